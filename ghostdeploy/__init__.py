@@ -1,0 +1,66 @@
+"""Deploy trained Ghost networks: fold, export, run, prove.
+
+The names below are the whole public surface. They are resolved on first use, so importing ghostdeploy costs neither
+torch nor any inference engine.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ghostdeploy.bundle import Bundle
+    from ghostdeploy.deploy.fold import fold
+    from ghostdeploy.deploy.pipeline import export
+    from ghostdeploy.deploy.prove import evaluate, verify
+    from ghostdeploy.errors import GhostDeployError
+    from ghostdeploy.models import create_model, ghostify, list_models
+    from ghostdeploy.preprocess import Preprocess
+    from ghostdeploy.runtimes import Runtime, load
+
+__all__ = [
+    "Bundle",
+    "GhostDeployError",
+    "Preprocess",
+    "Runtime",
+    "create_model",
+    "evaluate",
+    "export",
+    "fold",
+    "ghostify",
+    "list_models",
+    "load",
+    "verify",
+]
+
+_HOME = {
+    "Bundle": "ghostdeploy.bundle",
+    "GhostDeployError": "ghostdeploy.errors",
+    "Preprocess": "ghostdeploy.preprocess",
+    "Runtime": "ghostdeploy.runtimes",
+    "create_model": "ghostdeploy.models",
+    "evaluate": "ghostdeploy.deploy.prove",
+    "export": "ghostdeploy.deploy.pipeline",
+    "fold": "ghostdeploy.deploy.fold",
+    "ghostify": "ghostdeploy.models",
+    "list_models": "ghostdeploy.models",
+    "load": "ghostdeploy.runtimes",
+    "verify": "ghostdeploy.deploy.prove",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ghostdeploy")
+    try:
+        home = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module 'ghostdeploy' has no attribute {name!r}") from None
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,162 @@
+"""What the command line has in common: the one error exit, `--json`, progress bars.
+
+Data goes to stdout, talk to stderr. `NO_COLOR` is honoured (by rich), and no bar is drawn when stderr is no terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ghostdeploy.errors import ExportFailed, GhostDeployError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.progress import Progress, TaskID
+
+BUG = 70
+INTERRUPTED = 130
+
+
+class CommandGroup(click.Group):
+    """A click group that suggests commands and turns every error into a sentence, a hint and an exit code."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggests the nearest command for an unknown one."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            known = self.list_commands(ctx)
+            hint = did_you_mean(name, known, otherwise=f"commands are {', '.join(known)}")
+            raise UsageError(f"unknown command {name!r}", hint=hint)
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs a command and leaves with the contract's exit code."""
+        arguments = list(kwargs.pop("args", None) or (args[0] if args else None) or sys.argv[1:])
+        as_json = "--json" in arguments
+        verbose = bool({"-v", "--verbose"} & set(arguments))
+        try:
+            code = super().main(arguments, standalone_mode=False, **kwargs)
+        except GhostDeployError as error:
+            code = fail(error, as_json=as_json, verbose=verbose)
+        except click.exceptions.Abort:
+            code = INTERRUPTED
+        except click.ClickException as error:
+            code = fail_usage(error, as_json=as_json)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except BrokenPipeError:
+            sys.stderr.close()
+            code = 0
+        except Exception as error:
+            code = fail_bug(error, as_json=as_json)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(error: GhostDeployError, *, as_json: bool, verbose: bool) -> int:
+    """Prints an error of ours; returns its exit code."""
+    if verbose or error.exit_code == BUG:
+        _traceback()
+    _say(error.message, error.hint)
+    if as_json:
+        log = str(error.log) if isinstance(error, ExportFailed) and error.log else None
+        document = {"kind": type(error).__name__, "message": error.message, "hint": error.hint, "log": log}
+        print_json({"error": document, "exit_code": error.exit_code})
+    return error.exit_code
+
+
+def fail_usage(error: click.ClickException, *, as_json: bool) -> int:
+    """Prints a usage error found by click; returns exit code 2."""
+    ctx = getattr(error, "ctx", None)
+    message = error.format_message().rstrip(".")
+    hint = f"{ctx.command_path} --help" if ctx else "ghostdeploy --help"
+    _say(message[:1].lower() + message[1:], hint)
+    if as_json:
+        print_json({"error": {"kind": "UsageError", "message": message, "hint": hint, "log": None}, "exit_code": 2})
+    return 2
+
+
+def fail_bug(error: Exception, *, as_json: bool) -> int:
+    """Prints an unexpected error with its traceback; returns exit code 70."""
+    _traceback()
+    message = f"ghostdeploy has a bug: {type(error).__name__}: {error}"
+    hint = "please report it with the traceback above and `ghostdeploy doctor --json`"
+    _say(message, hint)
+    if as_json:
+        print_json({"error": {"kind": "Bug", "message": message, "hint": hint, "log": None}, "exit_code": BUG})
+    return BUG
+
+
+def print_json(document: Any) -> None:
+    """Prints one JSON document to stdout."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the two options every command takes."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")(command)
+    return click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, help="Show tracebacks of errors.", is_eager=True
+    )(command)
+
+
+class Bars:
+    """Draws one bar per stage on stderr; a plain line per finished stage when stderr is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        """Starts drawing."""
+        if self._console.is_terminal:
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("{task.description:<22}"), BarColumn(30), TaskProgressColumn(), TimeElapsedColumn())
+            self._progress = Progress(*columns, console=self._console)
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops drawing."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def started(self, stage: str) -> None:
+        """See `Listener`."""
+        if self._progress is not None:
+            self._tasks[stage] = self._progress.add_task(stage, total=None)
+
+    def advanced(self, stage: str, done: int, total: int) -> None:
+        """See `Listener`."""
+        if self._progress is not None:
+            self._progress.update(self._tasks[stage], completed=done, total=total)
+
+    def finished(self, stage: str, seconds: float) -> None:
+        """See `Listener`."""
+        if self._progress is not None:
+            self._progress.update(self._tasks[stage], completed=1, total=1)
+        else:
+            click.echo(f"{stage:<22} {seconds:6.1f} s", err=True)
+
+
+def _say(message: str, hint: str | None) -> None:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+
+
+def _traceback() -> None:
+    import traceback
+
+    click.echo(traceback.format_exc(), err=True)

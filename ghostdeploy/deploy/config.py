@@ -1,0 +1,90 @@
+"""What one export is asked to do: a frozen record, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from ghostdeploy import targets
+from ghostdeploy.errors import UsageError, did_you_mean
+from ghostdeploy.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ghostdeploy.targets import Target
+
+INPUTS = ("float32-nchw", "uint8-nhwc")
+DEFAULT_OUT = Path("build")
+DEFAULT_TIMEOUT = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """One export of one model to one or more targets.
+
+    Raises:
+        UsageError: A value is outside its range, a name is unknown, or a target does not make the precision.
+    """
+
+    targets: tuple[str, ...]
+    """Names of rows of the target table."""
+    precision: str = "fp32"
+    batch: int | None = 1
+    """Images per inference the payload is built for; None leaves it free."""
+    input: Literal["float32-nchw", "uint8-nhwc"] = "float32-nchw"
+    """`uint8-nhwc` bakes the normalisation into the graph."""
+    calibration: Path | NDArray[Any] | None = None
+    """Image set without labels: calibration and golden vectors."""
+    data: Path | None = None
+    """Labelled image set for the accuracy gate."""
+    max_drop: float = 0.01
+    """Largest allowed drop of top-1, absolute."""
+    labels: Path | None = None
+    """Text file with one class name per line."""
+    preprocess: dict[str, Any] = field(default_factory=dict)
+    """Fields of `Preprocess` that replace the model's own."""
+    out: Path = DEFAULT_OUT
+    """Parent folder of the bundles."""
+    replace: bool = False
+    """Replace existing bundles."""
+    timeout: float = DEFAULT_TIMEOUT
+    """Seconds that one converter may take."""
+
+    def __post_init__(self) -> None:
+        """Checks all fields."""
+        if not self.targets:
+            raise UsageError("no target given", hint=f"add -t with one of {', '.join(targets.TARGETS)}, or -t all")
+        if self.precision not in targets.PRECISIONS:
+            hint = did_you_mean(self.precision, targets.PRECISIONS, otherwise="fp32, fp16, int8 or hybrid")
+            raise UsageError(f"unknown precision {self.precision!r}", hint=hint)
+        for row in self.rows:
+            targets.require_precision(row, self.precision)
+        if self.batch is not None and not 1 <= self.batch <= 4096:
+            raise UsageError(f"batch is {self.batch}, expected 1 to 4096 or dynamic")
+        if self.input not in INPUTS:
+            raise UsageError(f"unknown input {self.input!r}", hint=f"inputs are {' and '.join(INPUTS)}")
+        if not 0 <= self.max_drop <= 1:
+            raise UsageError(f"max drop is {self.max_drop}, expected a share from 0 to 1, such as 0.01 for one point")
+        if not self.timeout > 0:
+            raise UsageError(f"timeout is {self.timeout}, expected a positive number of seconds")
+
+    @property
+    def rows(self) -> list[Target]:
+        """The rows of the target table, each once."""
+        return [targets.find(name) for name in dict.fromkeys(self.targets)]
+
+
+def apply_overrides(preprocess: Preprocess, overrides: dict[str, Any]) -> Preprocess:
+    """Returns the model's record with the given fields replaced.
+
+    Raises:
+        UsageError: A field is unknown or has an impossible value.
+    """
+    try:
+        return msgspec.convert(msgspec.to_builtins(preprocess) | overrides, type=Preprocess)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"preprocessing does not make sense: {error}") from error

@@ -1,0 +1,179 @@
+"""Accuracy on labelled images, and the comparison of two models on the same images.
+
+Top-1 and top-5 come with Wilson intervals; a comparison is paired, image by image, because two models' errors overlap
+and an unpaired difference would need many times the images (McNemar 1947).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ghostdeploy.deploy.statistics import mcnemar, paired_drop, wilson
+from ghostdeploy.errors import DataError
+from ghostdeploy.manifest import Accuracy, Record
+
+if TYPE_CHECKING:
+    from ghostdeploy.deploy.images import ImageSet
+    from ghostdeploy.deploy.stages import Stages
+    from ghostdeploy.preprocess import Preprocess
+
+Run = Callable[[NDArray[Any]], NDArray[Any]]
+"""Model input of N images → logits (N, classes)."""
+
+
+class Share(Record):
+    """A share of images with its 95 % Wilson interval."""
+
+    value: float
+    ci95: tuple[float, float]
+
+
+class Comparison(Record):
+    """One model against a reference on the same images."""
+
+    reference: str
+    reference_top1: float
+    agreement: Share
+    """Same first class, right or wrong."""
+    drop: float
+    """reference_top1 − top1."""
+    drop_ci95: tuple[float, float]
+    lost: int
+    """Images that only the reference classified rightly."""
+    won: int
+    """Images that only this model classified rightly."""
+    p_value: float
+    """Two-sided exact McNemar test of no drop."""
+
+
+class Evaluation(Record):
+    """What `eval` found for one bundle."""
+
+    bundle: str
+    data: str
+    count: int
+    top1: Share
+    top5: Share
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The five best classes of each image, best first, and the true ones."""
+
+    top5: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Images whose first class is right."""
+        return self.top5[:, 0] == self.labels
+
+    @property
+    def top1_share(self) -> float:
+        """Share of images whose first class is right."""
+        return float(self.right.mean())
+
+    @property
+    def top5_share(self) -> float:
+        """Share of images whose class is among the five best."""
+        return float((self.top5 == self.labels[:, None]).any(axis=1).mean())
+
+
+def predict(run: Run, images: ImageSet, spec: Preprocess, num_classes: int, stages: Stages) -> Predictions:
+    """Runs a model over a labelled set.
+
+    Args:
+        run: Model input of N images → logits (N, classes).
+        images: A labelled set.
+        spec: How an image becomes the input.
+        num_classes: Classes of the model.
+        stages: Hears the progress.
+
+    Raises:
+        DataError: The set's classes are not the model's, or an image cannot be decoded.
+    """
+    labels = _check_labels(images, num_classes)
+    best = []
+    done = 0
+    for batch in images.batches(spec):
+        logits = run(batch)
+        best.append(np.argsort(-logits, axis=1, kind="stable")[:, :5])
+        done += len(batch)
+        stages.advance(done, len(images))
+    return Predictions(np.concatenate(best), labels)
+
+
+def compare(ours: Predictions, reference: Predictions, name: str) -> Comparison:
+    """Compares two models that saw the same images."""
+    lost = int((reference.right & ~ours.right).sum())
+    won = int((ours.right & ~reference.right).sum())
+    count = len(ours.labels)
+    agreed = int((ours.top5[:, 0] == reference.top5[:, 0]).sum())
+    return Comparison(
+        reference=name,
+        reference_top1=reference.top1_share,
+        agreement=share(agreed, count),
+        drop=(lost - won) / count,
+        drop_ci95=paired_drop(lost, won, count),
+        lost=lost,
+        won=won,
+        p_value=mcnemar(lost, won),
+    )
+
+
+def evaluation(ours: Predictions, *, bundle: str, data: str, comparison: Comparison | None) -> Evaluation:
+    """Returns the record of one evaluation."""
+    count = len(ours.labels)
+    return Evaluation(
+        bundle=bundle,
+        data=data,
+        count=count,
+        top1=share(round(ours.top1_share * count), count),
+        top5=share(round(ours.top5_share * count), count),
+        comparison=comparison,
+    )
+
+
+def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy:
+    """Judges the accuracy of an artefact against the float reference.
+
+    Args:
+        ours: Predictions of the artefact.
+        reference: Predictions of the unfolded float32 PyTorch model.
+        max_drop: Largest allowed drop of top-1, as a share.
+    """
+    found = compare(ours, reference, "pytorch float32")
+    return Accuracy(
+        top1=ours.top1_share,
+        top5=ours.top5_share,
+        count=len(ours.labels),
+        reference_top1=found.reference_top1,
+        drop=found.drop,
+        drop_ci95=found.drop_ci95,
+        max_drop=max_drop,
+        verdict="passed" if found.drop <= max_drop else "failed",
+    )
+
+
+def share(successes: int, count: int) -> Share:
+    """Returns a share with its interval."""
+    return Share(value=successes / count, ci95=wilson(successes, count))
+
+
+def _check_labels(images: ImageSet, num_classes: int) -> NDArray[np.int64]:
+    labels = images.labels
+    if labels is None:
+        raise DataError(f"{images.source} has no labels, needed to measure accuracy")
+    if images.classes is not None and len(images.classes) != num_classes:
+        raise DataError(f"{images.source} has {len(images.classes)} class folders, the model has {num_classes} classes")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise DataError(
+            f"{images.source} has labels {labels.min()} to {labels.max()}, the model has {num_classes} classes"
+        )
+    return labels

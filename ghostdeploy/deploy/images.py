@@ -1,0 +1,149 @@
+"""Image sets: a folder of images, a folder per class, or an `.npz`; one record for all that looks at images.
+
+Listing checks only names; an image is decoded when it is used, so a set of any size costs no memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ghostdeploy.errors import DataError, InputError
+from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, as_input, to_pixels
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """Images in a fixed order, with labels or without."""
+
+    source: str
+    """Where they came from, for messages."""
+    images: Sequence[Any]
+    """File paths, or uint8 arrays (H, W, 3)."""
+    labels: NDArray[np.int64] | None
+    """Class index per image."""
+    classes: tuple[str, ...] | None
+    """Folder names in class order, for a set of one folder per class."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sample(self, count: int, *, seed: int = 0) -> ImageSet:
+        """Returns `count` images (all, if there are fewer) chosen by a seeded draw, in their original order."""
+        if count >= len(self):
+            return self
+        chosen = np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False))
+        labels = None if self.labels is None else self.labels[chosen]
+        return ImageSet(self.source, [self.images[i] for i in chosen], labels, self.classes)
+
+    def batches(self, spec: Preprocess, *, size: int = BATCH) -> Iterator[NDArray[Any]]:
+        """Yields model inputs of up to `size` images.
+
+        Raises:
+            DataError: An image cannot be decoded; it is named.
+        """
+        for start in range(0, len(self), size):
+            yield as_input(np.stack([self._pixels(i, spec) for i in range(start, min(start + size, len(self)))]), spec)
+
+    def fingerprint(self, spec: Preprocess) -> str:
+        """Returns the SHA-256 over the prepared pixels, in order."""
+        digest = hashlib.sha256()
+        for i in range(len(self)):
+            digest.update(self._pixels(i, spec).tobytes())
+        return digest.hexdigest()
+
+    def _pixels(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+        try:
+            return to_pixels(self.images[index], spec)
+        except InputError as error:
+            raise DataError(f"image {index} of {self.source}: {error.message}", hint=error.hint) from error
+
+
+def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> ImageSet:
+    """Lists an image set.
+
+    Args:
+        path: A folder of images, a folder with one sub-folder per class (sorted name order is the class index), or an
+            `.npz` with `images` uint8 (N, H, W, 3) and, for labelled sets, `labels` integers (N,).
+        labelled: Labels are needed.
+
+    Raises:
+        DataError: Missing, unreadable, empty, of the wrong form, or without labels where they are needed.
+    """
+    root = Path(path)
+    try:
+        if root.is_dir():
+            found = _from_folder(root)
+        elif root.suffix == ".npz":
+            found = _from_npz(root)
+        elif root.exists():
+            raise DataError(f"{root} is neither a folder nor an .npz file")
+        else:
+            raise DataError(f"image set {root} does not exist")
+    except PermissionError as error:
+        raise DataError(f"{error.filename or root} is not readable: permission denied") from error
+    if not len(found):
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{root} holds no images", hint=f"image files end in {known}")
+    if labelled and found.labels is None:
+        raise DataError(
+            f"{root} has no labels, needed to measure accuracy",
+            hint="give one folder per class, or an .npz with `images` and `labels`",
+        )
+    return found
+
+
+def from_arrays(images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None, *, source: str) -> ImageSet:
+    """Returns an image set over arrays.
+
+    Args:
+        images: uint8 (N, H, W, 3).
+        labels: Class index per image (N,).
+        source: Name for messages.
+
+    Raises:
+        DataError: Wrong dtype or shape, or another number of labels than of images.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise DataError(f"images of {source} are {images.dtype} {images.shape}, expected uint8 (N, H, W, 3)")
+    if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
+        raise DataError(f"labels of {source} are {labels.dtype} {labels.shape}, expected integers ({len(images)},)")
+    return ImageSet(source, list(images), None if labels is None else labels.astype(np.int64), None)
+
+
+def _from_folder(root: Path) -> ImageSet:
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    by_class = [(folder, _image_files(folder)) for folder in folders]  # an empty folder is a class too
+    if not any(files for _, files in by_class):
+        return ImageSet(str(root), _image_files(root), None, None)
+    files = [path for _, paths in by_class for path in paths]
+    labels = np.repeat(np.arange(len(by_class)), [len(paths) for _, paths in by_class])
+    return ImageSet(str(root), files, labels.astype(np.int64), tuple(folder.name for folder, _ in by_class))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _from_npz(path: Path) -> ImageSet:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if "images" not in archive.files:
+                raise DataError(f"{path} holds {', '.join(archive.files) or 'nothing'}, expected `images`")
+            labels = archive["labels"] if "labels" in archive.files else None
+            return from_arrays(archive["images"], labels, source=str(path))
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not a readable .npz file: {error}") from error

@@ -1,0 +1,57 @@
+"""The folded graph as one file that a converter process can load.
+
+With `uint8-nhwc` the preprocessing arithmetic becomes part of the graph, per channel c:
+
+    (x/255 − mean_c) / std_c  =  x · 1/(255 std_c) − mean_c/std_c
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ghostdeploy.preprocess import Preprocess
+
+
+class PixelInput(nn.Module):
+    """Takes uint8 pixels (N, H, W, 3) in front of a network that takes normalised float32 (N, 3, H, W)."""
+
+    def __init__(self, network: nn.Module, spec: Preprocess) -> None:
+        super().__init__()
+        self.network = network
+        mean = torch.tensor(spec.mean, dtype=torch.float64)
+        std = torch.tensor(spec.std, dtype=torch.float64)
+        self.register_buffer("scale", (1 / (255 * std)).float().reshape(1, 3, 1, 1))
+        self.register_buffer("shift", (-mean / std).float().reshape(1, 3, 1, 1))
+
+    def forward(self, pixels: torch.Tensor) -> Any:
+        """Normalises and runs the network."""
+        scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
+        return self.network(pixels.permute(0, 3, 1, 2).float() * scale + shift)
+
+
+def save_program(graph: nn.Module, example: NDArray[np.generic], path: Path, *, dynamic_batch: bool) -> None:
+    """Captures the folded graph for an input like `example` and writes it as `.pt2`.
+
+    Args:
+        graph: Folded float32 graph, with `PixelInput` in front where the payload takes pixels.
+        example: One model input; its first dimension is the batch of the payload.
+        path: File to write.
+        dynamic_batch: Leave the first dimension free (the example then needs at least two images).
+    """
+    shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
+    with torch.no_grad():
+        program = torch.export.export(graph, (torch.from_numpy(example),), dynamic_shapes=shapes)
+    # Through memory: torch's own zip writer reports a full disk as a RuntimeError without a cause.
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())

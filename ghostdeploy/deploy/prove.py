@@ -1,0 +1,112 @@
+"""`verify` and `eval` of finished bundles; needs the bundle's engine, never torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ghostdeploy import samples
+from ghostdeploy.bundle import open_bundle
+from ghostdeploy.deploy import evaluate as ev
+from ghostdeploy.deploy import parity
+from ghostdeploy.deploy.images import ImageSet, open_images
+from ghostdeploy.deploy.stages import Listener, Stages
+from ghostdeploy.errors import UsageError
+from ghostdeploy.manifest import Parity, Record, Verdict
+from ghostdeploy.runtimes import load
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ghostdeploy.deploy.evaluate import Evaluation, Predictions
+
+
+class Verification(Record):
+    """What `verify` found for one bundle on this machine."""
+
+    bundle: str
+    name: str
+    target: str
+    precision: str
+    engine: str
+    """Engine and version that replayed the golden vectors."""
+    files: int
+    """Files whose hash was right."""
+    parity: Parity
+    verdict: Verdict
+
+
+def verify(path: str | os.PathLike[str]) -> Verification:
+    """Checks a bundle's hashes and replays its golden vectors on this machine.
+
+    Args:
+        path: The bundle.
+
+    Returns:
+        The record; a missed gate is its verdict "failed", not an exception.
+
+    Raises:
+        BundleError: Damaged, altered, or refused by the engine.
+        MissingDependency: The engine is not installed.
+    """
+    bundle = open_bundle(path)
+    inputs, outputs = bundle.golden()
+    with load(path) as runtime:
+        found = parity.compare(runtime.infer(inputs), outputs, bundle.manifest.precision)
+        info = runtime.info()
+    return Verification(
+        bundle=str(path),
+        name=bundle.manifest.name,
+        target=bundle.manifest.target,
+        precision=bundle.manifest.precision,
+        engine=f"{info['engine']} {info['engine_version']}",
+        files=len(bundle.manifest.files),
+        parity=found,
+        verdict=found.verdict,
+    )
+
+
+def evaluate(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    data: str | os.PathLike[str] | ImageSet | None = None,
+    reference: str | os.PathLike[str] | None = None,
+    listener: Listener | None = None,
+) -> list[Evaluation]:
+    """Measures top-1 and top-5 of bundles on labelled images.
+
+    Args:
+        paths: Bundles.
+        data: A labelled image set, see `ghostdeploy.deploy.images.open_images`; bundles of the shipped sample models
+            may go without: their test images ship too.
+        reference: A bundle to compare each one with, image by image.
+        listener: Hears the progress.
+
+    Raises:
+        UsageError: No set was given and a bundle is not of a sample model.
+        DataError: The set is unusable or does not fit a model's classes.
+        BundleError: See `verify`.
+    """
+    images = data if isinstance(data, ImageSet) else open_images(data or _shipped(paths), labelled=True)
+    stages = Stages(listener)
+    base = None if reference is None else _predict(reference, images, stages)
+    found = []
+    for path in paths:
+        ours = _predict(path, images, stages)
+        comparison = None if base is None else ev.compare(ours, base, str(reference))
+        found.append(ev.evaluation(ours, bundle=str(path), data=images.source, comparison=comparison))
+    return found
+
+
+def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:
+    for path in paths:
+        if not open_bundle(path, check_hashes=False).manifest.model.source.startswith("sample:"):
+            raise UsageError(f"no images to evaluate {path} on", hint="add --data with a folder per class or an .npz")
+    return samples.evaluation_set()
+
+
+def _predict(path: str | os.PathLike[str], images: ImageSet, stages: Stages) -> Predictions:
+    manifest = open_bundle(path, check_hashes=False).manifest
+    with stages.stage(f"evaluate {manifest.name}"), load(path, profile="throughput") as runtime:
+        return ev.predict(runtime, images, manifest.preprocess, manifest.model.num_classes, stages)

@@ -1,0 +1,75 @@
+"""The reference: the untouched float32 PyTorch model, in NumPy terms.
+
+Golden vectors and reference accuracy come from here, never from the folded graph, so that a wrong fold shows.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from ghostdeploy.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from ghostdeploy.bundle import Arrays
+
+
+class Reference:
+    """Runs a module on arrays.
+
+    Args:
+        module: Any module from one float32 (N, 3, H, W) tensor to tensors; it is copied, not changed.
+    """
+
+    input_name = "input"
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = copy.deepcopy(module).cpu().float().eval()
+
+    def outputs(self, batch: NDArray[Any]) -> Arrays:
+        """Returns all outputs by name: `logits` for a single one, dictionary keys, else `output_0`, `output_1`, ….
+
+        Raises:
+            CheckpointError: The module cannot run on this input, or gives something else than finite tensors.
+        """
+        shape = tuple(batch.shape)
+        try:
+            with torch.inference_mode():
+                result = self.module(torch.from_numpy(np.ascontiguousarray(batch)))
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            hint = "give the size it was trained with: --image-size"
+            raise CheckpointError(f"the model cannot run on an input of shape {shape}: {reason}", hint=hint) from error
+        paths, _ = pytree.tree_flatten_with_path(result)
+        leaves = [leaf for _, leaf in paths]
+        if not leaves or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
+            kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves})) or "nothing"
+            raise CheckpointError(f"the model returns {kinds}, expected tensors")
+        named = dict(zip(_names([path for path, _ in paths]), (leaf.numpy() for leaf in leaves), strict=True))
+        for name, array in named.items():
+            if not np.isfinite(array).all():
+                raise CheckpointError(
+                    f"the model's output {name} holds NaN or infinity on real images",
+                    hint="check the weights and the preprocessing",
+                )
+        return named
+
+    def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Returns the first output."""
+        return next(iter(self.outputs(batch).values()))
+
+
+def _names(paths: list[tuple[Any, ...]]) -> list[str]:
+    if len(paths) == 1:
+        return ["logits"]
+    keys = [path[-1] for path in paths]
+    if all(isinstance(key, pytree.MappingKey) for key in keys) and len({key.key for key in keys}) == len(keys):
+        return [str(key.key) for key in keys]
+    return [f"output_{index}" for index in range(len(paths))]

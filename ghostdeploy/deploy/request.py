@@ -1,0 +1,136 @@
+"""What the `export` command asks for: a model to load and a configuration, as one record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ghostdeploy import staging, targets
+from ghostdeploy.deploy.config import ExportConfig, apply_overrides
+from ghostdeploy.errors import MissingDependency, UsageError
+from ghostdeploy.manifest import Record
+from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
+
+if TYPE_CHECKING:
+    from ghostdeploy.deploy.pipeline import Exported
+    from ghostdeploy.deploy.stages import Listener
+    from ghostdeploy.models.source import LoadedModel
+
+_PREPROCESS = ("size", "crop_fraction", "interpolation", "mean", "std")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One `export` command."""
+
+    spec: str | None
+    weights: Path | None
+    num_classes: int | None
+    name: str | None
+    config: ExportConfig
+
+    def load(self) -> LoadedModel:
+        """Builds the module and loads its weights."""
+        from ghostdeploy.models.source import load_model
+
+        return load_model(self.spec, weights=self.weights, num_classes=self.num_classes)
+
+
+class Plan(Record):
+    """What an export would do."""
+
+    model: str
+    family: str
+    source: str
+    targets: tuple[str, ...]
+    """The chain of each target, such as `onnx → openvino`."""
+    precision: str
+    batch: str
+    input: str
+    preprocess: Preprocess
+    data: str | None
+    """Evaluation set of the accuracy gate."""
+    max_drop: float
+    bundles: tuple[str, ...]
+    """Folders it would write."""
+
+
+def from_options(**options: Any) -> Request:
+    """Turns the options of the command line into a request.
+
+    Raises:
+        UsageError: Options exclude each other, or a value is out of range.
+    """
+    precisions = [name for name in ("fp16", "int8", "hybrid") if options.pop(name)]
+    if len(precisions) > 1:
+        raise UsageError(f"--{' and --'.join(precisions)} exclude each other", hint="one precision per command")
+    precision = precisions[0] if precisions else "fp32"
+    preprocess = {key: value for key in _PREPROCESS if (value := options.pop(key)) is not None}
+    spec, weights, num_classes, name = (options.pop(key) for key in ("model", "weights", "num_classes", "name"))
+    if name is not None and Path(name).name != name:
+        raise UsageError(f"--name is {name!r}, expected a plain folder name")
+    names = _expand(options.pop("target_names"), precision)
+    config = ExportConfig(
+        targets=names,
+        precision=precision,
+        preprocess=preprocess,
+        input=options.pop("input_kind"),
+        replace=options.pop("force"),
+        **options,
+    )
+    return Request(spec=spec, weights=weights, num_classes=num_classes, name=name, config=config)
+
+
+def plan(asked: Request) -> Plan:
+    """Returns what `fulfil` would do; loads the model, converts nothing, writes nothing.
+
+    Raises:
+        GhostDeployError: What `fulfil` would raise before its first conversion.
+    """
+    config = asked.config
+    targets.require_export(config.rows)
+    model = asked.load()
+    name = asked.name or model.name
+    folders = [config.out / f"{name}-{row.name}-{config.precision}" for row in config.rows]
+    for folder in folders:
+        staging.refuse_existing(folder, force=config.replace)
+    from ghostdeploy.deploy.inputs import Inputs
+
+    data = Inputs.choose(model, config).data
+    return Plan(
+        model=name,
+        family=model.family,
+        source=model.source,
+        targets=tuple(" → ".join(link.name for link in targets.chain(row)) for row in config.rows),
+        precision=config.precision,
+        batch="dynamic" if config.batch is None else str(config.batch),
+        input=config.input,
+        preprocess=apply_overrides(model.preprocess, config.preprocess),
+        data=None if data is None else f"{data.source} ({len(data)} images)",
+        max_drop=config.max_drop,
+        bundles=tuple(str(folder) for folder in folders),
+    )
+
+
+def fulfil(asked: Request, listener: Listener) -> Exported:
+    """Loads the model and exports it.
+
+    Raises:
+        GhostDeployError: See the tree in `ghostdeploy.errors`.
+    """
+    from ghostdeploy.deploy.pipeline import run_export
+
+    targets.require_export(asked.config.rows)
+    return run_export(asked.load, asked.config, name=asked.name, listener=listener)
+
+
+def _expand(names: tuple[str, ...], precision: str) -> tuple[str, ...]:
+    """Replaces `all` by every target that can be exported here in this precision."""
+    if "all" not in names:
+        return names
+    rows = [row for row in targets.TARGETS.values() if precision in row.precisions]
+    able = tuple(row.name for row in rows if not targets.missing_for_export(row))
+    if not able:
+        raise MissingDependency("no target can be exported on this machine", hint="ghostdeploy doctor")
+    return able

@@ -1,0 +1,30 @@
+"""The tolerance table: one row per precision, each with the reason for its numbers.
+
+Changing a number needs a note in `docs/decisions/`.
+"""
+
+from __future__ import annotations
+
+from ghostdeploy.manifest import Tolerance
+
+FOLD_RELATIVE_ERROR = 1e-9
+"""Largest output change of one fold pass in float64, relative to the largest output. Exact rewriting reorders sums of a
+few thousand products of 53-bit numbers, about 1e-13 per network; 1e-9 leaves room for deep networks and none for a
+wrong formula."""
+
+TOLERANCES: dict[str, Tolerance] = {
+    "fp32": Tolerance(
+        max_abs_relative=1e-4,
+        cosine=0.99999,
+        why="float32 has 24 bits; other summation orders over some fifty layers cost three to four of its seven digits",
+    ),
+    "fp16": Tolerance(
+        cosine=0.9995,
+        top1_agreement=1.0,
+        why="weights carry 11 bits, a relative step of 5e-4, averaged over many products; the first class may change "
+        "only where the reference's two best logits lie closer than that step",
+    ),
+}
+
+FP16_STEP = 2.0**-10
+"""Spacing of half-precision numbers relative to their magnitude."""

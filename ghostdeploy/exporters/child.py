@@ -1,0 +1,92 @@
+"""The child process around every converter: `python -m ghostdeploy.exporters.child IMPORT_STRING EXTRA`.
+
+It imports the exporter first, so that a parent which starts it early pays the import while it folds. Then it reads one
+job, does it, and leaves. When the parent dies its pipe closes and the child goes too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import threading
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ghostdeploy.errors import MissingDependency
+from ghostdeploy.exporters.base import ExportJob, ExportResult
+from ghostdeploy.targets import resolve
+
+if TYPE_CHECKING:
+    from ghostdeploy.exporters.base import Exporter
+
+_NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+def main() -> int:
+    """Runs one job; returns 0 when its result was written, whatever it says."""
+    reference, extra = sys.argv[1:3]
+    exporter: Exporter | None = None
+    missing = ""
+    try:
+        exporter = resolve(reference, extra=extra)()
+    except MissingDependency as error:
+        traceback.print_exc()
+        missing = error.message
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 0
+    job = msgspec.json.decode(line, type=ExportJob)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    result = ExportResult(status="missing", message=missing) if exporter is None else _run(exporter, job)
+    Path(job.result).write_bytes(msgspec.json.encode(result))
+    return 0
+
+
+def _run(exporter: Exporter, job: ExportJob) -> ExportResult:
+    try:
+        precision = exporter.export(job)
+    except Exception as error:
+        traceback.print_exc()
+        status = "no space" if _out_of_space(error, Path(job.folder)) else "failed"
+        return ExportResult(status=status, message=_first_line(error))
+    return ExportResult(status="done", tools={name: version(name) for name in exporter.tools}, precision=precision)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def _out_of_space(error: Exception, folder: Path) -> bool:
+    """Tells a full disk from a broken graph; native writers report neither errno nor reason."""
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return True
+    if shutil.disk_usage(folder).free < 1 << 16:
+        return True
+    limit = _file_size_limit()
+    return limit is not None and any(path.stat().st_size >= limit for path in folder.iterdir())
+
+
+def _file_size_limit() -> int | None:
+    try:
+        import resource  # POSIX only
+    except ImportError:
+        return None
+    soft = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _leave_with_parent() -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""ONNX from a saved `torch.export` program: dynamo exporter, simplified once, shape-inferred, checked.
+
+The file is one piece (no external data), opset 18, with the names given in the job. Node metadata written by the
+exporter (stack traces with paths of the machine it ran on) is dropped: it would make the file larger, private and
+different from run to run.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import onnxsim
+import torch
+
+from ghostdeploy.exporters.base import count_phrase
+from ghostdeploy.manifest import PrecisionAchieved
+
+if TYPE_CHECKING:
+    from ghostdeploy.exporters.base import ExportJob
+
+OPSET = 18
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+class OnnxExporter:
+    """PyTorch graph → `model.onnx`."""
+
+    tools = ("torch", "onnx", "onnxscript", "onnxsim")
+
+    def export(self, job: ExportJob) -> PrecisionAchieved:
+        """See `Exporter.export`."""
+        model = simplify(to_onnx(job))
+        onnx.checker.check_model(model, full_check=True)
+        check_names(model, job)
+        path = Path(job.folder) / "model.onnx"
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return read_precision(path)
+
+
+def to_onnx(job: ExportJob) -> onnx.ModelProto:
+    """Converts the saved program."""
+    program = torch.export.load(job.source)
+    batch = torch.export.Dim("batch") if job.dynamic_batch else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(job.input_names),
+            output_names=list(job.output_names),
+            dynamic_shapes=tuple({0: batch} for _ in job.input_names) if batch is not None else None,
+            external_data=False,
+            verbose=False,
+        )
+    if exported is None:  # the type allows it, the dynamo path never does it
+        raise RuntimeError("torch.onnx.export returned nothing")
+    return exported.model_proto
+
+
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drops metadata, folds constants once, and infers shapes."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:], model.metadata_props[:]
+    simple, valid = onnxsim.simplify(model)
+    if not valid:
+        raise RuntimeError("onnxsim's own check of the simplified graph failed")
+    return onnx.shape_inference.infer_shapes(simple, strict_mode=True, data_prop=True)
+
+
+def check_names(model: onnx.ModelProto, job: ExportJob) -> None:
+    """Raises when the graph's inputs or outputs are not called as the job says."""
+    found = ([value.name for value in model.graph.input], [value.name for value in model.graph.output])
+    wanted = (list(job.input_names), list(job.output_names))
+    if found != wanted:
+        raise RuntimeError(f"graph has inputs and outputs {found}, expected {wanted}")
+
+
+def read_precision(path: Path) -> PrecisionAchieved:
+    """Counts the layers with weights in the written file by the type of their weights."""
+    graph = onnx.load(path, load_external_data=False).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in _WEIGHTED]
+    kinds = Counter(node.op_type for node in layers)
+    weights = Counter(
+        onnx.TensorProto.DataType.Name(types[node.input[1]]) if node.input[1] in types else "computed"
+        for node in layers
+    )
+    return PrecisionAchieved(
+        int8_layers=0,
+        float_layers=len(layers),
+        how=f"{path.name} holds {count_phrase(kinds)}; their weights are {count_phrase(weights)}",
+    )

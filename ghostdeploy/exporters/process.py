@@ -1,0 +1,119 @@
+"""The parent's side of a converter: start early, hand over one job, wait with a limit, tell how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ghostdeploy.errors import ExportFailed, MissingDependency, OutputError
+from ghostdeploy.exporters.base import ExportJob, ExportResult
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from ghostdeploy.targets import Target
+
+_QUIET = {"OPENVINO_TELEMETRY": "0", "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
+
+
+class Converter:
+    """One converter process, usable for one job.
+
+    Args:
+        target: Row whose exporter it runs.
+        log: File that receives all that the converter prints.
+    """
+
+    def __init__(self, target: Target, log: Path) -> None:
+        self._target = target
+        self._log = log
+        command = [sys.executable, "-m", "ghostdeploy.exporters.child", target.exporter, target.export_extra]
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=os.environ | _QUIET,
+                start_new_session=True,  # Ctrl-C reaches the parent, which closes us
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the converter."""
+        return self._process.pid
+
+    def convert(self, job: ExportJob, *, seconds: float) -> ExportResult:
+        """Runs the job.
+
+        Args:
+            job: What to convert; `job.result` must not exist yet.
+            seconds: Time limit.
+
+        Raises:
+            ExportFailed: It failed, crashed, was killed, or took too long; its log is named.
+            MissingDependency: A library it needs cannot be imported.
+            OutputError: It could not write its files.
+        """
+        end = time.monotonic() + seconds
+        pipe = self._process.stdin
+        assert pipe is not None
+        try:
+            pipe.write(msgspec.json.encode(job) + b"\n")
+            pipe.flush()
+            self._process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired as error:
+            raise self._failed(f"took more than {seconds:g} s and was stopped", hint="raise --timeout") from error
+        except BrokenPipeError as error:
+            self._process.wait()
+            raise self._failed(self._ending()) from error
+        return self._read(job)
+
+    def close(self) -> None:
+        """Ends the process, whatever it is doing."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        if self._process.stdin is not None:
+            try:
+                self._process.stdin.close()
+            except BrokenPipeError:  # it went away with bytes still in the pipe
+                return
+
+    def _read(self, job: ExportJob) -> ExportResult:
+        try:
+            result = msgspec.json.decode(Path(job.result).read_bytes(), type=ExportResult)
+        except FileNotFoundError as error:
+            raise self._failed(self._ending()) from error
+        if result.status == "missing":
+            hint = f'pip install "ghostdeploy[{self._target.export_extra}]"'
+            raise MissingDependency(f"export to {self._target.name}: {result.message}", hint=hint)
+        if result.status == "no space":
+            raise OutputError(f"the {self._target.name} converter could not write: {result.message}")
+        if result.status == "failed":
+            raise self._failed(f"failed: {result.message}")
+        return result
+
+    def _ending(self) -> str:
+        code = self._process.returncode
+        if code is not None and code < 0:
+            return f"died of {signal.Signals(-code).name}"
+        return f"ended without a result (exit {code})"
+
+    def _failed(self, what: str, *, hint: str = "the log says more") -> ExportFailed:
+        return ExportFailed(f"the {self._target.name} converter {what}", log=self._log, hint=hint)

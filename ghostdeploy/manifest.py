@@ -1,0 +1,199 @@
+"""The records of `manifest.json`, schema 1, read and written strictly by msgspec.
+
+The manifest is all that a bundle says about itself: where it came from, what was done to it, what was measured, and the
+hash of each file. Reading needs neither torch nor any runtime.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ghostdeploy.errors import BundleError
+from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
+
+SCHEMA = 1
+
+Verdict = Literal["passed", "failed", "unverified"]
+Precision = Literal["fp32", "fp16", "int8", "hybrid"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all records: immutable, keyword-only, unknown fields refused."""
+
+
+class TensorSpec(Record):
+    """One input or output of the payload."""
+
+    name: str
+    dtype: str
+    """NumPy name: `float32`, `uint8`."""
+    shape: tuple[int | None, ...]
+    """None stands for any size (a dynamic batch)."""
+    layout: Literal["nchw", "nhwc"] | None = None
+    """Inputs that are images only."""
+
+
+class ModelInfo(Record):
+    """Which trained network this is."""
+
+    name: str
+    family: str
+    source: str
+    """Zoo name, file or factory the weights came from."""
+    weights_sha256: str | None
+    """Hash of the checkpoint file; None when the weights came from a factory or are random."""
+    num_classes: int
+    params: int
+    """Parameters before the fold."""
+    macs: int
+    """Multiply-accumulates of convolutions and linear layers for one image, after the fold."""
+
+
+class PassRecord(Record):
+    """One row of the fold certificate."""
+
+    name: str
+    sites: int
+    """Places in the graph that the pass changed."""
+    max_relative_error: float
+    """Largest output change over the largest output, in float64."""
+
+
+class Calibration(Record):
+    """Images the quantizer saw."""
+
+    count: int
+    sha256: str
+
+
+class Quantization(Record):
+    """How the model was quantized."""
+
+    scheme: str
+    tool: str
+    calibration: Calibration
+    float_layers: tuple[str, ...] = ()
+
+
+class PrecisionAchieved(Record):
+    """Layers by precision, read back from the built artefact."""
+
+    int8_layers: int
+    float_layers: int
+    how: str
+    """What was read, and what it said."""
+
+
+class Tolerance(Record):
+    """A row of the tolerance table."""
+
+    why: str
+    max_abs_relative: float | None = None
+    """Bound of max |error| over max |reference|."""
+    cosine: float | None = None
+    """Smallest cosine similarity between outputs of one image."""
+    top1_agreement: float | None = None
+    """Smallest share of images with the same first class."""
+
+
+class Parity(Record):
+    """The artefact's outputs against the golden ones."""
+
+    count: int
+    """Golden images compared."""
+    max_abs: float
+    reference_max_abs: float
+    cosine: float
+    sqnr_db: float | None
+    """Signal over error in decibel; None when the outputs are identical."""
+    top1_agreement: float
+    tolerance: Tolerance
+    would_pass: Tolerance
+    """The tightest tolerance that these outputs meet."""
+    verdict: Verdict
+
+
+class Accuracy(Record):
+    """Accuracy on labelled images, next to the unfolded float32 PyTorch model's."""
+
+    top1: float
+    top5: float
+    count: int
+    reference_top1: float
+    drop: float
+    """reference_top1 − top1."""
+    drop_ci95: tuple[float, float]
+    max_drop: float
+    verdict: Verdict
+
+
+class FileRecord(Record):
+    """One file of the bundle."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Manifest(Record):
+    """`manifest.json`."""
+
+    schema: int
+    name: str
+    created: str
+    """UTC, ISO 8601."""
+    tools: dict[str, str]
+    """Versions of ghostdeploy, torch and the exporting libraries."""
+    model: ModelInfo
+    target: str
+    precision: Precision
+    payload: str
+    runtimes: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocess: Preprocess
+    passes: tuple[PassRecord, ...]
+    quantization: Quantization | None
+    precision_achieved: PrecisionAchieved
+    parity: Parity | None
+    accuracy: Accuracy | None
+    verdict: Verdict
+    unverified_because: str | None = None
+    files: tuple[FileRecord, ...] = ()
+
+
+class _Header(msgspec.Struct):
+    """Only what must be known before the rest may be read."""
+
+    schema: int
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Returns the manifest as indented UTF-8 JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode(data: bytes, *, where: str) -> Manifest:
+    """Reads a manifest.
+
+    Args:
+        data: Content of `manifest.json`.
+        where: Its path, for messages.
+
+    Raises:
+        BundleError: Not JSON, another schema, or a field that is missing, unknown or of the wrong type.
+    """
+    try:
+        schema = msgspec.json.decode(data, type=_Header).schema
+        if schema != SCHEMA:
+            raise BundleError(
+                f"{where} has schema {schema}, expected {SCHEMA}",
+                hint="read it with the ghostdeploy version that wrote it, or export again",
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{where} is not a valid manifest: {error}", hint="export the bundle again") from error
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{where} is not UTF-8 text", hint="export the bundle again") from error

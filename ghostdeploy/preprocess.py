@@ -1,0 +1,179 @@
+"""The `Preprocess` record and the one function that executes it, from image file to model input.
+
+    decode → EXIF orientation → RGB → resize (short side = round(size / crop_fraction)) → centre crop size × size
+    → x / 255 → (x − mean) / std → NCHW float32
+
+Calibration, golden vectors, evaluation and apps all call this module, so they cannot disagree. The geometry is that of
+torchvision's `Resize` (Pillow, antialiased) and `CenterCrop`. Needs NumPy and Pillow only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ghostdeploy.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_PIXELS = 64_000_000
+"""Images above this many pixels are refused before they are decoded (decompression bombs)."""
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an image becomes a model input; written into every manifest."""
+
+    size: int = 224
+    """Height and width of the model input in pixels."""
+    crop_fraction: float = 0.875
+    """Side of the centre crop as a fraction of the resized short side."""
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Per-channel mean, on the 0–1 scale."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Per-channel standard deviation, on the 0–1 scale."""
+    color: Literal["rgb"] = "rgb"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    """Payload input: `nchw` takes normalised float32, `nhwc` takes uint8 pixels (normalisation baked in)."""
+
+    def __post_init__(self) -> None:
+        """Refuses values no image could be prepared with.
+
+        Raises:
+            ValueError: Names the field, the value and the allowed range.
+        """
+        if not 1 <= self.size <= 8192:
+            raise ValueError(f"size is {self.size}, expected 1 to 8192 pixels")
+        if not 0.1 <= self.crop_fraction <= 1.0:
+            raise ValueError(f"crop_fraction is {self.crop_fraction}, expected 0.1 to 1.0")
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {self.std}, expected three positive numbers")
+
+    @property
+    def resize(self) -> int:
+        """Short side in pixels after the resize."""
+        return round(self.size / self.crop_fraction)
+
+
+def open_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> Image.Image:
+    """Returns an upright RGB image.
+
+    Args:
+        source: A file path, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+
+    Raises:
+        InputError: The file is missing, unreadable, not an image, truncated or too large; the array is no image.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source)
+    path = Path(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_area(image, path)
+                return _to_rgb(image)
+    except FileNotFoundError as error:
+        raise InputError(f"image {path} does not exist") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder, expected an image file") from error
+    except PermissionError as error:
+        raise InputError(f"image {path} is not readable") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path} is not an image that Pillow can decode") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"image {path} is too large, expected at most {MAX_PIXELS} pixels") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"image {path} is damaged: {error}") from error
+
+
+def to_pixels(source: str | Path | Image.Image | NDArray[np.uint8], spec: Preprocess) -> NDArray[np.uint8]:
+    """Returns the resized and cropped image as uint8 (size, size, 3), RGB."""
+    image = open_image(source)
+    width, height = image.size
+    short = min(width, height)
+    if short != spec.resize:
+        # torchvision truncates the long side: int(resize * long / short).
+        new = tuple(spec.resize if side == short else int(spec.resize * side / short) for side in (width, height))
+        image = image.resize((new[0], new[1]), _RESAMPLING[spec.interpolation])
+    left = round((image.width - spec.size) / 2.0)
+    top = round((image.height - spec.size) / 2.0)
+    image = image.crop((left, top, left + spec.size, top + spec.size))
+    return np.asarray(image, np.uint8)
+
+
+def normalise(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32]:
+    """Maps uint8 pixels (N, H, W, 3) to normalised float32 (N, 3, H, W)."""
+    scaled = pixels.astype(np.float32) / np.float32(255)
+    out = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
+    return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
+
+
+def prepare(sources: list[Any], spec: Preprocess) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """Maps N images to one model input.
+
+    Args:
+        sources: Anything `open_image` takes.
+        spec: The model's record.
+
+    Returns:
+        float32 (N, 3, size, size) for layout `nchw`, uint8 (N, size, size, 3) for layout `nhwc`.
+
+    Raises:
+        InputError: See `open_image`.
+    """
+    pixels = np.stack([to_pixels(source, spec) for source in sources])
+    return as_input(pixels, spec)
+
+
+def as_input(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """Maps cropped uint8 pixels (N, H, W, 3) to what the payload takes, see `prepare`."""
+    return pixels if spec.layout == "nhwc" else normalise(pixels, spec)
+
+
+def _check_area(image: Image.Image, path: Path) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(
+            f"image {path} has {image.width}×{image.height} pixels, expected at most {MAX_PIXELS // 1_000_000} million"
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        return _from_wide_gray(image)
+    return image.convert("RGB")
+
+
+def _from_wide_gray(image: Image.Image) -> Image.Image:
+    """Scales 16-bit gray to 8 bits; Pillow's own conversion clips at 255."""
+    values = np.asarray(image, np.float64)
+    if not np.isfinite(values).all():
+        raise InputError("image holds NaN or infinite pixel values")
+    top = 65535.0 if values.max(initial=0.0) > 255 else 255.0
+    return Image.fromarray(np.clip(values * (255.0 / top) + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    if array.dtype != np.uint8:
+        raise InputError(f"image array has dtype {array.dtype}, expected uint8")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in {3, 4})):
+        raise InputError(f"image array has shape {array.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+    return _to_rgb(Image.fromarray(array))

@@ -1,0 +1,169 @@
+"""THE table: what ghostdeploy exports to, one row per target.
+
+A row holds import *strings*, so listing targets imports nothing. `resolve` imports on use and turns a missing package
+into `MissingDependency` with the pip command, chained to the real error. Adding a target is one row here, one exporter
+file, one runtime file, one pip extra and one line in the README.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from ghostdeploy.errors import MissingDependency, UsageError, did_you_mean
+
+PRECISIONS = ("fp32", "fp16", "int8", "hybrid")
+"""Every precision a bundle can have; a row lists the ones its exporter makes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One thing ghostdeploy exports to."""
+
+    name: str
+    """Name on the command line and in manifests."""
+    summary: str
+    """One line for tables: what it is for."""
+    parent: str | None
+    """Target whose artefact this one is made from; None means from the PyTorch graph."""
+    payload: str
+    """File inside the bundle that the runtime opens."""
+    files: tuple[str, ...]
+    """Every payload file; each must be listed with its hash in the manifest."""
+    precisions: tuple[str, ...]
+    """What the exporter can make, the default first."""
+    exporter: str
+    """Import string of the `Exporter` class."""
+    runtime: str
+    """Import string of the `Runtime` class."""
+    runtimes: tuple[str, ...]
+    """Engines that can run the payload, for the manifest."""
+    export_packages: tuple[str, ...]
+    """Top-level modules the exporter needs (parents' needs are found through the chain)."""
+    runtime_packages: tuple[str, ...]
+    """Top-level modules the runtime needs."""
+
+    @property
+    def export_extra(self) -> str:
+        """The pip extra that installs exporter and runtime."""
+        return self.name
+
+    @property
+    def runtime_extra(self) -> str:
+        """The pip extra for a device: the runtime alone."""
+        return f"{self.name}-runtime"
+
+
+TARGETS: dict[str, Target] = {
+    row.name: row
+    for row in (
+        Target(
+            name="onnx",
+            summary="any CPU through ONNX Runtime, and the door to other tools",
+            parent=None,
+            payload="model.onnx",
+            files=("model.onnx",),
+            precisions=("fp32",),
+            exporter="ghostdeploy.exporters.onnx:OnnxExporter",
+            runtime="ghostdeploy.runtimes.onnx:OnnxRuntime",
+            runtimes=("onnxruntime",),
+            export_packages=("torch", "onnx", "onnxscript", "onnxsim", "safetensors"),
+            runtime_packages=("onnxruntime",),
+        ),
+        Target(
+            name="openvino",
+            summary="Intel, AMD and Arm CPUs through OpenVINO",
+            parent="onnx",
+            payload="model.xml",
+            files=("model.xml", "model.bin"),
+            precisions=("fp32", "fp16"),
+            exporter="ghostdeploy.exporters.openvino:OpenVINOExporter",
+            runtime="ghostdeploy.runtimes.openvino:OpenVINORuntime",
+            runtimes=("openvino",),
+            export_packages=("openvino",),
+            runtime_packages=("openvino",),
+        ),
+    )
+}
+
+
+def find(name: str) -> Target:
+    """Returns the row called `name`.
+
+    Raises:
+        UsageError: There is no such target.
+    """
+    try:
+        return TARGETS[name]
+    except KeyError:
+        hint = did_you_mean(name, TARGETS, otherwise=f"targets are {', '.join(TARGETS)}")
+        raise UsageError(f"unknown target {name!r}", hint=hint) from None
+
+
+def chain(target: Target) -> list[Target]:
+    """Returns the rows from the PyTorch graph to `target`, in the order in which their exporters run."""
+    rows = [target]
+    while rows[0].parent is not None:
+        rows.insert(0, TARGETS[rows[0].parent])
+    return rows
+
+
+def missing_for_export(target: Target) -> list[str]:
+    """Returns the packages that `target` and its parents need and that are not installed; imports nothing."""
+    wanted = dict.fromkeys(package for row in chain(target) for package in row.export_packages)
+    return [package for package in wanted if find_spec(package) is None]
+
+
+def missing_for_run(target: Target) -> list[str]:
+    """Returns the packages that the runtime of `target` needs and that are not installed; imports nothing."""
+    return [package for package in target.runtime_packages if find_spec(package) is None]
+
+
+def require_export(targets: list[Target]) -> None:
+    """Checks every target's packages at once, before any work.
+
+    Raises:
+        MissingDependency: Names all missing packages and the one pip command that brings them.
+    """
+    missing = {target.name: missing_for_export(target) for target in targets}
+    lacking = [name for name, packages in missing.items() if packages]
+    if not lacking:
+        return
+    packages = dict.fromkeys(package for name in lacking for package in missing[name])
+    extras = ",".join(TARGETS[name].export_extra for name in lacking)
+    raise MissingDependency(
+        f"export to {', '.join(lacking)} needs {', '.join(packages)}, not installed here",
+        hint=f'pip install "ghostdeploy[{extras}]"',
+    )
+
+
+def require_precision(target: Target, precision: str) -> None:
+    """Checks that the row makes `precision`.
+
+    Raises:
+        UsageError: It does not; the hint says what it makes.
+    """
+    if precision not in target.precisions:
+        makes = ", ".join(target.precisions)
+        raise UsageError(f"target {target.name} has no precision {precision}", hint=f"{target.name} makes {makes}")
+
+
+def resolve(reference: str, *, extra: str) -> Any:
+    """Imports `package.module:Name`.
+
+    Args:
+        reference: An import string of a row.
+        extra: The pip extra that brings what the module needs.
+
+    Raises:
+        MissingDependency: The import failed; the original error is chained, so a broken library shows its real fault.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("ghostdeploy")
+        what = f"{error.name} is not installed" if absent else f"importing {module} failed: {error}"
+        raise MissingDependency(what, hint=f'pip install "ghostdeploy[{extra}]"') from error
