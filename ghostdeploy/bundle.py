@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -68,10 +69,9 @@ class Bundle:
         """Returns the golden inputs and the outputs of the unfolded float32 PyTorch model, keyed by tensor name."""
         path = self.path / GOLDEN
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise BundleError(f"{path} is not a readable npz archive: {error}") from error
+            arrays = read_arrays(path)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path} is not a readable .npz file: {error}") from error
         inputs, outputs = ({spec.name: arrays.get(spec.name) for spec in specs} for specs in self._specs())
         missing = [name for name, array in (inputs | outputs).items() if array is None]
         if missing:
@@ -125,6 +125,21 @@ def sha256(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Reads an `.npz` file without ever unpickling.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is damaged, or holds Python objects.
+    """
+    try:
+        # Our own stream: NumPy leaves the one it opens to the garbage collector when the archive is damaged.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(str(error)) from error
 
 
 def write_golden(folder: Path, inputs: Arrays, outputs: Arrays) -> None:

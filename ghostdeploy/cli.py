@@ -16,35 +16,21 @@ from ghostdeploy.console import Bars, CommandGroup, common, print_json
 _FOLDER = click.Path(path_type=Path)
 
 
-class Triple(click.ParamType):
-    """Three numbers: `R,G,B`."""
-
-    name = "R,G,B"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parses the text."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            red, green, blue = (float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not three numbers such as 0.485,0.456,0.406", param, ctx)
-        return red, green, blue
+def _triple(text: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not three numbers such as 0.485,0.456,0.406") from error
+    return red, green, blue
 
 
-class Batch(click.ParamType):
-    """A positive number or `dynamic`."""
-
-    name = "N|dynamic"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parses the text; None stands for dynamic."""
-        if value == "dynamic":
-            return None
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor `dynamic`", param, ctx)
+def _batch(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is neither a number nor `dynamic`") from error
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -104,10 +90,10 @@ def doctor(*, as_json: bool) -> None:
 @click.option("--image-size", "size", type=int, metavar="N", help="Input height and width in pixels.")
 @click.option("--crop-fraction", type=float, metavar="F", help="Centre crop as a fraction of the resized short side.")
 @click.option("--interpolation", type=click.Choice(["bilinear", "bicubic"]), help="Resize filter.")
-@click.option("--mean", type=Triple(), help="Per-channel mean on the 0-1 scale.")
-@click.option("--std", type=Triple(), help="Per-channel standard deviation on the 0-1 scale.")
+@click.option("--mean", type=_triple, metavar="R,G,B", help="Per-channel mean on the 0-1 scale.")
+@click.option("--std", type=_triple, metavar="R,G,B", help="Per-channel standard deviation on the 0-1 scale.")
 @click.option("--labels", type=_FOLDER, metavar="FILE", help="Class names, one per line.")
-@click.option("--batch", type=Batch(), default="1", show_default=True, help="Images per inference.")
+@click.option("--batch", type=_batch, default="1", show_default=True, metavar="N|dynamic", help="Images per inference.")
 @click.option(
     "--input",
     "input_kind",

@@ -23,7 +23,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of all records: immutable, keyword-only, unknown fields refused."""
 
 
-class TensorSpec(Record):
+class TensorSpec(Record, frozen=True, kw_only=True):
     """One input or output of the payload."""
 
     name: str
@@ -35,7 +35,7 @@ class TensorSpec(Record):
     """Inputs that are images only."""
 
 
-class ModelInfo(Record):
+class ModelInfo(Record, frozen=True, kw_only=True):
     """Which trained network this is."""
 
     name: str
@@ -51,7 +51,7 @@ class ModelInfo(Record):
     """Multiply-accumulates of convolutions and linear layers for one image, after the fold."""
 
 
-class PassRecord(Record):
+class PassRecord(Record, frozen=True, kw_only=True):
     """One row of the fold certificate."""
 
     name: str
@@ -61,14 +61,14 @@ class PassRecord(Record):
     """Largest output change over the largest output, in float64."""
 
 
-class Calibration(Record):
+class Calibration(Record, frozen=True, kw_only=True):
     """Images the quantizer saw."""
 
     count: int
     sha256: str
 
 
-class Quantization(Record):
+class Quantization(Record, frozen=True, kw_only=True):
     """How the model was quantized."""
 
     scheme: str
@@ -77,7 +77,7 @@ class Quantization(Record):
     float_layers: tuple[str, ...] = ()
 
 
-class PrecisionAchieved(Record):
+class PrecisionAchieved(Record, frozen=True, kw_only=True):
     """Layers by precision, read back from the built artefact."""
 
     int8_layers: int
@@ -86,7 +86,7 @@ class PrecisionAchieved(Record):
     """What was read, and what it said."""
 
 
-class Tolerance(Record):
+class Tolerance(Record, frozen=True, kw_only=True):
     """A row of the tolerance table."""
 
     why: str
@@ -98,7 +98,7 @@ class Tolerance(Record):
     """Smallest share of images with the same first class."""
 
 
-class Parity(Record):
+class Parity(Record, frozen=True, kw_only=True):
     """The artefact's outputs against the golden ones."""
 
     count: int
@@ -115,7 +115,7 @@ class Parity(Record):
     verdict: Verdict
 
 
-class Accuracy(Record):
+class Accuracy(Record, frozen=True, kw_only=True):
     """Accuracy on labelled images, next to the unfolded float32 PyTorch model's."""
 
     top1: float
@@ -129,7 +129,7 @@ class Accuracy(Record):
     verdict: Verdict
 
 
-class FileRecord(Record):
+class FileRecord(Record, frozen=True, kw_only=True):
     """One file of the bundle."""
 
     path: str
@@ -137,7 +137,7 @@ class FileRecord(Record):
     sha256: str
 
 
-class Manifest(Record):
+class Manifest(Record, frozen=True, kw_only=True):
     """`manifest.json`."""
 
     schema: int

@@ -28,7 +28,7 @@ _ARM = {"NEON": "asimd", "NEON dot product": "asimddp", "I8MM": "i8mm", "FP16 ar
 _INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
 
 
-class TargetState(Record):
+class TargetState(Record, frozen=True, kw_only=True):
     """One target on this machine."""
 
     target: str
@@ -40,14 +40,14 @@ class TargetState(Record):
     """The pip command that brings them."""
 
 
-class Fact(Record):
+class Fact(Record, frozen=True, kw_only=True):
     """One line about the machine."""
 
     name: str
     value: str
 
 
-class Examination(Record):
+class Examination(Record, frozen=True, kw_only=True):
     """What `doctor` found."""
 
     targets: tuple[TargetState, ...]

@@ -26,14 +26,14 @@ Run = Callable[[NDArray[Any]], NDArray[Any]]
 """Model input of N images → logits (N, classes)."""
 
 
-class Share(Record):
+class Share(Record, frozen=True, kw_only=True):
     """A share of images with its 95 % Wilson interval."""
 
     value: float
     ci95: tuple[float, float]
 
 
-class Comparison(Record):
+class Comparison(Record, frozen=True, kw_only=True):
     """One model against a reference on the same images."""
 
     reference: str
@@ -51,7 +51,7 @@ class Comparison(Record):
     """Two-sided exact McNemar test of no drop."""
 
 
-class Evaluation(Record):
+class Evaluation(Record, frozen=True, kw_only=True):
     """What `eval` found for one bundle."""
 
     bundle: str
@@ -72,7 +72,7 @@ class Predictions:
     @property
     def right(self) -> NDArray[np.bool_]:
         """Images whose first class is right."""
-        return self.top5[:, 0] == self.labels
+        return np.equal(self.top5[:, 0], self.labels)
 
     @property
     def top1_share(self) -> float:

@@ -6,13 +6,13 @@ Listing checks only names; an image is decoded when it is used, so a set of any 
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.bundle import read_arrays
 from ghostdeploy.errors import DataError, InputError
 from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, as_input, to_pixels
 
@@ -106,7 +106,7 @@ def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> Imag
     return found
 
 
-def from_arrays(images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None, *, source: str) -> ImageSet:
+def from_arrays(images: NDArray[Any], labels: NDArray[Any] | None = None, *, source: str) -> ImageSet:
     """Returns an image set over arrays.
 
     Args:
@@ -140,10 +140,9 @@ def _image_files(folder: Path) -> list[Path]:
 
 def _from_npz(path: Path) -> ImageSet:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if "images" not in archive.files:
-                raise DataError(f"{path} holds {', '.join(archive.files) or 'nothing'}, expected `images`")
-            labels = archive["labels"] if "labels" in archive.files else None
-            return from_arrays(archive["images"], labels, source=str(path))
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+    except ValueError as error:
         raise DataError(f"{path} is not a readable .npz file: {error}") from error
+    if "images" not in arrays:
+        raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}, expected `images`")
+    return from_arrays(arrays["images"], arrays.get("labels"), source=str(path))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.evaluate import Evaluation, Predictions
 
 
-class Verification(Record):
+class Verification(Record, frozen=True, kw_only=True):
     """What `verify` found for one bundle on this machine."""
 
     bundle: str

@@ -37,7 +37,7 @@ class Request:
         return load_model(self.spec, weights=self.weights, num_classes=self.num_classes)
 
 
-class Plan(Record):
+class Plan(Record, frozen=True, kw_only=True):
     """What an export would do."""
 
     model: str

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class ExportJob(Record):
+class ExportJob(Record, frozen=True, kw_only=True):
     """One conversion."""
 
     source: str
@@ -32,7 +32,7 @@ class ExportJob(Record):
     """The first dimension of every input and output is free."""
 
 
-class ExportResult(Record):
+class ExportResult(Record, frozen=True, kw_only=True):
     """What the child reports."""
 
     status: Literal["done", "failed", "missing", "no space"]

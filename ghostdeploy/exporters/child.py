@@ -53,8 +53,8 @@ def _run(exporter: Exporter, job: ExportJob) -> ExportResult:
         precision = exporter.export(job)
     except Exception as error:
         traceback.print_exc()
-        status = "no space" if _out_of_space(error, Path(job.folder)) else "failed"
-        return ExportResult(status=status, message=_first_line(error))
+        full = _out_of_space(error, Path(job.folder))
+        return ExportResult(status="no space" if full else "failed", message=_first_line(error))
     return ExportResult(status="done", tools={name: version(name) for name in exporter.tools}, precision=precision)
 
 

@@ -1,0 +1,58 @@
+# make demo and make test are all a newcomer needs; each makes its own .venv and may be run twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+INSTALLED := onnx,openvino
+JOBS ?= 2
+
+.PHONY: help demo test setup check bench docs fuzz clean
+
+help:
+	@echo "make demo    export, verify, evaluate and run the shipped model"
+	@echo "make test    check + all tests"
+	@echo "make check   ruff, mypy --strict, import-linter"
+	@echo "make bench   wrapper overhead, export time by stage"
+	@echo "make docs    check that every command and link in the docs is real"
+	@echo "make fuzz    the property tests, many more examples"
+	@echo "make setup   everything into .venv"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps carry what was installed; a change of constraints or extras installs again.
+$(VENV)/.demo: constraints.txt pyproject.toml | $(BIN)/python
+	$(PIP) torch
+	$(PIP) -e ".[all]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) -e ".[dev]"
+	@touch $@
+
+setup: $(VENV)/.dev
+
+demo: $(VENV)/.demo
+	@$(BIN)/python -m ghostdeploy.samples.demo
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	GHOSTDEPLOY_REQUIRE=$(INSTALLED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/wrapper_overhead.py
+	$(BIN)/python benchmarks/export_stages.py
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/test_docs.py
+
+fuzz: $(VENV)/.dev
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests -k "property" -p no:cacheprovider
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,276 @@
+"""What a runtime is: NumPy in, NumPy out, keyed by tensor name.
+
+The base class does the worrying: life cycle, input checks, the batch rule, threads, futures. A backend opens an engine,
+runs exact batches on it, closes it, and says what it opened:
+
+    _open()       → Engine       load the payload, describe what was loaded
+    _run(inputs)  → [output, …]  arrays of exactly the payload's batch; called from many threads at once
+    _close()                     free what `_open` took
+
+A runtime belongs to the process that loaded it: engines keep threads that a `fork` does not copy. A forked child that
+calls its parent's runtime gets a `UsageError`; it must load its own, or be started with the `spawn` method.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ghostdeploy.errors import BundleError, GhostDeployError, InputError, UsageError, did_you_mean
+from ghostdeploy.preprocess import prepare
+from ghostdeploy.runtimes.gate import Gate
+from ghostdeploy.runtimes.interface import Engine, Interface, Settings, describe, require_match
+from ghostdeploy.runtimes.ports import InputPort, chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from PIL import Image
+    from typing_extensions import Self
+
+    from ghostdeploy.bundle import Arrays
+
+
+class Runtime(ABC):
+    """A loaded model. One object may be called from many threads at once.
+
+    Args:
+        interface: What the payload promises.
+        settings: How to run it.
+
+    Raises:
+        BundleError: The engine refuses the payload, or the payload's inputs and outputs are not as promised.
+        UnsupportedHardware: The device is not there.
+    """
+
+    engine: ClassVar[str]
+    """Name of the engine, as in a manifest's `runtimes`."""
+
+    def __init__(self, interface: Interface, settings: Settings) -> None:
+        self._interface = interface
+        self._settings = settings
+        self._ports = {spec.name: InputPort(spec) for spec in interface.inputs}
+        self._port = next(iter(self._ports.values()))
+        self._output_names = [spec.name for spec in interface.outputs]
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._pools_lock = threading.Lock()
+        self._gate = Gate(interface.name)
+        self._opened = self._open_checked()
+
+    @abstractmethod
+    def _open(self) -> Engine:
+        """Loads the payload; any exception of the engine becomes a `BundleError` with its reason."""
+
+    @abstractmethod
+    def _run(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
+        """Runs one batch of exactly the payload's size.
+
+        Args:
+            inputs: Checked, C-contiguous arrays, in the payload's order.
+
+        Returns:
+            The outputs in the payload's order, in memory that no later call writes to.
+        """
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Frees the engine; no call is under way."""
+
+    def __call__(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Runs a model with one input and returns its first output.
+
+        Args:
+            batch: (N, …), any N ≥ 1; dtype and further shape as in `info()["inputs"]`.
+
+        Raises:
+            InputError: Wrong type, dtype or shape, NaN or infinite values.
+            UsageError: The model has several inputs, or this runtime was closed.
+        """
+        self._gate.enter()
+        try:
+            return self._call(batch)
+        finally:
+            self._gate.leave()
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """Runs the model.
+
+        Args:
+            inputs: One array per input, all with the same batch size.
+
+        Returns:
+            One array per output, by name; they belong to the caller.
+
+        Raises:
+            InputError: Wrong names, type, dtype or shape, NaN or infinite values.
+            UsageError: This runtime was closed.
+        """
+        self._gate.enter()
+        try:
+            outputs = self._compute(self._checked(inputs))
+        finally:
+            self._gate.leave()
+        return dict(zip(self._output_names, outputs, strict=True))
+
+    def submit(self, batch: NDArray[Any]) -> Future[NDArray[Any]]:
+        """Starts `__call__` in the background.
+
+        The batch is copied, so its memory may be reused at once. Errors of the input come out of `Future.result`.
+
+        Raises:
+            UsageError: This runtime was closed.
+        """
+        self._gate.enter()  # inside from now on, so that close() waits for it
+        try:
+            own = np.array(batch) if isinstance(batch, np.ndarray) else batch
+            future = self._pool("submit").submit(self._call, own)
+        except BaseException:
+            self._gate.leave()
+            raise
+        future.add_done_callback(lambda _: self._gate.leave())
+        return future
+
+    def classify(self, image: str | Path | Image.Image | NDArray[np.uint8], k: int = 5) -> list[tuple[str, float]]:
+        """Classifies one image.
+
+        Args:
+            image: A file path, a PIL image, or a uint8 array (H, W, 3).
+            k: Classes to return; fewer when the model has fewer.
+
+        Returns:
+            (label, probability), best first. Probabilities are the softmax of the first output.
+
+        Raises:
+            InputError: The image is missing, damaged or too large.
+            UsageError: `k` is below 1, or this runtime was closed.
+        """
+        if k < 1:
+            raise UsageError(f"k is {k}, expected at least 1")
+        logits = self(prepare([image], self._interface.preprocess)).astype(np.float64).reshape(-1)
+        if logits.size != len(self._interface.labels) or not np.isfinite(logits).all():
+            what = f"{logits.size} logits" if np.isfinite(logits).all() else "NaN or infinite logits"
+            raise BundleError(f"{self._name} gave {what}, expected {len(self._interface.labels)} finite ones")
+        powers = np.exp(logits - logits.max())
+        probabilities = powers / powers.sum()
+        best = np.argsort(-logits, kind="stable")[:k]
+        return [(self._interface.labels[index], float(probabilities[index])) for index in best]
+
+    def warmup(self, n: int = 3) -> None:
+        """Runs `n` times on zeros, so that the first real call meets warm memory and threads."""
+        example = {name: port.example() for name, port in self._ports.items()}
+        for _ in range(n):
+            self.infer(example)
+
+    def info(self) -> dict[str, Any]:
+        """Returns what runs here: model, engine, device, threads, precision, inputs and outputs; JSON-ready."""
+        facts, opened = self._interface, self._opened
+        return {
+            "name": facts.name,
+            "target": facts.target,
+            "precision": facts.precision,
+            "engine": self.engine,
+            "engine_version": opened.version,
+            "engine_precision": opened.precision,
+            "device": opened.device,
+            "threads": opened.threads,
+            "streams": opened.streams,
+            "profile": self._settings.profile,
+            "batch": "dynamic" if self._port.batch is None else self._port.batch,
+            "inputs": [describe(spec) for spec in facts.inputs],
+            "outputs": [describe(spec) for spec in facts.outputs],
+            "classes": len(facts.labels),
+        }
+
+    def close(self) -> None:
+        """Frees the engine after the calls under way and the submitted ones have ended; safe to call twice."""
+        if self._gate.close():
+            for pool in self._pools.values():
+                pool.shutdown(wait=False)
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def _name(self) -> str:
+        return self._interface.name
+
+    def _open_checked(self) -> Engine:
+        try:
+            opened = self._open()
+        except (GhostDeployError, MemoryError):
+            raise
+        except Exception as error:
+            hint = "export the bundle again, or install the engine version named by: ghostdeploy inspect"
+            raise BundleError(f"{self.engine} refuses {self._name}: {reason(error)}", hint=hint) from error
+        try:
+            require_match(self._interface, opened)
+        except BundleError:
+            self._close()
+            raise
+        return opened
+
+    def _call(self, batch: NDArray[Any]) -> NDArray[Any]:
+        port = self._port
+        if len(self._ports) > 1:
+            raise UsageError(f"{self._name} has inputs {', '.join(self._ports)}", hint="call infer({name: array, …})")
+        return self._compute({port.name: port.check(batch)})[0]
+
+    def _checked(self, inputs: Arrays) -> Arrays:
+        if inputs.keys() != self._ports.keys():
+            self._refuse_names(inputs)
+        checked = {name: port.check(inputs[name]) for name, port in self._ports.items()}
+        if len({len(array) for array in checked.values()}) > 1:
+            sizes = ", ".join(f"{name} {len(array)}" for name, array in checked.items())
+            raise InputError(f"inputs have different batch sizes: {sizes}, expected one for all")
+        return checked
+
+    def _refuse_names(self, inputs: Arrays) -> None:
+        known = ", ".join(self._ports)
+        unknown = [str(name) for name in inputs if name not in self._ports]
+        found = ", ".join(str(name) for name in inputs) or "no input"
+        hint = did_you_mean(unknown[0], self._ports, otherwise=f"inputs are {known}") if unknown else None
+        raise InputError(f"{self._name} was given {found}, expected {known}", hint=hint)
+
+    def _compute(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
+        size, count = self._port.batch, len(inputs[self._port.name])
+        try:
+            if size is None or size == count:
+                return self._run(inputs)
+            pieces = list(chunks(inputs, size))
+            if len(pieces) > 1 and self._opened.streams > 1:
+                parts = list(self._pool("pieces").map(self._run, pieces))
+            else:
+                parts = [self._run(piece) for piece in pieces]
+        except (GhostDeployError, MemoryError):
+            raise
+        except Exception as error:
+            raise BundleError(f"{self.engine} failed while running {self._name}: {reason(error)}") from error
+        return [np.concatenate(output)[:count] for output in zip(*parts, strict=True)]
+
+    def _pool(self, name: str) -> ThreadPoolExecutor:
+        """Returns the pool called `name`, made on first use.
+
+        Submitted batches and their pieces have a pool each: a batch waits for its pieces, and in one pool the waiting
+        ones could take all threads.
+        """
+        with self._pools_lock:
+            if name not in self._pools:
+                self._pools[name] = ThreadPoolExecutor(self._opened.streams, f"ghostdeploy-{name}")
+            return self._pools[name]
+
+
+def reason(error: Exception) -> str:
+    """Returns the line of a native library's message that says what is wrong: the last one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

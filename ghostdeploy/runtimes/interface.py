@@ -1,0 +1,105 @@
+"""The three records of a runtime: what the payload promises, what the caller wants, what the engine turned out to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ghostdeploy.errors import BundleError
+
+if TYPE_CHECKING:
+    from ghostdeploy.manifest import TensorSpec
+    from ghostdeploy.preprocess import Preprocess
+
+Profile = Literal["latency", "throughput"]
+PROFILES: tuple[Profile, ...] = ("latency", "throughput")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """What a payload promises, whatever engine runs it.
+
+    Raises:
+        BundleError: No input or output, an unknown dtype, no batch dimension, or inputs of different batch sizes.
+    """
+
+    name: str
+    """Of the bundle, for messages."""
+    target: str
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocess: Preprocess
+    labels: list[str]
+    """One per class."""
+
+    def __post_init__(self) -> None:
+        if not self.inputs or not self.outputs:
+            raise BundleError(f"{self.name} has no inputs or no outputs in its manifest, expected at least one of each")
+        for spec in (*self.inputs, *self.outputs):
+            if not spec.shape or spec.dtype not in np.sctypeDict:
+                found = f"{spec.dtype} {shape_text(spec.shape)}"
+                raise BundleError(f"{self.name} has {spec.name!r} as {found}, expected a batch of a NumPy dtype")
+        if len({spec.shape[0] for spec in self.inputs}) > 1:
+            raise BundleError(f"{self.name} has inputs of different batch sizes, expected one for all")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How the caller wants it run."""
+
+    threads: int | None = None
+    """Threads of the engine; None is one per usable core."""
+    device: str | None = None
+    """The engine's own device name; None is the CPU."""
+    profile: Profile = "latency"
+    """`latency`: one call at a time, as fast as it can. `throughput`: many calls at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What a backend opened."""
+
+    version: str
+    device: str
+    threads: int
+    streams: int
+    """Calls that the engine works on at the same time."""
+    precision: str
+    """Arithmetic of the float layers, as a NumPy dtype name."""
+    inputs: tuple[TensorSpec, ...]
+    """Read back from the loaded payload, not from the manifest."""
+    outputs: tuple[TensorSpec, ...]
+
+
+def require_match(interface: Interface, engine: Engine) -> None:
+    """Compares what was loaded with what the manifest says; layouts are not part of a payload.
+
+    Raises:
+        BundleError: A name, dtype or shape differs.
+    """
+    pairs = (("inputs", interface.inputs, engine.inputs), ("outputs", interface.outputs, engine.outputs))
+    for kind, promised, loaded in pairs:
+        want = [(spec.name, spec.dtype, spec.shape) for spec in promised]
+        got = [(spec.name, spec.dtype, spec.shape) for spec in loaded]
+        if want != got:
+            raise BundleError(
+                f"payload of {interface.name} has {kind} {_list(got)}, expected {_list(want)} by its manifest",
+                hint="export the bundle again",
+            )
+
+
+def describe(spec: TensorSpec) -> dict[str, Any]:
+    """Returns name, dtype, shape and layout of a tensor, JSON-ready."""
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "layout": spec.layout}
+
+
+def shape_text(shape: tuple[int | str | None, ...]) -> str:
+    """Returns `(N, 3, 64, 64)` for (None, 3, 64, 64)."""
+    return f"({', '.join('N' if size is None else str(size) for size in shape)})"
+
+
+def _list(specs: list[tuple[str, str, tuple[int | None, ...]]]) -> str:
+    return ", ".join(f"{name} {dtype} {shape_text(shape)}" for name, dtype, shape in specs) or "none"

@@ -1,0 +1,101 @@
+"""ONNX Runtime.
+
+profile      intra-op threads      calls at a time   idle threads
+latency      `threads`             1                 spin, for a few microseconds less per layer
+throughput   1                     `threads`         sleep, so that other calls get the cores
+
+An `InferenceSession` may be run from many threads at once and gives fresh output arrays each time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime as ort
+
+from ghostdeploy.errors import UnsupportedHardware, UsageError, did_you_mean
+from ghostdeploy.manifest import TensorSpec
+from ghostdeploy.runtimes.base import Runtime
+from ghostdeploy.runtimes.cores import usable_cores
+from ghostdeploy.runtimes.interface import Engine, Interface, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle import Arrays
+
+_SUFFIX = "ExecutionProvider"
+_DTYPES = {"float": "float32", "double": "float64"}
+_ERRORS_ONLY = 3
+
+
+class OnnxRuntime(Runtime):
+    """Runs `model.onnx`.
+
+    Args:
+        payload: The file.
+        interface: What it promises.
+        settings: `device` is the name of an execution provider with or without its ending, `CPU` or `CUDA`.
+    """
+
+    engine = "onnxruntime"
+
+    def __init__(self, payload: Path, interface: Interface, settings: Settings) -> None:
+        self._payload = payload
+        super().__init__(interface, settings)
+
+    def _open(self) -> Engine:
+        ort.disable_telemetry_events()
+        provider = _provider(self._settings.device or "CPU")
+        threads = self._settings.threads or usable_cores()
+        busy = self._settings.profile == "throughput"
+        options = ort.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        options.intra_op_num_threads = 1 if busy else threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if busy else "1")
+        self._session = ort.InferenceSession(str(self._payload), options, providers=[provider])
+        self._names = [value.name for value in self._session.get_outputs()]
+        return Engine(
+            version=ort.__version__,
+            device=provider.removesuffix(_SUFFIX),
+            threads=threads,
+            streams=threads if busy else 1,
+            precision="float32",
+            inputs=tuple(_spec(value) for value in self._session.get_inputs()),
+            outputs=tuple(_spec(value) for value in self._session.get_outputs()),
+        )
+
+    def _run(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = self._session.run(self._names, inputs)
+        return outputs
+
+    def _close(self) -> None:
+        del self._session
+
+
+def _provider(device: str) -> str:
+    """Returns the execution provider that `device` names.
+
+    Raises:
+        UsageError: ONNX Runtime knows no such provider.
+        UnsupportedHardware: It is not part of the installed build.
+    """
+    known = {name.removesuffix(_SUFFIX).lower(): name for name in ort.get_all_providers()}
+    name = known.get(device.lower().removesuffix(_SUFFIX.lower()))
+    there = [name.removesuffix(_SUFFIX) for name in ort.get_available_providers()]
+    if name is None:
+        hint = did_you_mean(device.lower(), known, otherwise=f"devices here are {', '.join(there)}")
+        raise UsageError(f"ONNX Runtime knows no device {device!r}", hint=hint)
+    if name.removesuffix(_SUFFIX) not in there:
+        raise UnsupportedHardware(f"this build of ONNX Runtime has no {name}, it has {', '.join(there)}")
+    return name
+
+
+def _spec(value: Any) -> TensorSpec:
+    kind = value.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+    return TensorSpec(name=value.name, dtype=_DTYPES.get(kind, kind), shape=shape)

@@ -1,0 +1,102 @@
+"""OpenVINO Runtime.
+
+profile      hint         requests in the pool
+latency      LATENCY      1: calls queue, each gets all cores
+throughput   THROUGHPUT   one per stream
+
+On a CPU the arithmetic is pinned to float32 whatever the precision of the stored weights. OpenVINO would otherwise take
+bfloat16 (8 bits of mantissa) on processors that have it, and a bundle proven on one machine would be wrong on the next.
+An infer request serves one call at a time, so calls take one from a pool; the last used one first, its memory is warm.
+"""
+
+from __future__ import annotations
+
+from queue import LifoQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino
+
+from ghostdeploy.errors import UnsupportedHardware
+from ghostdeploy.manifest import TensorSpec
+from ghostdeploy.runtimes.base import Runtime, reason
+from ghostdeploy.runtimes.cores import usable_cores
+from ghostdeploy.runtimes.interface import Engine, Interface, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle import Arrays
+
+
+class OpenVINORuntime(Runtime):
+    """Runs `model.xml` with `model.bin`.
+
+    Args:
+        payload: The `.xml` file.
+        interface: What it promises.
+        settings: `device` is OpenVINO's name: `CPU`, `GPU`, `GPU.1`, `AUTO`.
+    """
+
+    engine = "openvino"
+
+    def __init__(self, payload: Path, interface: Interface, settings: Settings) -> None:
+        self._payload = payload
+        super().__init__(interface, settings)
+
+    def _open(self) -> Engine:
+        core = openvino.Core()
+        model = core.read_model(self._payload)
+        device = (self._settings.device or "CPU").upper()
+        config: dict[str, Any] = {"PERFORMANCE_HINT": self._settings.profile.upper()}
+        if device == "CPU":
+            config["INFERENCE_NUM_THREADS"] = self._settings.threads or usable_cores()
+        if device == "CPU" or self._interface.precision != "fp16":
+            config["INFERENCE_PRECISION_HINT"] = "f32"
+        try:
+            compiled = core.compile_model(model, device, config)
+        except RuntimeError as error:
+            if device == "CPU":
+                raise
+            there = ", ".join(core.available_devices)
+            raise UnsupportedHardware(
+                f"OpenVINO cannot use device {device!r}: {reason(error)}", hint=f"devices here are {there}"
+            ) from error
+        streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests: LifoQueue[Any] = LifoQueue()
+        for _ in range(streams):
+            self._requests.put(compiled.create_infer_request())
+        return Engine(
+            version=openvino.__version__.partition("-")[0],
+            device=", ".join(compiled.get_property("EXECUTION_DEVICES")),
+            threads=int(compiled.get_property("INFERENCE_NUM_THREADS")) if device == "CPU" else 1,
+            streams=streams,
+            precision=_dtype(compiled.get_property("INFERENCE_PRECISION_HINT")),
+            inputs=tuple(_spec(port) for port in compiled.inputs),
+            outputs=tuple(_spec(port) for port in compiled.outputs),
+        )
+
+    def _run(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
+        request = self._requests.get()
+        try:
+            # Shared inputs are read in place during the call; outputs are copied, the request's memory is overwritten.
+            result = request.infer(inputs, share_inputs=True, share_outputs=False)
+            outputs: Sequence[NDArray[Any]] = result.to_tuple()
+            return outputs
+        finally:
+            self._requests.put(request)
+
+    def _close(self) -> None:
+        del self._requests
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
+    return TensorSpec(name=port.get_any_name(), dtype=_dtype(port.get_element_type()), shape=shape)
+
+
+def _dtype(element: Any) -> str:
+    return str(np.dtype(element.to_dtype()))

@@ -1,0 +1,218 @@
+"""The whole line on the shipped trained models: PyTorch checkpoint in, proven bundle out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import ghostdeploy as gd
+from ghostdeploy import samples
+from ghostdeploy.bundle import open_bundle
+from ghostdeploy.errors import GateFailed, UsageError
+from tests.commands import assert_one_sentence, run
+from tests.exported import sample_bundle
+
+MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
+TARGETS = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "fp16"))
+
+
+@pytest.fixture(params=[(m, *t) for m in MODELS for t in TARGETS], ids="-".join)
+def path(request, tmp_path_factory):
+    name, target, precision = request.param
+    return sample_bundle(tmp_path_factory, name, target, precision=precision)
+
+
+def test_the_verdict_is_passed_within_the_promised_margins(path):
+    manifest = open_bundle(path).manifest
+
+    assert manifest.verdict == manifest.parity.verdict == manifest.accuracy.verdict == "passed"
+    assert manifest.accuracy.count == 1000
+    assert abs(manifest.accuracy.drop) <= 0.001
+    if manifest.precision == "fp32":
+        assert manifest.parity.max_abs <= 1e-4 * manifest.parity.reference_max_abs
+
+
+def test_the_manifest_tells_where_the_model_came_from_and_what_was_done(path):
+    manifest = open_bundle(path).manifest
+
+    assert manifest.model.source == f"sample:{manifest.model.name}"
+    assert len(manifest.model.weights_sha256) == 64
+    assert manifest.model.num_classes == 10
+    assert {"ghostdeploy", "torch", "onnx"} <= set(manifest.tools)
+    assert sum(one.sites for one in manifest.passes if "atch" in one.name) > 40
+    assert all(one.max_relative_error <= 1e-9 for one in manifest.passes)
+    stored = "f16" if manifest.precision == "fp16" else "f32" if manifest.target == "openvino" else "FLOAT"
+    assert stored in manifest.precision_achieved.how
+
+
+def test_golden_vectors_are_what_the_unfolded_model_says(path):
+    bundle = open_bundle(path)
+    inputs, outputs = bundle.golden()
+    model = gd.create_model(bundle.manifest.model.name, num_classes=10)
+    from safetensors.torch import load_file
+
+    model.load_state_dict(load_file(samples.checkpoint(bundle.manifest.model.name)))
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(inputs["input"])).numpy()
+
+    assert np.allclose(outputs["logits"], expected, rtol=0, atol=1e-5)
+
+
+def test_the_bundle_classifies_the_shipped_images(path):
+    with gd.load(path) as runtime:
+        right = [runtime.classify(image, k=1)[0][0] for image in samples.example_images()]
+
+    stems = [image.stem for image in samples.example_images()]
+    assert (
+        sum(label.lower().replace("/", "_").replace("-", "_").replace(" ", "_") == s for label, s in zip(right, stems))
+        >= 8
+    )
+
+
+def test_verify_eval_run_and_inspect_answer_on_a_real_bundle(path, capsys):
+    verified = run(capsys, "verify", path)
+    evaluated = run(capsys, "eval", path, "--reference", path, "--json")
+    classified = run(capsys, "run", path, samples.example_images()[0], "--json")
+    inspected = run(capsys, "inspect", path)
+
+    assert verified.code == 0
+    assert "would have passed" in verified.out
+    assert evaluated.document[0]["comparison"]["agreement"]["value"] == 1.0
+    assert sum(one["probability"] for one in classified.document[0]["classes"]) <= 1.0
+    assert open_bundle(path).manifest.files[0].sha256[:20] in inspected.out.replace("\n", "")
+
+
+def test_pixels_baked_into_the_graph_give_the_same_logits(tmp_path_factory):
+    plain = sample_bundle(tmp_path_factory, "ghostnet_050", "openvino", precision="fp32")
+    baked = sample_bundle(tmp_path_factory, "ghostnet_050", "openvino", precision="fp32", input="uint8-nhwc")
+    image = samples.example_images()[0]
+
+    manifest = open_bundle(baked).manifest
+    with gd.load(plain) as one, gd.load(baked) as two:
+        assert dict(one.classify(image)) == pytest.approx(dict(two.classify(image)), abs=1e-5)
+    assert (manifest.inputs[0].dtype, manifest.inputs[0].shape) == ("uint8", (1, 64, 64, 3))
+    assert manifest.verdict == "passed"
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("batch", [None, 3])
+def test_any_batch_size_gives_the_same_rows(target, batch, tmp_path_factory):
+    single = sample_bundle(tmp_path_factory, "ghostnet_050", target, precision="fp32")
+    other = sample_bundle(tmp_path_factory, "ghostnet_050", target, precision="fp32", batch=batch)
+    rows = open_bundle(single).golden()[0]["input"][:7]
+
+    with gd.load(single) as one, gd.load(other) as two:
+        assert np.allclose(one(rows), two(rows), rtol=0, atol=1e-4)
+        assert two(rows[:1]).shape == (1, 10)
+    assert open_bundle(other).manifest.inputs[0].shape[0] == batch
+
+
+def test_a_users_own_module_is_exported_from_python_and_left_unchanged(tmp_path):
+    torch.manual_seed(0)
+    own = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, 2, 1, bias=False),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 4),
+    )
+    before = {key: value.clone() for key, value in own.state_dict().items()}
+
+    bundle = gd.export(own, target="onnx", name="own", out=tmp_path, preprocess={"size": 48})
+
+    assert bundle.path == tmp_path / "own-onnx-fp32"
+    assert bundle.manifest.verdict == "passed"
+    assert bundle.manifest.accuracy is None
+    assert own.training
+    assert all(torch.equal(value, before[key]) for key, value in own.state_dict().items())
+    assert gd.verify(bundle.path).verdict == "passed"
+
+
+def test_a_factory_in_a_file_is_exported_from_the_command_line(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "import ghostdeploy as gd\n\ndef small():\n    return gd.create_model('repghostnet_050', num_classes=7)\n"
+    )
+
+    answer = run(
+        capsys, "export", f"{tmp_path / 'mine.py'}:small", "-t", "onnx", "--image-size", "64", "-o", tmp_path, "--json"
+    )
+
+    assert answer.code == 0, answer.err
+    manifest = answer.document["bundles"][0]["manifest"]
+    assert (manifest["model"]["num_classes"], manifest["verdict"]) == (7, "passed")
+
+
+def test_a_missed_accuracy_gate_is_exit_1_and_the_bundle_is_kept_and_marked(tmp_path, capsys):
+    with np.load(samples.evaluation_set(), allow_pickle=False) as archive:
+        images, labels = archive["images"][:50], archive["labels"][:50]
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    answer = run(
+        capsys, "export", "-t", "openvino", "--data", tmp_path / "data.npz", "--max-drop", "0", "-o", tmp_path, "--json"
+    )
+    assert answer.code == 0, answer.err
+
+    path = tmp_path / "ghostnet_050-openvino-fp32"
+    broken = tmp_path / "broken"
+    shutil.copytree(path, broken)
+    spoil_golden(broken)
+    answer = run(capsys, "verify", broken)
+    assert answer.code == 1
+    assert "failed" in answer.out
+
+
+def spoil_golden(folder):
+    """Makes an otherwise sound bundle whose golden outputs another model gave."""
+    from ghostdeploy.bundle import GOLDEN, MANIFEST, describe_file, write_golden
+
+    inputs, outputs = open_bundle(folder).golden()
+    write_golden(folder, inputs, {name: array * 1.01 for name, array in outputs.items()})
+    document = json.loads((folder / MANIFEST).read_text())
+    record = describe_file(folder, GOLDEN)
+    for file in document["files"]:
+        if file["path"] == GOLDEN:
+            file |= {"bytes": record.bytes, "sha256": record.sha256}
+    (folder / MANIFEST).write_text(json.dumps(document))
+
+
+def test_a_failed_gate_raises_in_python(tmp_path, monkeypatch):
+    from ghostdeploy.deploy import tolerance
+
+    strict = tolerance.TOLERANCES | {"fp32": gd_tolerance(max_abs_relative=0.0, cosine=1.0)}
+    monkeypatch.setattr("ghostdeploy.deploy.parity.TOLERANCES", strict)
+
+    with pytest.raises(GateFailed, match="failed its gates"):
+        gd.export(target="onnx", out=tmp_path)
+    assert open_bundle(tmp_path / "ghostnet_050-onnx-fp32").manifest.verdict == "failed"
+
+
+def gd_tolerance(**bounds):
+    from ghostdeploy.manifest import Tolerance
+
+    return Tolerance(why="stricter than any engine", **bounds)
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
+    answer = run(capsys, "export", "-t", "all", "-o", tmp_path, "--dry-run")
+
+    assert answer.code == 0
+    assert "onnx → openvino" in answer.out
+    assert "1000 images" in answer.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_eval_without_images_asks_for_them(tmp_path, capsys):
+    torch.manual_seed(0)
+    own = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4))
+    bundle = gd.export(own, target="onnx", name="tiny", out=tmp_path, preprocess={"size": 32})
+
+    assert_one_sentence(run(capsys, "eval", bundle.path), 2, "--data")
+
+
+def test_export_refuses_an_unknown_field():
+    with pytest.raises((UsageError, TypeError)):
+        gd.export(target="onnx", preprocess={"sise": 32})
