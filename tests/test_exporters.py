@@ -81,9 +81,8 @@ def test_a_killed_converter_is_export_failed_and_names_the_signal(tmp_path):
 
 def test_a_converter_that_takes_too_long_is_stopped(tmp_path):
     asked = job(tmp_path, program(tmp_path / "program.pt2"))
-    with Converter(ONNX, tmp_path / "log") as converter:
-        with pytest.raises(ExportFailed, match=r"more than 0\.01 s"):
-            converter.convert(asked, seconds=0.01)
+    with Converter(ONNX, tmp_path / "log") as converter, pytest.raises(ExportFailed, match=r"more than 0\.01 s"):
+        converter.convert(asked, seconds=0.01)
     with pytest.raises(ProcessLookupError):
         os.kill(converter.pid, 0)
 

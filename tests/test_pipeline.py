@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -64,13 +65,10 @@ def test_golden_vectors_are_what_the_unfolded_model_says(path):
 
 def test_the_bundle_classifies_the_shipped_images(path):
     with gd.load(path) as runtime:
-        right = [runtime.classify(image, k=1)[0][0] for image in samples.example_images()]
+        first = {image.stem: runtime.classify(image, k=1)[0][0] for image in samples.example_images()}
 
-    stems = [image.stem for image in samples.example_images()]
-    assert (
-        sum(label.lower().replace("/", "_").replace("-", "_").replace(" ", "_") == s for label, s in zip(right, stems))
-        >= 8
-    )
+    right = [stem for stem, label in first.items() if re.sub(r"[^a-z]", "_", label.lower()) == stem]
+    assert len(right) >= 8, first
 
 
 def test_verify_eval_run_and_inspect_answer_on_a_real_bundle(path, capsys):

@@ -12,6 +12,10 @@ FOLD_RELATIVE_ERROR = 1e-9
 few thousand products of 53-bit numbers, about 1e-13 per network; 1e-9 leaves room for deep networks and none for a
 wrong formula."""
 
+CAPTURE_RELATIVE_ERROR = 1e-4
+"""Largest difference between the module and its recorded graph in the module's own precision: the fp32 row, because
+both run the same operations and only a library's choice of kernel may differ."""
+
 TOLERANCES: dict[str, Tolerance] = {
     "fp32": Tolerance(
         max_abs_relative=1e-4,

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import zlib
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ghostdeploy.errors import UsageError
 from ghostdeploy.models.zoo import ZooEntry, find, list_models
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ZooEntry", "build", "create_model", "find", "list_models"]
+    from ghostdeploy.models.ghost_plug_and_play import ghostify
+
+__all__ = ["ZooEntry", "build", "create_model", "find", "ghostify", "list_models"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ghostify":
+        from ghostdeploy.models.ghost_plug_and_play import ghostify
+
+        return ghostify
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def build(entry: ZooEntry, num_classes: int) -> nn.Module:
@@ -21,15 +32,16 @@ def build(entry: ZooEntry, num_classes: int) -> nn.Module:
     return network
 
 
-def create_model(name: str, *, num_classes: int = 1000) -> nn.Module:
+def create_model(name: str, *, num_classes: int | None = None) -> nn.Module:
     """Builds a zoo model in eval mode, float32, on the CPU.
 
-    Weights are Kaiming-normal (fan-in), BatchNorm neutral, drawn from a generator seeded by the name: equal calls give
-    equal models, and torch's global generator is left as it was.
+    Weights are normal with variance gain / fan-in (He et al., ICCV 2015; the gain is the entry's), BatchNorm neutral,
+    drawn from a generator seeded by the name: equal calls give equal models, and torch's global generator is left as
+    it was.
 
     Args:
         name: A zoo name, see `list_models`.
-        num_classes: Outputs of the classifier.
+        num_classes: Outputs of the classifier; by default as published (1000, for `ghost_vgg16` 10).
 
     Returns:
         A module from float32 (N, 3, H, W) to logits (N, `num_classes`); state-dict keys as in the official and timm
@@ -40,23 +52,23 @@ def create_model(name: str, *, num_classes: int = 1000) -> nn.Module:
     """
     import torch
 
-    from ghostdeploy.errors import UsageError
-
     entry = find(name)
+    num_classes = entry.num_classes if num_classes is None else num_classes
     if num_classes < 1:
         raise UsageError(f"num_classes is {num_classes}, expected at least 1")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(name.encode()))
         model = build(entry, num_classes)
-        _initialise(model)
+        _initialise(model, entry.gain)
     return model.eval()
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialise(model: nn.Module, gain: float) -> None:
     from torch import nn
 
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            fan_in = module.weight[0].numel()
+            nn.init.normal_(module.weight, std=(gain / fan_in) ** 0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

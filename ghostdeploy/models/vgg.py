@@ -1,6 +1,6 @@
 """VGG-16 for 32×32 images, the base of Ghost-VGG-16.
 
-    13 convolutions 3×3 + BN + ReLU with a 2×2 max-pool after each of the five groups → mean → 512 + BN + ReLU → classifier
+    13 convolutions 3×3 + BN + ReLU, a 2×2 max-pool after each of the five groups → mean → 512 + BN + ReLU → classifier
 
 15.0 M parameters and 313 M multiply-accumulates at 32×32. Source: Simonyan and Zisserman, "Very Deep Convolutional
 Networks", ICLR 2015, configuration D, in the CIFAR form with BatchNorm and one hidden layer that pruning papers use

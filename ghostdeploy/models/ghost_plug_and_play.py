@@ -5,15 +5,16 @@
 with m = ceil(n / s), and g has m·(s − 1) channels. Both halves are linear: what followed the convolution still
 follows. A BatchNorm that is the only reader of a convolution's result moves into the module, one half behind each
 convolution, so that the whole folds into two convolutions; behind the concatenation it could not be folded, because
-the primary half is also the input of the cheap half. Which BatchNorm that is comes from the traced data flow. A network that cannot
-be traced keeps its BatchNorms where they are.
+the primary half is also the input of the cheap half. Which BatchNorm that is comes from the traced data flow. A
+network that cannot be traced keeps its BatchNorms where they are.
 
 Left alone: grouped and depthwise convolutions (cheap already), transposed ones and subclasses of `nn.Conv2d` (other
 semantics), convolutions whose Ghost form would have no fewer weights (c·k²·n against c·k²·m + d²·m·(s − 1), equation 5
 of the paper), by default the first one (a few input channels: little to save, and everything depends on it), and
 those named in `skip`.
 
-Source: Han et al., CVPR 2020, section 3.1 and 4.2, where all convolutions of VGG-16, ResNet-56 and ResNet-50 are replaced.
+Source: Han et al., CVPR 2020, sections 3.1 and 4.2, where the convolutions of VGG-16, ResNet-56 and ResNet-50 are
+replaced.
 """
 
 from __future__ import annotations
@@ -131,8 +132,8 @@ def ghostify(
 
 
 def ghost_resnet50(num_classes: int = 1000) -> nn.Module:
-    """Builds Ghost-ResNet-50, s = 2: float32 (N, 3, H, W) to logits (N, classes)."""
-    return ghostify(ResNet50(num_classes), 2, keep_first=False)
+    """Builds Ghost-ResNet-50, s = 2: float32 (N, 3, H, W) to logits (N, classes); the stem stays."""
+    return ghostify(ResNet50(num_classes), 2)
 
 
 def ghost_vgg16(num_classes: int = 10) -> nn.Module:
@@ -153,7 +154,7 @@ def _norms_behind(module: nn.Module, convs: dict[int, nn.Conv2d]) -> dict[int, n
     """Maps the id of a convolution to the BatchNorm that alone reads its result, each called once."""
     try:
         graph = fx.Tracer().trace(module)
-    except Exception as error:  # noqa: BLE001  # any code of the caller's may run here, and not tracing is no failure
+    except Exception as error:  # any code of the caller's may run here; not tracing is no failure
         log.debug(
             "%s cannot be traced, its BatchNorms stay outside the Ghost modules: %s", type(module).__name__, error
         )

@@ -1,0 +1,1 @@
+"""The pipeline and its steps: capture, fold, convert, prove, measure."""

@@ -1,0 +1,144 @@
+"""The fold: exact rewriting of a trained network before export, each step proven in float64.
+
+The captured graph runs in float64 on an example, then each pass rewrites it and it runs again. With outputs a before
+and b after, the error of a pass is
+
+    max |a − b| / max |a|      per output, the largest counts
+
+and must stay below `FOLD_RELATIVE_ERROR`. The first graph is compared with the untouched module itself in the module's
+own precision. At the end the weights return to that precision.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from ghostdeploy.deploy.capture import capture
+from ghostdeploy.deploy.passes import default_passes
+from ghostdeploy.deploy.passes.graph import prune
+from ghostdeploy.deploy.passes.precision import cast, run_noting_shapes
+from ghostdeploy.deploy.tolerance import CAPTURE_RELATIVE_ERROR, FOLD_RELATIVE_ERROR
+from ghostdeploy.errors import CheckpointError, GateFailed
+from ghostdeploy.manifest import PassRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.deploy.passes.base import Pass
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a fold did and what it cost in accuracy."""
+
+    passes: tuple[PassRecord, ...]
+    """One record per pass, in order."""
+
+    @property
+    def max_relative_error(self) -> float:
+        """The largest error of any pass, in float64."""
+        return max((record.max_relative_error for record in self.passes), default=0.0)
+
+
+def fold(
+    module: nn.Module,
+    example_input: Tensor | NDArray[Any] | tuple[Tensor | NDArray[Any], ...],
+    *,
+    passes: Sequence[Pass] | None = None,
+    dynamic_batch: bool = False,
+    on_pass: Callable[[PassRecord], None] | None = None,
+) -> tuple[fx.GraphModule, Certificate]:
+    """Folds a trained module.
+
+    Args:
+        module: Any module that `torch.export` can record; it is not changed.
+        example_input: Its input or inputs, best real images; shapes are fixed to theirs.
+        passes: What to run instead of `default_passes()`.
+        dynamic_batch: Leave dimension 0 of every input free; the example then needs at least two images.
+        on_pass: Hears each record as it is made.
+
+    Returns:
+        The folded graph in the module's precision, taking and returning what the module does, and the certificate.
+
+    Raises:
+        CheckpointError: The module cannot be recorded, or gives NaN or infinity on the example.
+        GateFailed: A pass changed the outputs by more than `FOLD_RELATIVE_ERROR`; the message names it.
+    """
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    inputs = _tensors(example_input, dtype)
+    folded = capture(module, inputs, dynamic_batch=dynamic_batch)
+    _check_capture(module, folded, inputs)
+    cast(folded, dtype, torch.float64)
+    inputs = tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs)
+    before = run_noting_shapes(folded, inputs)
+    records = []
+    for step in default_passes() if passes is None else passes:
+        result = step.run(folded)
+        error = 0.0
+        if result.sites:
+            folded = prune(result.module)
+            after = run_noting_shapes(folded, inputs)
+            error = relative_error(before, after)
+            before = after
+        records.append(PassRecord(name=step.name, sites=result.sites, max_relative_error=error))
+        if not error <= FOLD_RELATIVE_ERROR:  # written so that NaN fails
+            raise GateFailed(
+                f"fold pass {step.name} changed the output by {error:.1e} of its size at one of {result.sites} sites, "
+                f"expected at most {FOLD_RELATIVE_ERROR:.0e}",
+                hint="this is a fault of the pass: please report the model",
+            )
+        if on_pass is not None:
+            on_pass(records[-1])
+    cast(folded, torch.float64, dtype)
+    return folded, Certificate(tuple(records))
+
+
+def count_ops(module: fx.GraphModule) -> dict[str, int]:
+    """Returns how often the graph calls each ATen operation, by name (`conv2d`), most frequent first."""
+    targets = (node.target for node in module.graph.nodes if node.op == "call_function")
+    names = (t._schema.name.removeprefix("aten::") if hasattr(t, "_schema") else t.__name__ for t in targets)
+    return dict(Counter(names).most_common())
+
+
+def relative_error(before: list[Tensor], after: list[Tensor]) -> float:
+    """Returns max |a − b| / max |a|, the largest over the outputs; infinity where shapes differ."""
+    worst = 0.0
+    for a, b in zip(before, after, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if a.numel():
+            difference, largest = float((a - b).abs().max()), float(a.abs().max())
+            error = difference / largest if largest > 0 else difference
+            worst = error if not error <= worst else worst  # NaN stays
+    return worst
+
+
+def _check_capture(module: nn.Module, captured: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
+    """Raises `CheckpointError` unless the recorded graph gives what the untouched module gives."""
+    with torch.no_grad():
+        expected = copy.deepcopy(module).eval()(*inputs)
+    leaves = [leaf for leaf in pytree.tree_leaves(expected) if isinstance(leaf, Tensor)]
+    if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves):
+        raise CheckpointError("the model gives NaN or infinity on the example input", hint="check weights and input")
+    error = relative_error(leaves, run_noting_shapes(captured, inputs))
+    if not error <= CAPTURE_RELATIVE_ERROR:
+        raise CheckpointError(
+            f"the graph that torch.export recorded differs from the module by {error:.1e} of the output",
+            hint="the module may depend on state or randomness that a graph cannot hold",
+        )
+
+
+def _tensors(example: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    items = example if isinstance(example, tuple) else (example,)
+    tensors = (item if isinstance(item, Tensor) else torch.from_numpy(np.ascontiguousarray(item)) for item in items)
+    return tuple(t.detach().cpu().to(dtype) if t.is_floating_point() else t.detach().cpu() for t in tensors)

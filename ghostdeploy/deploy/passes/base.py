@@ -1,0 +1,33 @@
+"""What a pass is: it rewrites the graph it is given and says at how many places.
+
+A pass matches structure (which ATen calls feed which), never class or module names, so it works on models nobody here
+wrote. It may change the graph in place: the runner owns the copy, compares outputs, names the guilty and writes the
+certificate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import fx
+
+
+@dataclass(frozen=True, slots=True)
+class PassResult:
+    """What one pass did."""
+
+    module: fx.GraphModule
+    sites: int
+    """Places changed; 0 means that the pass did not apply."""
+
+
+class Pass(Protocol):
+    """One exact rewriting."""
+
+    name: str
+
+    def run(self, module: fx.GraphModule) -> PassResult:
+        """Rewrites `module`, whose nodes carry `meta["shape"]` and `meta["dtype"]` of the last run."""
+        ...

@@ -1,0 +1,184 @@
+"""How passes read and write the graph: constants, consumers, and one record for all convolution-like calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+aten = torch.ops.aten
+
+Pair = tuple[int, ...]
+
+_CONVOLUTIONS = {aten.conv1d.default: 1, aten.conv2d.default: 2, aten.conv3d.default: 3}
+_TRANSPOSED = {aten.conv_transpose1d.default: 1, aten.conv_transpose2d.input: 2, aten.conv_transpose3d.input: 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A convolution, transposed convolution or linear layer with constant weights.
+
+    Weight layout: convolution (out, in/groups, *kernel), transposed (in, out/groups, *kernel), linear (out, in).
+    """
+
+    node: fx.Node
+    source: fx.Node
+    weight: Tensor
+    bias: Tensor | None
+    stride: Pair = ()
+    padding: Pair = ()
+    dilation: Pair = ()
+    groups: int = 1
+    transposed: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Spatial dimensions; 0 for a linear layer."""
+        return self.weight.ndim - 2
+
+    @property
+    def outputs(self) -> int:
+        """Output channels."""
+        return self.weight.shape[1] * self.groups if self.transposed else self.weight.shape[0]
+
+    def bias_or_zero(self) -> Tensor:
+        """The bias (outputs,), zeros where there is none."""
+        return self.weight.new_zeros(self.outputs) if self.bias is None else self.bias
+
+
+def read_linear(module: fx.GraphModule, node: object) -> Linear | None:
+    """Returns the record of a convolution-like call with constant weights, None for anything else."""
+    if not isinstance(node, fx.Node) or node.op != "call_function":
+        return None
+    rank = _CONVOLUTIONS.get(node.target, _TRANSPOSED.get(node.target))
+    if rank is None and node.target is not aten.linear.default:
+        return None
+    arguments = named_arguments(node)
+    weight = constant(module, arguments["weight"])
+    bias = constant(module, arguments.get("bias"))
+    if weight is None or (arguments.get("bias") is not None and bias is None):
+        return None
+    source = cast("fx.Node", arguments["input"])
+    if rank is None:
+        return Linear(node, source, weight, bias)
+    stride, padding, dilation = (spread(arguments[key], rank) for key in ("stride", "padding", "dilation"))
+    return Linear(
+        node, source, weight, bias, stride, padding, dilation, arguments["groups"], node.target in _TRANSPOSED
+    )
+
+
+def named_arguments(node: fx.Node) -> dict[str, Any]:
+    """Returns all arguments of an ATen call by name, defaults included."""
+    target = cast("torch._ops.OpOverload", node.target)
+    found = {}
+    for index, argument in enumerate(target._schema.arguments):
+        if index < len(node.args):
+            found[argument.name] = node.args[index]
+        elif argument.name in node.kwargs:
+            found[argument.name] = node.kwargs[argument.name]
+        else:
+            found[argument.name] = argument.default_value
+    return found
+
+
+def spread(value: Any, rank: int) -> Pair:
+    """Returns one number per spatial dimension."""
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return values * rank if len(values) == 1 else values
+
+
+def constant(module: fx.GraphModule, node: object) -> Tensor | None:
+    """Returns the tensor behind a `get_attr` node, None for anything else."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    owner: Any = module
+    for part in str(node.target).split("."):
+        owner = getattr(owner, part)
+    return owner.detach() if isinstance(owner, Tensor) else None
+
+
+def insert_constant(module: fx.GraphModule, before: fx.Node, tensor: Tensor, hint: str) -> fx.Node:
+    """Stores a tensor as a parameter of the module and returns a node that reads it, placed before `before`."""
+    index = 0
+    while hasattr(module, name := f"{hint}_{index}"):
+        index += 1
+    module.register_parameter(name, nn.Parameter(tensor.contiguous(), requires_grad=False))
+    with module.graph.inserting_before(before):
+        node = module.graph.get_attr(name)
+    node.meta |= {"shape": tuple(tensor.shape), "dtype": tensor.dtype}
+    return node
+
+
+def rewrite_linear(module: fx.GraphModule, linear: Linear, weight: Tensor, bias: Tensor | None) -> None:
+    """Gives a convolution-like call new weights; the old ones stay for whoever else uses them."""
+    node = linear.node
+    arguments = [linear.source, insert_constant(module, node, weight, "weight")]
+    arguments.append(None if bias is None else insert_constant(module, node, bias, "bias"))  # type: ignore[arg-type]
+    node.args = (*arguments, *node.args[3:])
+    node.kwargs = {key: value for key, value in node.kwargs.items() if key not in {"weight", "bias"}}
+
+
+def insert_call(before: fx.Node, target: Any, *arguments: Any, like: fx.Node | None = None) -> fx.Node:
+    """Inserts an ATen call before `before`; its shape is that of `like`."""
+    with before.graph.inserting_before(before):
+        node = before.graph.call_function(target, arguments)
+    if like is not None:
+        node.meta = dict(like.meta)
+    return node
+
+
+def replace(old: fx.Node, new: fx.Node) -> None:
+    """Lets all readers of `old` read `new`; `old` becomes dead code."""
+    old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+
+
+def calls(module: fx.GraphModule, *targets: Any) -> Iterator[fx.Node]:
+    """Yields the calls of any of the targets, in order; the graph may change meanwhile."""
+    for node in list(module.graph.nodes):
+        if node.op == "call_function" and node.target in targets:
+            yield node
+
+
+def sole_user(node: fx.Node) -> bool:
+    """Tells whether exactly one node reads this one."""
+    return len(node.users) == 1
+
+
+def shape(node: fx.Node) -> tuple[int, ...]:
+    """Returns the shape seen in the last run, () if it gave no tensor."""
+    found: tuple[int, ...] = node.meta.get("shape", ())
+    return found
+
+
+def per_channel(tensor: Tensor | None, node: fx.Node) -> Tensor | None:
+    """Returns a constant that broadcasts along channels only as a vector (channels,), else None.
+
+    Args:
+        tensor: The constant.
+        node: The call whose result has (N, channels, …).
+    """
+    rank, channels = len(shape(node)), shape(node)[1] if len(shape(node)) > 1 else 0
+    if tensor is None or not channels:
+        return None
+    if tensor.numel() == 1:
+        return tensor.reshape(1).expand(channels)
+    padded = (1,) * (rank - tensor.ndim) + tuple(tensor.shape)
+    return tensor.reshape(-1) if padded == (1, channels, *(1,) * (rank - 2)) else None
+
+
+def prune(module: fx.GraphModule) -> fx.GraphModule:
+    """Removes dead calls and every tensor that no node reads."""
+    module.graph.eliminate_dead_code()
+    root: dict[str, Any] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            owner: Any = module
+            for part in str(node.target).split("."):
+                owner = getattr(owner, part)
+            root[str(node.target)] = owner
+    return fx.GraphModule(root, module.graph)

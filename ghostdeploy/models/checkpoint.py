@@ -1,0 +1,216 @@
+"""Reads checkpoint files into plain state dicts, and loads state dicts strictly.
+
+    file → container (safetensors, torch zip, torch pickle, told apart by their first bytes)
+         → unwrap (averaged weights first) → strip prefixes → drop profiler counters → float32 → check finite
+
+Pickles are read by torch's restricted unpickler only (`weights_only=True`): a file that needs more runs no code, it is
+refused. Layouts differ in names only after this module; `keymaps` knows those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ghostdeploy.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "net")
+"""Keys under which training scripts keep the weights, best first: averaged weights are what papers report."""
+
+PREFIXES = ("module.", "_orig_mod.")
+"""Put before every key by DataParallel and torch.compile."""
+
+HARMLESS = (argparse.Namespace,)
+"""Allowed in pickles beside tensors: the options of a training run, a bag of attributes without code."""
+
+PLAIN_HINT = "in the training code, torch.save(model.state_dict(), FILE) and load that file"
+
+_OUR_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a file."""
+
+    path: Path
+    state: dict[str, Tensor]
+    """float32 (or integer) CPU tensors by key, without wrapper and prefix."""
+    sha256: str
+    """Of the file, hexadecimal."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Header of a safetensors file."""
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads `.pth`, `.pt`, `.pth.tar` or `.safetensors`.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable, damaged, no checkpoint, needs more than tensors, or holds NaN
+            or infinite weights.
+    """
+    path = Path(path)
+    head, digest = _inspect(path)
+    metadata: dict[str, str] = {}
+    if head[8:9] == b"{":
+        state, metadata = _read_safetensors(path)
+    elif head[:2] == b"PK" or head[:1] == b"\x80" or head[257:262] == b"ustar":
+        state = _read_torch(path)
+    else:
+        kinds = "expected a .pth, .pt, .pth.tar or .safetensors file"
+        raise CheckpointError(f"checkpoint {path} is {'empty' if not head else 'no checkpoint'}, {kinds}")
+    return Checkpoint(path, _clean(state, path), digest, metadata)
+
+
+def load_state(
+    module: nn.Module, state: Mapping[str, Tensor], *, source: str, explain: Callable[[], str | None] | None = None
+) -> None:
+    """Copies `state` into `module`; BatchNorm's batch counters may be absent, nothing else may.
+
+    Args:
+        module: Receives the weights.
+        state: Tensors by key.
+        source: What the state is called in messages.
+        explain: Called when the two do not fit; may return a sentence that says more than a list of keys.
+
+    Raises:
+        CheckpointError: Lists what is missing, left over or of another shape.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith(_OUR_COUNTER)]
+    extra = [key for key in state if key not in own]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if missing or extra or shapes:
+        message = explain() if explain else None
+        if message is None:
+            parts = (_listed("lacks", missing), _listed("has left over", extra), _listed("has other shapes:", shapes))
+            message = (
+                f"{source} does not fit {type(module).__name__}: it {', it '.join(part for part in parts if part)}"
+            )
+        raise CheckpointError(message, hint="ghostdeploy export --weights FILE without MODEL says what the file holds")
+    module.load_state_dict(dict(state), strict=False)
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{'float' if tensor.is_floating_point() else 'integer'} {tuple(tensor.shape)}"
+
+
+def _listed(verb: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{verb} {', '.join(names[:5])}{more}"
+
+
+def _inspect(path: Path) -> tuple[bytes, str]:
+    """Returns the first bytes and the SHA-256."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(1 << 20)
+            digest = hashlib.sha256(head)
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return head[:262], digest.hexdigest()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint {path} does not exist") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(f"checkpoint {path} is a folder, expected a file") from error
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from error
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {path} is a damaged safetensors file: {error}") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(list(HARMLESS)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found is None:
+            raise CheckpointError(f"checkpoint {path} is damaged or no pickle of tensors", hint=PLAIN_HINT) from error
+        raise CheckpointError(
+            f"checkpoint {path} is refused: it needs {found[1]}, and loading that could run code", hint=PLAIN_HINT
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if "TorchScript" in str(error):
+            raise CheckpointError(f"checkpoint {path} is a TorchScript program", hint=PLAIN_HINT) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"checkpoint {path} is damaged: {reason}") from error
+
+
+def _clean(loaded: Any, path: Path) -> dict[str, Tensor]:
+    state = _unwrap(loaded)
+    if not isinstance(state, dict):
+        raise CheckpointError(
+            f"checkpoint {path} holds a {type(state).__name__}, expected tensors by name", hint=PLAIN_HINT
+        )
+    state = _strip_prefixes({str(key): value for key, value in state.items() if key != "n_averaged"})
+    # Profilers leave their counters in every module.
+    state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in {"total_ops", "total_params"}}
+    others = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if others or not state:
+        found = _listed("holds other things than tensors:", others) if others else "holds no tensors"
+        raise CheckpointError(f"checkpoint {path} {found}", hint=PLAIN_HINT)
+    state = {key: _as_float32(value, key, path) for key, value in state.items()}
+    _refuse_not_finite(state, path)
+    return state
+
+
+def _unwrap(loaded: Any) -> Any:
+    for _ in range(3):  # {"model": {"state_dict": …}} occurs
+        if not isinstance(loaded, dict):
+            break
+        inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), dict) and loaded[key]), None)
+        if inner is None:
+            break
+        loaded = inner
+    return loaded
+
+
+def _strip_prefixes(state: dict[str, Any]) -> dict[str, Any]:
+    while prefix := next((p for p in PREFIXES if state and all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _as_float32(tensor: Tensor, key: str, path: Path) -> Tensor:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":
+        raise CheckpointError(f"checkpoint {path}: {key} is no dense real tensor but {tensor.dtype}, {tensor.layout}")
+    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+
+
+def _refuse_not_finite(state: dict[str, Tensor], path: Path) -> None:
+    counts = {key: int((~torch.isfinite(value)).sum()) for key, value in state.items() if value.is_floating_point()}
+    bad = {key: count for key, count in counts.items() if count}
+    if bad:
+        key, count = next(iter(bad.items()))
+        more = f" (and {len(bad) - 1} more tensors are so)" if len(bad) > 1 else ""
+        raise CheckpointError(
+            f"checkpoint {path}: {key} holds {count} NaN or infinite values of {state[key].numel()}{more}",
+            hint="the training diverged; use an earlier checkpoint",
+        )
+    negative = [key for key, value in state.items() if key.endswith("running_var") and bool((value < 0).any())]
+    if negative:
+        raise CheckpointError(f"checkpoint {path}: {negative[0]} holds negative variances, expected at least 0")

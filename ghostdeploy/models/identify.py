@@ -1,0 +1,108 @@
+"""Reads family, width and class count from the keys and shapes of a state dict.
+
+The family shows in its module names, the class count in the classifier's shape, and the width is that of the zoo entry
+whose keys and shapes agree best. A few missing or odd tensors do not hide a model: strict loading names them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from ghostdeploy.errors import CheckpointError
+from ghostdeploy.models import build, find
+from ghostdeploy.models.zoo import ZOO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+AGREEMENT = 0.9
+"""Share of an entry's tensors that must be in the state with their shapes for it to be that entry."""
+
+# The first marker found decides: V3 also has V2's `short_conv`, and all have V1's `conv_stem`.
+_MARKERS = (
+    ("ghostnet_v3", "_rpr_"),
+    ("repghost", ".fusion_bn."),
+    ("ghostnet_v2", ".short_conv."),
+    ("ghostnet", "conv_stem."),
+    ("g_ghost_regnet", ".base.conv1."),
+    ("ghost_resnet", "layer1.0.conv1.primary_conv."),
+    ("ghost_vgg", "features.0.primary_conv."),
+)
+_CLASSIFIERS = ("classifier.weight", "fc.weight", "classifier.3.weight")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a state dict belongs to."""
+
+    name: str
+    """Zoo name."""
+    family: str
+    num_classes: int
+
+    def __str__(self) -> str:
+        return f"{self.name} with {self.num_classes} classes"
+
+
+def identify(state: Mapping[str, Tensor], *, source: str = "the checkpoint") -> Identity:
+    """Finds the zoo entry that a state dict was saved from.
+
+    Args:
+        state: Tensors by key in the zoo's layout (see `keymaps.canonicalise`); tensors on the meta device will do.
+        source: What the state is called in messages.
+
+    Raises:
+        CheckpointError: No entry fits.
+    """
+    hint = "name the network: --weights FILE beside a MODEL such as package.module:factory or path/file.py:factory"
+    if _is_folded(state):
+        raise CheckpointError(
+            f"{source} holds a network in folded (deploy) form, expected the training form",
+            hint="use the checkpoint from before the conversion",
+        )
+    family = next((family for family, marker in _MARKERS if any(marker in key for key in state)), None)
+    unknown = f"{source} is of no network in the zoo ({len(state)} tensors, the first is {next(iter(state), 'none')})"
+    if family is None:
+        raise CheckpointError(unknown, hint=hint)
+    key = next((key for key in _CLASSIFIERS if key in state and state[key].ndim == 2), None)
+    if key is None:
+        raise CheckpointError(f"{source} looks like {family} but lacks the classifier's weight", hint=hint)
+    num_classes = state[key].shape[0]
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    scores = {
+        entry.name: _agreement(shapes, entry.name, num_classes) for entry in ZOO.values() if entry.family == family
+    }
+    best = max(scores, key=lambda name: scores[name])
+    if scores[best] < AGREEMENT / 2:
+        raise CheckpointError(unknown, hint=hint)
+    if scores[best] < AGREEMENT:
+        raise CheckpointError(
+            f"{source} looks like {family} of a width that is not in the zoo ({best} shares {scores[best]:.0%} of it)",
+            hint=hint,
+        )
+    return Identity(best, family, num_classes)
+
+
+def _is_folded(state: Mapping[str, Tensor]) -> bool:
+    """Says whether branches were merged already: the cheap operation has a bias, or lost its index."""
+    return any(
+        key.endswith(("cheap_operation.0.bias", "cheap_operation.bias", "primary_conv.0.bias")) for key in state
+    ) and not any("running_var" in key and ".cheap_operation." in key for key in state)
+
+
+def _agreement(shapes: dict[str, tuple[int, ...]], name: str, num_classes: int) -> float:
+    expected = _shapes(name, num_classes)
+    return sum(shapes.get(key) == shape for key, shape in expected.items()) / len(expected)
+
+
+@lru_cache(maxsize=64)
+def _shapes(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        state = build(find(name), num_classes).state_dict()
+    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}

@@ -1,0 +1,248 @@
+"""From what the user names to a module with weights, preprocessing and labels.
+
+    nothing, sample:NAME          the trained sample that ships with ghostdeploy
+    nothing with weights          the zoo entry that the checkpoint's keys and shapes name
+    zoo name                      that network, with the weights if given, else untrained
+    timm:NAME                     timm's network, pretrained unless weights are given
+    module:factory, file.py:factory   whatever the callable returns
+
+A safetensors header may carry `preprocess` and `labels` (JSON); they override the zoo's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ghostdeploy.errors import CheckpointError, UsageError, did_you_mean
+from ghostdeploy.models import create_model, find
+from ghostdeploy.models.checkpoint import Checkpoint, load_state, read_checkpoint
+from ghostdeploy.models.factory import call_factory
+from ghostdeploy.models.identify import Identity, identify
+from ghostdeploy.models.keymaps import canonicalise
+from ghostdeploy.models.timm_source import create_timm_model
+from ghostdeploy.models.zoo import ZOO
+from ghostdeploy.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+SAMPLES = Path(__file__).parent.parent / "samples" / "data"
+DEFAULT_SAMPLE = "ghostnet_050"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A module in eval mode and what is known about it."""
+
+    module: nn.Module
+    name: str
+    family: str
+    source: str
+    """Where it comes from, for the manifest; starts with `sample:` for the shipped models."""
+    weights_sha256: str | None = None
+    num_classes: int | None = None
+    """`None` where only a run can tell."""
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    labels: list[str] | None = None
+    trained: bool = True
+    """False for a zoo model without weights."""
+
+
+def load_model(spec: str | None, *, weights: Path | None = None, num_classes: int | None = None) -> LoadedModel:
+    """Builds the module that `spec` names and loads `weights` into it.
+
+    Args:
+        spec: See the module docstring.
+        weights: A checkpoint file; required to fit exactly.
+        num_classes: Outputs of the classifier; by default the checkpoint's, the zoo's or the factory's.
+
+    Raises:
+        UsageError: `spec` names nothing, or excludes the other arguments.
+        CheckpointError: The weights or the factory are unusable.
+        MissingDependency: `timm:NAME` without timm.
+    """
+    if spec is None and weights is not None:
+        return _from_weights(read_checkpoint(weights), num_classes)
+    if spec is None or spec.startswith("sample:"):
+        return _from_sample(spec, weights, num_classes)
+    checkpoint = None if weights is None else read_checkpoint(weights)
+    if spec.startswith("timm:"):
+        model = _from_timm(spec, num_classes, pretrained=checkpoint is None)
+    elif ":" in spec:
+        name = spec.rpartition(":")[2]
+        module = call_factory(spec, num_classes).eval()
+        model = LoadedModel(module=module, name=name, family="custom", source=spec, num_classes=num_classes)
+    else:
+        return _from_zoo(spec, checkpoint, num_classes)
+    return model if checkpoint is None else _with_weights(model, checkpoint)
+
+
+def from_module(module: nn.Module, *, name: str | None = None, preprocess: Preprocess | None = None) -> LoadedModel:
+    """Wraps a module the caller built and trained; a zoo network is recognised by its keys and shapes.
+
+    Args:
+        module: Any module; it is not copied.
+        name: By default the zoo name, else the class name in lower case.
+        preprocess: By default the zoo's, else ImageNet's.
+    """
+    kind = type(module)
+    source = f"{kind.__module__}:{kind.__qualname__}"
+    try:
+        known = identify(module.state_dict())
+    except CheckpointError:
+        return LoadedModel(
+            module=module,
+            name=name or kind.__name__.lower(),
+            family="custom",
+            source=source,
+            preprocess=preprocess or Preprocess(),
+        )
+    return LoadedModel(
+        module=module,
+        name=name or known.name,
+        family=known.family,
+        source=source,
+        num_classes=known.num_classes,
+        preprocess=preprocess or find(known.name).preprocess,
+    )
+
+
+def _from_zoo(name: str, checkpoint: Checkpoint | None, num_classes: int | None) -> LoadedModel:
+    if name not in ZOO and (name.endswith(".py") or "/" in name or Path(name).exists()):
+        kind = f"{name}:FACTORY" if name.endswith(".py") else f"--weights {name}"
+        raise UsageError(f"MODEL is {name!r}, a path, expected a model", hint=f"did you mean {kind}?")
+    entry = find(name)
+    module = create_model(name, num_classes=num_classes)
+    classes = num_classes or entry.num_classes
+    if checkpoint is None:
+        return LoadedModel(
+            module=module,
+            name=name,
+            family=entry.family,
+            source=f"zoo:{name}",
+            num_classes=classes,
+            preprocess=entry.preprocess,
+            trained=False,
+        )
+    state = canonicalise(checkpoint.state, source=f"checkpoint {checkpoint.path}")
+    wanted = Identity(name, entry.family, classes)
+    _load_zoo_state(module, state, checkpoint, wanted)
+    return _described(module, wanted, checkpoint)
+
+
+def _from_weights(checkpoint: Checkpoint, num_classes: int | None) -> LoadedModel:
+    source = f"checkpoint {checkpoint.path}"
+    state = canonicalise(checkpoint.state, source=source)
+    found = identify(state, source=source)
+    wanted = replace(found, num_classes=num_classes or found.num_classes)
+    module = create_model(wanted.name, num_classes=wanted.num_classes)
+    _load_zoo_state(module, state, checkpoint, wanted)
+    return _described(module, wanted, checkpoint)
+
+
+def _from_sample(spec: str | None, weights: Path | None, num_classes: int | None) -> LoadedModel:
+    name = DEFAULT_SAMPLE if spec is None else spec.removeprefix("sample:")
+    if weights is not None or num_classes is not None:
+        raise UsageError(
+            "a sample model brings its own weights and classes", hint=f"name the network: {name} --weights FILE"
+        )
+    path = SAMPLES / f"{name}.safetensors"
+    if not path.is_file():
+        known = sorted(file.stem for file in SAMPLES.glob("*.safetensors"))
+        otherwise = f"the samples are {', '.join(known)}" if known else "reinstall ghostdeploy"
+        raise UsageError(f"no sample model is called {name!r}", hint=did_you_mean(name, known, otherwise=otherwise))
+    return replace(_from_weights(read_checkpoint(path), None), source=f"sample:{name}")
+
+
+def _from_timm(spec: str, num_classes: int | None, *, pretrained: bool) -> LoadedModel:
+    name = spec.removeprefix("timm:")
+    built = create_timm_model(name, num_classes, pretrained=pretrained)
+    return LoadedModel(
+        module=built.module,
+        name=name,
+        family="timm",
+        source=spec,
+        num_classes=built.num_classes,
+        preprocess=built.preprocess,
+        trained=built.pretrained,
+    )
+
+
+def _load_zoo_state(module: nn.Module, state: Mapping[str, Tensor], checkpoint: Checkpoint, wanted: Identity) -> None:
+    source = f"checkpoint {checkpoint.path}"
+
+    def explain() -> str | None:
+        try:
+            found = identify(state, source=source)
+        except CheckpointError as error:
+            return error.message
+        if found.name != wanted.name:
+            return f"{source} is {found}, the model is {wanted}"
+        if found.num_classes != wanted.num_classes:
+            raise CheckpointError(
+                f"{source} has {found.num_classes} classes, the model {wanted.name} has {wanted.num_classes}",
+                hint=f"add --num-classes {found.num_classes} or use a checkpoint with {wanted.num_classes} classes",
+            )
+        return None
+
+    load_state(module, state, source=source, explain=explain)
+
+
+def _described(module: nn.Module, identity: Identity, checkpoint: Checkpoint) -> LoadedModel:
+    entry = find(identity.name)
+    preprocess, labels = _read_header(checkpoint, identity.num_classes)
+    return LoadedModel(
+        module=module,
+        name=identity.name,
+        family=identity.family,
+        source=f"file:{checkpoint.path.name}",
+        weights_sha256=checkpoint.sha256,
+        num_classes=identity.num_classes,
+        preprocess=preprocess or entry.preprocess,
+        labels=labels,
+    )
+
+
+def _with_weights(model: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
+    """Loads a checkpoint into a module that is not ours: its own spelling first, the zoo's if that fits instead."""
+    source, own = f"checkpoint {checkpoint.path}", set(model.module.state_dict())
+    state = checkpoint.state
+    if not set(state) <= own:
+        mapped = canonicalise(state, source=source)
+        state = mapped if set(mapped) <= own else state
+    load_state(model.module, state, source=source)
+    preprocess, labels = _read_header(checkpoint, model.num_classes)
+    return replace(
+        model,
+        source=f"{model.source} with file:{checkpoint.path.name}",
+        weights_sha256=checkpoint.sha256,
+        preprocess=preprocess or model.preprocess,
+        labels=labels,
+        trained=True,
+    )
+
+
+def _read_header(checkpoint: Checkpoint, num_classes: int | None) -> tuple[Preprocess | None, list[str] | None]:
+    """Decodes the safetensors header; both are `None` where it does not say."""
+    preprocess = _decode(checkpoint, "preprocess", Preprocess)
+    labels = _decode(checkpoint, "labels", list[str])
+    if labels is not None and num_classes is not None and len(labels) != num_classes:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path} names {len(labels)} labels in its header and has {num_classes} classes"
+        )
+    return preprocess, labels
+
+
+def _decode(checkpoint: Checkpoint, key: str, kind: Any) -> Any:
+    if key not in checkpoint.metadata:
+        return None
+    try:
+        return msgspec.json.decode(checkpoint.metadata[key], type=kind)
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"checkpoint {checkpoint.path} has a damaged header: {key}: {error}") from error

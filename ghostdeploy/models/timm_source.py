@@ -1,0 +1,72 @@
+"""Networks of timm (`pip install timm`): the module, and the preprocessing its weights were trained with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from ghostdeploy.errors import CheckpointError, MissingDependency, UsageError, did_you_mean
+from ghostdeploy.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class TimmModel:
+    """A network of timm in eval mode."""
+
+    module: nn.Module
+    preprocess: Preprocess
+    num_classes: int | None
+    pretrained: bool
+
+
+def create_timm_model(name: str, num_classes: int | None, *, pretrained: bool) -> TimmModel:
+    """Builds a network of timm.
+
+    Args:
+        name: timm's name, with or without the tag of its weights.
+        num_classes: Outputs of the classifier; by default as published.
+        pretrained: Fetch the published weights, where there are any, as timm does (from its cache or the network).
+
+    Raises:
+        MissingDependency: timm is absent or broken.
+        UsageError: timm has no such network.
+        CheckpointError: The weights cannot be fetched, or the network takes no square RGB images.
+    """
+    try:
+        timm = import_module("timm")
+    except (ImportError, OSError, RuntimeError) as error:  # a torchvision of another build raises the last two
+        reason = f"timm:{name} needs the package timm, which cannot be imported ({error})"
+        raise MissingDependency(reason, hint="pip install timm") from error
+    if not timm.is_model(name):
+        otherwise = 'python -c "import timm; print(timm.list_models())" lists them'
+        hint = did_you_mean(name.partition(".")[0], timm.list_models(), otherwise=otherwise)
+        raise UsageError(f"timm has no model called {name!r}", hint=hint)
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    fetch = pretrained and timm.models.is_model_pretrained(name)
+    try:
+        module = timm.create_model(name, pretrained=fetch, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        hint = "download the weights and give them with --weights FILE"
+        raise CheckpointError(f"timm:{name} cannot be built: {reason}", hint=hint) from error
+    spec = _preprocess(name, timm.data.resolve_model_data_config(module))
+    return TimmModel(module.eval(), spec, getattr(module, "num_classes", None), fetch)
+
+
+def _preprocess(name: str, config: dict[str, Any]) -> Preprocess:
+    channels, height, width = config["input_size"]
+    if channels != 3 or height != width:
+        raise CheckpointError(f"timm:{name} takes inputs of {config['input_size']}, expected square RGB images")
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
+    mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+    return Preprocess(
+        size=height,
+        crop_fraction=float(config["crop_pct"]),
+        interpolation=interpolation,
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+    )

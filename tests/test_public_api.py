@@ -1,0 +1,47 @@
+"""The public names are a list, and the list is what there is."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import ghostdeploy as gd
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_public_names_are_exactly_these():
+    assert gd.__all__ == [
+        "Bundle",
+        "GhostDeployError",
+        "Preprocess",
+        "Runtime",
+        "create_model",
+        "evaluate",
+        "export",
+        "fold",
+        "ghostify",
+        "list_models",
+        "load",
+        "verify",
+    ]
+
+
+@pytest.mark.parametrize("name", gd.__all__)
+def test_every_public_name_resolves_and_is_documented(name):
+    assert callable(getattr(gd, name))
+    assert getattr(gd, name).__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="exprot"):
+        gd.exprot  # noqa: B018 - reading it is the test
+
+
+def test_the_version_is_the_newest_heading_of_the_changelog():
+    heading = re.search(r"^## \[?([0-9.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert heading[1] == gd.__version__ == version("ghostdeploy")
