@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from rich.console import Console
@@ -30,7 +30,7 @@ def models(entries: Sequence[ZooEntry]) -> None:
         (e.name, e.family, f"{e.params} M", f"{e.macs} M", "–" if e.top1 is None else f"{e.top1}", e.source)
         for e in entries
     ]
-    _table(("model", "family", ">params", ">MACs", ">top-1 %", "source"), rows)
+    _table(("model", "family", ">params", ">MACs", ">top-1 %", "source"), rows, clip=True)
 
 
 def doctor(found: Examination) -> None:
@@ -174,13 +174,19 @@ def _out() -> Console:
     return Console(soft_wrap=False)
 
 
-def _table(columns: Iterable[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Prints a table; a column whose title starts with `>` is right-aligned."""
+def _table(columns: Iterable[str], rows: Iterable[Sequence[str | Text]], *, clip: bool = False) -> None:
+    """Prints a table; a column whose title starts with `>` is right-aligned; `clip` cuts the last one to one line."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in columns:
-        table.add_column(title.lstrip(">"), justify="right" if title.startswith(">") else "left", overflow="fold")
+    titles = list(columns)
+    for title in titles:
+        justify: Literal["left", "right"] = "right" if title.startswith(">") else "left"
+        fixed = clip and title != titles[-1]  # rich narrows only the columns that may wrap
+        table.add_column(title.lstrip(">"), justify=justify, overflow="fold", no_wrap=fixed)
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        cells = [cell if isinstance(cell, Text) else Text(cell) for cell in row]
+        if clip:
+            cells[-1].no_wrap, cells[-1].overflow = True, "ellipsis"
+        table.add_row(*cells)
     console = _out()
     console.print(table)
     console.print()

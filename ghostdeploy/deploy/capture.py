@@ -1,78 +1,124 @@
 """From a module to a plain graph of ATen calls.
 
 `torch.export` records what the module does for inputs like the example; the result is normalised so that a pass sees
-one spelling of everything: no guard calls, no in-place operations. A node's shape is what the last run left in
-`meta["shape"]`, see `ghostdeploy.deploy.fold`.
+one spelling of everything: no guard calls, no in-place operations.
+
+    y = f_(x)   becomes   y = f(x),  and what read x after the call reads y
+
+That rule holds while no other tensor shares the memory of x. Where a view does, torch's own functionalisation does the
+rewriting instead, at the price of a second trace. A node's shape is what the last run left in `meta["shape"]`, see
+`ghostdeploy.deploy.passes.precision`.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 
+from ghostdeploy.deploy.passes.graph import op_name, prune
 from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_CHECKS = ("_assert", "sym_constrain", "_guards_fn")
+_MAY_ALIAS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
 
-def capture(module: nn.Module, example: tuple[Tensor, ...], *, dynamic_batch: bool = False) -> fx.GraphModule:
+
+def capture(module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_batch: bool = False) -> fx.GraphModule:
     """Records a module as a graph of functional ATen calls.
 
     Args:
         module: Any module `torch.export` can record; it is copied, not changed, and recorded in eval mode.
-        example: Its inputs, first dimension the batch.
-        dynamic_batch: Leave the batch free; the example then needs at least two images.
+        example: Its input or inputs, first dimension the batch.
+        dynamic_batch: Leave the batch free. A single image is doubled for it: a batch of one would be taken for a
+            constant.
+
+    Returns:
+        A graph on the CPU that takes and returns what the module does.
 
     Raises:
         CheckpointError: `torch.export` cannot record it.
     """
-    module = copy.deepcopy(module).eval()
-    batch = torch.export.Dim("batch")
-    shapes = tuple({0: batch} for _ in example) if dynamic_batch else None
+    inputs = example if isinstance(example, tuple) else (example,)
+    shapes: Any = None
+    if dynamic_batch:
+        inputs = tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in inputs)
+        batch = torch.export.Dim("batch")
+        shapes = tuple({0: batch} for _ in inputs)
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch.export warns about its own use of its own deprecated class.
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
+        program = _export(copy.deepcopy(module).cpu().eval(), inputs, shapes)
+        recorded = _graph_module(program)
+        if not make_functional(recorded):
+            recorded = _graph_module(program.run_decompositions({}))
+            make_functional(recorded)
+    for node in reversed(list(recorded.graph.nodes)):
+        name = op_name(node) or str(node.target)
+        if node.op in {"call_function", "call_module"} and name.startswith(_CHECKS) and not node.users:
+            recorded.graph.erase_node(node)
+    return prune(recorded)
+
+
+def _export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> torch.export.ExportedProgram:
     try:
-        with torch.no_grad():
-            program = torch.export.export(module, example, dynamic_shapes=shapes)
+        return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises errors of a dozen unrelated classes
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        dynamic = ", or fix the batch" if shapes is not None else ""
         raise CheckpointError(
             f"torch.export cannot record {type(module).__name__}: {reason[:300]}",
-            hint="remove data-dependent control flow, or try without --batch dynamic; -v shows torch's own report",
+            hint=f"remove control flow that depends on the values of tensors{dynamic}",
         ) from error
-    graph_module = program.module(check_guards=False)
-    _make_functional(graph_module)
-    return graph_module
 
 
-def _make_functional(graph_module: fx.GraphModule) -> None:
-    """Replaces `y = op_(x)` by `y = op(x)`, later readers of x by readers of y."""
-    graph = graph_module.graph
-    for node in list(graph.nodes):
-        if node.op == "call_module" or (node.op == "call_function" and "_assert" in str(node.target)):
-            if not node.users:
-                graph.erase_node(node)
+def _graph_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    recorded = program.module(check_guards=False)
+    assert isinstance(recorded, fx.GraphModule)
+    return recorded
+
+
+def make_functional(recorded: fx.GraphModule) -> bool:
+    """Replaces in-place calls; returns False, possibly half done, where shared memory forbids the simple rule."""
+    order = {node: index for index, node in enumerate(recorded.graph.nodes)}
+    for node, place in order.items():
+        target: Any = node.target
+        if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
             continue
-        functional = _functional(node.target) if node.op == "call_function" else None
-        if functional is not None:
-            node.target = functional
-            source = node.args[0]
-            assert isinstance(source, fx.Node)
-            later = {user for user in source.users if user is not node and node < user}
-            source.replace_all_uses_with(node, delete_user_cb=lambda user, later=later: user in later)
-    graph.eliminate_dead_code()
-    graph_module.recompile()
+        functional = _functional(target)
+        source = node.args[0] if node.args else None
+        if functional is None or not isinstance(source, fx.Node):
+            return False
+        if op_name(node) != "detach_":
+            if _is_shared(source, node, order):
+                return False
+            later = {user for user in source.users if order[user] > place}
+            source.replace_all_uses_with(node, delete_user_cb=lambda user, later=later: user in later)  # type: ignore[misc]
+        node.target = functional
+    return True
 
 
-def _functional(target: object) -> torch._ops.OpOverload | None:
-    """Returns the overload without the trailing underscore, None for an operation that is functional already."""
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten" or not target._schema.is_mutable:
-        return None
+def _functional(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
+    """Returns the overload without the trailing underscore."""
     name = target._schema.name.removeprefix("aten::")
-    if not name.endswith("_"):
-        return None
-    packet = getattr(torch.ops.aten, name[:-1], None)
+    packet = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
     overload: torch._ops.OpOverload | None = getattr(packet, target._overloadname, None)
-    return overload
+    return None if overload is None or overload._schema.is_mutable else overload
+
+
+def _is_shared(source: fx.Node, writer: fx.Node, order: dict[fx.Node, int]) -> bool:
+    """Tells whether another tensor may look at the memory that `writer` changes."""
+    if source.op == "get_attr" or _may_alias(source):
+        return True
+    return any(_may_alias(user) and order[user] < order[writer] for user in source.users)
+
+
+def _may_alias(node: fx.Node) -> bool:
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return node.op == "call_function"
+    return op_name(node) in _MAY_ALIAS or any(r.alias_info is not None for r in node.target._schema.returns)

@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import pickle
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,18 +91,16 @@ def load_state(
     own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith(_OUR_COUNTER)]
     extra = [key for key in state if key not in own]
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+    other = [
+        f"{key} ({_described(state[key])} instead of {_described(tensor)})"
+        for key, tensor in own.items()
+        if key in state and _described(state[key]) != _described(tensor)
     ]
-    if missing or extra or shapes:
+    if missing or extra or other:
         message = explain() if explain else None
         if message is None:
-            parts = (_listed("lacks", missing), _listed("has left over", extra), _listed("has other shapes:", shapes))
-            message = (
-                f"{source} does not fit {type(module).__name__}: it {', it '.join(part for part in parts if part)}"
-            )
+            parts = (_listed("it lacks", missing), _listed("it has left over", extra), _listed("it differs in", other))
+            message = f"{source} does not fit {type(module).__name__}: {', '.join(part for part in parts if part)}"
         raise CheckpointError(message, hint="ghostdeploy export --weights FILE without MODEL says what the file holds")
     module.load_state_dict(dict(state), strict=False)
 
@@ -144,7 +143,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(list(HARMLESS)):
+        with torch.serialization.safe_globals(list(HARMLESS)), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols; what cannot be read raises
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -79,13 +79,11 @@ def identify(state: Mapping[str, Tensor], *, source: str = "the checkpoint") -> 
         entry.name: _agreement(shapes, entry.name, num_classes) for entry in ZOO.values() if entry.family == family
     }
     best = max(scores, key=lambda name: scores[name])
-    if scores[best] < AGREEMENT / 2:
-        raise CheckpointError(unknown, hint=hint)
     if scores[best] < AGREEMENT:
-        raise CheckpointError(
-            f"{source} looks like {family} of a width that is not in the zoo ({best} shares {scores[best]:.0%} of it)",
-            hint=hint,
-        )
+        named = len(_shapes(best, num_classes).keys() & shapes.keys()) / len(_shapes(best, num_classes))
+        if named < AGREEMENT:
+            raise CheckpointError(unknown, hint=hint)
+        raise CheckpointError(f"{source} is {family} of a width that is not in the zoo, nearest is {best}", hint=hint)
     return Identity(best, family, num_classes)
 
 

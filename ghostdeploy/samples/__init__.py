@@ -1,0 +1,57 @@
+"""What ships beside the code: trained checkpoints, image sets, photographs, and small example apps.
+
+Everything lies in `data/`; its licences are in `data/LICENSES.md`. Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ghostdeploy.errors import DataError, UsageError, did_you_mean
+
+_DATA = Path(__file__).parent / "data"
+
+
+def data_path(name: str) -> Path:
+    """Returns the path of a shipped file or folder.
+
+    Raises:
+        DataError: It is not there: the installation is incomplete.
+    """
+    path = _DATA / name
+    if not path.exists():
+        raise DataError(f"shipped file {path} is missing", hint="install ghostdeploy again")
+    return path
+
+
+def photos() -> list[Path]:
+    """Returns the shipped colour photographs: golden inputs of models that come without images."""
+    return sorted(data_path("photos").glob("*.jpg"))
+
+
+def example_images() -> list[Path]:
+    """Returns one test image per class of the sample models."""
+    return sorted(data_path("images").glob("*.png"))
+
+
+def calibration_set() -> Path:
+    """Returns the 512 calibration images of the sample models, from the training split."""
+    return data_path("fashion_mnist_calib.npz")
+
+
+def evaluation_set() -> Path:
+    """Returns the 1,000 labelled test images of the sample models."""
+    return data_path("fashion_mnist_eval.npz")
+
+
+def checkpoint(name: str = "ghostnet_050") -> Path:
+    """Returns the trained checkpoint of a sample model.
+
+    Raises:
+        UsageError: No such sample ships.
+    """
+    known = sorted(path.stem for path in _DATA.glob("*.safetensors"))
+    if name not in known:
+        hint = did_you_mean(name, known, otherwise=f"sample models are {', '.join(known)}")
+        raise UsageError(f"unknown sample model {name!r}", hint=hint)
+    return data_path(f"{name}.safetensors")

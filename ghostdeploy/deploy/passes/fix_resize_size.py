@@ -17,51 +17,50 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ghostdeploy.deploy.passes import graph
 from ghostdeploy.deploy.passes.base import PassResult
+from ghostdeploy.deploy.passes.graph import aten, calls, insert_call, named_arguments, op_name, replace, shape
 
 if TYPE_CHECKING:
     from torch import fx
 
 _BY_SIZE = {
-    "upsample_nearest1d": torch.ops.aten.upsample_nearest1d.vec,
-    "upsample_nearest2d": torch.ops.aten.upsample_nearest2d.vec,
-    "upsample_nearest3d": torch.ops.aten.upsample_nearest3d.vec,
-    "_upsample_nearest_exact2d": torch.ops.aten._upsample_nearest_exact2d.vec,
+    "upsample_nearest1d": aten.upsample_nearest1d.vec,
+    "upsample_nearest2d": aten.upsample_nearest2d.vec,
+    "upsample_nearest3d": aten.upsample_nearest3d.vec,
+    "_upsample_nearest_exact2d": aten._upsample_nearest_exact2d.vec,
 }
 
 
 class FixResizeSize:
     """Writes constant output sizes into nearest-neighbour resizes."""
 
-    name = "fix-resize-size"
+    name = "FixResizeSize"
 
-    def run(self, gm: fx.GraphModule) -> PassResult:
-        """Rewrites `gm`, see `Pass.run`."""
+    def run(self, module: fx.GraphModule) -> PassResult:
+        """See the module docstring."""
         sites = 0
-        for node in list(gm.graph.nodes):
-            target = _BY_SIZE.get(graph.op(node))
+        for node in calls(module):
+            target = _BY_SIZE.get(op_name(node))
             if target is None or is_fixed(node):
                 continue
             sizes = _sizes(node)
             if sizes is None or not reads_the_same(node, target, *sizes):
                 continue
-            with gm.graph.inserting_before(node):
-                graph.replace(node, graph.call(gm, target, [node.args[0], list(sizes[1]), None]))
+            replace(node, insert_call(node, target, node.args[0], list(sizes[1]), None, like=node))
             sites += 1
-        return PassResult(gm, sites)
+        return PassResult(module, sites)
 
 
 def is_fixed(node: fx.Node) -> bool:
-    """Whether a resize already has numbers for its size and no factors."""
-    values = graph.arguments(node)
+    """Tells whether a resize already has numbers for its size and no factors."""
+    values = named_arguments(node)
     size = values["output_size"]
     return size is not None and all(isinstance(n, int) for n in size) and not any(_factors(values))
 
 
 def reads_the_same(node: fx.Node, by_size: Any, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    """Whether the resize picks the same values when it is given the output size, in both precisions."""
-    values = graph.arguments(node)
+    """Tells whether the resize picks the same values when it is given the output size, in both precisions."""
+    values = named_arguments(node)
     if not any(_factors(values)):
         return True
     rest = {key: value for key, value in values.items() if key not in ("input", "self")}
@@ -82,7 +81,5 @@ def _factors(values: dict[str, Any]) -> list[Any]:
 
 
 def _sizes(node: fx.Node) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    shapes = graph.shape(node.args[0]), graph.shape(node)
-    found = [tuple(n for n in sizes[2:] if isinstance(n, int)) for sizes in shapes if sizes is not None]
-    complete = len(found) == 2 and len(found[0]) == len(found[1]) == len(shapes[0] or ()) - 2
-    return (found[0], found[1]) if complete else None
+    before, after = shape(node.args[0])[2:], shape(node)[2:]
+    return (before, after) if before and after else None

@@ -37,7 +37,7 @@ from ghostdeploy.deploy.passes.graph import (
 if TYPE_CHECKING:
     from torch import Tensor, fx
 
-_PLAIN = (aten.batch_norm.default, aten.cudnn_batch_norm.default)
+_PLAIN = (aten.batch_norm.default,)
 _NATIVE = (aten._native_batch_norm_legit_no_training.default, aten.native_batch_norm.default)
 
 
@@ -63,7 +63,7 @@ class FoldBatchNorm:
             form, result = found, value_of(node)
             if result is None:
                 continue
-            source = node.args[0]
+            source: fx.Node = named_arguments(node)["input"]
             done = (
                 fold_after(module, source, form)
                 or fold_across(module, source, form)
@@ -82,8 +82,10 @@ def read_batch_norm(module: fx.GraphModule, node: fx.Node) -> ScaleShift | None:
     mean, variance = constant(module, arguments["running_mean"]), constant(module, arguments["running_var"])
     if mean is None or variance is None:
         return None
-    scale = (variance + arguments["eps"]).rsqrt()
     gamma, beta = constant(module, arguments["weight"]), constant(module, arguments["bias"])
+    if any(tensor is None and arguments[key] is not None for key, tensor in (("weight", gamma), ("bias", beta))):
+        return None  # computed by the graph
+    scale = (variance + arguments["eps"]).rsqrt()
     scale = scale if gamma is None else gamma * scale
     return ScaleShift(scale, -mean * scale if beta is None else beta - mean * scale)
 
@@ -113,7 +115,9 @@ def fold_across(module: fx.GraphModule, source: fx.Node, form: ScaleShift) -> bo
         return False
     arguments = named_arguments(source)
     parts = [read_linear(module, part) for part in arguments["tensors"]]
-    if arguments["dim"] != 1 or any(p is None or not sole_user(p.node) or p.rank == 0 for p in parts):
+    if arguments["dim"] != 1 or len(set(arguments["tensors"])) != len(parts):
+        return False  # a part that occurs twice would be changed twice
+    if any(part is None or not sole_user(part.node) or part.rank == 0 for part in parts):
         return False
     start = 0
     for part in parts:

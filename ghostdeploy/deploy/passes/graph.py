@@ -16,7 +16,11 @@ aten = torch.ops.aten
 Pair = tuple[int, ...]
 
 _CONVOLUTIONS = {aten.conv1d.default: 1, aten.conv2d.default: 2, aten.conv3d.default: 3}
+_WORDED = {aten.conv1d.padding: 1, aten.conv2d.padding: 2, aten.conv3d.padding: 3}
 _TRANSPOSED = {aten.conv_transpose1d.default: 1, aten.conv_transpose2d.input: 2, aten.conv_transpose3d.input: 3}
+_LAYERS: frozenset[Any] = frozenset(
+    {*_CONVOLUTIONS, *_WORDED, *_TRANSPOSED, aten.convolution.default, aten.linear.default}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +57,7 @@ class Linear:
 
 def read_linear(module: fx.GraphModule, node: object) -> Linear | None:
     """Returns the record of a convolution-like call with constant weights, None for anything else."""
-    if not isinstance(node, fx.Node) or node.op != "call_function":
-        return None
-    rank = _CONVOLUTIONS.get(node.target, _TRANSPOSED.get(node.target))
-    if rank is None and node.target is not aten.linear.default:
+    if not isinstance(node, fx.Node) or node.op != "call_function" or node.target not in _LAYERS:
         return None
     arguments = named_arguments(node)
     weight = constant(module, arguments["weight"])
@@ -64,12 +65,33 @@ def read_linear(module: fx.GraphModule, node: object) -> Linear | None:
     if weight is None or (arguments.get("bias") is not None and bias is None):
         return None
     source = cast("fx.Node", arguments["input"])
-    if rank is None:
+    if node.target is aten.linear.default:
         return Linear(node, source, weight, bias)
-    stride, padding, dilation = (spread(arguments[key], rank) for key in ("stride", "padding", "dilation"))
-    return Linear(
-        node, source, weight, bias, stride, padding, dilation, arguments["groups"], node.target in _TRANSPOSED
-    )
+    rank = weight.ndim - 2
+    stride, dilation = spread(arguments["stride"], rank), spread(arguments["dilation"], rank)
+    padding = _padding(arguments["padding"], tuple(weight.shape[2:]), stride, dilation)
+    if padding is None:
+        return None
+    transposed = node.target in _TRANSPOSED or bool(arguments.get("transposed", False))
+    return Linear(node, source, weight, bias, stride, padding, dilation, arguments["groups"], transposed)
+
+
+def _padding(value: Any, kernel: Pair, stride: Pair, dilation: Pair) -> Pair | None:
+    """Returns numbers for the words too; `same` has them where d·(k − 1) is even."""
+    if not isinstance(value, str):
+        return spread(value, len(kernel))
+    if value == "valid":
+        return (0,) * len(kernel)
+    total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    return None if any(t % 2 for t in total) or set(stride) != {1} else tuple(t // 2 for t in total)
+
+
+def op_name(node: object) -> str:
+    """Returns the ATen name of a call without namespace and overload (`conv2d`), an empty string for other nodes."""
+    if not isinstance(node, fx.Node) or not isinstance(node.target, torch._ops.OpOverload):
+        return ""
+    namespace, _, name = node.target._schema.name.partition("::")
+    return name if namespace == "aten" else ""
 
 
 def named_arguments(node: fx.Node) -> dict[str, Any]:
@@ -100,6 +122,14 @@ def constant(module: fx.GraphModule, node: object) -> Tensor | None:
     for part in str(node.target).split("."):
         owner = getattr(owner, part)
     return owner.detach() if isinstance(owner, Tensor) else None
+
+
+def scalar(module: fx.GraphModule, value: object) -> float | None:
+    """Returns the number that an argument stands for: a Python number or a constant of one element."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    tensor = constant(module, value)
+    return float(tensor) if tensor is not None and tensor.numel() == 1 else None
 
 
 def insert_constant(module: fx.GraphModule, before: fx.Node, tensor: Tensor, hint: str) -> fx.Node:
@@ -133,14 +163,20 @@ def insert_call(before: fx.Node, target: Any, *arguments: Any, like: fx.Node | N
 
 
 def replace(old: fx.Node, new: fx.Node) -> None:
-    """Lets all readers of `old` read `new`; `old` becomes dead code."""
+    """Lets all readers of `old` read `new`, and erases what nobody reads any more: counts of readers stay true."""
     old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+    dead = [old]
+    while dead:
+        node = dead.pop()
+        if node.op == "call_function" and not node.users and not node._erased:
+            dead += node.all_input_nodes
+            node.graph.erase_node(node)
 
 
 def calls(module: fx.GraphModule, *targets: Any) -> Iterator[fx.Node]:
-    """Yields the calls of any of the targets, in order; the graph may change meanwhile."""
+    """Yields the calls of any of the targets (of all, when none is named) in order; the graph may change meanwhile."""
     for node in list(module.graph.nodes):
-        if node.op == "call_function" and node.target in targets:
+        if not node._erased and node.op == "call_function" and (not targets or node.target in targets):
             yield node
 
 
@@ -149,7 +185,7 @@ def sole_user(node: fx.Node) -> bool:
     return len(node.users) == 1
 
 
-def shape(node: fx.Node) -> tuple[int, ...]:
+def shape(node: Any) -> tuple[int, ...]:
     """Returns the shape seen in the last run, () if it gave no tensor."""
     found: tuple[int, ...] = node.meta.get("shape", ())
     return found
@@ -181,4 +217,6 @@ def prune(module: fx.GraphModule) -> fx.GraphModule:
             for part in str(node.target).split("."):
                 owner = getattr(owner, part)
             root[str(node.target)] = owner
-    return fx.GraphModule(root, module.graph)
+    plain = fx.GraphModule(root, module.graph, class_name="FoldedGraph")
+    plain.training = False
+    return plain

@@ -10,13 +10,21 @@ over anything but the full map. Source: Han et al., IJCV 2022, section 4.2.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import fx
 
-from ghostdeploy.deploy.passes import graph
 from ghostdeploy.deploy.passes.base import PassResult
-
+from ghostdeploy.deploy.passes.graph import (
+    calls,
+    insert_call,
+    named_arguments,
+    op_name,
+    replace,
+    shape,
+    sole_user,
+    spread,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,49 +33,38 @@ if TYPE_CHECKING:
 class PoolBeforeConcat:
     """Averages the parts of a concatenation instead of the whole."""
 
-    name = "pool-before-concat"
+    name = "PoolBeforeConcat"
 
-    def run(self, gm: fx.GraphModule) -> PassResult:
-        """Rewrites `gm`, see `Pass.run`."""
+    def run(self, module: fx.GraphModule) -> PassResult:
+        """See the module docstring."""
         sites = 0
-        for node in list(gm.graph.nodes):
+        for node in calls(module):
             cat = node.args[0] if is_global_average(node) else None
-            if not isinstance(cat, fx.Node) or graph.op(cat) != "cat" or len(cat.users) != 1:
+            if not isinstance(cat, fx.Node) or op_name(cat) != "cat" or not sole_user(cat):
                 continue
-            values = graph.arguments(cat)
-            if values["dim"] % 4 != 1:
+            arguments = named_arguments(cat)
+            if arguments["dim"] % 4 != 1:
                 continue
-            with gm.graph.inserting_before(node):
-                parts = [
-                    gm.graph.call_function(node.target, (part, *node.args[1:]), node.kwargs)
-                    for part in values["tensors"]
-                ]
-                graph.replace(node, graph.call(gm, cat.target, [parts, 1]))
+            parts = [insert_call(node, node.target, part, *node.args[1:]) for part in arguments["tensors"]]
+            for part in parts:
+                part.kwargs = node.kwargs
+            replace(node, insert_call(node, cat.target, parts, 1, like=node))
             sites += 1
-        return PassResult(gm, sites)
+        return PassResult(module, sites)
 
 
 def is_global_average(node: fx.Node) -> bool:
-    """Whether a call averages (N, C, H, W) over the full height and width."""
-    name = graph.op(node)
-    if name not in ("mean", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "avg_pool2d"):
+    """Tells whether a call averages (N, C, H, W) over the full height and width."""
+    name = op_name(node)
+    if name not in {"mean", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "avg_pool2d"}:
         return False
-    values = graph.arguments(node)
-    sizes = graph.shape(values["self"])
-    if sizes is None or len(sizes) != 4:
+    arguments = named_arguments(node)
+    sizes = shape(arguments["self"])
+    if len(sizes) != 4:
         return False
     if name == "mean":
-        dims: Sequence[int] | None = values.get("dim")
+        dims: Sequence[int] | None = arguments.get("dim")
         return dims is not None and sorted(dim % 4 for dim in dims) == [2, 3]
     if name == "avg_pool2d":
-        return _is_whole(values, sizes)
-    return _pair(values["output_size"]) == (1, 1)
-
-
-def _is_whole(values: dict[str, Any], sizes: graph.Shape) -> bool:
-    return _pair(values["kernel_size"]) == sizes[2:] and _pair(values["padding"]) == (0, 0)
-
-
-def _pair(value: Any) -> tuple[Any, ...]:
-    items = tuple(value) if isinstance(value, list | tuple) else (value,)
-    return items * 2 if len(items) == 1 else items
+        return spread(arguments["kernel_size"], 2) == sizes[2:] and not any(spread(arguments["padding"], 2))
+    return spread(arguments["output_size"], 2) == (1, 1)

@@ -18,7 +18,7 @@ def cast(module: fx.GraphModule, source: torch.dtype, dest: torch.dtype) -> None
     """Changes every tensor and every dtype argument of type `source` to `dest`, in place."""
     for parameter in module.parameters():
         if parameter.dtype == source:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
             parameter.data = parameter.data.to(dest)
     for owner in module.modules():
         for name, buffer in list(owner.named_buffers(recurse=False)):
@@ -30,6 +30,8 @@ def cast(module: fx.GraphModule, source: torch.dtype, dest: torch.dtype) -> None
 
     for node in module.graph.nodes:
         node.args, node.kwargs = map_aggregate(node.args, change), map_aggregate(node.kwargs, change)
+        if node.meta.get("dtype") is source:
+            node.meta["dtype"] = dest
     module.recompile()
 
 

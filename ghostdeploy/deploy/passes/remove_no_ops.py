@@ -1,41 +1,44 @@
 """Delete calls that return their input.
 
-    dropout(x) in eval mode, alias, detach, clone, contiguous, a cast to the type it has:   x
-    slice(x, dim, 0, end ≥ size, 1)                                                         x
+    dropout(x) in eval mode, alias, detach, clone, contiguous, a cast to the type it has    x
+    x[a:b] along a dimension of size n, a ≤ 0 and b ≥ n, step 1                             x
+    view, reshape, flatten, expand or nearest resize to the shape x has                     x
     x + 0,  x · 1,  x / 1                                                                   x
+    x[a:b][c:d:k] along one dimension                                                       x[a+c : a+min(d, b−a) : k]
 
 The `[:, :out]` at the end of a Ghost module is such a slice whenever ceil(out/s)·s = out, which holds for every
-published width; where it is not, the slice drops channels and stays. A slice of the batch dimension is deleted only if
-it has no end, because the batch may be free.
+published width; where it is not, the slice drops channels and stays (Han et al., CVPR 2020, section 3.1). The batch may
+be free: along dimension 0 a slice is deleted only if it runs from the start without end, and bounds never merge.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx import Node
 
 from ghostdeploy.deploy.passes.base import PassResult
-from ghostdeploy.deploy.passes.graph import aten, named_arguments, replace, shape
+from ghostdeploy.deploy.passes.graph import (
+    aten,
+    calls,
+    insert_call,
+    named_arguments,
+    op_name,
+    replace,
+    shape,
+    sole_user,
+)
 
 if TYPE_CHECKING:
     from torch import fx
 
-_ALWAYS = frozenset(
-    {
-        aten.alias.default,
-        aten.detach.default,
-        aten.detach_.default,
-        aten.clone.default,
-        aten.contiguous.default,
-        aten.lift_fresh_copy.default,
-    }
-)
-_DROPOUT = frozenset(
-    {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default}
-)
-_CASTS = frozenset({aten.to.dtype, aten.to.dtype_layout, aten._to_copy.default})
-_NEUTRAL = {
+_ALWAYS = frozenset({"alias", "detach", "clone", "contiguous", "lift_fresh_copy"})
+_DROPOUT = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
+_CASTS: frozenset[Any] = frozenset({aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten._to_copy.default})
+_SHAPES = frozenset({"view", "reshape", "_unsafe_view", "flatten", "unflatten", "expand"})
+_RESIZES = frozenset({"upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d"})
+_NEUTRAL: dict[Any, int] = {
     aten.add.Tensor: 0,
     aten.add.Scalar: 0,
     aten.sub.Tensor: 0,
@@ -54,8 +57,10 @@ class RemoveNoOps:
     def run(self, module: fx.GraphModule) -> PassResult:
         """See the module docstring."""
         sites = 0
-        for node in list(module.graph.nodes):
-            source = returned_input(node) if node.op == "call_function" else None
+        for node in calls(module):
+            source = returned_input(node)
+            if source is None and node.target is aten.slice.Tensor:
+                source = merged_slice(node)
             if source is not None:
                 replace(node, source)
                 sites += 1
@@ -64,41 +69,95 @@ class RemoveNoOps:
 
 def returned_input(node: fx.Node) -> fx.Node | None:
     """Returns the node whose value this call returns unchanged, None if it changes anything."""
-    target = node.target
-    first = node.args[0] if node.args else None
-    if target in _NEUTRAL:
-        return neutral_operand(node, _NEUTRAL[target])
-    if not hasattr(first, "meta"):
-        return None
-    if target in _ALWAYS or (target in _DROPOUT and not named_arguments(node)["train"]):
-        return first  # type: ignore[return-value]  # a node: it has meta
-    if target in _CASTS and same_type(node, first):  # type: ignore[arg-type]
-        return first  # type: ignore[return-value]
-    if target is aten.slice.Tensor and keeps_everything(node, first):  # type: ignore[arg-type]
-        return first  # type: ignore[return-value]
-    return None
+    if node.target in _NEUTRAL:
+        return neutral_operand(node, _NEUTRAL[node.target])
+    source = node.args[0] if node.args else None
+    return source if isinstance(source, Node) and keeps_value(node, source) else None
+
+
+def keeps_value(node: fx.Node, source: fx.Node) -> bool:
+    """Tells whether a call gives the value of its first argument."""
+    name = op_name(node)
+    if name in _ALWAYS:
+        return True
+    if name in _DROPOUT:
+        return not named_arguments(node)["train"]
+    if node.target in _CASTS:
+        return same_type(node, source)
+    if name in _SHAPES:
+        return same_shape(node, source)
+    if name in _RESIZES:
+        return bool(shape(node)) and shape(node) == shape(source)
+    return node.target is aten.slice.Tensor and keeps_everything(node, source)
 
 
 def same_type(node: fx.Node, source: fx.Node) -> bool:
     """Tells whether a cast asks for the type its input has, on the same device."""
-    arguments = named_arguments(node)
-    value = source.meta.get("val")
-    device = arguments.get("device")
+    device = named_arguments(node).get("device")
     elsewhere = device is not None and torch.device(device).type != "cpu"
-    return value is not None and arguments["dtype"] in {None, value.dtype} and not elsewhere
+    dtype = source.meta.get("dtype")
+    return dtype is not None and dtype == node.meta.get("dtype") and not elsewhere
+
+
+def same_shape(node: fx.Node, source: fx.Node) -> bool:
+    """Tells whether a call keeps the shape for every batch, not just for the example's."""
+    sizes = shape(source)
+    if not sizes or sizes != shape(node):
+        return False
+    if op_name(node) in {"flatten", "unflatten"}:
+        return True  # no number in the call stands for the batch
+    wanted = named_arguments(node).get("size", named_arguments(node).get("shape"))
+    first = wanted[0] if wanted else None
+    if isinstance(first, Node):
+        return op_name(first) == "sym_size" and first.args[1:] == (0,)
+    return isinstance(first, int) and first == -1
 
 
 def keeps_everything(node: fx.Node, source: fx.Node) -> bool:
     """Tells whether a slice keeps every element along its dimension."""
     arguments = named_arguments(node)
-    sizes = shape(source)
-    start, end, step = arguments["start"], arguments["end"], arguments["step"]
-    if not sizes or step != 1 or start not in {None, 0}:
-        return False
-    dim = arguments["dim"] % len(sizes)
-    if end is None or (isinstance(end, int) and end >= _NO_END):
+    if arguments["start"] in {None, 0} and arguments["step"] == 1 and is_open(arguments["end"]):
         return True
-    return dim != 0 and isinstance(end, int) and end >= sizes[dim]
+    found = bounds(node, source)
+    return found is not None and found == (0, shape(source)[dimension(node, source)], 1)
+
+
+def merged_slice(node: fx.Node) -> fx.Node | None:
+    """Returns a new slice of the inner slice's source, None where this call is no such pair."""
+    inner = node.args[0]
+    if not isinstance(inner, Node) or inner.target is not aten.slice.Tensor or not sole_user(inner):
+        return None
+    source: Any = inner.args[0]
+    outer_bounds, inner_bounds = bounds(node, inner), bounds(inner, source)
+    same = shape(inner) and dimension(node, inner) == dimension(inner, source)
+    if outer_bounds is None or inner_bounds is None or not same or inner_bounds[2] != 1:
+        return None
+    start, end, step = outer_bounds
+    offset, dim = inner_bounds[0], dimension(node, inner)
+    return insert_call(node, aten.slice.Tensor, source, dim, offset + start, offset + end, step, like=node)
+
+
+def bounds(node: fx.Node, source: fx.Node) -> tuple[int, int, int] | None:
+    """Returns start, end and step counted from the front; None where one is computed or the dimension is the batch."""
+    arguments = named_arguments(node)
+    start, end, step = arguments["start"] or 0, arguments["end"], arguments["step"]
+    end = _NO_END if end is None else end
+    if not shape(source) or not all(isinstance(value, int) for value in (start, end, step)):
+        return None
+    dim = dimension(node, source)
+    size = shape(source)[dim]
+    start, end = (min(max(value + size if value < 0 else value, 0), size) for value in (start, end))
+    return None if dim == 0 else (start, max(start, end), step)
+
+
+def dimension(node: fx.Node, source: fx.Node) -> int:
+    """Returns the dimension that a slice cuts, counted from the front."""
+    return int(named_arguments(node)["dim"]) % len(shape(source))
+
+
+def is_open(end: object) -> bool:
+    """Tells whether a slice has no end."""
+    return end is None or (isinstance(end, int) and end >= _NO_END)
 
 
 def neutral_operand(node: fx.Node, neutral: int) -> fx.Node | None:
@@ -106,7 +165,7 @@ def neutral_operand(node: fx.Node, neutral: int) -> fx.Node | None:
     left, right = node.args[0], node.args[1]
     commutes = node.target not in {aten.sub.Tensor, aten.div.Tensor}
     for value, other in ((left, right), (right, left))[: 2 if commutes else 1]:
-        is_node = hasattr(value, "meta")
-        if is_node and isinstance(other, int | float) and other == neutral and shape(value) == shape(node):  # type: ignore[arg-type]
-            return value  # type: ignore[return-value]
+        if isinstance(value, Node) and isinstance(other, int | float) and other == neutral:
+            same = shape(value) == shape(node) and value.meta.get("dtype") == node.meta.get("dtype")
+            return value if same else None
     return None

@@ -3,9 +3,9 @@
     Σ_b (W_b ∗ x + b_b)  =  (Σ_b pad(W_b)) ∗ x + Σ_b b_b
 
 for branches of the same x that meet in a tree of additions, however many and however nested: k×k and 1×1 convolutions,
-identities, per-channel scales (a BatchNorm on the identity). `pad` puts a smaller kernel into the centre of the largest.
+identities, per-channel scales (a BatchNorm on the identity). `pad` puts a smaller kernel in the centre of the largest.
 Sources: Ding et al., RepVGG (CVPR 2021, section 3.3); Vasu et al., MobileOne (CVPR 2023); Chen et al., RepGhost
-(arXiv 2211.06088); Liu et al., GhostNetV3 (arXiv 2404.11202, section 3.2).
+(arXiv 2211.06088); Liu et al., GhostNetV3 (arXiv 2404.11202, section 3.1).
 
 Limits. Stride and dilation must be equal (a 1×1 kernel has no dilation of its own). Centres must coincide: kernel sizes
 differ by an even number and paddings by half of it, times the dilation. At stride 1 an identity joins only if the

@@ -1,0 +1,60 @@
+"""What the fold tests share: random non-trivial BatchNorm statistics, and a fold that checks itself."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from ghostdeploy.deploy.fold import Certificate, count_ops, fold
+from ghostdeploy.deploy.tolerance import FOLD_RELATIVE_ERROR
+
+NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
+
+def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Gives every BatchNorm statistics, γ (some negative, some zero) and β that a wrong formula cannot survive."""
+    generator = torch.Generator().manual_seed(seed)
+    for norm in module.modules():
+        if isinstance(norm, NORMS):
+            for tensor, low, high in ((norm.running_mean, -0.5, 0.5), (norm.running_var, 0.5, 1.5)):
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+            if norm.affine:
+                gamma = torch.rand(norm.weight.shape, generator=generator) + 0.5
+                gamma[::7] *= -1
+                gamma[3::11] = 0
+                norm.weight.data.copy_(gamma)
+                norm.bias.data.copy_(torch.rand(norm.bias.shape, generator=generator) - 0.5)
+    return module.eval()
+
+
+def image(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def folded(module: nn.Module, *inputs: torch.Tensor, **options: object) -> tuple[fx.GraphModule, Certificate]:
+    """Folds a module in float64 and asserts that outputs stay, that the module was not touched, and that no BN is left.
+
+    The gate of `fold` compares graph with graph; this compares the folded graph with the module itself.
+    """
+    module = copy.deepcopy(module).double().eval()
+    inputs = tuple(tensor.double() for tensor in inputs)
+    with torch.no_grad():
+        expected = pytree.tree_leaves(module(*inputs))
+        state = {key: value.clone() for key, value in module.state_dict().items()}
+        graph, certificate = fold(module, inputs, **options)
+        found = pytree.tree_leaves(graph(*inputs))
+    assert len(expected) == len(found)
+    for a, b in zip(expected, found, strict=True):
+        assert a.shape == b.shape
+        assert (a - b).abs().max() <= FOLD_RELATIVE_ERROR * a.abs().max()
+    assert certificate.max_relative_error <= FOLD_RELATIVE_ERROR
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+    assert not any("batch_norm" in name for name in count_ops(graph))
+    return graph, certificate
+
+
+def sites(certificate: Certificate, name: str) -> int:
+    return next(record.sites for record in certificate.passes if record.name == name)
