@@ -171,7 +171,8 @@ def bundle_document(bundle: Bundle) -> dict[str, Any]:
 
 
 def _out() -> Console:
-    return Console(soft_wrap=False)
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, 120))
 
 
 def _table(columns: Iterable[str], rows: Iterable[Sequence[str | Text]], *, clip: bool = False) -> None:

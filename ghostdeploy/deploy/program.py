@@ -8,6 +8,7 @@ With `uint8-nhwc` the preprocessing arithmetic becomes part of the graph, per ch
 from __future__ import annotations
 
 import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,9 +50,10 @@ def save_program(graph: nn.Module, example: NDArray[np.generic], path: Path, *, 
         dynamic_batch: Leave the first dimension free (the example then needs at least two images).
     """
     shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
-    with torch.no_grad():
-        program = torch.export.export(graph, (torch.from_numpy(example),), dynamic_shapes=shapes)
     # Through memory: torch's own zip writer reports a full disk as a RuntimeError without a cause.
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.export's own use of its own old names
+        program = torch.export.export(graph, (torch.from_numpy(example),), dynamic_shapes=shapes)
+        torch.export.save(program, buffer)
     path.write_bytes(buffer.getbuffer())

@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import pickle
 import re
+import stat
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +120,9 @@ def _listed(verb: str, names: list[str]) -> str:
 def _inspect(path: Path) -> tuple[bytes, str]:
     """Returns the first bytes and the SHA-256."""
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise CheckpointError(f"checkpoint {path} is {kind}, expected a file")
         with path.open("rb") as file:
             head = file.read(1 << 20)
             digest = hashlib.sha256(head)
@@ -127,8 +131,6 @@ def _inspect(path: Path) -> tuple[bytes, str]:
             return head[:262], digest.hexdigest()
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {path} does not exist") from error
-    except IsADirectoryError as error:
-        raise CheckpointError(f"checkpoint {path} is a folder, expected a file") from error
     except OSError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from error
 
@@ -138,7 +140,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {path} is a damaged safetensors file: {error}") from error
+        raise CheckpointError(
+            f"checkpoint {path} is a damaged safetensors file: {_first_sentence(error)}"
+        ) from error
 
 
 def _read_torch(path: Path) -> Any:
@@ -153,11 +157,14 @@ def _read_torch(path: Path) -> Any:
         raise CheckpointError(
             f"checkpoint {path} is refused: it needs {found[1]}, and loading that could run code", hint=PLAIN_HINT
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # on damaged bytes the unpickler raises anything, struct.error and AssertionError included
         if "TorchScript" in str(error):
             raise CheckpointError(f"checkpoint {path} is a TorchScript program", hint=PLAIN_HINT) from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"checkpoint {path} is damaged: {reason}") from error
+        raise CheckpointError(f"checkpoint {path} is damaged: {_first_sentence(error)}") from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return re.split(r"\.\s|\n", str(error))[0].rstrip(".") or type(error).__name__
 
 
 def _clean(loaded: Any, path: Path) -> dict[str, Tensor]:

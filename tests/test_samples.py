@@ -1,0 +1,137 @@
+"""What ships is what its papers say: image sets, photographs, trained models, and the script that made them."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from ghostdeploy import samples
+from ghostdeploy.bundle import read_arrays
+from ghostdeploy.errors import DataError, UsageError
+from ghostdeploy.models import create_model
+from ghostdeploy.preprocess import Preprocess, prepare
+from ghostdeploy.samples import prepare_fashion_mnist as preparing
+from ghostdeploy.samples import train_fashion_mnist as training
+
+MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+
+
+def test_the_image_sets_have_the_promised_size_and_balance():
+    evaluation, calibration = read_arrays(samples.evaluation_set()), read_arrays(samples.calibration_set())
+
+    assert np.bincount(evaluation["labels"]).tolist() == [100] * 10
+    assert np.bincount(calibration["labels"]).tolist() == [52, 52, *[51] * 8]
+    assert evaluation["images"].shape == (1000, 28, 28, 3)
+    assert calibration["images"].shape == (512, 28, 28, 3)
+
+
+def test_no_calibration_image_is_a_test_image():
+    test = {zlib.crc32(image.tobytes()) for image in read_arrays(samples.evaluation_set())["images"]}
+    calibration = {zlib.crc32(image.tobytes()) for image in read_arrays(samples.calibration_set())["images"]}
+
+    assert not test & calibration
+    assert len(calibration) == 512
+
+
+def test_every_photograph_is_small_in_colour_and_has_its_licence():
+    licences = samples.data_path("photos/LICENSES.md").read_text("utf-8")
+
+    assert len(samples.photos()) == 12
+    for path in samples.photos():
+        pixels = np.asarray(Image.open(path), np.int16)
+        assert max(pixels.shape) <= 320
+        assert np.abs(pixels[..., 0] - pixels[..., 2]).mean() > 3, f"{path.name} is gray"
+        assert f"| {path.name} |" in licences
+
+
+def test_there_is_one_example_image_per_class():
+    names = [path.stem for path in samples.example_images()]
+
+    assert sorted(names) == sorted(re.sub(r"[^a-z]", "_", label.lower()) for label in preparing.LABELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_trained_model_is_as_good_as_its_card_says(name):
+    path = samples.checkpoint(name)
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    card = path.with_suffix(".md").read_text("utf-8")
+    evaluation = read_arrays(samples.evaluation_set())
+    spec = msgspec.json.decode(header["preprocess"], type=Preprocess)
+    model = create_model(name, num_classes=10)
+    model.load_state_dict(load_file(path))
+
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(prepare(list(evaluation["images"]), spec)))
+    measured = float((logits.argmax(1).numpy() == evaluation["labels"]).mean())
+
+    assert float(header["top1"]) >= 0.92
+    assert measured == pytest.approx(float(header["top1"]), abs=0.02)
+    assert f"{float(header['top1']):.2%}" in card
+    assert header["command"] in card
+
+
+def test_an_unknown_sample_is_a_usage_error_with_a_suggestion():
+    with pytest.raises(UsageError, match="ghostnet_05") as caught:
+        samples.checkpoint("ghostnet_05")
+
+    assert "ghostnet_050" in caught.value.hint
+
+
+def idx(path, array):
+    kind = b"\x00\x00\x08" + bytes([array.ndim])
+    data = kind + b"".join(size.to_bytes(4, "big") for size in array.shape) + array.tobytes()
+    path.write_bytes(gzip.compress(data))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        (gzip.compress(b"\x00\x00\x00\x07" + bytes(8)), "starts with 7"),
+        (gzip.compress(b"\x00\x00\x08\x01" + (9).to_bytes(4, "big") + bytes(3)), "3 bytes"),
+        (gzip.compress(bytes(1000))[:-12], "cannot be read"),
+    ],
+    ids=["missing", "wrong number", "short", "truncated"],
+)
+def test_a_damaged_idx_file_is_one_sentence(content, words, tmp_path):
+    path = tmp_path / "labels.gz"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(DataError, match=words):
+        preparing.read_idx(path)
+
+
+def test_the_scripts_make_sets_and_a_resumable_model_from_idx_files(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 300), ("t10k", 60)):
+        labels = np.arange(count, dtype=np.uint8) % 10
+        idx(tmp_path / f"{split}-images-idx3-ubyte.gz", rng.integers(0, 256, (count, 28, 28), np.uint8))
+        idx(tmp_path / f"{split}-labels-idx1-ubyte.gz", labels)
+    monkeypatch.setattr(preparing, "EVAL_COUNT", 20)
+    monkeypatch.setattr(preparing, "CALIBRATION_COUNT", 25)
+    monkeypatch.setattr(training, "HELD_OUT", 44)
+    threads = torch.get_num_threads()
+    arguments = ["--model", "repghostnet_050", "--source", str(tmp_path), "--out", str(tmp_path), "--batch", "64"]
+
+    preparing.main(["--source", str(tmp_path), "--out", str(tmp_path / "data")])
+    training.main([*arguments, "--epochs", "1"])
+    training.main([*arguments, "--epochs", "2"])
+    torch.set_num_threads(threads)
+
+    assert (
+        np.bincount(read_arrays(tmp_path / "data" / "fashion_mnist_calib.npz")["labels"]).tolist() == [3] * 5 + [2] * 5
+    )
+    assert re.findall(r"epoch (\d)", capsys.readouterr().out) == ["1", "2"]
+    create_model("repghostnet_050", num_classes=10).load_state_dict(load_file(tmp_path / "repghostnet_050.safetensors"))
