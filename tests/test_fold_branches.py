@@ -44,6 +44,7 @@ MERGED = {
     "a branch that is normalised twice": Sum(conv(6, 6, 3), nn.Sequential(nn.BatchNorm2d(6), nn.BatchNorm2d(6))),
     "one dimension": Sum(nn.Conv1d(6, 6, 3, padding=1), nn.Conv1d(6, 6, 1), nn.BatchNorm1d(6)),
     "padding by name": Sum(nn.Conv2d(6, 6, 3, padding="same"), nn.Conv2d(6, 6, 1, padding="valid")),
+    "even kernels around one centre": Sum(nn.Conv2d(6, 6, 2, padding=1), nn.Conv2d(6, 6, 4, padding=2)),
     "more padding than the kernel needs": Sum(nn.Conv2d(6, 6, 3, padding=2), nn.Conv2d(6, 6, 1, padding=1)),
 }
 
@@ -59,7 +60,7 @@ def test_branches_become_one_convolution(kind):
 
 KEPT = {
     "an activation in a branch": Sum(conv(6, 6, 3), nn.Sequential(conv(6, 6, 1), nn.ReLU())),
-    "even kernels off the centre": Sum(nn.Conv2d(6, 6, 2, padding=1), nn.Conv2d(6, 6, 4, padding=2)),
+    "kernels off one centre": Sum(nn.Conv2d(6, 6, 2, 2, padding=1), nn.Conv2d(6, 6, 3, 2, padding=1)),
     "other dilations": Sum(conv(6, 6, 3), conv(6, 6, 3, dilation=2)),
     "a dense pointwise beside a depthwise": Sum(conv(12, 12, 3, groups=12), conv(12, 12, 1)),
     "transposed convolutions": Sum(nn.ConvTranspose2d(6, 6, 3, padding=1), nn.ConvTranspose2d(6, 6, 1)),

@@ -49,11 +49,9 @@ def test_every_other_width_folds_exactly_at_a_small_odd_size(name):
     assert_deploy_form(name, *fold_entry(name, size))
 
 
-@pytest.mark.parametrize("name", ["ghostnetv3_100", "ghostnetv3_130", "ghostnetv3_160"])
-def test_v3_in_training_form_becomes_the_v2_graph(name):
-    twin = name.replace("v3", "v2")
-    graph, certificate = fold_entry(name, 65)
-    expected, _ = fold_entry(twin, 65)
+def test_v3_in_training_form_becomes_the_v2_graph():
+    graph, certificate = fold_entry("ghostnetv3_100", 65)
+    expected, _ = fold_entry("ghostnetv2_100", 65)
     assert count_ops(graph) == count_ops(expected)
     assert sorted(p.shape for p in graph.parameters()) == sorted(p.shape for p in expected.parameters())
     assert sites(certificate, "ReparameterizeBranches") == 68

@@ -23,7 +23,6 @@ from ghostdeploy.samples import prepare_fashion_mnist as preparing
 from ghostdeploy.samples import train_fashion_mnist as training
 
 MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
 
 def test_the_image_sets_have_the_promised_size_and_balance():

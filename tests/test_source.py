@@ -54,10 +54,13 @@ def factories(tmp_path):
     sys.modules.pop("neighbour", None)
 
 
-def test_a_zoo_name_without_weights_is_untrained():
+def test_a_zoo_name_without_weights_is_untrained_and_a_warning_says_so(caplog):
     loaded = load_model("ghostnet_050", num_classes=3)
+    assert [(r.levelname, r.getMessage().partition(":")[0]) for r in caplog.records] == [
+        ("WARNING", "ghostnet_050 has random weights")
+    ]
     assert (loaded.name, loaded.family, loaded.trained, loaded.num_classes) == ("ghostnet_050", "ghostnet", False, 3)
-    assert (loaded.weights_sha256, loaded.labels, loaded.source) == (None, None, "zoo:ghostnet_050")
+    assert (loaded.weights_sha256, loaded.labels, loaded.source) == (None, None, "ghostnet_050 with random weights")
     assert loaded.preprocess == Preprocess(interpolation="bilinear")
 
 
@@ -72,7 +75,8 @@ def test_a_factory_in_a_file_is_called_and_leaves_the_path_alone(factories):
 
 
 def test_a_class_count_is_passed_on_or_refused(factories):
-    assert load_model(f"{factories}:small", num_classes=9).module[3].out_features == 9
+    loaded = load_model(f"{factories}:small", num_classes=9)
+    assert (loaded.module[3].out_features, loaded.num_classes) == (9, None)
     with pytest.raises(UsageError, match="takes no argument num_classes"):
         load_model(f"{factories}:plain", num_classes=9)
 
@@ -189,9 +193,28 @@ def test_a_sample_brings_weights_preprocessing_and_labels(tmp_path, monkeypatch)
         load_model(None, num_classes=3)
 
 
-def test_a_module_in_hand_is_recognised_or_taken_as_it_is():
+def test_a_network_of_the_zoo_in_hand_is_recognised():
     known = from_module(create_model("repghostnet_058", num_classes=4))
     assert (known.name, known.family, known.num_classes) == ("repghostnet_058", "repghost", 4)
-    custom = from_module(nn.Sequential(nn.Conv2d(3, 4, 1)), preprocess=Preprocess(size=32))
-    assert (custom.name, custom.family, custom.num_classes) == ("sequential", "custom", None)
+    assert known.source == "ghostdeploy.models.ghostnet:GhostNet"
+    assert known.preprocess.interpolation == "bicubic"
+    assert from_module(create_model("repghostnet_058"), name="mine").name == "mine"
+
+
+class MyRGBNet2(nn.Module):
+    """Holds a zoo network, so that keys and shapes are its, and computes something else."""
+
+    def __init__(self):
+        super().__init__()
+        for name, child in create_model("ghostnet_050", num_classes=4).named_children():
+            self.add_module(name, child)
+
+
+def test_a_module_of_the_users_is_taken_as_it_is_whatever_its_keys():
+    module = MyRGBNet2().train()
+    custom = from_module(module, preprocess=Preprocess(size=32))
+    assert (custom.name, custom.family, custom.num_classes) == ("my_rgb_net2", "custom", None)
+    assert custom.source == f"{__name__}:MyRGBNet2"
     assert custom.preprocess.size == 32
+    assert custom.module is module
+    assert module.training

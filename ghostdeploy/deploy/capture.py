@@ -48,8 +48,9 @@ def capture(module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_
     shapes: Any = None
     if dynamic_batch:
         inputs = tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in inputs)
-        batch = torch.export.Dim("batch")
-        shapes = tuple({0: batch} for _ in inputs)
+        batch, shapes = torch.export.Dim("batch"), torch.export.ShapesCollection()
+        for tensor in inputs:
+            shapes[tensor] = {0: batch}
     with torch.no_grad(), warnings.catch_warnings():
         # torch.export warns about its own use of its own deprecated class.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)

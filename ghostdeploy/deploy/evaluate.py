@@ -98,7 +98,7 @@ def predict(run: Run, images: ImageSet, spec: Preprocess, num_classes: int, stag
     Raises:
         DataError: The set's classes are not the model's, or an image cannot be decoded.
     """
-    labels = _check_labels(images, num_classes)
+    labels = check_labels(images, num_classes)
     best = []
     done = 0
     for batch in images.batches(spec):
@@ -166,7 +166,12 @@ def share(successes: int, count: int) -> Share:
     return Share(value=successes / count, ci95=wilson(successes, count))
 
 
-def _check_labels(images: ImageSet, num_classes: int) -> NDArray[np.int64]:
+def check_labels(images: ImageSet, num_classes: int) -> NDArray[np.int64]:
+    """Returns the labels of a set.
+
+    Raises:
+        DataError: It has none, or they do not fit a model of `num_classes` classes.
+    """
     labels = images.labels
     if labels is None:
         raise DataError(f"{images.source} has no labels, needed to measure accuracy")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy import staging, targets
 from ghostdeploy.deploy.assemble import Facts, assemble
 from ghostdeploy.deploy.config import ExportConfig, apply_overrides
+from ghostdeploy.deploy.evaluate import check_labels
 from ghostdeploy.deploy.inputs import Inputs, read_labels
 from ghostdeploy.deploy.stages import Listener, Stages
 from ghostdeploy.errors import ExportFailed, GateFailed, OutputError
@@ -143,6 +144,8 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
         outputs = reference.outputs(golden)
         num_classes = int(next(iter(outputs.values())).shape[1])
     labels = read_labels(config.labels, model.labels, num_classes)
+    if inputs.data is not None:
+        check_labels(inputs.data, num_classes)
     with stages.stage("fold"):
         images = 2 if config.batch is None else config.batch
         example = golden[[i % len(golden) for i in range(images)]]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
+import onnxscript  # noqa: F401 - torch.onnx needs it later: import early, name its absence
 import onnxsim
 import torch
 

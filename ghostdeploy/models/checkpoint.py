@@ -140,9 +140,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} is a damaged safetensors file: {_first_sentence(error)}"
-        ) from error
+        raise CheckpointError(f"checkpoint {path} is a damaged safetensors file: {_first_sentence(error)}") from error
 
 
 def _read_torch(path: Path) -> Any:
@@ -157,7 +155,9 @@ def _read_torch(path: Path) -> Any:
         raise CheckpointError(
             f"checkpoint {path} is refused: it needs {found[1]}, and loading that could run code", hint=PLAIN_HINT
         ) from error
-    except Exception as error:  # on damaged bytes the unpickler raises anything, struct.error and AssertionError included
+    except (
+        Exception
+    ) as error:  # on damaged bytes the unpickler raises anything, struct.error and AssertionError included
         if "TorchScript" in str(error):
             raise CheckpointError(f"checkpoint {path} is a TorchScript program", hint=PLAIN_HINT) from error
         raise CheckpointError(f"checkpoint {path} is damaged: {_first_sentence(error)}") from error

@@ -9,6 +9,7 @@ one run on fake tensors: no weight is allocated, nothing is computed, and the mo
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,9 @@ def _fake_clone(module: nn.Module, fake: FakeTensorMode) -> nn.Module:
     for tensor in _tensors(module):
         stand_in: Tensor = fake.from_tensor(tensor.detach())
         memo[id(tensor)] = nn.Parameter(stand_in, requires_grad=False) if isinstance(tensor, nn.Parameter) else stand_in
-    clone = deepcopy(module, memo)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # copying a graph, torch uses its own old names
+        clone = deepcopy(module, memo)
     for part in clone.modules():
         part.training = False  # graphs from torch.export refuse eval()
     return clone

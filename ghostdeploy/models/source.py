@@ -2,25 +2,26 @@
 
     nothing, sample:NAME          the trained sample that ships with ghostdeploy
     nothing with weights          the zoo entry that the checkpoint's keys and shapes name
-    zoo name                      that network, with the weights if given, else untrained
+    zoo name                      that network, with the weights if given, else untrained, and a warning says so
     timm:NAME                     timm's network, pretrained unless weights are given
     module:factory, file.py:factory   whatever the callable returns
 
-A safetensors header may carry `preprocess` and `labels` (JSON); they override the zoo's.
+What a safetensors header may add is in `ghostdeploy.models.header`.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import CheckpointError, UsageError, did_you_mean
 from ghostdeploy.models import create_model, find
 from ghostdeploy.models.checkpoint import Checkpoint, load_state, read_checkpoint
 from ghostdeploy.models.factory import call_factory
+from ghostdeploy.models.header import check_identity, read_header
 from ghostdeploy.models.identify import Identity, identify
 from ghostdeploy.models.keymaps import canonicalise
 from ghostdeploy.models.timm_source import create_timm_model
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
 
 SAMPLES = Path(__file__).parent.parent / "samples" / "data"
 DEFAULT_SAMPLE = "ghostnet_050"
@@ -51,7 +54,7 @@ class LoadedModel:
     preprocess: Preprocess = field(default_factory=Preprocess)
     labels: list[str] | None = None
     trained: bool = True
-    """False for a zoo model without weights."""
+    """False for random weights."""
 
 
 def load_model(spec: str | None, *, weights: Path | None = None, num_classes: int | None = None) -> LoadedModel:
@@ -76,32 +79,33 @@ def load_model(spec: str | None, *, weights: Path | None = None, num_classes: in
         model = _from_timm(spec, num_classes, pretrained=checkpoint is None)
     elif ":" in spec:
         name = spec.rpartition(":")[2]
-        module = call_factory(spec, num_classes).eval()
-        model = LoadedModel(module=module, name=name, family="custom", source=spec, num_classes=num_classes)
+        # What the factory made of num_classes, only a run can tell.
+        model = LoadedModel(module=call_factory(spec, num_classes).eval(), name=name, family="custom", source=spec)
     else:
         return _from_zoo(spec, checkpoint, num_classes)
-    return model if checkpoint is None else _with_weights(model, checkpoint)
+    if checkpoint is not None:
+        return _with_weights(model, checkpoint)
+    return model if model.trained else _untrained(model)
 
 
 def from_module(module: nn.Module, *, name: str | None = None, preprocess: Preprocess | None = None) -> LoadedModel:
-    """Wraps a module the caller built and trained; a zoo network is recognised by its keys and shapes.
+    """Wraps a module the caller built and trained.
+
+    A network of `create_model` is recognised. Others are taken as they are, even where keys and shapes equal a zoo
+    network's: the arithmetic in between may differ.
 
     Args:
-        module: Any module; it is not copied.
-        name: By default the zoo name, else the class name in lower case.
+        module: Any module; it is neither copied nor changed.
+        name: By default the zoo name, else the class name in snake case.
         preprocess: By default the zoo's, else ImageNet's.
     """
     kind = type(module)
     source = f"{kind.__module__}:{kind.__qualname__}"
-    try:
-        known = identify(module.state_dict())
-    except CheckpointError:
+    known = _identity_of_ours(module)
+    if known is None:
+        spec = preprocess or Preprocess()
         return LoadedModel(
-            module=module,
-            name=name or kind.__name__.lower(),
-            family="custom",
-            source=source,
-            preprocess=preprocess or Preprocess(),
+            module=module, name=name or _snake_case(kind.__name__), family="custom", source=source, preprocess=spec
         )
     return LoadedModel(
         module=module,
@@ -113,6 +117,20 @@ def from_module(module: nn.Module, *, name: str | None = None, preprocess: Prepr
     )
 
 
+def _identity_of_ours(module: nn.Module) -> Identity | None:
+    if not type(module).__module__.startswith("ghostdeploy.models."):
+        return None
+    try:
+        return identify(module.state_dict())
+    except CheckpointError:  # one of our classes with a width or block of the caller's
+        return None
+
+
+def _snake_case(name: str) -> str:
+    """Turns `MyGhostNet` into `my_ghost_net` and `ResNet50` into `res_net50`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
 def _from_zoo(name: str, checkpoint: Checkpoint | None, num_classes: int | None) -> LoadedModel:
     if name not in ZOO and (name.endswith(".py") or "/" in name or Path(name).exists()):
         kind = f"{name}:FACTORY" if name.endswith(".py") else f"--weights {name}"
@@ -121,15 +139,15 @@ def _from_zoo(name: str, checkpoint: Checkpoint | None, num_classes: int | None)
     module = create_model(name, num_classes=num_classes)
     classes = num_classes or entry.num_classes
     if checkpoint is None:
-        return LoadedModel(
+        random = LoadedModel(
             module=module,
             name=name,
             family=entry.family,
-            source=f"zoo:{name}",
+            source=name,
             num_classes=classes,
             preprocess=entry.preprocess,
-            trained=False,
         )
+        return _untrained(random)
     state = canonicalise(checkpoint.state, source=f"checkpoint {checkpoint.path}")
     wanted = Identity(name, entry.family, classes)
     _load_zoo_state(module, state, checkpoint, wanted)
@@ -140,10 +158,13 @@ def _from_weights(checkpoint: Checkpoint, num_classes: int | None) -> LoadedMode
     source = f"checkpoint {checkpoint.path}"
     state = canonicalise(checkpoint.state, source=source)
     found = identify(state, source=source)
-    wanted = replace(found, num_classes=num_classes or found.num_classes)
-    module = create_model(wanted.name, num_classes=wanted.num_classes)
-    _load_zoo_state(module, state, checkpoint, wanted)
-    return _described(module, wanted, checkpoint)
+    if num_classes is not None and num_classes != found.num_classes:
+        raise CheckpointError(
+            f"{source} has {found.num_classes} classes, {num_classes} were asked for", hint="leave out --num-classes"
+        )
+    module = create_model(found.name, num_classes=found.num_classes)
+    _load_zoo_state(module, state, checkpoint, found)
+    return _described(module, found, checkpoint)
 
 
 def _from_sample(spec: str | None, weights: Path | None, num_classes: int | None) -> LoadedModel:
@@ -174,6 +195,11 @@ def _from_timm(spec: str, num_classes: int | None, *, pretrained: bool) -> Loade
     )
 
 
+def _untrained(model: LoadedModel) -> LoadedModel:
+    log.warning("%s has random weights: give a trained checkpoint with --weights FILE", model.source)
+    return replace(model, source=f"{model.source} with random weights", trained=False)
+
+
 def _load_zoo_state(module: nn.Module, state: Mapping[str, Tensor], checkpoint: Checkpoint, wanted: Identity) -> None:
     source = f"checkpoint {checkpoint.path}"
 
@@ -186,8 +212,9 @@ def _load_zoo_state(module: nn.Module, state: Mapping[str, Tensor], checkpoint: 
             return f"{source} is {found}, the model is {wanted}"
         if found.num_classes != wanted.num_classes:
             raise CheckpointError(
-                f"{source} has {found.num_classes} classes, the model {wanted.name} has {wanted.num_classes}",
-                hint=f"add --num-classes {found.num_classes} or use a checkpoint with {wanted.num_classes} classes",
+                f"{source} has {found.num_classes} classes, {wanted.name} was asked for with {wanted.num_classes}",
+                hint=f"add --num-classes {found.num_classes}, or leave out MODEL to read family, width and classes "
+                "from the checkpoint",
             )
         return None
 
@@ -196,7 +223,8 @@ def _load_zoo_state(module: nn.Module, state: Mapping[str, Tensor], checkpoint: 
 
 def _described(module: nn.Module, identity: Identity, checkpoint: Checkpoint) -> LoadedModel:
     entry = find(identity.name)
-    preprocess, labels = _read_header(checkpoint, identity.num_classes)
+    check_identity(checkpoint, identity)
+    preprocess, labels = read_header(checkpoint, identity.num_classes)
     return LoadedModel(
         module=module,
         name=identity.name,
@@ -217,7 +245,7 @@ def _with_weights(model: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
         mapped = canonicalise(state, source=source)
         state = mapped if set(mapped) <= own else state
     load_state(model.module, state, source=source)
-    preprocess, labels = _read_header(checkpoint, model.num_classes)
+    preprocess, labels = read_header(checkpoint, model.num_classes)
     return replace(
         model,
         source=f"{model.source} with file:{checkpoint.path.name}",
@@ -226,23 +254,3 @@ def _with_weights(model: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
         labels=labels,
         trained=True,
     )
-
-
-def _read_header(checkpoint: Checkpoint, num_classes: int | None) -> tuple[Preprocess | None, list[str] | None]:
-    """Decodes the safetensors header; both are `None` where it does not say."""
-    preprocess = _decode(checkpoint, "preprocess", Preprocess)
-    labels = _decode(checkpoint, "labels", list[str])
-    if labels is not None and num_classes is not None and len(labels) != num_classes:
-        raise CheckpointError(
-            f"checkpoint {checkpoint.path} names {len(labels)} labels in its header and has {num_classes} classes"
-        )
-    return preprocess, labels
-
-
-def _decode(checkpoint: Checkpoint, key: str, kind: Any) -> Any:
-    if key not in checkpoint.metadata:
-        return None
-    try:
-        return msgspec.json.decode(checkpoint.metadata[key], type=kind)
-    except msgspec.DecodeError as error:
-        raise CheckpointError(f"checkpoint {checkpoint.path} has a damaged header: {key}: {error}") from error

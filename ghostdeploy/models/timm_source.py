@@ -49,7 +49,7 @@ def create_timm_model(name: str, num_classes: int | None, *, pretrained: bool) -
     fetch = pretrained and timm.models.is_model_pretrained(name)
     try:
         module = timm.create_model(name, pretrained=fetch, **options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # the hub's client passes on whatever its HTTP library raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         hint = "download the weights and give them with --weights FILE"
         raise CheckpointError(f"timm:{name} cannot be built: {reason}", hint=hint) from error

@@ -1,0 +1,213 @@
+"""The runner copies, compares, names the guilty pass, and says in one sentence what it cannot fold."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ghostdeploy.deploy.capture import capture
+from ghostdeploy.deploy.fold import count_ops, fold
+from ghostdeploy.deploy.passes import default_passes
+from ghostdeploy.deploy.passes.base import PassResult
+from ghostdeploy.errors import CheckpointError, GateFailed
+from tests.folding import folded, image, randomize
+
+
+def small():
+    torch.manual_seed(0)
+    return randomize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5)))
+
+
+class Nudge:
+    """Changes the first weight by a factor."""
+
+    name = "Nudge"
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def run(self, module):
+        with torch.no_grad():
+            next(module.parameters()).mul_(self.factor)
+        return PassResult(module, 1)
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-7, float("nan"), float("inf")])
+def test_a_pass_that_changes_the_output_is_named(factor):
+    with pytest.raises(GateFailed, match="fold pass Nudge changed the output by"):
+        fold(small(), image(1, 3, 8, 8), passes=[*default_passes(), Nudge(factor)])
+
+
+def test_a_pass_that_changes_the_last_digits_is_certified():
+    _, certificate = fold(small(), image(1, 3, 8, 8), passes=[Nudge(1 + 1e-12)])
+    assert 0 < certificate.max_relative_error < 1e-11
+    assert [(record.name, record.sites) for record in certificate.passes] == [("Nudge", 1)]
+
+
+def test_every_pass_is_heard_and_recorded_in_order():
+    heard = []
+    _, certificate = fold(small(), image(1, 3, 8, 8), on_pass=heard.append)
+    assert tuple(heard) == certificate.passes
+    assert [record.name for record in heard] == [step.name for step in default_passes()]
+    assert [record.sites for record in heard] == [1, 0, 1, 0, 0, 0, 0]
+
+
+def test_without_passes_the_graph_is_the_module():
+    module = small()
+    graph, certificate = fold(module, image(1, 3, 8, 8), passes=[])
+    assert certificate.passes == ()
+    assert certificate.max_relative_error == 0
+    assert torch.equal(graph(image(1, 3, 8, 8)), module(image(1, 3, 8, 8)))
+
+
+def test_the_module_is_not_touched_even_in_training_mode():
+    module = small().train()
+    before = copy.deepcopy(module.state_dict())
+    graph, _ = fold(module, image(1, 3, 8, 8))
+    assert module.training
+    assert module[0].weight.requires_grad
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    graph.eval()
+    assert torch.allclose(graph(image(1, 3, 8, 8)), module.eval()(image(1, 3, 8, 8)), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_weights_return_to_the_precision_of_the_module(dtype):
+    graph, _ = fold(small().to(dtype), image(1, 3, 8, 8).to(dtype))
+    assert {tensor.dtype for tensor in graph.parameters()} == {dtype}
+    assert graph(image(1, 3, 8, 8).to(dtype)).dtype == dtype
+
+
+def test_a_module_that_casts_to_float32_halfway_is_still_proven_in_float64():
+    class Casting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.norm(self.conv(x).float()).to(torch.float32) + torch.ones(1, dtype=torch.float32)
+
+    graph, certificate = fold(randomize(Casting()), image(1, 3, 8, 8))
+    assert certificate.max_relative_error < 1e-12
+    assert "to" not in count_ops(graph)
+    assert graph(image(1, 3, 8, 8)).dtype == torch.float32
+
+
+def test_arrays_and_tuples_are_examples_too():
+    class Two(nn.Module):
+        def forward(self, a, b):
+            return a.relu() + b, a
+
+    graph, _ = fold(Two(), (np.ones((1, 3, 4, 4), np.float32), image(1, 3, 4, 4)))
+    assert torch.equal(graph(image(1, 3, 4, 4), image(1, 3, 4, 4))[1], image(1, 3, 4, 4))
+    fold(small(), np.asfortranarray(image(1, 3, 8, 8).numpy()))
+
+
+def test_a_free_batch_takes_any_batch():
+    module = small()
+    graph, _ = fold(module, image(1, 3, 8, 8), dynamic_batch=True)
+    for count in (1, 2, 5):
+        assert torch.allclose(graph(image(count, 3, 8, 8)), module(image(count, 3, 8, 8)), atol=1e-6)
+
+
+def test_what_cannot_be_captured_is_one_sentence_with_its_cause():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(CheckpointError, match="torch.export cannot record Branching: ") as found:
+        fold(Branching(), image(1, 3, 8, 8))
+    assert "\n" not in found.value.message
+    assert found.value.hint
+    assert found.value.__cause__ is not None
+
+
+def test_a_module_that_fails_on_the_example_is_a_checkpoint_error():
+    with pytest.raises(CheckpointError, match="cannot record Sequential"):
+        fold(small(), image(1, 5, 8, 8))
+
+
+def test_nan_on_the_example_is_a_checkpoint_error():
+    module = small()
+    module[0].weight.data[0, 0, 0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match="NaN or infinity"):
+        fold(module, image(1, 3, 8, 8))
+
+
+def test_operations_are_counted_by_name():
+    graph, _ = fold(small(), image(1, 3, 8, 8))
+    assert count_ops(graph) == {"conv2d": 1, "relu": 1}
+
+
+def later_readers(x):
+    y = x * 2
+    z = y.sigmoid()
+    y += 1
+    return y.relu_() + z
+
+
+def input_itself(x):
+    x.mul_(2)
+    return x + 1
+
+
+def through_a_view(x):
+    y = x * 2
+    row = y[:, 0]
+    row += 1
+    return y
+
+
+def before_a_view(x):
+    y = x * 2
+    row = y[:, 0]
+    y += 1
+    return row * y.sum((1,))
+
+
+def assigned(x):
+    y = x * 2
+    y[:, 1] = 0
+    y[:, :1].clamp_(0, 1)
+    return y
+
+
+def through_dropout(x):
+    y = x * 2
+    z = functional.dropout(y, 0.5, training=False)
+    z += 1
+    return z
+
+
+@pytest.mark.parametrize(
+    "function", [later_readers, input_itself, through_a_view, before_a_view, assigned, through_dropout]
+)
+def test_in_place_calls_become_functional_without_changing_the_result(function):
+    class Apply(nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    graph = capture(Apply(), image(2, 3, 4, 4))
+    assert torch.equal(graph(image(2, 3, 4, 4)), function(image(2, 3, 4, 4)))
+    assert not any(node.target._schema.is_mutable for node in graph.graph.nodes if hasattr(node.target, "_schema"))
+
+
+def test_attention_with_shapes_from_the_batch_folds_with_a_free_batch():
+    class Shuffle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+
+        def forward(self, x):
+            n, c, h, w = x.shape
+            y = self.norm(self.conv(x)).view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+            return y.view(n, c, h, w).expand(n, c, h, w).flatten(1)
+
+    graph, _ = folded(randomize(Shuffle()), image(2, 8, 4, 4), dynamic_batch=True)
+    assert graph(image(3, 8, 4, 4).double()).shape == (3, 128)
+    assert "expand" not in count_ops(graph)
