@@ -75,7 +75,7 @@ def exported(found: Exported) -> None:
     passes = found.bundles[0].manifest.passes
     sites = ", ".join(f"{p.name} ×{p.sites}" for p in passes if p.sites) or "nothing to do"
     worst = max((p.max_relative_error for p in passes), default=0.0)
-    _out().print(Text(f"fold: {sites}; largest float64 error {worst:.1e}", style="dim"))
+    _out().print(Text(f"fold: {sites}; largest float64 error {worst:.1e}", style="dim"), soft_wrap=True)
 
 
 def verified(found: Sequence[Verification]) -> None:
@@ -96,7 +96,7 @@ def verified(found: Sequence[Verification]) -> None:
     _table(("bundle", "engine", ">images", ">max error", ">cosine", ">SQNR", ">agreement", "verdict"), rows)
     for v in found:
         text = f"{v.name}: needs {_bounds(v.parity.tolerance)}; {_bounds(v.parity.would_pass)} would have passed"
-        _out().print(Text(text, style="dim"))
+        _out().print(Text(text, style="dim"), soft_wrap=True)
 
 
 def evaluated(found: Sequence[Evaluation]) -> None:

@@ -120,7 +120,7 @@ def test_what_cannot_be_captured_is_one_sentence_with_its_cause():
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(CheckpointError, match="torch.export cannot record Branching: ") as found:
+    with pytest.raises(CheckpointError, match=r"torch\.export cannot record Branching: ") as found:
         fold(Branching(), image(1, 3, 8, 8))
     assert "\n" not in found.value.message
     assert found.value.hint
@@ -211,3 +211,38 @@ def test_attention_with_shapes_from_the_batch_folds_with_a_free_batch():
     graph, _ = folded(randomize(Shuffle()), image(2, 8, 4, 4), dynamic_batch=True)
     assert graph(image(3, 8, 4, 4).double()).shape == (3, 128)
     assert "expand" not in count_ops(graph)
+
+
+def test_an_expansion_to_the_batch_stays_though_the_example_is_one_image():
+    class Expand(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token = nn.Parameter(torch.ones(1, 3, 8, 8))
+
+        def forward(self, x):
+            return torch.cat([x, self.token.sigmoid().expand(x.shape[0], -1, -1, -1)], 1)
+
+    graph, _ = fold(Expand(), image(1, 3, 8, 8), dynamic_batch=True)
+    assert graph(image(3, 3, 8, 8)).shape == (3, 6, 8, 8)
+
+
+def test_state_that_a_module_counts_is_not_updated_by_the_graph():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls += 1
+            return self.conv(x)
+
+    module = Counting()
+    graph, _ = fold(module, image(1, 3, 4, 4))
+    assert count_ops(graph) == {"conv2d": 1}
+    assert module.calls == 0
+
+
+def test_new_weights_are_named_after_the_layers_they_come_from():
+    graph, _ = fold(small(), image(1, 3, 8, 8))
+    assert [name.lstrip("_") for name, _ in graph.named_parameters()] == ["0_weight", "0_bias"]

@@ -71,7 +71,7 @@ class Branch(nn.Module):
 
 
 class OfficialStyleV3Module(nn.Module):
-    """GhostNetV3 in the official layout: skip, scale and three copies per convolution, Identity where there is no ReLU."""
+    """GhostNetV3 in the official layout: skip, scale, three copies per convolution, Identity where no ReLU is."""
 
     def __init__(self, inputs, outputs, relu, slices):
         super().__init__()

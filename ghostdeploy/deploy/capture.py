@@ -47,8 +47,9 @@ def capture(module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_
     inputs = example if isinstance(example, tuple) else (example,)
     shapes: Any = None
     if dynamic_batch:
-        inputs = tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in inputs)
-        batch, shapes = torch.export.Dim("batch"), torch.export.ShapesCollection()
+        inputs = of_several(inputs)
+        batch = torch.export.Dim("batch")
+        shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
         for tensor in inputs:
             shapes[tensor] = {0: batch}
     with torch.no_grad(), warnings.catch_warnings():
@@ -58,12 +59,18 @@ def capture(module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_
         recorded = _graph_module(program)
         if not make_functional(recorded):
             recorded = _graph_module(program.run_decompositions({}))
+            _drop_state_updates(recorded)
             make_functional(recorded)
     for node in reversed(list(recorded.graph.nodes)):
         name = op_name(node) or str(node.target)
         if node.op in {"call_function", "call_module"} and name.startswith(_CHECKS) and not node.users:
             recorded.graph.erase_node(node)
     return prune(recorded)
+
+
+def of_several(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Doubles single images: in a batch of one the free dimension could not be told from a constant 1."""
+    return tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in inputs)
 
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> torch.export.ExportedProgram:
@@ -102,6 +109,14 @@ def make_functional(recorded: fx.GraphModule) -> bool:
             source.replace_all_uses_with(node, delete_user_cb=lambda user, later=later: user in later)  # type: ignore[misc]
         node.target = functional
     return True
+
+
+def _drop_state_updates(recorded: fx.GraphModule) -> None:
+    """Erases writes to the module's own buffers, left by functionalisation: inference keeps none."""
+    for node in list(recorded.graph.nodes):
+        target = node.args[0] if op_name(node) == "copy_" and not node.users else None
+        if isinstance(target, fx.Node) and target.op == "get_attr":
+            recorded.graph.erase_node(node)
 
 
 def _functional(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ghostdeploy.deploy.capture import capture
+from ghostdeploy.deploy.capture import capture, of_several
 from ghostdeploy.deploy.passes import default_passes
 from ghostdeploy.deploy.passes.graph import prune
 from ghostdeploy.deploy.passes.precision import cast, run_noting_shapes
@@ -64,7 +64,7 @@ def fold(
         module: Any module that `torch.export` can record; it is not changed.
         example_input: Its input or inputs, best real images; shapes are fixed to theirs.
         passes: What to run instead of `default_passes()`.
-        dynamic_batch: Leave dimension 0 of every input free; the example then needs at least two images.
+        dynamic_batch: Leave dimension 0 of every input free; a single image is doubled for it.
         on_pass: Hears each record as it is made.
 
     Returns:
@@ -76,6 +76,8 @@ def fold(
     """
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     inputs = _tensors(example_input, dtype)
+    if dynamic_batch:
+        inputs = of_several(inputs)
     folded = capture(module, inputs, dynamic_batch=dynamic_batch)
     _check_capture(module, folded, inputs)
     cast(folded, dtype, torch.float64)

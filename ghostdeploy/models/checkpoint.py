@@ -155,9 +155,7 @@ def _read_torch(path: Path) -> Any:
         raise CheckpointError(
             f"checkpoint {path} is refused: it needs {found[1]}, and loading that could run code", hint=PLAIN_HINT
         ) from error
-    except (
-        Exception
-    ) as error:  # on damaged bytes the unpickler raises anything, struct.error and AssertionError included
+    except Exception as error:  # damaged bytes make the unpickler raise anything, AssertionError included
         if "TorchScript" in str(error):
             raise CheckpointError(f"checkpoint {path} is a TorchScript program", hint=PLAIN_HINT) from error
         raise CheckpointError(f"checkpoint {path} is damaged: {_first_sentence(error)}") from error

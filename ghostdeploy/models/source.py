@@ -100,21 +100,18 @@ def from_module(module: nn.Module, *, name: str | None = None, preprocess: Prepr
         preprocess: By default the zoo's, else ImageNet's.
     """
     kind = type(module)
-    source = f"{kind.__module__}:{kind.__qualname__}"
+    model = LoadedModel(
+        module=module,
+        name=name or _snake_case(kind.__name__),
+        family="custom",
+        source=f"{kind.__module__}:{kind.__qualname__}",
+        preprocess=preprocess or Preprocess(),
+    )
     known = _identity_of_ours(module)
     if known is None:
-        spec = preprocess or Preprocess()
-        return LoadedModel(
-            module=module, name=name or _snake_case(kind.__name__), family="custom", source=source, preprocess=spec
-        )
-    return LoadedModel(
-        module=module,
-        name=name or known.name,
-        family=known.family,
-        source=source,
-        num_classes=known.num_classes,
-        preprocess=preprocess or find(known.name).preprocess,
-    )
+        return model
+    spec = preprocess or find(known.name).preprocess
+    return replace(model, name=name or known.name, family=known.family, num_classes=known.num_classes, preprocess=spec)
 
 
 def _identity_of_ours(module: nn.Module) -> Identity | None:
@@ -139,15 +136,12 @@ def _from_zoo(name: str, checkpoint: Checkpoint | None, num_classes: int | None)
     module = create_model(name, num_classes=num_classes)
     classes = num_classes or entry.num_classes
     if checkpoint is None:
-        random = LoadedModel(
-            module=module,
-            name=name,
-            family=entry.family,
-            source=name,
-            num_classes=classes,
-            preprocess=entry.preprocess,
+        spec = entry.preprocess
+        return _untrained(
+            LoadedModel(
+                module=module, name=name, family=entry.family, source=name, num_classes=classes, preprocess=spec
+            )
         )
-        return _untrained(random)
     state = canonicalise(checkpoint.state, source=f"checkpoint {checkpoint.path}")
     wanted = Identity(name, entry.family, classes)
     _load_zoo_state(module, state, checkpoint, wanted)

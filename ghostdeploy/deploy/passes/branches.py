@@ -33,6 +33,8 @@ class Branch:
     padding: Pair
     dilation: Pair
     groups: int
+    name: str
+    """Attribute name for new weights."""
 
     @property
     def kernel(self) -> Pair:
@@ -85,6 +87,7 @@ def of_convolution(linear: Linear) -> Branch:
         linear.padding,
         linear.dilation,
         linear.groups,
+        linear.name,
     )
 
 
@@ -93,7 +96,7 @@ def identity(node: fx.Node) -> Branch:
     channels, rank = shape(node)[1], len(shape(node)) - 2
     ones = torch.ones(channels, dtype=node.meta["dtype"])
     unit, none = (1,) * rank, (0,) * rank
-    return Branch(node, None, ones, torch.zeros_like(ones), unit, none, unit, channels)
+    return Branch(node, None, ones, torch.zeros_like(ones), unit, none, unit, channels, node.name)
 
 
 def as_kernel(branch: Branch, kernel: Pair, groups: int) -> Tensor:

@@ -50,6 +50,12 @@ class Linear:
         """Output channels."""
         return self.weight.shape[1] * self.groups if self.transposed else self.weight.shape[0]
 
+    @property
+    def name(self) -> str:
+        """Attribute name of the layer, from that of its weight."""
+        stem = str(named_arguments(self.node)["weight"].target).replace(".", "_")
+        return stem.rstrip("0123456789").rstrip("_").removesuffix("weight").rstrip("_") or "layer"
+
     def bias_or_zero(self) -> Tensor:
         """The bias (outputs,), zeros where there is none."""
         return self.weight.new_zeros(self.outputs) if self.bias is None else self.bias
@@ -134,9 +140,9 @@ def scalar(module: fx.GraphModule, value: object) -> float | None:
 
 def insert_constant(module: fx.GraphModule, before: fx.Node, tensor: Tensor, hint: str) -> fx.Node:
     """Stores a tensor as a parameter of the module and returns a node that reads it, placed before `before`."""
-    index = 0
-    while hasattr(module, name := f"{hint}_{index}"):
-        index += 1
+    name, number = hint, 0
+    while hasattr(module, name):
+        name, number = f"{hint}_{number}", number + 1
     module.register_parameter(name, nn.Parameter(tensor.contiguous(), requires_grad=False))
     with module.graph.inserting_before(before):
         node = module.graph.get_attr(name)
@@ -147,8 +153,8 @@ def insert_constant(module: fx.GraphModule, before: fx.Node, tensor: Tensor, hin
 def rewrite_linear(module: fx.GraphModule, linear: Linear, weight: Tensor, bias: Tensor | None) -> None:
     """Gives a convolution-like call new weights; the old ones stay for whoever else uses them."""
     node = linear.node
-    arguments = [linear.source, insert_constant(module, node, weight, "weight")]
-    arguments.append(None if bias is None else insert_constant(module, node, bias, "bias"))  # type: ignore[arg-type]
+    arguments = [linear.source, insert_constant(module, node, weight, f"{linear.name}_weight")]
+    arguments.append(None if bias is None else insert_constant(module, node, bias, f"{linear.name}_bias"))  # type: ignore[arg-type]
     node.args = (*arguments, *node.args[3:])
     node.kwargs = {key: value for key, value in node.kwargs.items() if key not in {"weight", "bias"}}
 

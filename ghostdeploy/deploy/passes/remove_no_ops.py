@@ -3,6 +3,7 @@
     dropout(x) in eval mode, alias, detach, clone, contiguous, a cast to the type it has    x
     x[a:b] along a dimension of size n, a ≤ 0 and b ≥ n, step 1                             x
     view, reshape, flatten, expand or nearest resize to the shape x has                     x
+    concat of x alone                                                                       x
     x + 0,  x · 1,  x / 1                                                                   x
     x[a:b][c:d:k] along one dimension                                                       x[a+c : a+min(d, b−a) : k]
 
@@ -72,6 +73,8 @@ def returned_input(node: fx.Node) -> fx.Node | None:
     if node.target in _NEUTRAL:
         return neutral_operand(node, _NEUTRAL[node.target])
     source = node.args[0] if node.args else None
+    if op_name(node) == "cat" and isinstance(source, list | tuple) and len(source) == 1:
+        return source[0] if isinstance(source[0], Node) else None
     return source if isinstance(source, Node) and keeps_value(node, source) else None
 
 
@@ -107,10 +110,9 @@ def same_shape(node: fx.Node, source: fx.Node) -> bool:
     if op_name(node) in {"flatten", "unflatten"}:
         return True  # no number in the call stands for the batch
     wanted = named_arguments(node).get("size", named_arguments(node).get("shape"))
+    # A number in the call fixes dimension 0 for good; an expression of the batch may fit the example only.
     first = wanted[0] if wanted else None
-    if isinstance(first, Node):
-        return op_name(first) == "sym_size" and first.args[1:] == (0,)
-    return isinstance(first, int) and first == -1
+    return not isinstance(first, Node) or (op_name(first) == "sym_size" and first.args[1:] == (0,))
 
 
 def keeps_everything(node: fx.Node, source: fx.Node) -> bool:

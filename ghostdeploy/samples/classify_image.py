@@ -1,0 +1,35 @@
+"""The smallest complete app: loads a bundle once and classifies images; needs the bundle's engine, never torch.
+
+    python -m ghostdeploy.samples.classify_image BUNDLE IMAGE…
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import ghostdeploy as gd
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the best classes of each image; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="classify_image", description="Classify images with a bundle.")
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder that `ghostdeploy export` wrote")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    parser.add_argument("-k", "--top", type=int, default=3, metavar="K", help="classes to print (default 3)")
+    options = parser.parse_args(arguments)
+    try:
+        with gd.load(options.bundle) as model:
+            for image in options.images:
+                for label, probability in model.classify(image, k=options.top):
+                    print(f"{image}: {label} {probability:.1%}")
+    except gd.GhostDeployError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
