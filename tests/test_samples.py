@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import re
+import subprocess
+import sys
 import zlib
 
 import msgspec
@@ -19,6 +21,7 @@ from ghostdeploy.bundle import read_arrays
 from ghostdeploy.errors import DataError, UsageError
 from ghostdeploy.models import create_model
 from ghostdeploy.preprocess import Preprocess, prepare
+from ghostdeploy.samples import classify_image
 from ghostdeploy.samples import prepare_fashion_mnist as preparing
 from ghostdeploy.samples import train_fashion_mnist as training
 
@@ -134,3 +137,30 @@ def test_the_scripts_make_sets_and_a_resumable_model_from_idx_files(tmp_path, mo
     )
     assert re.findall(r"epoch (\d)", capsys.readouterr().out) == ["1", "2"]
     create_model("repghostnet_050", num_classes=10).load_state_dict(load_file(tmp_path / "repghostnet_050.safetensors"))
+
+
+def test_the_example_app_prints_the_best_classes_of_each_image(tiny_bundle, capsys):
+    image = str(samples.example_images()[0])
+
+    code = classify_image.main([str(tiny_bundle("onnx")), image, image, "-k", "2"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 0
+    assert len(lines) == 4
+    assert all(re.fullmatch(rf"{re.escape(image)}: .+ \d+\.\d%", line) for line in lines)
+    assert lines[:2] == lines[2:]
+
+
+def test_the_example_app_reports_bad_input_in_one_sentence_with_its_exit_code(tiny_bundle, tmp_path, capsys):
+    assert classify_image.main([str(tmp_path / "none"), "cat.jpg"]) == 3
+    assert classify_image.main([str(tiny_bundle("onnx")), str(tmp_path / "none.png")]) == 3
+
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert all(str(tmp_path / "none") in line for line in errors)
+
+
+def test_the_samples_and_the_example_app_import_no_torch():
+    code = "import sys, ghostdeploy.samples.classify_image; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

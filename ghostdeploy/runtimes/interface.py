@@ -1,4 +1,4 @@
-"""The three records of a runtime: what the payload promises, what the caller wants, what the engine turned out to be."""
+"""The three records of a runtime: what the payload promises, what the caller wants, what the engine is."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def _provider(device: str) -> str:
         UsageError: ONNX Runtime knows no such provider.
         UnsupportedHardware: It is not part of the installed build.
     """
-    known = {name.removesuffix(_SUFFIX).lower(): name for name in ort.get_all_providers()}
+    known: dict[str, str] = {name.removesuffix(_SUFFIX).lower(): name for name in ort.get_all_providers()}
     name = known.get(device.lower().removesuffix(_SUFFIX.lower()))
     there = [name.removesuffix(_SUFFIX) for name in ort.get_available_providers()]
     if name is None:

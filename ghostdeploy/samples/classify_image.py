@@ -1,6 +1,8 @@
-"""The smallest complete app: loads a bundle once and classifies images; needs the bundle's engine, never torch.
+"""The smallest complete app: loads a bundle once and classifies images.
 
     python -m ghostdeploy.samples.classify_image BUNDLE IMAGE…
+
+Needs the bundle's engine, never torch.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def augment(pixels: Tensor, rng: torch.Generator) -> Tensor:
 def predict(model: nn.Module, pixels: Tensor) -> Tensor:
     """Returns the class of each image, in float32 and eval mode."""
     model.eval()
-    return torch.cat([model(to_input(part)).argmax(1) for part in pixels.split(250)])
+    return torch.cat([model(to_input(part)).argmax(1) for part in torch.split(pixels, 250)])
 
 
 class Trainer:
@@ -87,7 +87,7 @@ class Trainer:
         images, labels = read_split(options.source, "train")
         order = np.random.default_rng(options.seed).permutation(len(images))
         self.pixels, self.labels = resized(images[order]), torch.from_numpy(labels[order])
-        self.model = create_model(options.model, num_classes=len(LABELS)).to(memory_format=torch.channels_last)
+        self.model = create_model(options.model, num_classes=len(LABELS)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         self.average = copy.deepcopy(self.model)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -120,7 +120,7 @@ class Trainer:
         loss_of = nn.CrossEntropyLoss(label_smoothing=0.1)
         self.model.train()
         total = 0.0
-        for chosen in order[: self.steps * self.options.batch].split(self.options.batch):
+        for chosen in torch.split(order[: self.steps * self.options.batch], self.options.batch):
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rate()
             images = to_input(augment(self.pixels[chosen], rng))
@@ -133,13 +133,13 @@ class Trainer:
             self.step += 1
             self._update_average()
             total += loss.item()
-        return total / self.steps
+        return float(total / self.steps)
 
     def _rate(self) -> float:
         """One cycle: linear warm-up over one epoch, then half a cosine to zero."""
         peak: float = self.options.lr
         if self.step < self.steps:
-            return peak * (self.step + 1) / self.steps
+            return float(peak * (self.step + 1) / self.steps)
         done = (self.step - self.steps) / (self.steps * (self.options.epochs - 1))
         return peak * 0.5 * (1 + math.cos(math.pi * done))
 
