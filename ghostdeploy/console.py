@@ -5,6 +5,7 @@ Data goes to stdout, talk to stderr. `NO_COLOR` is honoured (by rich), and no ba
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ class CommandGroup(click.Group):
         arguments = list(kwargs.pop("args", None) or (args[0] if args else None) or sys.argv[1:])
         as_json = "--json" in arguments
         verbose = bool({"-v", "--verbose"} & set(arguments))
+        _show_warnings()
         try:
             code = super().main(arguments, standalone_mode=False, **kwargs)
         except GhostDeployError as error:
@@ -122,7 +124,7 @@ class Bars:
         if self._console.is_terminal:
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-            columns = (TextColumn("{task.description:<22}"), BarColumn(30), TaskProgressColumn(), TimeElapsedColumn())
+            columns = (TextColumn("{task.description:<36}"), BarColumn(30), TaskProgressColumn(), TimeElapsedColumn())
             self._progress = Progress(*columns, console=self._console)
             self._progress.start()
         return self
@@ -147,7 +149,21 @@ class Bars:
         if self._progress is not None:
             self._progress.update(self._tasks[stage], completed=1, total=1)
         else:
-            click.echo(f"{stage:<22} {seconds:6.1f} s", err=True)
+            click.echo(f"{stage:<36} {seconds:6.1f} s", err=True)
+
+
+class _Warnings(logging.Handler):
+    """Prints the library's own warnings to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"warning: {record.getMessage()}", err=True)
+
+
+def _show_warnings() -> None:
+    """Sends warnings of ghostdeploy to stderr as `warning: …`; other libraries' loggers are left alone."""
+    logger = logging.getLogger("ghostdeploy")
+    if not any(isinstance(handler, _Warnings) for handler in logger.handlers):
+        logger.addHandler(_Warnings())
 
 
 def _say(message: str, hint: str | None) -> None:

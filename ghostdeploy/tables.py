@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -86,7 +87,7 @@ def verified(found: Sequence[Verification]) -> None:
             v.engine,
             str(v.parity.count),
             _relative(v.parity),
-            f"{v.parity.cosine:.7f}",
+            _cosine(v.parity.cosine),
             _sqnr(v.parity),
             f"{v.parity.top1_agreement:.1%}",
             _verdict(v.verdict),
@@ -103,14 +104,14 @@ def evaluated(found: Sequence[Evaluation]) -> None:
     """Prints accuracy, and the comparison with the reference."""
     _table(
         ("bundle", ">images", ">top-1 (95 %)", ">top-5 (95 %)"),
-        [(e.bundle, str(e.count), _share(e.top1), _share(e.top5)) for e in found],
+        [(_name(e.bundle), str(e.count), _share(e.top1), _share(e.top5)) for e in found],
     )
     compared = [(e, e.comparison) for e in found if e.comparison is not None]
     if compared:
         rows = [
             (
-                e.bundle,
-                c.reference,
+                _name(e.bundle),
+                _name(c.reference),
                 _share(c.agreement),
                 f"{100 * c.drop:+.2f} ({100 * c.drop_ci95[0]:+.2f} to {100 * c.drop_ci95[1]:+.2f})",
                 f"{c.lost} / {c.won}",
@@ -149,7 +150,9 @@ def inspected(bundle: Bundle) -> None:
         ("precision", m.precision_achieved.how),
     ]
     if m.parity is not None:
-        rows.append(("parity", f"max error {_relative(m.parity)}, cosine {m.parity.cosine:.7f}, {m.parity.verdict}"))
+        rows.append(
+            ("parity", f"max error {_relative(m.parity)}, cosine {_cosine(m.parity.cosine)}, {m.parity.verdict}")
+        )
         rows.append(("tolerance", f"{_bounds(m.parity.tolerance)}: {m.parity.tolerance.why}"))
     if m.accuracy is not None:
         a = m.accuracy
@@ -205,6 +208,16 @@ def _relative(parity: Parity) -> str:
     return f"{parity.max_abs / (parity.reference_max_abs or 1.0):.1e}"
 
 
+def _name(path: str) -> str:
+    """Returns the folder's own name: the full path is in `--json`."""
+    return Path(path).name
+
+
+def _cosine(value: float) -> str:
+    """Shows how far below 1 a cosine is where seven digits would round it to 1."""
+    return f"{value:.7g}" if value <= 0.9999999 or value >= 1 else f"1 − {1 - value:.0e}"
+
+
 def _sqnr(parity: Parity) -> str:
     return "exact" if parity.sqnr_db is None else f"{parity.sqnr_db:.1f} dB"
 
@@ -222,7 +235,7 @@ def _bounds(tolerance: Tolerance) -> str:
     if tolerance.max_abs_relative is not None:
         parts.append(f"max error ≤ {tolerance.max_abs_relative:.1e}")
     if tolerance.cosine is not None:
-        parts.append(f"cosine ≥ {tolerance.cosine:.7g}")
+        parts.append(f"cosine ≥ {_cosine(tolerance.cosine)}")
     if tolerance.top1_agreement is not None:
         parts.append(f"agreement ≥ {tolerance.top1_agreement:.3g}")
     return ", ".join(parts)

@@ -38,11 +38,11 @@ def deploy_graph_on_meta(entry):
 
 
 def folded_count(model):
-    """Each BatchNorm turns into one bias per channel, and an identity branch into nothing."""
+    """Each BatchNorm turns into one bias per channel; an identity branch, or one behind a bias, into nothing."""
     count = count_params(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            count -= module.num_features * (2 if ".fusion_bn." in name else 1)
+            count -= module.num_features * (2 if ".fusion_bn." in name or isinstance(module, nn.BatchNorm1d) else 1)
     return count
 
 

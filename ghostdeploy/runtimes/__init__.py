@@ -36,19 +36,20 @@ def load(
     Raises:
         BundleError: Damaged, altered, refused by the engine, or not what its manifest says.
         MissingDependency: The engine is not installed.
-        UnsupportedHardware: The device is not there.
-        UsageError: Unknown profile or device, or `threads` below 1.
+        UnsupportedHardware: The device is unknown to the engine or not there.
+        UsageError: Unknown profile, or `threads` below 1.
     """
     if profile not in PROFILES:
         hint = did_you_mean(str(profile), PROFILES, otherwise=f"profiles are {', '.join(PROFILES)}")
         raise UsageError(f"unknown profile {profile!r}", hint=hint)
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}, expected at least 1")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise UsageError(f"threads is {threads!r}, expected a whole number from 1")
     bundle = open_bundle(path, check_hashes=verify)
     manifest = bundle.manifest
     row = targets.find(manifest.target)
     interface = Interface(
-        name=str(bundle.path),
+        name=manifest.name,
+        where=str(bundle.path),
         target=manifest.target,
         precision=manifest.precision,
         inputs=manifest.inputs,

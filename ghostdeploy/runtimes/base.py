@@ -13,21 +13,22 @@ calls its parent's runtime gets a `UsageError`; it must load its own, or be star
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ghostdeploy.errors import BundleError, GhostDeployError, InputError, UsageError, did_you_mean
+from ghostdeploy.errors import BundleError, GhostDeployError, UsageError
 from ghostdeploy.preprocess import prepare
 from ghostdeploy.runtimes.gate import Gate
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings, describe, require_match
-from ghostdeploy.runtimes.ports import InputPort, chunks
+from ghostdeploy.runtimes.pool import Pool
+from ghostdeploy.runtimes.ports import InputPort, check_all, chunks
+from ghostdeploy.runtimes.ranking import rank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
     from pathlib import Path
     from types import TracebackType
 
@@ -59,10 +60,11 @@ class Runtime(ABC):
         self._ports = {spec.name: InputPort(spec) for spec in interface.inputs}
         self._port = next(iter(self._ports.values()))
         self._output_names = [spec.name for spec in interface.outputs]
-        self._pools: dict[str, ThreadPoolExecutor] = {}
-        self._pools_lock = threading.Lock()
-        self._gate = Gate(interface.name)
+        self._gate = Gate(interface.where)
         self._opened = self._open_checked()
+        # A batch waits for its pieces: in one pool the waiting ones could take all threads.
+        self._submitted = Pool("ghostdeploy-submit", self._opened.streams)
+        self._pieces = Pool("ghostdeploy-pieces", self._opened.streams)
 
     @abstractmethod
     def _open(self) -> Engine:
@@ -114,7 +116,7 @@ class Runtime(ABC):
         """
         self._gate.enter()
         try:
-            outputs = self._compute(self._checked(inputs))
+            outputs = self._compute(check_all(inputs, self._ports, where=self._where))
         finally:
             self._gate.leave()
         return dict(zip(self._output_names, outputs, strict=True))
@@ -130,7 +132,7 @@ class Runtime(ABC):
         self._gate.enter()  # inside from now on, so that close() waits for it
         try:
             own = np.array(batch) if isinstance(batch, np.ndarray) else batch
-            future = self._pool("submit").submit(self._call, own)
+            future = self._submitted.submit(self._call, own)
         except BaseException:
             self._gate.leave()
             raise
@@ -153,19 +155,13 @@ class Runtime(ABC):
         """
         if k < 1:
             raise UsageError(f"k is {k}, expected at least 1")
-        logits = self(prepare([image], self._interface.preprocess)).astype(np.float64).reshape(-1)
-        if logits.size != len(self._interface.labels) or not np.isfinite(logits).all():
-            what = f"{logits.size} logits" if np.isfinite(logits).all() else "NaN or infinite logits"
-            raise BundleError(f"{self._name} gave {what}, expected {len(self._interface.labels)} finite ones")
-        powers = np.exp(logits - logits.max())
-        probabilities = powers / powers.sum()
-        best = np.argsort(-logits, kind="stable")[:k]
-        return [(self._interface.labels[index], float(probabilities[index])) for index in best]
+        logits = self(prepare([image], self._interface.preprocess))[0]
+        return rank(logits, self._interface.labels, k, where=self._where)
 
-    def warmup(self, n: int = 3) -> None:
-        """Runs `n` times on zeros, so that the first real call meets warm memory and threads."""
+    def warmup(self, runs: int = 3) -> None:
+        """Runs `runs` times on zeros, so that the first real call meets warm memory and threads."""
         example = {name: port.example() for name, port in self._ports.items()}
-        for _ in range(n):
+        for _ in range(runs):
             self.infer(example)
 
     def info(self) -> dict[str, Any]:
@@ -191,8 +187,8 @@ class Runtime(ABC):
     def close(self) -> None:
         """Frees the engine after the calls under way and the submitted ones have ended; safe to call twice."""
         if self._gate.close():
-            for pool in self._pools.values():
-                pool.shutdown(wait=False)
+            self._submitted.close()
+            self._pieces.close()
             self._close()
 
     def __enter__(self) -> Self:
@@ -202,8 +198,8 @@ class Runtime(ABC):
         self.close()
 
     @property
-    def _name(self) -> str:
-        return self._interface.name
+    def _where(self) -> str:
+        return self._interface.where
 
     def _open_checked(self) -> Engine:
         try:
@@ -212,7 +208,7 @@ class Runtime(ABC):
             raise
         except Exception as error:
             hint = "export the bundle again, or install the engine version named by: ghostdeploy inspect"
-            raise BundleError(f"{self.engine} refuses {self._name}: {reason(error)}", hint=hint) from error
+            raise BundleError(f"{self.engine} refuses {self._where}: {reason(error)}", hint=hint) from error
         try:
             require_match(self._interface, opened)
         except BundleError:
@@ -223,24 +219,8 @@ class Runtime(ABC):
     def _call(self, batch: NDArray[Any]) -> NDArray[Any]:
         port = self._port
         if len(self._ports) > 1:
-            raise UsageError(f"{self._name} has inputs {', '.join(self._ports)}", hint="call infer({name: array, …})")
+            raise UsageError(f"{self._where} has inputs {', '.join(self._ports)}", hint="call infer({name: array, …})")
         return self._compute({port.name: port.check(batch)})[0]
-
-    def _checked(self, inputs: Arrays) -> Arrays:
-        if inputs.keys() != self._ports.keys():
-            self._refuse_names(inputs)
-        checked = {name: port.check(inputs[name]) for name, port in self._ports.items()}
-        if len({len(array) for array in checked.values()}) > 1:
-            sizes = ", ".join(f"{name} {len(array)}" for name, array in checked.items())
-            raise InputError(f"inputs have different batch sizes: {sizes}, expected one for all")
-        return checked
-
-    def _refuse_names(self, inputs: Arrays) -> None:
-        known = ", ".join(self._ports)
-        unknown = [str(name) for name in inputs if name not in self._ports]
-        found = ", ".join(str(name) for name in inputs) or "no input"
-        hint = did_you_mean(unknown[0], self._ports, otherwise=f"inputs are {known}") if unknown else None
-        raise InputError(f"{self._name} was given {found}, expected {known}", hint=hint)
 
     def _compute(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         size, count = self._port.batch, len(inputs[self._port.name])
@@ -249,25 +229,14 @@ class Runtime(ABC):
                 return self._run(inputs)
             pieces = list(chunks(inputs, size))
             if len(pieces) > 1 and self._opened.streams > 1:
-                parts = list(self._pool("pieces").map(self._run, pieces))
+                parts = list(self._pieces.map(self._run, pieces))
             else:
                 parts = [self._run(piece) for piece in pieces]
         except (GhostDeployError, MemoryError):
             raise
         except Exception as error:
-            raise BundleError(f"{self.engine} failed while running {self._name}: {reason(error)}") from error
+            raise BundleError(f"{self.engine} failed while running {self._where}: {reason(error)}") from error
         return [np.concatenate(output)[:count] for output in zip(*parts, strict=True)]
-
-    def _pool(self, name: str) -> ThreadPoolExecutor:
-        """Returns the pool called `name`, made on first use.
-
-        Submitted batches and their pieces have a pool each: a batch waits for its pieces, and in one pool the waiting
-        ones could take all threads.
-        """
-        with self._pools_lock:
-            if name not in self._pools:
-                self._pools[name] = ThreadPoolExecutor(self._opened.streams, f"ghostdeploy-{name}")
-            return self._pools[name]
 
 
 def reason(error: Exception) -> str:

@@ -26,7 +26,8 @@ class Interface:
     """
 
     name: str
-    """Of the bundle, for messages."""
+    where: str
+    """Path of the bundle, for messages."""
     target: str
     precision: str
     inputs: tuple[TensorSpec, ...]
@@ -37,13 +38,15 @@ class Interface:
 
     def __post_init__(self) -> None:
         if not self.inputs or not self.outputs:
-            raise BundleError(f"{self.name} has no inputs or no outputs in its manifest, expected at least one of each")
+            raise BundleError(
+                f"{self.where} has no inputs or no outputs in its manifest, expected at least one of each"
+            )
         for spec in (*self.inputs, *self.outputs):
             if not spec.shape or spec.dtype not in np.sctypeDict:
                 found = f"{spec.dtype} {shape_text(spec.shape)}"
-                raise BundleError(f"{self.name} has {spec.name!r} as {found}, expected a batch of a NumPy dtype")
+                raise BundleError(f"{self.where} has {spec.name!r} as {found}, expected a batch of a NumPy dtype")
         if len({spec.shape[0] for spec in self.inputs}) > 1:
-            raise BundleError(f"{self.name} has inputs of different batch sizes, expected one for all")
+            raise BundleError(f"{self.where} has inputs of different batch sizes, expected one for all")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,7 @@ def require_match(interface: Interface, engine: Engine) -> None:
         got = [(spec.name, spec.dtype, spec.shape) for spec in loaded]
         if want != got:
             raise BundleError(
-                f"payload of {interface.name} has {kind} {_list(got)}, expected {_list(want)} by its manifest",
+                f"payload of {interface.where} has {kind} {_list(got)}, expected {_list(want)} by its manifest",
                 hint="export the bundle again",
             )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
-from ghostdeploy.errors import UnsupportedHardware, UsageError, did_you_mean
+from ghostdeploy.errors import UnsupportedHardware, did_you_mean
 from ghostdeploy.manifest import TensorSpec
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.cores import usable_cores
@@ -81,17 +81,19 @@ def _provider(device: str) -> str:
     """Returns the execution provider that `device` names.
 
     Raises:
-        UsageError: ONNX Runtime knows no such provider.
-        UnsupportedHardware: It is not part of the installed build.
+        UnsupportedHardware: ONNX Runtime knows no such provider, or it is not part of the installed build.
     """
     known: dict[str, str] = {name.removesuffix(_SUFFIX).lower(): name for name in ort.get_all_providers()}
     name = known.get(device.lower().removesuffix(_SUFFIX.lower()))
     there = [name.removesuffix(_SUFFIX) for name in ort.get_available_providers()]
     if name is None:
         hint = did_you_mean(device.lower(), known, otherwise=f"devices here are {', '.join(there)}")
-        raise UsageError(f"ONNX Runtime knows no device {device!r}", hint=hint)
+        raise UnsupportedHardware(f"ONNX Runtime knows no device {device!r}", hint=hint)
     if name.removesuffix(_SUFFIX) not in there:
-        raise UnsupportedHardware(f"this build of ONNX Runtime has no {name}, it has {', '.join(there)}")
+        raise UnsupportedHardware(
+            f"this build of ONNX Runtime has no {name}, it has {', '.join(there)}",
+            hint=f"devices here are {', '.join(there)}",
+        )
     return name
 
 

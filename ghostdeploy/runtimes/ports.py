@@ -1,4 +1,4 @@
-"""One input of a payload: the check that stands before every native call, and the batch rule.
+"""The inputs of a payload: the check that stands before every native call, and the batch rule.
 
 The order is cheapest first: type, dtype, shape, then finite values. A sum finds NaN and infinity in one pass, because
 both survive any addition:
@@ -11,11 +11,12 @@ The converse fails only when finite values overflow the sum, so a sum that is no
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.errors import InputError
+from ghostdeploy.errors import InputError, did_you_mean
 from ghostdeploy.runtimes.interface import shape_text
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.bundle import Arrays
     from ghostdeploy.manifest import TensorSpec
 
 
@@ -119,7 +121,38 @@ class InputPort:
         return shape_text(("any N", *self._tail))
 
 
-def chunks(inputs: dict[str, NDArray[Any]], size: int) -> Iterator[dict[str, NDArray[Any]]]:
+def check_all(inputs: Arrays, ports: dict[str, InputPort], *, where: str) -> Arrays:
+    """Checks one array per input; returns them in the payload's order.
+
+    Args:
+        inputs: What the caller gave.
+        ports: The payload's inputs.
+        where: The bundle, for messages.
+
+    Raises:
+        InputError: Wrong names, different batch sizes, or see `InputPort.check`.
+    """
+    if not isinstance(inputs, Mapping):
+        kind = type(inputs).__name__
+        raise InputError(f"inputs are a {kind}, expected {{name: array}} with {', '.join(ports)}")
+    if inputs.keys() != ports.keys():
+        raise _wrong_names(inputs, ports, where)
+    checked = {name: port.check(inputs[name]) for name, port in ports.items()}
+    if len({len(array) for array in checked.values()}) > 1:
+        sizes = ", ".join(f"{name} {len(array)}" for name, array in checked.items())
+        raise InputError(f"inputs of {where} have different batch sizes: {sizes}, expected one for all")
+    return checked
+
+
+def _wrong_names(inputs: Arrays, ports: dict[str, InputPort], where: str) -> InputError:
+    known = ", ".join(ports)
+    unknown = [str(name) for name in inputs if name not in ports]
+    found = ", ".join(str(name) for name in inputs) or "no input"
+    hint = did_you_mean(unknown[0], ports, otherwise=f"inputs are {known}") if unknown else None
+    return InputError(f"{where} was given {found}, expected {known}", hint=hint)
+
+
+def chunks(inputs: Arrays, size: int) -> Iterator[Arrays]:
     """Cuts a batch into pieces of exactly `size` images.
 
     The last piece is filled up with copies of its last image: real data, so that a kernel which takes its scale from

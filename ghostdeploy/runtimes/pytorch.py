@@ -52,11 +52,15 @@ class PyTorchRuntime(Runtime):
         preprocess: Preprocess,
         labels: Sequence[str],
     ) -> None:
-        self._module = copy.deepcopy(module).cpu().eval()
+        self._module = copy.deepcopy(module).cpu()
+        for part in self._module.modules():
+            part.training = False  # what eval() does; a module from torch.export refuses the call itself
         parameter = next(self._module.parameters(), torch.empty(0))
         self._dtype = str(parameter.dtype).removeprefix("torch.")
         interface = Interface(
             name=type(module).__name__,
+            where=type(module).__name__,
+            where=type(module).__name__,
             target="pytorch",
             precision={"float32": "fp32", "float16": "fp16"}.get(self._dtype, self._dtype),
             inputs=tuple(inputs),
@@ -71,7 +75,7 @@ class PyTorchRuntime(Runtime):
         found = self._run(example)
         promised = self._interface.outputs
         if len(found) != len(promised):
-            raise BundleError(f"{self._name} gives {len(found)} outputs, expected {len(promised)}")
+            raise BundleError(f"{self._where} gives {len(found)} outputs, expected {len(promised)}")
         return Engine(
             version=torch.__version__.partition("+")[0],
             device="CPU",

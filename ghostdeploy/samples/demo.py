@@ -8,6 +8,7 @@ thread, the bundles taking turns so that a busy machine slows all of them alike.
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -30,8 +31,8 @@ ROUNDS = 200
 
 def command(*arguments: str | Path) -> None:
     """Prints a ghostdeploy command and runs it; a failure ends the demo with its exit code."""
-    words = [str(word) for word in arguments]
-    Console().print(f"\n[bold]$ ghostdeploy {' '.join(words)}[/bold]", highlight=False)
+    words = [os.path.relpath(word) if isinstance(word, Path) else word for word in arguments]
+    Console().print(f"\n[bold]$ ghostdeploy {' '.join(words)}[/bold]", highlight=False, soft_wrap=True)
     sys.stdout.flush()
     code = subprocess.run([sys.executable, "-m", "ghostdeploy", *words], check=False).returncode
     if code:
@@ -88,7 +89,7 @@ def main() -> int:
     command("run", bundles[-1], samples.example_images()[0])
     console = Console()
     console.print()
-    console.print(summary(bundles))
+    console.print(summary(bundles), soft_wrap=True)
     return 0
 
 

@@ -1,0 +1,117 @@
+"""What a call of `Runtime` costs over the raw call of its engine: input checks, life cycle, naming.
+
+    python benchmarks/wrapper_overhead.py [BUNDLE…] [--calls N] [--json]
+
+Both call the same loaded engine with one thread, in turns and in alternating order within one run, so that a busy
+machine slows both alike. Without bundles tiny networks are built at two input sizes: their engine time is small, so the
+difference is not lost in it. The aim is 20 µs.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ghostdeploy.bundle import open_bundle
+from ghostdeploy.runtimes import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SIZES = (64, 224)
+
+
+def raw_onnx(path: Path) -> Callable[[dict[str, Any]], Any]:
+    """Returns the engine's own call, on a session with the same options."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    return lambda inputs: session.run(names, inputs)[0]
+
+
+def raw_openvino(path: Path) -> Callable[[dict[str, Any]], Any]:
+    """Returns the engine's own call, on a model compiled with the same options."""
+    import openvino
+
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(path, "CPU", config).create_infer_request()
+    return lambda inputs: request.infer(inputs, share_inputs=True)[0]
+
+
+RAW = {"onnx": raw_onnx, "openvino": raw_openvino}
+
+
+def measure(path: Path, calls: int) -> dict[str, Any]:
+    """Returns medians in microseconds for one bundle with one input."""
+    bundle = open_bundle(path)
+    inputs, _ = bundle.golden()
+    name = bundle.manifest.inputs[0].name
+    batch = np.ascontiguousarray(inputs[name][: bundle.manifest.inputs[0].shape[0] or 1])
+    raw = RAW[bundle.manifest.target](bundle.payload)
+    with load(path, threads=1) as runtime:
+        pair = (lambda: raw({name: batch}), lambda: runtime(batch))
+        for call in pair * 20:
+            call()
+        taken: tuple[list[int], list[int]] = ([], [])
+        for index in range(calls):
+            for which in (0, 1) if index % 2 else (1, 0):
+                start = time.perf_counter_ns()
+                pair[which]()
+                taken[which].append(time.perf_counter_ns() - start)
+    differences = [after - before for before, after in zip(*taken, strict=True)]
+    return {
+        "bundle": bundle.manifest.name,
+        "target": bundle.manifest.target,
+        "input": list(batch.shape),
+        "calls": calls,
+        "raw_us": statistics.median(taken[0]) / 1000,
+        "wrapped_us": statistics.median(taken[1]) / 1000,
+        "overhead_us": statistics.median(differences) / 1000,
+    }
+
+
+def tiny_bundles(out: Path) -> Iterator[Path]:
+    """Builds one tiny bundle per engine and input size."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests are no installed package
+    from tests.bundles import Tiny, make_bundle
+
+    for target in RAW:
+        for size in SIZES:
+            yield make_bundle(out / str(size), target, tiny=Tiny(size=size))
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[BUNDLE]...", type=click.Path(exists=True, path_type=Path))
+@click.option("--calls", default=2000, show_default=True, help="Pairs of calls per bundle.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+def main(paths: tuple[Path, ...], *, calls: int, as_json: bool) -> None:
+    """Measures the wrapper's overhead per call."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = [measure(path, calls) for path in paths or tiny_bundles(Path(folder))]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    table = Table("engine", "input", box=None, header_style="bold")
+    for title in ("raw µs", "wrapped µs", "overhead µs"):
+        table.add_column(title, justify="right")
+    for row in found:
+        numbers = (f"{row[key]:.1f}" for key in ("raw_us", "wrapped_us", "overhead_us"))
+        table.add_row(row["target"], "×".join(str(size) for size in row["input"]), *numbers)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Worker threads that do not exist before the first task."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+
+class Pool:
+    """A thread pool made on first use.
+
+    Args:
+        name: Prefix of the threads' names.
+        threads: At most this many.
+    """
+
+    def __init__(self, name: str, threads: int) -> None:
+        self._name = name
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def submit(self, task: Callable[..., T], *args: Any) -> Future[T]:
+        """Starts a task."""
+        return self._made().submit(task, *args)
+
+    def map(self, task: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+        """Runs a task on each item; results come in the items' order."""
+        return self._made().map(task, items)
+
+    def close(self) -> None:
+        """Lets the threads go; does not wait, so that a task's own callback may call it."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+
+    def _made(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self._threads, self._name)
+            return self._executor

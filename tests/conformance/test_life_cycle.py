@@ -1,0 +1,134 @@
+"""Loading, closing, and every refusal between."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import ghostdeploy as gd
+from ghostdeploy import targets
+from ghostdeploy.bundle import describe_file
+from ghostdeploy.errors import BundleError, InputError, UsageError
+from tests.bundles import Tiny
+
+TINY = Tiny()
+USES = {
+    "call": lambda r: r(TINY.example(1)["input"]),
+    "infer": lambda r: r.infer(TINY.example(1)),
+    "submit": lambda r: r.submit(TINY.example(1)["input"]),
+    "classify": lambda r: r.classify(TINY.images(1)[0]),
+    "warmup": lambda r: r.warmup(),
+}
+
+
+def test_close_twice_is_fine_also_from_many_threads(path):
+    opened = gd.load(path, threads=1)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: opened.close(), range(16)))
+    opened.close()
+
+
+@pytest.mark.parametrize("use", USES)
+def test_use_after_close_is_a_usage_error(path, use):
+    opened = gd.load(path, threads=1)
+    opened.close()
+
+    with pytest.raises(UsageError, match="was closed") as caught:
+        USES[use](opened)
+
+    assert "load again" in caught.value.hint
+
+
+def test_info_can_be_read_after_close(path):
+    opened = gd.load(path, threads=1)
+    before = opened.info()
+    opened.close()
+
+    assert opened.info() == before
+
+
+def test_leaving_the_context_by_an_error_closes_and_keeps_the_error(path):
+    with pytest.raises(InputError, match="no image"), gd.load(path, threads=1) as opened:
+        opened(np.zeros((0, 3, 16, 16), np.float32))
+
+    with pytest.raises(UsageError, match="was closed"):
+        opened(TINY.example(1)["input"])
+
+
+def test_the_context_gives_the_runtime_itself(path):
+    opened = gd.load(path, threads=1)
+    with opened as same:
+        assert same is opened
+
+
+def test_an_unknown_profile_is_told_the_near_one(path):
+    with pytest.raises(UsageError, match="latencyy") as caught:
+        gd.load(path, profile="latencyy")
+
+    assert caught.value.hint == "did you mean latency?"
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_below_one_are_a_usage_error(path, threads):
+    with pytest.raises(UsageError, match=f"threads is {threads}"):
+        gd.load(path, threads=threads)
+
+
+@pytest.mark.parametrize("kind", ["garbage", "empty", "half", "text"])
+def test_a_payload_that_the_engine_refuses_is_a_bundle_error_with_its_reason(path, case, kind, tmp_path):
+    copy = shutil.copytree(path, tmp_path / "copy")
+    payload = copy / targets.find(case.target).payload
+    data = payload.read_bytes()
+    payload.write_bytes(
+        {"garbage": b"\x00\xff" * 99, "empty": b"", "half": data[: len(data) // 2], "text": b"hi"}[kind]
+    )
+    sign_again(copy)
+
+    with pytest.raises(BundleError, match="refuses") as caught:
+        gd.load(copy, threads=1)
+
+    assert caught.value.__cause__ is not None
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("what", ["name", "shape", "dtype", "output", "more inputs"])
+def test_a_manifest_that_disagrees_with_the_payload_is_refused(path, case, what, tmp_path):
+    copy = shutil.copytree(path, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    entry = manifest["inputs"][0]
+    if what == "name":
+        entry["name"] = "image"
+    elif what == "shape":
+        entry["shape"] = [case.batch, 3, 32, 32]
+    elif what == "dtype":
+        entry["dtype"] = "uint8"
+    elif what == "output":
+        manifest["outputs"][0]["name"] = "scores"
+    else:
+        manifest["inputs"].append({**entry, "name": "second"})
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(BundleError, match="expected .* by its manifest"):
+        gd.load(copy, threads=1)
+
+
+def test_labels_of_another_count_are_refused(path, tmp_path):
+    copy = shutil.copytree(path, tmp_path / "copy")
+    (copy / "labels.txt").write_text("cat\ndog\n")
+    sign_again(copy)
+
+    with pytest.raises(BundleError, match=r"labels\.txt has 2 lines, expected 10"):
+        gd.load(copy, threads=1)
+
+
+def sign_again(folder):
+    """Writes the hashes that the files have now."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for record in manifest["files"]:
+        now = describe_file(folder, record["path"])
+        record["bytes"], record["sha256"] = now.bytes, now.sha256
+    (folder / "manifest.json").write_text(json.dumps(manifest))

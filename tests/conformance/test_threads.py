@@ -1,0 +1,118 @@
+"""One runtime may be called from many threads, and a future gives what the call gives."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import ghostdeploy as gd
+from ghostdeploy.errors import InputError, UsageError
+from tests.bundles import Tiny
+
+TINY = Tiny()
+THREADS, CALLS = 8, 200
+
+
+@pytest.mark.parametrize("profile", ["latency", "throughput"])
+def test_eight_threads_with_two_hundred_calls_give_the_bits_of_one_thread(path, profile):
+    batches = [TINY.example(1 + seed % 4, seed=seed)["input"] for seed in range(THREADS)]
+    with gd.load(path, threads=2, profile=profile) as opened:
+        expected = [opened(batch) for batch in batches]
+        start = threading.Barrier(THREADS)
+
+        def work(first):
+            start.wait()
+            order = [(first + call) % THREADS for call in range(CALLS)]
+            return sum(np.array_equal(opened(batches[i]), expected[i]) for i in order)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            assert list(pool.map(work, range(THREADS))) == [CALLS] * THREADS
+
+
+@pytest.mark.parametrize("profile", ["latency", "throughput"])
+def test_futures_give_what_calls_give_even_if_the_memory_is_reused(path, profile):
+    batches = [TINY.example(1 + seed % 5, seed=seed)["input"] for seed in range(20)]
+    with gd.load(path, threads=2, profile=profile) as opened:
+        expected = [opened(batch) for batch in batches]
+        futures = []
+        for batch in batches:
+            mine = batch.copy()
+            futures.append(opened.submit(mine))
+            mine[:] = np.nan
+        found = [future.result(60) for future in futures]
+
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_wrong_input_comes_out_of_the_future(runtime):
+    with pytest.raises(InputError, match="float64"):
+        runtime.submit(np.zeros((1, 3, 16, 16))).result(60)
+
+
+def test_no_thread_is_started_before_the_first_future(path):
+    before = set(threading.enumerate())
+    with gd.load(path, threads=1) as opened:
+        opened(TINY.example(4)["input"])
+        assert set(threading.enumerate()) <= before
+
+
+def test_close_waits_for_what_was_submitted(path):
+    batch = TINY.example(4)["input"]
+    opened = gd.load(path, threads=1)
+    expected = opened(batch)
+    futures = [opened.submit(batch) for _ in range(50)]
+
+    opened.close()
+
+    assert all(future.done() for future in futures)
+    assert all(np.array_equal(future.result(), expected) for future in futures)
+
+
+def test_closing_while_others_call_gives_results_or_a_usage_error_and_nothing_else(path):
+    batch = TINY.example(1)["input"]
+    opened = gd.load(path, threads=1)
+    expected = opened(batch)
+    start = threading.Barrier(THREADS + 1)
+
+    def work(_):
+        start.wait()
+        for _ in range(100_000):
+            try:
+                if not np.array_equal(opened(batch), expected):
+                    return "wrong"
+            except UsageError:
+                return "refused"
+        return "never refused"
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting = [pool.submit(work, n) for n in range(THREADS)]
+        start.wait()
+        opened.close()
+        assert {future.result(60) for future in waiting} == {"refused"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_is_told_to_load_its_own(path):
+    with gd.load(path, threads=1) as opened:
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:  # nothing here may reach pytest: its state was copied too
+            try:
+                opened(TINY.example(1)["input"])
+                said = "no error"
+            except UsageError as error:
+                said = f"{error.message} | {error.hint}"
+            opened.close()
+            os.write(write, said.encode())
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as stream:
+            said = stream.read()
+        os.waitpid(child, 0)
+
+    assert "forked" in said
+    assert "ghostdeploy.load in the child" in said
