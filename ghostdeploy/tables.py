@@ -175,7 +175,7 @@ def bundle_document(bundle: Bundle) -> dict[str, Any]:
 
 def _out() -> Console:
     console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 120))
+    return console if console.is_terminal else Console(width=max(console.width, 140))
 
 
 def _table(columns: Iterable[str], rows: Iterable[Sequence[str | Text]], *, clip: bool = False) -> None:

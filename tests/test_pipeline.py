@@ -71,15 +71,18 @@ def test_the_bundle_classifies_the_shipped_images(path):
     assert len(right) >= 8, first
 
 
-def test_verify_eval_run_and_inspect_answer_on_a_real_bundle(path, capsys):
+def test_verify_eval_run_and_inspect_answer_on_a_real_bundle(path, capsys, tmp_path):
     verified = run(capsys, "verify", path)
-    evaluated = run(capsys, "eval", path, "--reference", path, "--json")
+    copy = tmp_path / path.name
+    shutil.copytree(path, copy)
+    evaluated = run(capsys, "eval", copy, path, "--reference", path, "--json")
     classified = run(capsys, "run", path, samples.example_images()[0], "--json")
     inspected = run(capsys, "inspect", path)
 
     assert verified.code == 0
     assert "would have passed" in " ".join(verified.out.split())
     assert evaluated.document[0]["comparison"]["agreement"]["value"] == 1.0
+    assert evaluated.document[1]["comparison"] is None  # the reference itself
     assert sum(one["probability"] for one in classified.document[0]["classes"]) <= 1.0
     assert open_bundle(path).manifest.files[0].sha256[:20] in inspected.out.replace("\n", "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostdeploy import samples
@@ -17,7 +18,6 @@ from ghostdeploy.runtimes import load
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-    from pathlib import Path
 
     from ghostdeploy.deploy.evaluate import Evaluation, Predictions
 
@@ -80,7 +80,7 @@ def evaluate(
         paths: Bundles.
         data: A labelled image set, see `ghostdeploy.deploy.images.open_images`; bundles of the shipped sample models
             may go without: their test images ship too.
-        reference: A bundle to compare each one with, image by image.
+        reference: A bundle to compare each other one with, image by image.
         listener: Hears the progress.
 
     Raises:
@@ -93,8 +93,9 @@ def evaluate(
     base = None if reference is None else _predict(reference, images, stages)
     found = []
     for path in paths:
-        ours = _predict(path, images, stages)
-        comparison = None if base is None else ev.compare(ours, base, str(reference))
+        itself = reference is not None and Path(path).resolve() == Path(reference).resolve()
+        ours = base if itself and base is not None else _predict(path, images, stages)
+        comparison = None if base is None or itself else ev.compare(ours, base, str(reference))
         found.append(ev.evaluation(ours, bundle=str(path), data=images.source, comparison=comparison))
     return found
 

@@ -60,7 +60,6 @@ class PyTorchRuntime(Runtime):
         interface = Interface(
             name=type(module).__name__,
             where=type(module).__name__,
-            where=type(module).__name__,
             target="pytorch",
             precision={"float32": "fp32", "float16": "fp16"}.get(self._dtype, self._dtype),
             inputs=tuple(inputs),

@@ -88,8 +88,9 @@ def main() -> int:
     command("eval", *bundles, "--data", samples.evaluation_set(), "--reference", bundles[0])
     command("run", bundles[-1], samples.example_images()[0])
     console = Console()
+    console = console if console.is_terminal else Console(width=110)
     console.print()
-    console.print(summary(bundles), soft_wrap=True)
+    console.print(summary(bundles))
     return 0
 
 

@@ -1,0 +1,135 @@
+"""The manifest is read strictly: what is missing, unknown or of the wrong type is one sentence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ghostdeploy.errors import BundleError
+from ghostdeploy.manifest import Accuracy, Calibration, Parity, Quantization, Tolerance, decode, encode
+
+
+@pytest.fixture
+def data(tiny_bundle):
+    return (tiny_bundle("onnx") / "manifest.json").read_bytes()
+
+
+def changed(data, **fields):
+    return json.dumps({**json.loads(data), **fields}).encode()
+
+
+def test_what_was_written_is_read_back(data):
+    manifest = decode(data, where="here")
+
+    assert encode(manifest) == data
+    assert data.endswith(b"}\n")
+
+
+def test_every_optional_record_survives_writing_and_reading(data):
+    manifest = decode(data, where="here")
+    tolerance = Tolerance(why="because", cosine=0.999)
+    full = type(manifest)(
+        **{name: getattr(manifest, name) for name in manifest.__struct_fields__}
+        | {
+            "quantization": Quantization(
+                scheme="int8", tool="nncf", calibration=Calibration(count=3, sha256="0"), float_layers=("stem",)
+            ),
+            "parity": Parity(
+                count=1,
+                max_abs=1e-6,
+                reference_max_abs=1.0,
+                cosine=1.0,
+                sqnr_db=None,
+                top1_agreement=1.0,
+                tolerance=tolerance,
+                would_pass=tolerance,
+                verdict="passed",
+            ),
+            "accuracy": Accuracy(
+                top1=0.9,
+                top5=1.0,
+                count=10,
+                reference_top1=0.9,
+                drop=0.0,
+                drop_ci95=(-0.1, 0.1),
+                max_drop=0.01,
+                verdict="passed",
+            ),
+        }
+    )
+
+    assert decode(encode(full), where="here") == full
+
+
+@pytest.mark.parametrize("schema", [0, 2, 99])
+def test_an_unknown_schema_is_refused_before_the_rest_is_read(data, schema):
+    with pytest.raises(BundleError, match=f"here has schema {schema}, expected 1") as caught:
+        decode(json.dumps({"schema": schema, "all": "new"}).encode(), where="here")
+
+    assert "export again" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"surprise": 1}, "surprise"),
+        ({"name": 7}, r"\$\.name"),
+        ({"precision": "fp8"}, r"\$\.precision"),
+        ({"inputs": [{"name": "input"}]}, r"\$\.inputs"),
+        ({"files": [{"path": "a", "bytes": "many", "sha256": ""}]}, r"\$\.files"),
+        ({"verdict": "maybe"}, r"\$\.verdict"),
+        ({"schema": "1"}, r"\$\.schema"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_unknown_field_or_a_wrong_type_is_named(data, fields, words):
+    with pytest.raises(BundleError, match=f"here is not a valid manifest: .*{words}"):
+        decode(changed(data, **fields), where="here")
+
+
+def test_a_field_unknown_inside_a_record_is_named(data):
+    model = {**json.loads(data)["model"], "colour": "blue"}
+
+    with pytest.raises(BundleError, match=r"colour.*\$\.model"):
+        decode(changed(data, model=model), where="here")
+
+
+@pytest.mark.parametrize("name", ["name", "files", "inputs", "preprocess", "schema"])
+def test_a_missing_field_is_named(data, name):
+    rest = {key: value for key, value in json.loads(data).items() if key != name}
+
+    with pytest.raises(BundleError, match=name):
+        decode(json.dumps(rest).encode(), where="here")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("size", 0), ("size", 9000), ("crop_fraction", 0.0), ("std", [1, 0, 1])], ids=str
+)
+def test_a_preprocess_record_that_no_image_fits_is_refused(data, field, value):
+    record = {**json.loads(data)["preprocess"], field: value}
+
+    with pytest.raises(BundleError, match=f"{field} is"):
+        decode(changed(data, preprocess=record), where="here")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"hello", b"{", b"[]", b"null", b'{"schema": 1', b"\xff\xfe{}", '{"schema": 1}'.encode("utf-16")],
+    ids=["empty", "words", "brace", "list", "null", "cut", "bytes", "utf-16"],
+)
+def test_what_is_no_manifest_is_refused(text):
+    with pytest.raises(BundleError, match="here is not"):
+        decode(text, where="here")
+
+
+def test_text_that_is_not_utf_8_is_refused(data):
+    broken = data.replace(b'"tiny"', b'"ti\xff\xfey"')
+
+    with pytest.raises(BundleError, match="here is not"):
+        decode(broken, where="here")
+
+
+def test_nesting_without_end_is_refused():
+    with pytest.raises(BundleError, match="here is not a valid manifest"):
+        decode(b'{"schema": 1, "name": ' + b"[" * 100_000, where="here")
