@@ -46,7 +46,12 @@ def raw_openvino(path: Path) -> Callable[[dict[str, Any]], Any]:
     """Returns the engine's own call, on a model compiled with the same options."""
     import openvino
 
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": 1,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,
+    }
     request = openvino.Core().compile_model(path, "CPU", config).create_infer_request()
     return lambda inputs: request.infer(inputs, share_inputs=True)[0]
 

@@ -108,7 +108,10 @@ def open_bundle(path: str | os.PathLike[str], *, check_hashes: bool = True) -> B
         lacks = f"does not list {', '.join(unlisted)}" if unlisted else f"names payload {manifest.payload!r}"
         raise BundleError(f"{where} {lacks}, expected {', '.join(row.files)}", hint="export the bundle again")
     for record in manifest.files:
-        _check_file(root, record, check_hash=check_hashes)
+        try:
+            _check_file(root, record, check_hash=check_hashes)
+        except (OSError, RuntimeError) as error:  # unreadable, name too long, a loop of links
+            raise BundleError(f"{root / record.path} cannot be read: {error}") from error
     return Bundle(root, manifest)
 
 
@@ -155,7 +158,7 @@ def write_labels(folder: Path, labels: list[str]) -> None:
 def _check_file(root: Path, record: mf.FileRecord, *, check_hash: bool) -> None:
     relative = PurePosixPath(record.path)
     path = root / relative
-    inside = not relative.is_absolute() and ".." not in relative.parts and "\\" not in record.path
+    inside = not relative.is_absolute() and ".." not in relative.parts and not {"\\", "\0"} & set(record.path)
     if not inside or not path.resolve().is_relative_to(root.resolve()):
         raise BundleError(f"manifest of {root} names {record.path!r}, which leaves the bundle; refused")
     if not path.is_file():

@@ -195,5 +195,9 @@ def decode(data: bytes, *, where: str) -> Manifest:
         return msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
         raise BundleError(f"{where} is not a valid manifest: {error}", hint="export the bundle again") from error
+    except RecursionError as error:
+        raise BundleError(
+            f"{where} is not a valid manifest: nested too deeply", hint="export the bundle again"
+        ) from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{where} is not UTF-8 text", hint="export the bundle again") from error

@@ -9,6 +9,7 @@ torchvision's `Resize` (Pillow, antialiased) and `CenterCrop`. Needs NumPy and P
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,8 +60,10 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError(f"size is {self.size}, expected 1 to 8192 pixels")
         if not 0.1 <= self.crop_fraction <= 1.0:
             raise ValueError(f"crop_fraction is {self.crop_fraction}, expected 0.1 to 1.0")
-        if min(self.std) <= 0:
+        if not all(0 < value < math.inf for value in self.std):
             raise ValueError(f"std is {self.std}, expected three positive numbers")
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean is {self.mean}, expected three finite numbers")
 
     @property
     def resize(self) -> int:
@@ -107,9 +110,15 @@ def to_pixels(source: str | Path | Image.Image | NDArray[np.uint8], spec: Prepro
     image = open_image(source)
     width, height = image.size
     short = min(width, height)
+    if short == 0:
+        raise InputError(f"image has {width}×{height} pixels, expected at least 1×1")
     if short != spec.resize:
         # torchvision truncates the long side: int(resize * long / short).
         new = tuple(spec.resize if side == short else int(spec.resize * side / short) for side in (width, height))
+        if new[0] * new[1] > MAX_PIXELS:  # a strip of 1 × 60 000 pixels would become gigabytes
+            raise InputError(
+                f"image of {width}×{height} pixels is too long to be resized to a short side of {spec.resize}"
+            )
         image = image.resize((new[0], new[1]), _RESAMPLING[spec.interpolation])
     left = round((image.width - spec.size) / 2.0)
     top = round((image.height - spec.size) / 2.0)
@@ -157,15 +166,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         return _from_wide_gray(image)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns about the direct way
     return image.convert("RGB")
 
 
 def _from_wide_gray(image: Image.Image) -> Image.Image:
-    """Scales 16-bit gray to 8 bits; Pillow's own conversion clips at 255."""
+    """Scales wide gray to 8 bits; Pillow's own conversion clips at 255.
+
+    The 16-bit modes say their range; of 32-bit integers and floats only the values tell 16 bits from 8.
+    """
     values = np.asarray(image, np.float64)
     if not np.isfinite(values).all():
         raise InputError("image holds NaN or infinite pixel values")
-    top = 65535.0 if values.max(initial=0.0) > 255 else 255.0
+    top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0.0) > 255 else 255.0
     return Image.fromarray(np.clip(values * (255.0 / top) + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
 
 

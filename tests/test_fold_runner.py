@@ -15,6 +15,7 @@ from ghostdeploy.deploy.fold import count_ops, fold
 from ghostdeploy.deploy.passes import default_passes
 from ghostdeploy.deploy.passes.base import PassResult
 from ghostdeploy.errors import CheckpointError, GateFailed
+from ghostdeploy.models import create_model
 from tests.folding import folded, image, randomize
 
 
@@ -41,6 +42,31 @@ class Nudge:
 def test_a_pass_that_changes_the_output_is_named(factor):
     with pytest.raises(GateFailed, match="fold pass Nudge changed the output by"):
         fold(small(), image(1, 3, 8, 8), passes=[*default_passes(), Nudge(factor)])
+
+
+def test_an_error_behind_a_relu_that_is_off_is_caught():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    with torch.no_grad():
+        module[0].bias.fill_(-100.0)
+
+    with pytest.raises(GateFailed, match="fold pass Nudge changed the output by .* at conv2d"):
+        fold(module, image(1, 3, 8, 8), passes=[Nudge(1 + 1e-6)])
+
+
+def test_round_off_in_a_chaotic_network_does_not_fail_an_exact_pass():
+    # Gates fed with values in the thousands amplify the last digit of a sum to the fifth digit of the logits.
+    module = randomize(create_model("ghostnetv3_050"))
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                part.weight.mul_(1.3)
+
+    graph, certificate = fold(module, image(1, 3, 65, 65))
+
+    outputs = [net.double()(image(1, 3, 65, 65).double()) for net in (module, graph)]
+    assert float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max()) > 1e-9
+    assert certificate.max_relative_error <= 1e-9
 
 
 def test_a_pass_that_changes_the_last_digits_is_certified():

@@ -95,7 +95,7 @@ def test_a_field_unknown_inside_a_record_is_named(data):
         decode(changed(data, model=model), where="here")
 
 
-@pytest.mark.parametrize("name", ["name", "files", "inputs", "preprocess", "schema"])
+@pytest.mark.parametrize("name", ["name", "target", "inputs", "preprocess", "schema"])
 def test_a_missing_field_is_named(data, name):
     rest = {key: value for key, value in json.loads(data).items() if key != name}
 

@@ -128,14 +128,14 @@ def test_the_scripts_make_sets_and_a_resumable_model_from_idx_files(tmp_path, mo
     arguments = ["--model", "repghostnet_050", "--source", str(tmp_path), "--out", str(tmp_path), "--batch", "64"]
 
     preparing.main(["--source", str(tmp_path), "--out", str(tmp_path / "data")])
-    training.main([*arguments, "--epochs", "1"])
-    training.main([*arguments, "--epochs", "2"])
+    training.main([*arguments, "--cycles", "1:0.003"])
+    training.main([*arguments, "--cycles", "1:0.003,2:0.001"])
     torch.set_num_threads(threads)
 
     assert (
         np.bincount(read_arrays(tmp_path / "data" / "fashion_mnist_calib.npz")["labels"]).tolist() == [3] * 5 + [2] * 5
     )
-    assert re.findall(r"epoch (\d)", capsys.readouterr().out) == ["1", "2"]
+    assert re.findall(r"epoch (\d)", capsys.readouterr().out) == ["1", "2", "3"]
     create_model("repghostnet_050", num_classes=10).load_state_dict(load_file(tmp_path / "repghostnet_050.safetensors"))
 
 

@@ -26,6 +26,12 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def fail_inside(out, **options):
+    with staging(out, "net", **options) as folder:
+        write(folder)
+        raise KeyError("x")
+
+
 @pytest.fixture
 def existing(tmp_path):
     (tmp_path / "net").mkdir()
@@ -45,9 +51,8 @@ def test_the_bundle_appears_only_when_the_block_ends(tmp_path):
 
 
 def test_an_error_inside_leaves_nothing(tmp_path):
-    with pytest.raises(KeyError), staging(tmp_path, "net") as folder:
-        write(folder)
-        raise KeyError("x")
+    with pytest.raises(KeyError):
+        fail_inside(tmp_path)
 
     assert names(tmp_path) == []
 
@@ -70,9 +75,8 @@ def test_force_replaces_a_bundle_and_leaves_nothing_beside_it(existing):
 
 
 def test_an_error_while_replacing_keeps_the_old_bundle(existing):
-    with pytest.raises(KeyError), staging(existing, "net", force=True) as folder:
-        write(folder)
-        raise KeyError("x")
+    with pytest.raises(KeyError):
+        fail_inside(existing, force=True)
 
     assert read(existing / "net") == "old"
     assert names(existing) == ["net"]

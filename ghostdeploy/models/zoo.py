@@ -134,7 +134,7 @@ _GHOST_FAMILIES: dict[str, tuple[str, Interpolation, float, str]] = {
     "ghostnet_v3": (
         "ghostdeploy.models.ghostnet_v3:ghostnet_v3",
         "bicubic",
-        0.5,
+        0.45,
         "Liu et al., GhostNetV3, arXiv 2404.11202 (1.0×: EMA weights as evaluated in PaddleClas #3413)",
     ),
     "repghost": (

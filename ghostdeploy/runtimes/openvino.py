@@ -6,6 +6,8 @@ throughput   THROUGHPUT   one per stream
 
 On a CPU the arithmetic is pinned to float32 whatever the precision of the stored weights. OpenVINO would otherwise take
 bfloat16 (8 bits of mantissa) on processors that have it, and a bundle proven on one machine would be wrong on the next.
+Threads are not pinned to cores: each process would pin its first thread to the same first core, and two processes with
+one thread each would share it while another is idle (measured on two cores: half the speed; alone, no difference).
 An infer request serves one call at a time, so calls take theirs from a pool. Tensors are set and read one by one: the
 dictionary that `InferRequest.infer` takes and gives costs more than all of this wrapper.
 """
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
-from ghostdeploy.errors import UnsupportedHardware
+from ghostdeploy.errors import UnsupportedHardware, UsageError
 from ghostdeploy.manifest import TensorSpec
 from ghostdeploy.runtimes.base import Runtime, reason
 from ghostdeploy.runtimes.cores import usable_cores
@@ -33,13 +35,16 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle import Arrays
 
 
+_VIRTUAL = ("AUTO", "BATCH", "HETERO", "MULTI")
+
+
 class OpenVINORuntime(Runtime):
     """Runs `model.xml` with `model.bin`.
 
     Args:
         payload: The `.xml` file.
         interface: What it promises.
-        settings: `device` is OpenVINO's name: `CPU`, `GPU`, `GPU.1`, `AUTO`.
+        settings: `device` is OpenVINO's name: `CPU`, `GPU`, `GPU.1`.
     """
 
     engine = "openvino"
@@ -49,13 +54,14 @@ class OpenVINORuntime(Runtime):
         super().__init__(interface, settings)
 
     def _open(self) -> Engine:
+        device = _device(self._settings.device)
         core = openvino.Core()
         model = core.read_model(self._payload)
-        device = (self._settings.device or "CPU").upper()
         config: dict[str, Any] = {"PERFORMANCE_HINT": self._settings.profile.upper()}
         if device == "CPU":
             config["INFERENCE_NUM_THREADS"] = self._settings.threads or usable_cores()
-        if device == "CPU" or self._interface.precision != "fp16":
+            config["ENABLE_CPU_PINNING"] = False
+        if self._interface.precision != "fp16" or not device.startswith(("GPU", "NPU")):
             config["INFERENCE_PRECISION_HINT"] = "f32"
         try:
             compiled = core.compile_model(model, device, config)
@@ -96,6 +102,18 @@ class OpenVINORuntime(Runtime):
 
     def _close(self) -> None:
         del self._requests
+
+
+def _device(name: str | None) -> str:
+    """Returns OpenVINO's spelling of a device.
+
+    Raises:
+        UsageError: A virtual one: it may change the device between two calls, and with it the numbers.
+    """
+    device = (name or "CPU").upper()
+    if device.partition(":")[0] in _VIRTUAL:
+        raise UsageError(f"device {name!r} lets OpenVINO choose, expected one device", hint="name it: CPU, GPU, GPU.1")
+    return device
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -110,7 +110,7 @@ def test_a_read_only_array_is_accepted_and_no_input_is_changed(runtime):
 
 
 def test_a_wrong_name_is_told_the_right_one(runtime, image):
-    with pytest.raises(InputError, match="'?inptu'?.*expected input") as caught:
+    with pytest.raises(InputError, match=r"inptu, expected input") as caught:
         runtime.infer({"inptu": image})
 
     assert caught.value.hint == "did you mean input?"

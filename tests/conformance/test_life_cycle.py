@@ -112,7 +112,7 @@ def test_a_manifest_that_disagrees_with_the_payload_is_refused(path, case, what,
         manifest["inputs"].append({**entry, "name": "second"})
     (copy / "manifest.json").write_text(json.dumps(manifest))
 
-    with pytest.raises(BundleError, match="expected .* by its manifest"):
+    with pytest.raises(BundleError, match=r"expected .* by its manifest"):
         gd.load(copy, threads=1)
 
 

@@ -95,7 +95,7 @@ def test_closing_while_others_call_gives_results_or_a_usage_error_and_nothing_el
         assert {future.result(60) for future in waiting} == {"refused"}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_is_told_to_load_its_own(path):
     with gd.load(path, threads=1) as opened:
         read, write = os.pipe()

@@ -1,8 +1,9 @@
 """What a pass is: it rewrites the graph it is given and says at how many places.
 
 A pass matches structure (which ATen calls feed which), never class or module names, so it works on models nobody here
-wrote. It may change the graph in place: the runner owns the copy, compares outputs, names the guilty and writes the
-certificate.
+wrote. It may change the graph in place: the runner owns the copy, compares values, names the guilty and writes the
+certificate. Every call that survives a pass under its name must give what it gave before; one whose value changes on
+purpose (a convolution that takes over its BatchNorm) is marked `node.meta["rewritten"] = True`.
 """
 
 from __future__ import annotations

@@ -106,6 +106,7 @@ def fold_after(module: fx.GraphModule, source: fx.Node, form: ScaleShift) -> boo
     if linear.rank == 0 and len(shape(source)) != 2:
         return False  # (N, L, C): BatchNorm's channel is dimension 1, the layer's the last
     rewrite_linear(module, linear, scale_outputs(linear, form.scale), form.scale * linear.bias_or_zero() + form.shift)
+    source.meta["rewritten"] = True  # from now on it gives what BatchNorm gave
     return True
 
 

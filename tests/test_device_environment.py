@@ -1,0 +1,93 @@
+"""A device: a fresh environment with one engine and four small libraries runs a bundle, without torch and onnx."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.bundles import Tiny
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("numpy", "pillow", "msgspec", "click", "rich", "openvino")
+PROGRAM = """
+import importlib.util, sys
+import numpy as np
+import ghostdeploy as gd
+
+assert not [name for name in ("torch", "onnx", "onnxruntime", "safetensors") if importlib.util.find_spec(name)]
+assert "site-packages" in gd.__file__, gd.__file__
+with gd.load(sys.argv[1], threads=1) as model:
+    print(*model(np.zeros((3, 3, 16, 16), np.float32)).shape)
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """The interpreter of a fresh environment, as a user of a device would make it."""
+    folder = tmp_path_factory.mktemp("device")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    output(*pip, "--constraint", ROOT / "constraints.txt", *PACKAGES)
+    wheels = folder / "wheels"
+    output(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, source(folder))
+    output(*pip, "--no-deps", *wheels.glob("*.whl"))
+    return python
+
+
+def source(folder):
+    """Returns a copy of what a wheel is built from: building in place would leave files in the checkout."""
+    copy = folder / "source"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "ghostdeploy", copy / "ghostdeploy", ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def output(*command):
+    """Runs a command outside the checkout and returns what it printed."""
+    done = subprocess.run([str(part) for part in command], cwd="/", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle):
+    return tiny_bundle("openvino")
+
+
+def test_a_bundle_runs_without_torch_and_onnx(python, bundle):
+    assert output(python, "-c", PROGRAM, bundle).strip() == "3 10"
+
+
+def test_verify_and_inspect_work(python, bundle):
+    assert "passed" in output(python, "-m", "ghostdeploy", "verify", bundle)
+    assert "openvino" in output(python, "-m", "ghostdeploy", "inspect", bundle)
+
+
+def test_the_example_app_classifies_an_image(python, bundle, tmp_path):
+    Image.fromarray(Tiny().images(1)[0]).save(tmp_path / "a.png")
+
+    lines = output(python, "-m", "ghostdeploy.samples.classify_image", bundle, tmp_path / "a.png").splitlines()
+
+    assert len(lines) == 3
+    assert all("class " in line and line.endswith("%") for line in lines)
+
+
+def test_what_needs_torch_says_which_extra_brings_it(python):
+    done = subprocess.run(
+        [python, "-m", "ghostdeploy", "export", "-t", "openvino"], cwd="/", capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 4, done.stderr
+    assert "torch" in done.stderr
+    assert 'pip install "ghostdeploy[openvino]"' in done.stderr

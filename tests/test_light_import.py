@@ -1,0 +1,65 @@
+"""What stays unloaded: torch on a device, engines until a bundle needs them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ghostdeploy import targets
+
+HEAVY = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "openvino", "safetensors", "timm")
+
+
+def loaded(code, *arguments):
+    """Returns which heavy packages are loaded after `code`, in a fresh interpreter."""
+    program = f"{code}\nimport sys\nprint(*sorted({set(HEAVY)!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ghostdeploy",
+        "import ghostdeploy as gd; gd.load, gd.Runtime, gd.Bundle, gd.Preprocess, gd.verify, gd.evaluate",
+        "import ghostdeploy.bundle, ghostdeploy.staging, ghostdeploy.targets, ghostdeploy.preprocess",
+        "import ghostdeploy.runtimes, ghostdeploy.runtimes.base",
+        "import ghostdeploy.samples, ghostdeploy.samples.classify_image",
+        "import ghostdeploy.cli",
+    ],
+    ids=["the package", "public names of a device", "the floor", "runtimes", "samples", "the command line"],
+)
+def test_importing_loads_nothing_heavy(code):
+    assert loaded(code) == []
+
+
+@pytest.mark.parametrize("target", targets.TARGETS)
+def test_running_a_bundle_loads_its_engine_and_nothing_else(tiny_bundle, target):
+    code = (
+        "import sys, numpy as np, ghostdeploy as gd\n"
+        "with gd.load(sys.argv[1]) as model:\n"
+        "    model(np.zeros((2, 3, 16, 16), np.float32))\n"
+        "    model.classify(np.zeros((20, 30, 3), np.uint8))\n"
+        "assert gd.verify(sys.argv[1]).verdict == 'passed'\n"
+    )
+
+    assert loaded(code, tiny_bundle(target)) == list(targets.find(target).runtime_packages)
+
+
+@pytest.mark.parametrize("target", targets.TARGETS)
+def test_a_missing_engine_is_named_with_the_pip_command(tiny_bundle, target):
+    package = targets.find(target).runtime_packages[0]
+    code = (
+        f"import sys\nsys.modules[{package!r}] = None\nimport ghostdeploy as gd\n"
+        "try:\n    gd.load(sys.argv[1])\n"
+        "except gd.GhostDeployError as error:\n    print(type(error).__name__, error, '|', error.hint)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code, tiny_bundle(target)], capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith("MissingDependency")
+    assert package in done.stdout
+    assert f'pip install "ghostdeploy[{target}-runtime]"' in done.stdout
