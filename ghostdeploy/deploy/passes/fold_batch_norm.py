@@ -126,6 +126,7 @@ def fold_across(module: fx.GraphModule, source: fx.Node, form: ScaleShift) -> bo
         share = slice(start, start + part.outputs)
         start += part.outputs
         fold_after(module, part.node, ScaleShift(form.scale[share], form.shift[share]))
+    source.meta["rewritten"] = True
     return True
 
 
