@@ -1,12 +1,12 @@
-"""Full-pipeline bundles of the shipped trained models, made once per test run and shared by all workers."""
+"""Full-pipeline bundles of the shipped trained models."""
 
 from __future__ import annotations
 
-import fcntl
 from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.pipeline import run_export
+from tests.shared import shared_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,15 +18,10 @@ def sample_bundle(factory: pytest.TempPathFactory, name: str, target: str, **opt
     """Returns the bundle of a sample model; `options` are fields of `ExportConfig`."""
     from ghostdeploy.models.source import load_model
 
-    base = factory.getbasetemp()
-    root = (base.parent if base.name.startswith("popen-") else base) / "exported"
     words = [name, target, *(f"{key}-{value}" for key, value in sorted(options.items()))]
-    out = root / "-".join(words)
-    out.mkdir(parents=True, exist_ok=True)
-    config = ExportConfig(targets=(target,), out=out, **options)
-    path = out / f"{name}-{target}-{config.precision}"
-    with (root / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with shared_folder(factory, "exported") as root:
+        config = ExportConfig(targets=(target,), out=root / "-".join(words), **options)
+        path = config.out / f"{name}-{target}-{config.precision}"
         if not path.exists():
             run_export(lambda: load_model(f"sample:{name}"), config)
     return path
