@@ -52,7 +52,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_docs.py
 
 fuzz: $(VENV)/.dev
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests -k "property" -p no:cacheprovider
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_fold_property.py tests/test_checkpoint.py -p no:cacheprovider
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache

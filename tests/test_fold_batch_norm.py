@@ -156,3 +156,14 @@ def test_batch_norm_that_uses_the_batch_stays():
     assert certificate.max_relative_error == 0
     assert torch.equal(graph(image(2, 3, 5, 5).double()), network(image(2, 3, 5, 5).double()))
     assert "batch_norm" in count_ops(graph)
+
+
+def test_batch_norm_folds_in_a_graph_that_torch_had_to_functionalise():
+    def through_a_view(m, x):
+        y = m.norm(m.conv(x))
+        y[:, 1] = 0
+        return m.last(y.relu())
+
+    modules = {"conv": nn.Conv2d(3, 4, 3), "norm": nn.BatchNorm2d(4), "last": nn.BatchNorm2d(4)}
+    graph, _ = folded(Network(through_a_view, **modules), image(1, 3, 6, 6))
+    assert count_ops(graph)["mul"] == 1

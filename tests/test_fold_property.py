@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -97,7 +97,6 @@ def build(spec):
     return nn.Sequential(*parts) if spec[0] == "seq" else Parallel(spec[0], parts)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(networks, st.booleans())
 def test_a_random_network_folds_exactly(spec, dynamic):
     torch.manual_seed(0)

@@ -14,6 +14,8 @@ from ghostdeploy.deploy.capture import capture
 from ghostdeploy.deploy.fold import count_ops, fold
 from ghostdeploy.deploy.passes import default_passes
 from ghostdeploy.deploy.passes.base import PassResult
+from ghostdeploy.deploy.passes.fold_batch_norm import FoldBatchNorm
+from ghostdeploy.deploy.passes.graph import prune
 from ghostdeploy.errors import CheckpointError, GateFailed
 from ghostdeploy.models import create_model
 from tests.folding import folded, image, randomize
@@ -52,6 +54,21 @@ def test_an_error_behind_a_relu_that_is_off_is_caught():
 
     with pytest.raises(GateFailed, match=r"fold pass Nudge changed the output by .* at conv2d"):
         fold(module, image(1, 3, 8, 8), passes=[Nudge(1 + 1e-6)])
+
+
+def test_a_wrong_batch_norm_fold_behind_a_relu_that_is_off_is_caught():
+    class Wrong(FoldBatchNorm):
+        name = "Wrong"
+
+        def run(self, module):
+            found = super().run(module)
+            return Nudge(1 + 1e-6).run(prune(found.module))
+
+    module = small()
+    module[1].bias.data.fill_(-100.0)
+    fold(module, image(1, 3, 8, 8))
+    with pytest.raises(GateFailed, match=r"fold pass Wrong changed the output by .* at conv2d"):
+        fold(module, image(1, 3, 8, 8), passes=[Wrong()])
 
 
 def test_round_off_in_a_chaotic_network_does_not_fail_an_exact_pass():

@@ -2,8 +2,9 @@
 
 A pass matches structure (which ATen calls feed which), never class or module names, so it works on models nobody here
 wrote. It may change the graph in place: the runner owns the copy, compares values, names the guilty and writes the
-certificate. Every call that survives a pass under its name must give what it gave before; one whose value changes on
-purpose (a convolution that takes over its BatchNorm) is marked `node.meta["rewritten"] = True`.
+certificate. A call that survives a pass must give what it gave before. One that took the place of another must give
+what that one gave: `graph.replace` notes the other's name in `meta["stands_for"]`, a pass notes None where no call gave
+the value before.
 """
 
 from __future__ import annotations

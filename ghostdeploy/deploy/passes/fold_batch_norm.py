@@ -28,6 +28,7 @@ from ghostdeploy.deploy.passes.graph import (
     insert_constant,
     named_arguments,
     read_linear,
+    reconnect,
     replace,
     rewrite_linear,
     shape,
@@ -64,12 +65,12 @@ class FoldBatchNorm:
             if result is None:
                 continue
             source: fx.Node = named_arguments(node)["input"]
-            done = (
-                fold_after(module, source, form)
-                or fold_across(module, source, form)
-                or fold_before(module, result, form)
-            )
-            replace(result, source if done else lower(module, result, source, form))
+            if fold_after(module, source, form) or fold_across(module, source, form):
+                replace(result, source)
+            elif fold_before(module, result, form):
+                reconnect(result, source)
+            else:
+                replace(result, lower(module, result, source, form))
             sites += 1
         return PassResult(module, sites)
 
@@ -106,7 +107,6 @@ def fold_after(module: fx.GraphModule, source: fx.Node, form: ScaleShift) -> boo
     if linear.rank == 0 and len(shape(source)) != 2:
         return False  # (N, L, C): BatchNorm's channel is dimension 1, the layer's the last
     rewrite_linear(module, linear, scale_outputs(linear, form.scale), form.scale * linear.bias_or_zero() + form.shift)
-    source.meta["rewritten"] = True  # from now on it gives what BatchNorm gave
     return True
 
 
@@ -126,7 +126,7 @@ def fold_across(module: fx.GraphModule, source: fx.Node, form: ScaleShift) -> bo
         share = slice(start, start + part.outputs)
         start += part.outputs
         fold_after(module, part.node, ScaleShift(form.scale[share], form.shift[share]))
-    source.meta["rewritten"] = True
+        part.node.meta["stands_for"] = None  # no call gave this value before; the concat is compared
     return True
 
 

@@ -164,11 +164,17 @@ def insert_call(before: fx.Node, target: Any, *arguments: Any, like: fx.Node | N
     with before.graph.inserting_before(before):
         node = before.graph.call_function(target, arguments)
     if like is not None:
-        node.meta = dict(like.meta)
+        node.meta = {key: value for key, value in like.meta.items() if key != "stands_for"}
     return node
 
 
 def replace(old: fx.Node, new: fx.Node) -> None:
+    """Lets all readers of `old` read `new`, which gives the same value; the runner compares the two."""
+    new.meta["stands_for"] = old.meta.get("stands_for", old.name)
+    reconnect(old, new)
+
+
+def reconnect(old: fx.Node, new: fx.Node) -> None:
     """Lets all readers of `old` read `new`, and erases what nobody reads any more: counts of readers stay true."""
     old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
     dead = [old]

@@ -59,8 +59,8 @@ def run(module: fx.GraphModule, inputs: tuple[Tensor, ...], before: Run | None =
     Args:
         module: The graph.
         inputs: Its inputs.
-        before: The run of the same graph before a pass. A call that survived the pass by name is compared with its old
-            value and then replaced by it, except where the pass marked it `rewritten`; the marks are removed.
+        before: The run of the same graph before a pass. A call is compared with the value of the call it stands for
+            (itself, or what `meta["stands_for"]` names), and its readers get that value; the notes are removed.
     """
     runner = _Forcing(module, before.values if before else {})
     with torch.no_grad():
@@ -96,16 +96,16 @@ class _Forcing(fx.Interpreter):
 
     def run_node(self, node: fx.Node) -> Any:
         result = super().run_node(node)
-        rewritten = node.meta.pop("rewritten", False)
+        origin = node.meta.pop("stands_for", node.name)
         if not isinstance(result, Tensor):
             return result
         node.meta["shape"], node.meta["dtype"] = tuple(result.shape), result.dtype
         if node.op != "call_function":
             return result
-        if node.name in self._known and not rewritten:
-            error = relative_error([self._known[node.name]], [result])
+        if origin in self._known:
+            error = relative_error([self._known[origin]], [result])
             if error > self.error:
                 self.error, self.where = error, node.name
-            result = self._known[node.name]
+            result = self._known[origin]
         self.values[node.name] = result
         return result
