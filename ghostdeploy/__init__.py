@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ghostdeploy import errors
     from ghostdeploy.bundle import Bundle
     from ghostdeploy.deploy.fold import fold
     from ghostdeploy.deploy.pipeline import export
@@ -25,6 +26,7 @@ __all__ = [
     "Preprocess",
     "Runtime",
     "create_model",
+    "errors",
     "evaluate",
     "export",
     "fold",
@@ -55,6 +57,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("ghostdeploy")
+    if name == "errors":
+        return import_module("ghostdeploy.errors")
     try:
         home = _HOME[name]
     except KeyError:

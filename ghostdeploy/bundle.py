@@ -102,6 +102,9 @@ def open_bundle(path: str | os.PathLike[str], *, check_hashes: bool = True) -> B
     row = targets.TARGETS.get(manifest.target)
     if row is None:
         raise BundleError(f"{where} names target {manifest.target!r}, expected {', '.join(targets.TARGETS)}")
+    if manifest.precision not in row.precisions:
+        makes = ", ".join(row.precisions)
+        raise BundleError(f"{where} says precision {manifest.precision}, {row.name} bundles have {makes}")
     listed = {record.path for record in manifest.files}
     unlisted = [name for name in (*row.files, GOLDEN, LABELS) if name not in listed]
     if unlisted or manifest.payload != row.payload:

@@ -97,7 +97,16 @@ def test_a_folder_in_place_of_a_file_is_refused(copied):
 
 @pytest.mark.parametrize(
     "path",
-    ["../outside.bin", "sub/../../outside.bin", "/etc/hostname", "..\\outside.bin", "C:\\outside.bin", "..", "a\0b"],
+    [
+        "../outside.bin",
+        "sub/../../outside.bin",
+        "sub/../labels.txt",
+        "/etc/hostname",
+        "..\\outside.bin",
+        "C:\\outside.bin",
+        "..",
+        "a\0b",
+    ],
     ids=repr,
 )
 def test_a_path_that_leaves_the_bundle_is_refused(copied, path):
@@ -141,6 +150,7 @@ def test_a_bundle_reached_through_a_link_is_fine(copied, tmp_path):
     ("change", "words"),
     [
         (lambda m: m.update(target="onxx"), "names target 'onxx', expected onnx, openvino"),
+        (lambda m: m.update(precision="int8"), "says precision int8, onnx bundles have fp32"),
         (lambda m: m.update(payload="labels.txt"), r"names payload 'labels\.txt'"),
         (lambda m: m.update(files=m["files"][1:]), r"does not list model\.onnx"),
         (lambda m: m.update(files=[]), r"does not list model\.onnx, golden\.npz, labels\.txt"),
@@ -151,7 +161,19 @@ def test_a_bundle_reached_through_a_link_is_fine(copied, tmp_path):
         (lambda m: m["inputs"][0].update(shape=[]), "expected a batch"),
         (lambda m: m["inputs"][0].update(dtype="float13"), "float13"),
     ],
-    ids=["target", "payload", "one file", "no files", "schema", "unknown", "type", "inputs", "scalar", "dtype"],
+    ids=[
+        "target",
+        "precision",
+        "payload",
+        "one file",
+        "no files",
+        "schema",
+        "unknown",
+        "type",
+        "inputs",
+        "scalar",
+        "dtype",
+    ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(copied, change, words):
     folder = copied()

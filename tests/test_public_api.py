@@ -20,6 +20,7 @@ def test_the_public_names_are_exactly_these():
         "Preprocess",
         "Runtime",
         "create_model",
+        "errors",
         "evaluate",
         "export",
         "fold",
@@ -32,7 +33,6 @@ def test_the_public_names_are_exactly_these():
 
 @pytest.mark.parametrize("name", gd.__all__)
 def test_every_public_name_resolves_and_is_documented(name):
-    assert callable(getattr(gd, name))
     assert getattr(gd, name).__doc__
 
 
