@@ -22,7 +22,6 @@ $(BIN)/python:
 
 # The stamps carry what was installed; a change of constraints or extras installs again.
 $(VENV)/.demo: constraints.txt pyproject.toml | $(BIN)/python
-	$(PIP) torch
 	$(PIP) -e ".[all]"
 	@touch $@
 

@@ -13,7 +13,7 @@ import torch
 import ghostdeploy as gd
 from ghostdeploy import samples
 from ghostdeploy.bundle import open_bundle
-from ghostdeploy.errors import GateFailed, UsageError
+from ghostdeploy.errors import CheckpointError, GateFailed, UsageError
 from tests.commands import assert_one_sentence, run
 from tests.exported import sample_bundle
 
@@ -195,6 +195,16 @@ def gd_tolerance(**bounds):
     from ghostdeploy.manifest import Tolerance
 
     return Tolerance(why="stricter than any engine", **bounds)
+
+
+def test_a_model_that_drops_a_batch_of_one_is_refused_before_conversion(tmp_path):
+    class Squeezing(torch.nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3), keepdim=True).squeeze()
+
+    with pytest.raises(CheckpointError, match=r"shape \(3,\) for 1 images, expected \(1, classes\)"):
+        gd.export(Squeezing(), target="onnx", out=tmp_path, preprocess={"size": 32})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):

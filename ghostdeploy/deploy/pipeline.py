@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from ghostdeploy.exporters.process import Converter
 from ghostdeploy.manifest import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import nn
 
@@ -149,6 +149,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
     with stages.stage("fold"):
         images = 2 if config.batch is None else config.batch
         example = golden[[i % len(golden) for i in range(images)]]
+        reference.outputs(example)  # some modules drop the batch when it is 1
         folded, certificate = fold(reference.module, example, dynamic_batch=config.batch is None)
     with stages.stage("save program"):
         graph: nn.Module = folded
@@ -200,25 +201,21 @@ def convert(row: Target, converter: Converter, facts: Facts, config: ExportConfi
     return converter.convert(job, seconds=config.timeout)
 
 
-class keep_log:  # noqa: N801 - reads as a statement
-    """Copies the converter's log out of the workspace when the block fails, and names the copy."""
-
-    def __init__(self, out: Path, name: str) -> None:
-        self._out, self._name = out, name
-
-    def __enter__(self) -> None:
-        """Nothing to do before."""
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Keeps the log of a failed converter."""
-        if not isinstance(error, ExportFailed) or error.log is None:
-            return
-        kept = self._out / f"{self._name}-{error.log.stem}.log"
+@contextmanager
+def keep_log(out: Path, name: str) -> Iterator[None]:
+    """Copies the log of a failed converter out of the workspace, and names the copy."""
+    try:
+        yield
+    except ExportFailed as error:
+        if error.log is None:
+            raise
+        kept = out / f"{name}-{error.log.stem}.log"
         try:
             shutil.copyfile(error.log, kept)
         except OSError as reason:
             raise OutputError(f"{kept} cannot be written: {reason.strerror}") from error
-        raise ExportFailed(error.message, log=kept, hint=f"its log is {kept}") from error
+        hint = f"its log is {kept}"
+        raise ExportFailed(error.message, log=kept, hint=f"{error.hint}; {hint}" if error.hint else hint) from error
 
 
 def spec_of(name: str, array: Any, batch: int | None, layout: Any = None) -> TensorSpec:

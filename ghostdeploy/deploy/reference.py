@@ -37,7 +37,8 @@ class Reference:
         """Returns all outputs by name: `logits` for a single one, dictionary keys, else `output_0`, `output_1`, ….
 
         Raises:
-            CheckpointError: The module cannot run on this input, or gives something else than finite tensors.
+            CheckpointError: The module cannot run on this input, or gives something else than finite tensors with the
+                batch as first dimension.
         """
         shape = tuple(batch.shape)
         try:
@@ -54,6 +55,12 @@ class Reference:
             raise CheckpointError(f"the model returns {kinds}, expected tensors")
         named = dict(zip(_names([path for path, _ in paths]), (leaf.numpy() for leaf in leaves), strict=True))
         for name, array in named.items():
+            if array.ndim < 2 or len(array) != len(batch):
+                raise CheckpointError(
+                    f"the model's output {name} has shape {array.shape} for {len(batch)} images, expected "
+                    f"({len(batch)}, classes)",
+                    hint="keep the batch as the first dimension: flatten(1) instead of squeeze()",
+                )
             if not np.isfinite(array).all():
                 raise CheckpointError(
                     f"the model's output {name} holds NaN or infinity on real images",

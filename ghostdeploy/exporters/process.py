@@ -78,7 +78,9 @@ class Converter:
             pipe.flush()
             self._process.wait(max(0.0, end - time.monotonic()))
         except subprocess.TimeoutExpired as error:
-            raise self._failed(f"took more than {seconds:g} s and was stopped", hint="raise --timeout") from error
+            raise self._failed(
+                f"took more than {seconds:g} s and was stopped", hint="give it more with --timeout"
+            ) from error
         except BrokenPipeError as error:
             self._process.wait()
             raise self._failed(self._ending()) from error
@@ -115,5 +117,5 @@ class Converter:
             return f"died of {signal.Signals(-code).name}"
         return f"ended without a result (exit {code})"
 
-    def _failed(self, what: str, *, hint: str = "the log says more") -> ExportFailed:
+    def _failed(self, what: str, *, hint: str | None = None) -> ExportFailed:
         return ExportFailed(f"the {self._target.name} converter {what}", log=self._log, hint=hint)
