@@ -12,6 +12,7 @@ import click
 
 from ghostdeploy import targets
 from ghostdeploy.console import Bars, CommandGroup, common, print_json
+from ghostdeploy.errors import UsageError, did_you_mean
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -51,6 +52,9 @@ def models(pattern: str, *, as_json: bool) -> None:
     from ghostdeploy.models import list_models
 
     found = list_models(pattern)
+    if not found:
+        hint = did_you_mean(pattern, [entry.name for entry in list_models()], otherwise="ghostdeploy models")
+        raise UsageError(f"no model matches {pattern!r}", hint=hint)
     print_json(found) if as_json else tables.models(found)
 
 

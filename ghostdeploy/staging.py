@@ -141,4 +141,6 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:
     why = _WRITE_FAILURES.get(error.errno or 0, error.strerror or str(error))
-    return OutputError(f"{path} cannot be written: {why}", hint="free some space or choose another folder with --out")
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    hint = "free some space or choose another folder with --out" if full else "choose another folder with --out"
+    return OutputError(f"{path} cannot be written: {why}", hint=hint)

@@ -87,6 +87,7 @@ def test_help_and_doctor_import_neither_torch_nor_an_engine():
         (("export", "-t", "onnx", "--image-size", "0"), ("size is 0",)),
         (("export", "-t", "onnx", "--name", "../up"), ("../up", "folder name")),
         (("verify",), ("BUNDLES",)),
+        (("models", "gostnet_100"), ("no model matches", "did you mean ghostnet_100")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
