@@ -41,6 +41,15 @@ def test_every_command_is_documented(name):
     assert f"ghostdeploy {name}" in README
 
 
+def test_every_option_is_in_the_command_reference():
+    page = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    options = {
+        option for command in main.commands.values() for p in command.params for option in p.opts if option[0] == "-"
+    }
+
+    assert sorted(option for option in options if f"`{option}" not in page) == []
+
+
 def test_every_target_and_its_extras_are_in_the_readme():
     for row in targets.TARGETS.values():
         assert f"`{row.name}`" in README
