@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
+import shlex
 import subprocess
 import sys
 import zlib
@@ -50,18 +52,34 @@ def test_every_photograph_is_small_in_colour_and_has_its_licence():
 
     assert len(samples.photos()) == 12
     for path in samples.photos():
-        pixels = np.asarray(Image.open(path), np.int16)
+        image = Image.open(path)
+        pixels = np.asarray(image, np.int16)
         assert max(pixels.shape) <= 320
+        assert not image.getexif()
+        assert "comment" not in image.info
         assert np.abs(pixels[..., 0] - pixels[..., 2]).mean() > 3, f"{path.name} is gray"
         assert f"| {path.name} |" in licences
+    assert sorted(re.findall(r"^\| (\S+\.jpg) \|", licences, re.MULTILINE)) == [path.name for path in samples.photos()]
+    assert sum(path.stat().st_size for path in samples.photos()) < 400_000
 
 
-def test_there_is_one_example_image_per_class():
+def test_there_is_one_example_image_per_class_out_of_the_evaluation_set():
     names = [path.stem for path in samples.example_images()]
+    known = {image.tobytes() for image in read_arrays(samples.evaluation_set())["images"]}
 
+    assert all(np.asarray(Image.open(path)).tobytes() in known for path in samples.example_images())
     assert sorted(names) == sorted(re.sub(r"[^a-z]", "_", label.lower()) for label in preparing.LABELS)
 
 
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_trained_model_is_as_good_as_its_card_says(name):
     path = samples.checkpoint(name)
@@ -80,7 +98,20 @@ def test_a_trained_model_is_as_good_as_its_card_says(name):
     assert float(header["top1"]) >= 0.92
     assert measured == pytest.approx(float(header["top1"]), abs=0.02)
     assert f"{float(header['top1']):.2%}" in card
-    assert header["command"] in card
+    assert f"`{header['command']}`" in card
+    assert f"--seed {header['seed']}" in header["command"]
+    assert f"Licence of the weights: {header['licence']}." in card
+    assert (header["model"], header["num_classes"]) == (name, "10")
+    assert json.loads(header["labels"]) == list(preparing.LABELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_command_in_the_header_is_one_the_script_takes(name, tmp_path):
+    with safe_open(samples.checkpoint(name), framework="pt") as file:
+        words = shlex.split(file.metadata()["command"])
+
+    with pytest.raises(DataError, match="cannot be read"):  # the options parse, only the data are missing
+        training.main([*words[3:], "--source", str(tmp_path / "none"), "--out", str(tmp_path)])
 
 
 def test_an_unknown_sample_is_a_usage_error_with_a_suggestion():
@@ -90,10 +121,31 @@ def test_an_unknown_sample_is_a_usage_error_with_a_suggestion():
     assert "ghostnet_050" in caught.value.hint
 
 
+def test_a_shipped_file_that_is_gone_is_one_sentence():
+    with pytest.raises(DataError, match=r"none\.npz is missing"):
+        samples.data_path("none.npz")
+
+
+def test_a_balanced_draw_is_even_seeded_and_without_repeats():
+    labels = np.random.default_rng(0).integers(0, 10, 1000)
+
+    chosen = preparing.balanced(labels, 53, seed=1)
+
+    assert np.bincount(labels[chosen]).tolist() == [6] * 3 + [5] * 7
+    assert len(set(chosen.tolist())) == 53
+    assert np.array_equal(chosen, preparing.balanced(labels, 53, seed=1))
+    assert not np.array_equal(chosen, preparing.balanced(labels, 53, seed=2))
+
+
 def idx(path, array):
     kind = b"\x00\x00\x08" + bytes([array.ndim])
     data = kind + b"".join(size.to_bytes(4, "big") for size in array.shape) + array.tobytes()
     path.write_bytes(gzip.compress(data))
+
+
+def flipped(data):
+    """Inverts a stretch of the compressed stream."""
+    return data[:20] + bytes(255 - byte for byte in data[20:60]) + data[60:]
 
 
 @pytest.mark.parametrize(
@@ -102,9 +154,11 @@ def idx(path, array):
         (None, "cannot be read"),
         (gzip.compress(b"\x00\x00\x00\x07" + bytes(8)), "starts with 7"),
         (gzip.compress(b"\x00\x00\x08\x01" + (9).to_bytes(4, "big") + bytes(3)), "3 bytes"),
+        (gzip.compress(b"\x00\x00\x08\x03" + bytes(5)), "inside its header"),
         (gzip.compress(bytes(1000))[:-12], "cannot be read"),
+        (flipped(gzip.compress(bytes(range(256)) * 4)), "cannot be read"),
     ],
-    ids=["missing", "wrong number", "short", "truncated"],
+    ids=["missing", "wrong number", "short", "header", "truncated", "flipped"],
 )
 def test_a_damaged_idx_file_is_one_sentence(content, words, tmp_path):
     path = tmp_path / "labels.gz"
@@ -115,6 +169,7 @@ def test_a_damaged_idx_file_is_one_sentence(content, words, tmp_path):
         preparing.read_idx(path)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_the_scripts_make_sets_and_a_resumable_model_from_idx_files(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     for split, count in (("train", 300), ("t10k", 60)):
@@ -124,19 +179,18 @@ def test_the_scripts_make_sets_and_a_resumable_model_from_idx_files(tmp_path, mo
     monkeypatch.setattr(preparing, "EVAL_COUNT", 20)
     monkeypatch.setattr(preparing, "CALIBRATION_COUNT", 25)
     monkeypatch.setattr(training, "HELD_OUT", 44)
-    threads = torch.get_num_threads()
     arguments = ["--model", "repghostnet_050", "--source", str(tmp_path), "--out", str(tmp_path), "--batch", "64"]
 
     preparing.main(["--source", str(tmp_path), "--out", str(tmp_path / "data")])
     training.main([*arguments, "--cycles", "1:0.003"])
     training.main([*arguments, "--cycles", "1:0.003,2:0.001"])
-    torch.set_num_threads(threads)
 
     assert (
         np.bincount(read_arrays(tmp_path / "data" / "fashion_mnist_calib.npz")["labels"]).tolist() == [3] * 5 + [2] * 5
     )
     assert re.findall(r"epoch (\d)", capsys.readouterr().out) == ["1", "2", "3"]
     create_model("repghostnet_050", num_classes=10).load_state_dict(load_file(tmp_path / "repghostnet_050.safetensors"))
+    assert "--cycles 1:0.003,2:0.001 --batch 64 --seed 0" in (tmp_path / "repghostnet_050.md").read_text("utf-8")
 
 
 def test_the_example_app_prints_the_best_classes_of_each_image(tiny_bundle, capsys):

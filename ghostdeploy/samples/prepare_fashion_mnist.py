@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,13 +48,15 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """
     try:
         data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         hint = "apt-get install dataset-fashion-mnist"
         raise DataError(f"{path} cannot be read: {error}", hint=hint) from error
     magic = int.from_bytes(data[:4], "big")
     if magic not in _MAGIC:
         raise DataError(f"{path} starts with {magic}, expected the IDX numbers 2051 (images) or 2049 (labels)")
     dims = _MAGIC[magic][0]
+    if len(data) < 4 + 4 * dims:
+        raise DataError(f"{path} ends inside its header")
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(dims))
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * dims)
     if body.size != int(np.prod(shape)):
