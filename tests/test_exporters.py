@@ -50,7 +50,7 @@ def test_a_graph_becomes_one_checked_file_without_metadata(tmp_path):
         result = converter.convert(asked, seconds=120)
 
     model = onnx.load(tmp_path / "payload" / "model.onnx")
-    assert result.precision.float_layers == 1
+    assert result.written.precision.float_layers == 1
     assert {"torch", "onnx", "onnxscript", "onnxsim"} == set(result.tools)
     assert (model.graph.input[0].name, model.graph.output[0].name) == ("input", "logits")
     assert model.opset_import[0].version >= 18

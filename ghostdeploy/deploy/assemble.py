@@ -99,8 +99,8 @@ def _unjudged(row: Target, chain: list[ExportResult], facts: Facts, config: Expo
     tools = dict(facts.tools)
     for result in chain:
         tools |= result.tools
-    achieved = chain[-1].precision
-    assert achieved is not None  # a result with status "done" has it
+    written = chain[-1].written
+    assert written is not None  # a result with status "done" has it
     files = (*row.files, bundles.GOLDEN, bundles.LABELS)
     return Manifest(
         schema=SCHEMA,
@@ -117,7 +117,7 @@ def _unjudged(row: Target, chain: list[ExportResult], facts: Facts, config: Expo
         preprocess=facts.preprocess,
         passes=facts.passes,
         quantization=None,
-        precision_achieved=achieved,
+        precision_achieved=written.precision,
         parity=None,
         accuracy=None,
         verdict="unverified",

@@ -30,6 +30,21 @@ class ExportJob(Record, frozen=True, kw_only=True):
     output_names: tuple[str, ...]
     dynamic_batch: bool
     """The first dimension of every input and output is free."""
+    modules: tuple[str, ...] = ()
+    """Dotted names of the PyTorch modules, to name layers by."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Settings that only this target's exporter knows, such as `sm`."""
+
+
+class Written(Record, frozen=True, kw_only=True):
+    """What an exporter wrote into `job.folder`."""
+
+    precision: PrecisionAchieved
+    """Read back from the written payload."""
+    files: tuple[str, ...] = ()
+    """Payload files beyond those of the target's row, relative to the folder."""
+    tools: dict[str, str] = field(default_factory=dict)
+    """Versions of libraries that are not in `Exporter.tools` because they are optional."""
 
 
 class ExportResult(Record, frozen=True, kw_only=True):
@@ -39,8 +54,8 @@ class ExportResult(Record, frozen=True, kw_only=True):
     message: str = ""
     tools: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries that did the work."""
-    precision: PrecisionAchieved | None = None
-    """Read back from the written payload."""
+    written: Written | None = None
+    """Set when the status is `done`."""
 
 
 class Exporter(Protocol):
@@ -49,7 +64,7 @@ class Exporter(Protocol):
     tools: Sequence[str]
     """Distribution names whose versions go into the manifest."""
 
-    def export(self, job: ExportJob) -> PrecisionAchieved:
+    def export(self, job: ExportJob) -> Written:
         """Writes the payload files into `job.folder` and reads the precision back from them.
 
         Raises:

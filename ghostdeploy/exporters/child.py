@@ -50,12 +50,13 @@ def main() -> int:
 
 def _run(exporter: Exporter, job: ExportJob) -> ExportResult:
     try:
-        precision = exporter.export(job)
+        written = exporter.export(job)
     except Exception as error:
         traceback.print_exc()
         full = _out_of_space(error, Path(job.folder))
         return ExportResult(status="no space" if full else "failed", message=_first_line(error))
-    return ExportResult(status="done", tools={name: version(name) for name in exporter.tools}, precision=precision)
+    tools = {name: version(name) for name in exporter.tools} | written.tools
+    return ExportResult(status="done", tools=tools, written=written)
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ import onnxscript  # noqa: F401 - torch.onnx needs it later: import early, name 
 import onnxsim
 import torch
 
-from ghostdeploy.exporters.base import count_phrase
+from ghostdeploy.exporters.base import Written, count_phrase
 from ghostdeploy.manifest import PrecisionAchieved
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ class OnnxExporter:
 
     tools = ("torch", "onnx", "onnxscript", "onnxsim")
 
-    def export(self, job: ExportJob) -> PrecisionAchieved:
+    def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
         model = simplify(to_onnx(job))
         onnx.checker.check_model(model, full_check=True)
         check_names(model, job)
         path = Path(job.folder) / "model.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
-        return read_precision(path)
+        return Written(precision=read_precision(path))
 
 
 def to_onnx(job: ExportJob) -> onnx.ModelProto:

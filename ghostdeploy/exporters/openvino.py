@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import openvino
 
-from ghostdeploy.exporters.base import count_phrase
+from ghostdeploy.exporters.base import Written, count_phrase
 from ghostdeploy.manifest import PrecisionAchieved
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ class OpenVINOExporter:
 
     tools = ("openvino",)
 
-    def export(self, job: ExportJob) -> PrecisionAchieved:
+    def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
         core = openvino.Core()
         model = core.read_model(job.source)
         path = Path(job.folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=job.precision == "fp16")
-        return read_precision(core, path)
+        return Written(precision=read_precision(core, path))
 
 
 def read_precision(core: Any, path: Path) -> PrecisionAchieved:
