@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 LABELS = "labels.txt"
+DIAGNOSIS = "diagnosis.json"
+"""Quantized bundles only."""
+
+_SIMULATED = "simulated."
+"""Prefix of the outputs of the quantized graph executed in float, in `golden.npz`."""
 
 Arrays = dict[str, "NDArray[np.generic]"]
 
@@ -67,16 +72,25 @@ class Bundle:
 
     def golden(self) -> tuple[Arrays, Arrays]:
         """Returns the golden inputs and the outputs of the unfolded float32 PyTorch model, keyed by tensor name."""
-        path = self.path / GOLDEN
-        try:
-            arrays = read_arrays(path)
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path} is not a readable .npz file: {error}") from error
+        path, arrays = self.path / GOLDEN, self._golden_arrays()
         inputs, outputs = ({spec.name: arrays.get(spec.name) for spec in specs} for specs in self._specs())
         missing = [name for name, array in (inputs | outputs).items() if array is None]
         if missing:
             raise BundleError(f"{path} lacks {', '.join(missing)}, expected one array per input and output")
         return inputs, outputs  # type: ignore[return-value]  # None was refused above
+
+    def simulated(self) -> Arrays | None:
+        """Returns what the quantized graph gives for the golden inputs when executed in float; None if not recorded."""
+        arrays = self._golden_arrays()
+        found = {s.name: arrays[_SIMULATED + s.name] for s in self.manifest.outputs if _SIMULATED + s.name in arrays}
+        return found if len(found) == len(self.manifest.outputs) else None
+
+    def _golden_arrays(self) -> Arrays:
+        path = self.path / GOLDEN
+        try:
+            return read_arrays(path)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path} is not a readable .npz file: {error}") from error
 
     def _specs(self) -> tuple[tuple[mf.TensorSpec, ...], tuple[mf.TensorSpec, ...]]:
         return self.manifest.inputs, self.manifest.outputs
@@ -148,9 +162,17 @@ def read_arrays(path: Path) -> Arrays:
         raise ValueError(str(error)) from error
 
 
-def write_golden(folder: Path, inputs: Arrays, outputs: Arrays) -> None:
-    """Writes `golden.npz`: one array per input and output tensor, keyed by its name."""
-    np.savez_compressed(folder / GOLDEN, **(inputs | outputs))  # type: ignore[arg-type]  # numpy's stub has no **arrays
+def write_golden(folder: Path, inputs: Arrays, outputs: Arrays, simulated: Arrays | None = None) -> None:
+    """Writes `golden.npz`: one array per input and output tensor, keyed by its name.
+
+    Args:
+        folder: The bundle.
+        inputs: Golden inputs.
+        outputs: The reference's outputs.
+        simulated: Outputs of the quantized graph executed in float, if any.
+    """
+    arrays = inputs | outputs | {_SIMULATED + name: array for name, array in (simulated or {}).items()}
+    np.savez_compressed(folder / GOLDEN, **arrays)  # type: ignore[arg-type]  # numpy's stub has no **arrays
 
 
 def write_labels(folder: Path, labels: list[str]) -> None:

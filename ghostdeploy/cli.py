@@ -10,28 +10,11 @@ from typing import Any
 
 import click
 
-from ghostdeploy import targets
 from ghostdeploy.console import Bars, CommandGroup, common, print_json
 from ghostdeploy.errors import UsageError, did_you_mean
+from ghostdeploy.export_options import export_options
 
 _FOLDER = click.Path(path_type=Path)
-
-
-def _triple(text: str) -> tuple[float, float, float]:
-    try:
-        red, green, blue = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not three numbers such as 0.485,0.456,0.406") from error
-    return red, green, blue
-
-
-def _batch(text: str) -> int | None:
-    if text == "dynamic":
-        return None
-    try:
-        return int(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is neither a number nor `dynamic`") from error
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -70,57 +53,7 @@ def doctor(*, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("model", required=False)
-@click.option(
-    "-t",
-    "--target",
-    "target_names",
-    multiple=True,
-    metavar="TARGET",
-    help=f"{', '.join(targets.TARGETS)} or all; repeatable.",
-)
-@click.option("--weights", type=_FOLDER, metavar="FILE", help="Checkpoint: .pth, .pt, .pth.tar or .safetensors.")
-@click.option("--num-classes", type=click.IntRange(1), metavar="N", help="Classes of a zoo MODEL (default 1000).")
-@click.option("--fp16", is_flag=True, help="Half-precision weights.")
-@click.option("--int8", is_flag=True, help="Static INT8, weights and activations.")
-@click.option("--hybrid", is_flag=True, help="Float activations, INT8 weights where memory-bound.")
-@click.option("--calib", "calibration", type=_FOLDER, metavar="PATH", help="Calibration images: a folder or an .npz.")
-@click.option(
-    "--data", type=_FOLDER, metavar="PATH", help="Labelled images for the accuracy gate: a folder per class or an .npz."
-)
-@click.option(
-    "--max-drop", type=float, default=0.01, show_default=True, help="Largest allowed drop of top-1, absolute."
-)
-@click.option("--image-size", "size", type=int, metavar="N", help="Input height and width in pixels.")
-@click.option("--crop-fraction", type=float, metavar="F", help="Centre crop as a fraction of the resized short side.")
-@click.option("--interpolation", type=click.Choice(["bilinear", "bicubic"]), help="Resize filter.")
-@click.option("--mean", type=_triple, metavar="R,G,B", help="Per-channel mean on the 0-1 scale.")
-@click.option("--std", type=_triple, metavar="R,G,B", help="Per-channel standard deviation on the 0-1 scale.")
-@click.option("--labels", type=_FOLDER, metavar="FILE", help="Class names, one per line.")
-@click.option("--batch", type=_batch, default="1", show_default=True, metavar="N|dynamic", help="Images per inference.")
-@click.option(
-    "--input",
-    "input_kind",
-    type=click.Choice(["float32-nchw", "uint8-nhwc"]),
-    default="float32-nchw",
-    show_default=True,
-    help="uint8-nhwc bakes the normalisation into the graph.",
-)
-@click.option(
-    "-o",
-    "--out",
-    type=_FOLDER,
-    default=Path("build"),
-    show_default=True,
-    metavar="DIR",
-    help="Parent folder of the bundles.",
-)
-@click.option("--name", metavar="NAME", help="Name of the bundles instead of the model's.")
-@click.option(
-    "--timeout", type=float, default=900.0, show_default=True, metavar="SECONDS", help="Time limit of one converter."
-)
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option("--force", is_flag=True, help="Replace existing bundles.")
+@export_options
 @common
 def export(*, as_json: bool, **options: Any) -> int:
     """Fold, export and prove MODEL for one or more targets.
@@ -152,11 +85,11 @@ def export(*, as_json: bool, **options: Any) -> int:
 @common
 def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
     """Check hashes and replay the golden vectors on this machine; needs no torch."""
-    from ghostdeploy import tables
+    from ghostdeploy import proof_tables
     from ghostdeploy.deploy import prove
 
     found = [prove.verify(path) for path in bundles]
-    print_json(found) if as_json else tables.verified(found)
+    print_json(found) if as_json else proof_tables.verified(found)
     return int(any(one.verdict == "failed" for one in found))
 
 
@@ -172,12 +105,12 @@ def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
 @common
 def evaluate(bundles: tuple[Path, ...], data: Path | None, reference: Path | None, *, as_json: bool) -> None:
     """Measure top-1 and top-5 with confidence intervals."""
-    from ghostdeploy import tables
+    from ghostdeploy import proof_tables
     from ghostdeploy.deploy import prove
 
     with Bars() as bars:
         found = prove.evaluate(bundles, data=data, reference=reference, listener=bars)
-    print_json(found) if as_json else tables.evaluated(found)
+    print_json(found) if as_json else proof_tables.evaluated(found)
 
 
 @main.command()
@@ -188,7 +121,7 @@ def evaluate(bundles: tuple[Path, ...], data: Path | None, reference: Path | Non
 @common
 def run(bundle: Path, images: tuple[Path, ...], top: int, threads: int | None, *, as_json: bool) -> None:
     """Classify images."""
-    from ghostdeploy import tables
+    from ghostdeploy import proof_tables
     from ghostdeploy.runtimes import load
 
     with load(bundle, threads=threads) as runtime:
@@ -196,7 +129,35 @@ def run(bundle: Path, images: tuple[Path, ...], top: int, threads: int | None, *
     if as_json:
         print_json([{"image": i, "classes": [{"label": n, "probability": p} for n, p in c]} for i, c in found.items()])
     else:
-        tables.classified(found)
+        proof_tables.classified(found)
+
+
+@main.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Layers to show; --json has all.")
+@common
+def diagnose(bundle: Path, top: int, *, as_json: bool) -> None:
+    """Show which layers of a quantized bundle carry the error, by their PyTorch names."""
+    from ghostdeploy import proof_tables
+    from ghostdeploy.deploy.diagnose import diagnose as read
+
+    found = read(bundle)
+    print_json(found) if as_json else proof_tables.diagnosed(found, top)
+
+
+@main.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--timeout", type=float, default=900.0, show_default=True, metavar="SECONDS", help="Time limit.")
+@common
+def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
+    """Finish a TensorRT build kit on the machine that has the GPU: build, attest, self-test."""
+    from ghostdeploy import tables
+    from ghostdeploy.deploy.build import build as finish
+
+    with Bars() as bars:
+        built = finish(bundle, timeout=timeout, listener=bars)
+    print_json(tables.bundle_document(built)) if as_json else tables.inspected(built)
+    return int(built.manifest.verdict == "failed")
 
 
 @main.command()

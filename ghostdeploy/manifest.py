@@ -72,9 +72,13 @@ class Quantization(Record, frozen=True, kw_only=True):
     """How the model was quantized."""
 
     scheme: str
+    """Types, granularity and range estimator."""
     tool: str
     calibration: Calibration
     float_layers: tuple[str, ...] = ()
+    """PyTorch modules that the fallback returned to float, worst first."""
+    float_by_rule: tuple[str, ...] = ()
+    """PyTorch modules that stay float in every graph: gates and merge branches."""
 
 
 class PrecisionAchieved(Record, frozen=True, kw_only=True):
@@ -84,6 +88,8 @@ class PrecisionAchieved(Record, frozen=True, kw_only=True):
     float_layers: int
     how: str
     """What was read, and what it said."""
+    int8_mac_share: float | None = None
+    """Share of the convolutions' multiply-accumulates that are done in INT8."""
 
 
 class Tolerance(Record, frozen=True, kw_only=True):
@@ -96,6 +102,8 @@ class Tolerance(Record, frozen=True, kw_only=True):
     """Smallest cosine similarity between outputs of one image."""
     top1_agreement: float | None = None
     """Smallest share of images with the same first class."""
+    agreement_ci95_low: float | None = None
+    """Smallest lower 95 % bound of that share on real images."""
 
 
 class Parity(Record, frozen=True, kw_only=True):
@@ -113,6 +121,42 @@ class Parity(Record, frozen=True, kw_only=True):
     would_pass: Tolerance
     """The tightest tolerance that these outputs meet."""
     verdict: Verdict
+    how: Literal["executed", "simulated in float"] = "executed"
+    """Whether the engine gave the outputs, or the same graph run in float where the engine cannot run."""
+
+
+class Agreement(Record, frozen=True, kw_only=True):
+    """A quantized artefact against the unfolded float32 PyTorch model on real images."""
+
+    source: str
+    """Where the images came from."""
+    count: int
+    top1: float
+    """Share of images with the same first class."""
+    top1_ci95: tuple[float, float]
+    """Wilson interval."""
+    sqnr_db: float | None
+    """Signal over error of the logits in decibel; None when they are identical."""
+    required: float
+    """Smallest lower bound that passes."""
+    verdict: Verdict
+    """`unverified`: too few images to decide."""
+    how: Literal["executed", "simulated in float"] = "executed"
+
+
+class Execution(Record, frozen=True, kw_only=True):
+    """The execution gap: what the engine gave here against the float simulation of the very same quantized graph."""
+
+    isa: str
+    """Instruction set it was executed with."""
+    count: int
+    agreement: float
+    """Share of images with the same first class."""
+    sqnr_db: float | None
+    """Simulation over difference in decibel; None when they are identical."""
+    saturable_channels: int
+    """Output channels whose weights can overflow 16-bit sums on processors without dot-product instructions."""
+    verdict: Verdict
 
 
 class Accuracy(Record, frozen=True, kw_only=True):
@@ -127,6 +171,11 @@ class Accuracy(Record, frozen=True, kw_only=True):
     drop_ci95: tuple[float, float]
     max_drop: float
     verdict: Verdict
+    p_value: float | None = None
+    """Two-sided exact McNemar test of no drop."""
+    decided: bool = True
+    """Whether the whole interval of the drop lies on one side of `max_drop`: enough images."""
+    how: Literal["executed", "simulated in float"] = "executed"
 
 
 class FileRecord(Record, frozen=True, kw_only=True):
@@ -161,6 +210,9 @@ class Manifest(Record, frozen=True, kw_only=True):
     accuracy: Accuracy | None
     verdict: Verdict
     unverified_because: str | None = None
+    failed_because: str | None = None
+    agreement: Agreement | None = None
+    execution: Execution | None = None
     files: tuple[FileRecord, ...] = ()
 
 

@@ -43,7 +43,13 @@ class Target:
     export_packages: tuple[str, ...]
     """Top-level modules the exporter needs (parents' needs are found through the chain)."""
     runtime_packages: tuple[str, ...]
-    """Top-level modules the runtime needs."""
+    """Top-level modules the runtime needs; of an alternative `a|b` one is enough."""
+    recipe: str | None = None
+    """Row of the quantization recipes that its INT8 graph follows."""
+    simulation: str | None = None
+    """ONNX graph of the payload that may be run in float where the engine cannot run; None where it always can."""
+    options: tuple[str, ...] = ()
+    """Settings that only its exporter knows, by the names of `ExportConfig` fields."""
 
     @property
     def export_extra(self) -> str:
@@ -65,7 +71,8 @@ TARGETS: dict[str, Target] = {
             parent=None,
             payload="model.onnx",
             files=("model.onnx",),
-            precisions=("fp32",),
+            precisions=("fp32", "int8"),
+            recipe="onnxruntime",
             exporter="ghostdeploy.exporters.onnx:OnnxExporter",
             runtime="ghostdeploy.runtimes.onnx:OnnxRuntime",
             runtimes=("onnxruntime",),
@@ -78,7 +85,8 @@ TARGETS: dict[str, Target] = {
             parent="onnx",
             payload="model.xml",
             files=("model.xml", "model.bin"),
-            precisions=("fp32", "fp16"),
+            precisions=("fp32", "fp16", "int8"),
+            recipe="openvino",
             exporter="ghostdeploy.exporters.openvino:OpenVINOExporter",
             runtime="ghostdeploy.runtimes.openvino:OpenVINORuntime",
             runtimes=("openvino",),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostdeploy.deploy.images import from_arrays, open_images
+from ghostdeploy.deploy.images import ImageSet, check_class_names, from_arrays, open_images
 from ghostdeploy.errors import DataError
 from ghostdeploy.preprocess import Preprocess
 
@@ -65,6 +65,79 @@ def test_a_seeded_sample_is_the_same_twice_and_keeps_labels_beside_images():
 
     assert once.labels.tolist() == again.labels.tolist() == [int(image[0, 0, 0]) for image in once.images]
     assert once.fingerprint(SPEC) == again.fingerprint(SPEC) != whole.fingerprint(SPEC)
+
+
+def test_a_sample_of_a_labelled_set_is_class_balanced_and_keeps_the_order_of_the_set():
+    labels = np.array([0] * 100 + [1] * 10 + [2] * 3)
+    images = np.arange(113, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+
+    found = from_arrays(images, labels, source="arrays").sample(15)
+
+    assert np.bincount(found.labels).tolist() == [6, 6, 3]  # a class that has no more leaves its turn to the others
+    places = [int(image[0, 0, 0]) for image in found.images]
+    assert places == sorted(set(places))
+
+
+def test_a_sample_smaller_than_the_number_of_classes_does_not_favour_the_first_classes():
+    images = np.zeros((40, 8, 8, 3), np.uint8)
+
+    found = from_arrays(images, np.repeat(np.arange(20), 2), source="arrays").sample(8)
+
+    assert len(set(found.labels)) == 8
+    assert found.labels.max() >= 10
+
+
+def test_a_sample_may_leave_out_images_that_cannot_be_decoded(tmp_path):
+    for i in range(4):
+        picture(tmp_path / f"{i}.png", gray=i)
+    (tmp_path / "4.png").write_text("not an image")
+    whole = open_images(tmp_path)
+
+    assert len(whole.sample(5)) == 5
+    assert [path.name for path in whole.sample(5, skip_bad=True).images] == ["0.png", "1.png", "2.png", "3.png"]
+    with pytest.raises(DataError, match="none of the 1 images"):
+        ImageSet("broken", [tmp_path / "4.png"], None, None).sample(1, skip_bad=True)
+
+
+def class_folders(*names):
+    return ImageSet("photos", [], np.zeros(0, np.int64), names)
+
+
+@pytest.mark.parametrize(
+    ("folders", "labels"),
+    [
+        (("ankle_boot", "T-Shirt Top"), ["Ankle boot", "t-shirt/top"]),
+        (("001.tench", "002.goldfish"), ["tench, Tinca tinca", "goldfish, Carassius auratus"]),
+        (("cat", "dog"), ["0", "1"]),
+        (("0", "1", "10"), ["cat", "dog", "bird"]),
+        (("n01440764", "n01443537"), ["tench", "goldfish"]),
+        (("n01440764", "n01443537"), ["n01440764", "n01443537"]),
+    ],
+    ids=["spelling", "numbered, synonyms", "number labels", "number folders", "wordnet folders", "wordnet both"],
+)
+def test_class_folders_that_do_not_contradict_the_labels_pass(folders, labels):
+    check_class_names(class_folders(*folders), labels)
+
+
+@pytest.mark.parametrize(
+    ("folders", "labels", "words", "hint"),
+    [
+        (("bag", "coat", "dress"), ["bag", "dress", "coat"], "class 1 of photos is folder 'coat'.*'dress'", "number"),
+        (("bag", "hat"), ["bag", "coat"], "class 1 of photos is folder 'hat'.*'coat'", "--labels"),
+        (("bag",), ["bag", "coat"], "class 1 of photos is folder none.*'coat'", "--labels"),
+        (("n01443537", "n01440764"), ["n01440764", "n01443537"], "class 0 of photos", "number"),
+    ],
+    ids=["other order", "other names", "a class without folder", "wordnet order"],
+)
+def test_class_folders_that_contradict_the_labels_are_refused(folders, labels, words, hint):
+    with pytest.raises(DataError, match=words) as caught:
+        check_class_names(class_folders(*folders), labels)
+
+    assert hint in caught.value.hint
+
+
+def test_a_set_without_class_folders_has_no_names_to_contradict():
+    check_class_names(from_arrays(np.zeros((1, 8, 8, 3), np.uint8), source="arrays"), ["bag"])
 
 
 @pytest.mark.parametrize(

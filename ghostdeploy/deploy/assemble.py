@@ -1,4 +1,4 @@
-"""From converted payload to judged bundle: copy, write golden vectors, load, compare, complete the manifest."""
+"""From converted payload to judged bundle: copy, write golden vectors, judge, complete the manifest."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from ghostdeploy import bundle as bundles
-from ghostdeploy import targets
-from ghostdeploy.deploy import evaluate, parity
-from ghostdeploy.manifest import SCHEMA, Accuracy, Manifest, Precision, encode
+from ghostdeploy.manifest import SCHEMA, Manifest, Precision, Quantization, encode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,13 +20,17 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.config import ExportConfig
     from ghostdeploy.deploy.evaluate import Predictions
     from ghostdeploy.deploy.images import ImageSet
+    from ghostdeploy.deploy.quantize.evidence import Evidence
     from ghostdeploy.deploy.reference import Reference
     from ghostdeploy.deploy.stages import Stages
+    from ghostdeploy.deploy.steps import Step
     from ghostdeploy.exporters.base import ExportResult
     from ghostdeploy.manifest import ModelInfo, PassRecord, TensorSpec
     from ghostdeploy.preprocess import Preprocess
-    from ghostdeploy.runtimes import Runtime
     from ghostdeploy.targets import Target
+
+Chain = list[tuple["Step", "ExportResult"]]
+"""The steps that led to a payload, each with its result, the last one being the payload's."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,18 +51,16 @@ class Facts:
     golden_outputs: Arrays
     passes: tuple[PassRecord, ...]
     tools: dict[str, str]
+    modules: tuple[str, ...]
+    """Dotted names of the PyTorch modules."""
+    evidence: Evidence | None = None
+    """Images and reference logits of a quantized export."""
     reference_predictions: Predictions | None = None
     """Filled by the first target that needs it."""
 
 
 def assemble(
-    row: Target,
-    chain: list[ExportResult],
-    facts: Facts,
-    config: ExportConfig,
-    payload: Path,
-    folder: Path,
-    stages: Stages,
+    row: Target, chain: Chain, facts: Facts, config: ExportConfig, work: Path, folder: Path, stages: Stages
 ) -> Bundle:
     """Fills `folder` with a complete bundle.
 
@@ -68,40 +69,52 @@ def assemble(
         chain: Results of its converters, its own last.
         facts: What is true of the model.
         config: The request.
-        payload: Folder that holds the payload files.
+        work: Workspace with one folder per step.
         folder: Empty folder, the bundle to be.
         stages: Hears the progress.
 
     Raises:
         GhostDeployError: The runtime is missing or refuses the payload, or an image cannot be decoded.
     """
-    for name in row.files:
-        shutil.copyfile(payload / name, folder / name)
-    bundles.write_golden(folder, facts.golden_inputs, facts.golden_outputs)
-    bundles.write_labels(folder, facts.labels)
-    manifest = _unjudged(row, chain, facts, config, folder)
-    _write(folder, manifest)
-    from ghostdeploy.runtimes import load
+    from ghostdeploy.deploy.judge import judge
 
-    with load(folder) as runtime:
-        found = parity.compare(runtime.infer(facts.golden_inputs), facts.golden_outputs, config.precision)
-        accuracy = _accuracy(runtime, facts, config, stages)
-    verdicts = [found.verdict, *([accuracy.verdict] if accuracy else [])]
-    verdict = "passed" if all(one == "passed" for one in verdicts) else "failed"
-    manifest = msgspec.structs.replace(
-        manifest, parity=found, accuracy=accuracy, verdict=verdict, unverified_because=None
-    )
+    step, result = chain[-1]
+    assert result.written is not None  # a result with status "done" has it
+    names = [*row.files, *result.written.files]
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(work / step.name / name, folder / name)
+    quantizer = next((work / step.name for step, _ in chain if step.recipe is not None), None)
+    simulated = None
+    if quantizer is not None:
+        shutil.copyfile(quantizer / bundles.DIAGNOSIS, folder / bundles.DIAGNOSIS)
+        names.append(bundles.DIAGNOSIS)
+        if row.simulation is None:  # the engine runs it: what it should have given is kept for every later machine
+            with np.load(quantizer / "golden.npz", allow_pickle=False) as archive:
+                simulated = {name: archive[name] for name in archive.files}
+    bundles.write_golden(folder, facts.golden_inputs, facts.golden_outputs, simulated)
+    bundles.write_labels(folder, facts.labels)
+    manifest = _unjudged(row, chain, facts, config, folder, names, quantizer)
+    _write(folder, manifest)
+    manifest = judge(bundles.Bundle(folder, manifest), row, facts, config, quantizer, stages)
     _write(folder, manifest)
     return bundles.Bundle(folder, manifest)
 
 
-def _unjudged(row: Target, chain: list[ExportResult], facts: Facts, config: ExportConfig, folder: Path) -> Manifest:
+def _unjudged(
+    row: Target,
+    chain: Chain,
+    facts: Facts,
+    config: ExportConfig,
+    folder: Path,
+    names: list[str],
+    quantizer: Path | None,
+) -> Manifest:
     tools = dict(facts.tools)
-    for result in chain:
+    for _, result in chain:
         tools |= result.tools
-    written = chain[-1].written
-    assert written is not None  # a result with status "done" has it
-    files = (*row.files, bundles.GOLDEN, bundles.LABELS)
+    written = chain[-1][1].written
+    assert written is not None
     return Manifest(
         schema=SCHEMA,
         name=f"{facts.model.name}-{row.name}-{config.precision}",
@@ -110,32 +123,34 @@ def _unjudged(row: Target, chain: list[ExportResult], facts: Facts, config: Expo
         model=facts.model,
         target=row.name,
         precision=msgspec.convert(config.precision, type=Precision),
-        payload=targets.find(row.name).payload,
+        payload=row.payload,
         runtimes=row.runtimes,
         inputs=facts.inputs,
         outputs=facts.outputs,
         preprocess=facts.preprocess,
         passes=facts.passes,
-        quantization=None,
+        quantization=None if quantizer is None else _quantization(quantizer, facts),
         precision_achieved=written.precision,
         parity=None,
         accuracy=None,
         verdict="unverified",
         unverified_because="not judged yet",
-        files=tuple(bundles.describe_file(folder, name) for name in files),
+        files=tuple(bundles.describe_file(folder, name) for name in (*names, bundles.GOLDEN, bundles.LABELS)),
     )
 
 
-def _accuracy(runtime: Runtime, facts: Facts, config: ExportConfig, stages: Stages) -> Accuracy | None:
-    if facts.data is None:
-        return None
-    classes = facts.model.num_classes
-    if facts.reference_predictions is None:
-        facts.reference_predictions = evaluate.predict(
-            facts.reference.logits, facts.data, facts.reference_preprocess, classes, stages
-        )
-    ours = evaluate.predict(runtime, facts.data, facts.preprocess, classes, stages)
-    return evaluate.gate(ours, facts.reference_predictions, config.max_drop)
+def _quantization(quantizer: Path, facts: Facts) -> Quantization:
+    from ghostdeploy.deploy.quantize.spec import Quantized
+
+    assert facts.evidence is not None  # the quantizer was fed from it
+    found = msgspec.json.decode((quantizer / "quantized.json").read_bytes(), type=Quantized)
+    return Quantization(
+        scheme=found.scheme,
+        tool=found.tool,
+        calibration=facts.evidence.fingerprint,
+        float_layers=found.float_layers,
+        float_by_rule=found.rule_float,
+    )
 
 
 def _write(folder: Path, manifest: Manifest) -> None:

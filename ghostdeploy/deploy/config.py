@@ -53,6 +53,16 @@ class ExportConfig:
     """Replace existing bundles."""
     timeout: float = DEFAULT_TIMEOUT
     """Seconds that one converter may take."""
+    skip_bad: bool = False
+    """Leave out calibration images that cannot be decoded, instead of refusing the set."""
+    align_channels: int | None = None
+    """Pad channels with zeros to a multiple of this: 8, 16 or 32."""
+    sm: tuple[str, ...] = ()
+    """GPU architectures to build engines for, such as 86."""
+    version_compatible: bool = False
+    """Engines that later TensorRT versions load too."""
+    hardware_compatibility: str = "none"
+    """Engines for more than one architecture: `none`, `ampere_plus`, `same_compute_capability`."""
 
     def __post_init__(self) -> None:
         """Checks all fields."""
@@ -71,6 +81,15 @@ class ExportConfig:
             raise UsageError(f"max drop is {self.max_drop}, expected a share from 0 to 1, such as 0.01 for one point")
         if not self.timeout > 0:
             raise UsageError(f"timeout is {self.timeout}, expected a positive number of seconds")
+
+    def options_of(self, row: Target) -> dict[str, str]:
+        """Returns the settings that only the exporter of `row` knows, as text."""
+        found = {}
+        for name in row.options:
+            value = getattr(self, name)
+            if value:
+                found[name] = ",".join(value) if isinstance(value, tuple) else str(value)
+        return found
 
     @property
     def rows(self) -> list[Target]:

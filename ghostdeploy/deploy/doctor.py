@@ -12,9 +12,13 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
 from ghostdeploy.manifest import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _X86 = {
     "AVX2": "avx2",
@@ -26,6 +30,35 @@ _X86 = {
 }
 _ARM = {"NEON": "asimd", "NEON dot product": "asimddp", "I8MM": "i8mm", "FP16 arithmetic": "asimdhp", "SVE": "sve"}
 _INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+_SETS = {
+    "x86-64": {
+        "amx_int8": "AMX INT8",
+        "avx512_vnni": "AVX-512 VNNI",
+        "avx512f": "AVX-512",
+        "avx_vnni": "AVX-VNNI",
+        "avx2": "AVX2",
+        "avx": "AVX",
+        "sse4_1": "SSE4.1",
+    },
+    "aarch64": {"i8mm": "I8MM", "asimddp": "NEON dot product", "asimd": "NEON"},
+}
+"""By architecture: flag and name of each instruction set that INT8 kernels are written for, the best first."""
+_LIMIT_VARIABLES = {"openvino": "ONEDNN_MAX_CPU_ISA"}
+"""By engine: the environment variable that keeps its kernels below what the processor has."""
+_AVX2 = frozenset({"sse4_1", "avx", "avx2"})
+_AVX512 = _AVX2 | {"avx512f"}
+_LIMITS = {
+    "SSE41": frozenset({"sse4_1"}),
+    "AVX": frozenset({"sse4_1", "avx"}),
+    "AVX2": _AVX2,
+    "AVX2_VNNI": _AVX2 | {"avx_vnni"},
+    "AVX2_VNNI_2": _AVX2 | {"avx_vnni"},
+    "AVX512_CORE": _AVX512,
+    "AVX512_CORE_VNNI": _AVX512 | {"avx512_vnni"},
+    "AVX512_CORE_BF16": _AVX512 | {"avx512_vnni"},
+    "AVX512_CORE_FP16": _AVX512 | {"avx512_vnni", "avx_vnni"},
+}
+"""By value of the variable: flags that its kernels may use; other values limit nothing that matters here."""
 
 
 class TargetState(Record, frozen=True, kw_only=True):
@@ -64,7 +97,7 @@ def examine() -> Examination:
     flags = cpu_flags()
     names = _ARM if platform.machine().lower() in {"aarch64", "arm64"} else _X86
     features = {name: flag in flags for name, flag in names.items()}
-    int8 = bool(flags & _INT8_FLAGS)
+    int8 = has_int8_dot_product(flags)
     gpu, capability = nvidia_gpu()
     has = ", ".join(name for name, there in features.items() if there) or "none of interest"
     lacks = ", ".join(name for name, there in features.items() if not there) or "nothing"
@@ -96,6 +129,26 @@ def cpu_flags() -> frozenset[str]:
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return frozenset({"asimd", "asimddp", "asimdhp"})  # every Apple M processor has them
     return frozenset()
+
+
+def has_int8_dot_product(flags: Collection[str]) -> bool:
+    """Tells whether a processor with these flags accumulates INT8 products in 32 bits by one instruction."""
+    return not _INT8_FLAGS.isdisjoint(flags)
+
+
+def instruction_set(engine: str = "") -> str:
+    """Returns the instruction set that INT8 kernels use here, such as `x86-64 AVX-512 VNNI`.
+
+    Args:
+        engine: Name of the inference engine; one whose kernels an environment variable limits is taken at its word.
+    """
+    machine = platform.machine().lower()
+    architecture = {"amd64": "x86-64", "x86_64": "x86-64", "arm64": "aarch64"}.get(machine, machine)
+    flags = cpu_flags()
+    limit = os.environ.get(_LIMIT_VARIABLES.get(engine, ""), "").upper()
+    usable = flags & _LIMITS.get(limit, flags)
+    best = next((name for flag, name in _SETS.get(architecture, {}).items() if flag in usable), "")
+    return f"{architecture} {best}".strip()
 
 
 def cpu_name() -> str:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ghostdeploy.deploy.parity import sqnr_db
 from ghostdeploy.deploy.statistics import mcnemar, paired_drop, wilson
 from ghostdeploy.errors import DataError
-from ghostdeploy.manifest import Accuracy, Record
+from ghostdeploy.manifest import Accuracy, Agreement, Record, Verdict
 
 if TYPE_CHECKING:
     from ghostdeploy.deploy.images import ImageSet
@@ -149,7 +150,10 @@ def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy
         max_drop: Largest allowed drop of top-1, as a share.
     """
     found = compare(ours, reference, "pytorch float32")
+    low, high = found.drop_ci95
     return Accuracy(
+        p_value=found.p_value,
+        decided=not low <= max_drop < high,
         top1=ours.top1_share,
         top5=ours.top5_share,
         count=len(ours.labels),
@@ -158,6 +162,32 @@ def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy
         drop_ci95=found.drop_ci95,
         max_drop=max_drop,
         verdict="passed" if found.drop <= max_drop else "failed",
+    )
+
+
+def agree(logits: NDArray[Any], reference: NDArray[Any], *, source: str, required: float) -> Agreement:
+    """Judges the agreement of an artefact with the float reference on real images.
+
+    Args:
+        logits: The artefact's (N, classes).
+        reference: The reference's (N, classes).
+        source: Where the images came from.
+        required: Smallest lower 95 % bound that passes; where only the upper one reaches it, more images must decide.
+    """
+    count = len(reference)
+    same = int((logits.argmax(axis=1) == reference.argmax(axis=1)).sum())
+    low, high = wilson(same, count)
+    verdict: Verdict = "passed" if low >= required else ("unverified" if high >= required else "failed")
+    finite = bool(np.isfinite(logits).all())
+    rows = [(np.asarray(logits, np.float64), np.asarray(reference, np.float64))]
+    return Agreement(
+        source=source,
+        count=count,
+        top1=same / count,
+        top1_ci95=(low, high),
+        sqnr_db=sqnr_db(rows) if finite else -999.0,
+        required=required,
+        verdict=verdict if finite else "failed",
     )
 
 

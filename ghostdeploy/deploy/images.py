@@ -6,7 +6,10 @@ Listing checks only names; an image is decoded when it is used, so a set of any 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import deque
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +17,11 @@ import numpy as np
 
 from ghostdeploy.bundle import read_arrays
 from ghostdeploy.errors import DataError, InputError
-from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, as_input, to_pixels
+from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, as_input, open_image, to_pixels
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,13 +44,46 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def sample(self, count: int, *, seed: int = 0) -> ImageSet:
-        """Returns `count` images (all, if there are fewer) chosen by a seeded draw, in their original order."""
-        if count >= len(self):
+    def sample(self, count: int, *, seed: int = 0, skip_bad: bool = False) -> ImageSet:
+        """Returns `count` images (all, if there are fewer), see `draw`, in their original order.
+
+        Args:
+            count: How many.
+            seed: Of the draw.
+            skip_bad: Draw others for images that cannot be decoded.
+
+        Raises:
+            DataError: No image can be decoded.
+        """
+        if count >= len(self) and not skip_bad:
             return self
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self), count, replace=False))
+        chosen = np.sort(list(islice(self.draw(self._decodes if skip_bad else None, seed=seed), count))).astype(
+            np.int64
+        )
+        if not len(chosen):
+            raise DataError(f"none of the {len(self)} images of {self.source} can be decoded")
         labels = None if self.labels is None else self.labels[chosen]
         return ImageSet(self.source, [self.images[i] for i in chosen], labels, self.classes)
+
+    def draw(self, accept: Callable[[int], bool] | None = None, *, seed: int = 0) -> Iterator[int]:
+        """Yields the indices of the images in random order; with labels one of each class in turn.
+
+        Args:
+            accept: Asked for each index just before it is yielded; the next one of its class replaces a refused one.
+            seed: Of the order.
+        """
+        order = np.random.default_rng(seed).permutation(len(self))
+        keys = np.zeros(len(self), np.int64) if self.labels is None else self.labels[order]
+        _, first, counts = np.unique(keys, return_index=True, return_counts=True)
+        by_class = np.split(order[np.argsort(keys, kind="stable")], np.cumsum(counts)[:-1])
+        lanes = deque(iter(by_class[i]) for i in np.argsort(first))  # classes take turns as the order names them
+        while lanes:
+            lane = lanes.popleft()
+            for index in map(int, lane):
+                if accept is None or accept(index):
+                    yield index
+                    lanes.append(lane)
+                    break
 
     def batches(self, spec: Preprocess, *, size: int = BATCH) -> Iterator[NDArray[Any]]:
         """Yields model inputs of up to `size` images.
@@ -64,6 +100,13 @@ class ImageSet:
         for i in range(len(self)):
             digest.update(self._pixels(i, spec).tobytes())
         return digest.hexdigest()
+
+    def _decodes(self, index: int) -> bool:
+        try:
+            open_image(self.images[index])
+        except InputError:
+            return False
+        return True
 
     def _pixels(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
         try:
@@ -122,6 +165,53 @@ def from_arrays(images: NDArray[Any], labels: NDArray[Any] | None = None, *, sou
     if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
         raise DataError(f"labels of {source} are {labels.dtype} {labels.shape}, expected integers ({len(images)},)")
     return ImageSet(source, list(images), None if labels is None else labels.astype(np.int64), None)
+
+
+def check_class_names(images: ImageSet, labels: Sequence[str]) -> None:
+    """Refuses class folders whose names contradict the model's label names.
+
+    Case, spaces, `-`, `_`, `/` and a leading number (`003.cat`) are ignored; a label may list synonyms with commas.
+    Names are comparable when both sides use words, or both WordNet ids (`n01440764`); class numbers say nothing.
+
+    Args:
+        images: Any set; one without class folders passes.
+        labels: Label names in class order.
+
+    Raises:
+        DataError: Names the first class that differs.
+    """
+    folders = images.classes
+    if folders is None or _kind(folders) != _kind(labels) or _kind(labels) == "numbers":
+        return
+    for index, (folder, label) in enumerate(zip_longest(folders, labels)):
+        if folder is not None and label is not None and _same_class(folder, label):
+            continue
+        shown = [repr(name) if name is not None else "none" for name in (folder, label)]
+        same_set = {_plain(name) for name in folders} == {_plain(name) for name in labels}
+        hint = (
+            "number the folders in the order of the labels, such as 00_first, 01_second"
+            if same_set
+            else "give the names that the folders use with --labels, in the model's order, or another image set"
+        )
+        raise DataError(f"class {index} of {images.source} is folder {shown[0]}, the model has {shown[1]}", hint=hint)
+
+
+_WORDNET = re.compile(r"n\d{8}")
+
+
+def _kind(names: Sequence[str]) -> str:
+    if all(name.strip().isdecimal() for name in names):
+        return "numbers"
+    return "wordnet" if all(_WORDNET.fullmatch(name.strip()) for name in names) else "words"
+
+
+def _plain(name: str) -> str:
+    """Returns the letters and digits of a name that count."""
+    return re.sub(r"[-_/\s]", "", re.sub(r"^\d+[-_.\s]+", "", name.strip())).casefold()
+
+
+def _same_class(folder: str, label: str) -> bool:
+    return _plain(folder) in {_plain(label), *map(_plain, label.split(","))}
 
 
 def _from_folder(root: Path) -> ImageSet:

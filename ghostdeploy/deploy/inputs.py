@@ -13,7 +13,8 @@ import numpy as np
 
 from ghostdeploy import samples
 from ghostdeploy.deploy.images import ImageSet, from_arrays, open_images
-from ghostdeploy.errors import DataError
+from ghostdeploy.deploy.steps import QUANTIZED
+from ghostdeploy.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +35,8 @@ class Inputs:
     golden_images: ImageSet
     data: ImageSet | None
     """Labelled set for the accuracy gate."""
+    calibration: ImageSet | None
+    """Set for the quantizer; there for every quantized precision."""
 
     @classmethod
     def choose(cls, model: LoadedModel, config: ExportConfig) -> Inputs:
@@ -41,20 +44,33 @@ class Inputs:
 
         Raises:
             DataError: A given set is unusable.
+            UsageError: A quantized precision without calibration images.
         """
         sample = model.source.startswith("sample:")
         data_path = config.data or (samples.evaluation_set() if sample else None)
         data = open_images(data_path, labelled=True) if data_path else None
-        if isinstance(config.calibration, np.ndarray):
-            calibration: ImageSet | None = from_arrays(config.calibration, source="the calibration array")
-        else:
-            calibration = open_images(config.calibration) if config.calibration else None
+        calibration = _calibration(config, sample=sample)
         golden = data or calibration or ImageSet("the shipped photographs", samples.photos(), None, None)
-        return cls(golden.sample(GOLDEN_COUNT), data)
+        return cls(golden.sample(GOLDEN_COUNT), data, calibration)
 
     def golden(self, spec: Preprocess) -> NDArray[Any]:
         """Returns the golden inputs, at most `GOLDEN_COUNT` images."""
         return np.concatenate(list(self.golden_images.batches(spec)))
+
+
+def _calibration(config: ExportConfig, *, sample: bool) -> ImageSet | None:
+    given = config.calibration
+    if isinstance(given, np.ndarray):
+        return from_arrays(given, source="the calibration array")
+    if given is not None:
+        return open_images(given)
+    if config.precision not in QUANTIZED:
+        return None
+    if not sample:
+        raise UsageError(
+            f"{config.precision} needs calibration images", hint="add --calib with a folder of images or an .npz"
+        )
+    return open_images(samples.calibration_set())
 
 
 def read_labels(path: Path | None, own: list[str] | None, num_classes: int) -> list[str]:

@@ -1,24 +1,24 @@
-"""The one place that knows the order: load → reference → fold → convert → prove → bundle."""
+"""The one place that knows the order: load → prepare → convert and quantize → prove → bundle."""
 
 from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ghostdeploy import staging, targets
 from ghostdeploy.deploy.assemble import Facts, assemble
-from ghostdeploy.deploy.config import ExportConfig, apply_overrides
-from ghostdeploy.deploy.evaluate import check_labels
-from ghostdeploy.deploy.inputs import Inputs, read_labels
+from ghostdeploy.deploy.config import ExportConfig
+from ghostdeploy.deploy.prepare import prepare
 from ghostdeploy.deploy.stages import Listener, Stages
+from ghostdeploy.deploy.steps import Step, all_steps, steps_to
 from ghostdeploy.errors import ExportFailed, GateFailed, OutputError
 from ghostdeploy.exporters.base import ExportJob, ExportResult
 from ghostdeploy.exporters.process import Converter
-from ghostdeploy.manifest import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle import Bundle
     from ghostdeploy.models.source import LoadedModel
-    from ghostdeploy.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +103,12 @@ def run_export(
         GhostDeployError: See the tree in `ghostdeploy.errors`. Bundles finished before the error stay; none is half.
     """
     stages = Stages(listener)
-    links = {row.name: row for target in config.rows for row in targets.chain(target)}
+    steps = all_steps(config.rows, config.precision)
     with ExitStack() as stack:
         work = stack.enter_context(staging.workspace(config.out, f"{name or 'export'}-work"))
-        converters = {row.name: stack.enter_context(Converter(row, work / f"{row.name}.log")) for row in links.values()}
+        converters = {
+            step.name: stack.enter_context(Converter(step, work / f"{step.name}.log")) for step in steps.values()
+        }
         with stages.stage("load model"):
             model = load()
         name = name or model.name
@@ -116,89 +117,57 @@ def run_export(
             staging.refuse_existing(config.out / bundle_name, force=config.replace)
         facts = prepare(model, name, config, work, stages)
         results: dict[str, ExportResult] = {}
-        for row in links.values():
-            with stages.stage(f"convert to {row.name}"), keep_log(config.out, name):
-                results[row.name] = convert(row, converters[row.name], facts, config, work)
+        for step in steps.values():
+            with stages.stage(step.label), keep_log(config.out, name):
+                if step.recipe is not None:
+                    results[step.name] = quantize(step, converters[step.name], facts, config, work, stages)
+                else:
+                    results[step.name] = convert(step, converters[step.name], facts, config, work)
         bundles = []
         for row in config.rows:
             with stages.stage(f"prove {row.name}"):
-                chain = [results[link.name] for link in targets.chain(row)]
+                chain = [(step, results[step.name]) for step in steps_to(row, config.precision)]
                 with staging.staging(config.out, names[row.name], force=config.replace) as folder:
-                    bundle = assemble(row, chain, facts, config, work / row.name, folder, stages)
+                    bundle = assemble(row, chain, facts, config, work, folder, stages)
             bundles.append(type(bundle)(config.out / names[row.name], bundle.manifest))
     return Exported(bundles, stages.seconds)
 
 
-def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
-    """Does all that comes before the first converter: golden vectors, capture, fold, the program file."""
-    from ghostdeploy.deploy.fold import fold
-    from ghostdeploy.deploy.program import PixelInput, save_program
-    from ghostdeploy.deploy.reference import Reference
-    from ghostdeploy.models.count import count_macs, count_params
-
-    preprocess = apply_overrides(model.preprocess, config.preprocess)
-    inputs = Inputs.choose(model, config)
-    with stages.stage("golden vectors"):
-        reference = Reference(model.module)
-        golden = inputs.golden(preprocess)
-        outputs = reference.outputs(golden)
-        num_classes = int(next(iter(outputs.values())).shape[1])
-    labels = read_labels(config.labels, model.labels, num_classes)
-    if inputs.data is not None:
-        check_labels(inputs.data, num_classes)
-    with stages.stage("fold"):
-        images = 2 if config.batch is None else config.batch
-        example = golden[[i % len(golden) for i in range(images)]]
-        reference.outputs(example)  # some modules drop the batch when it is 1
-        folded, certificate = fold(reference.module, example, dynamic_batch=config.batch is None)
-    with stages.stage("save program"):
-        graph: nn.Module = folded
-        payload_spec = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
-        if payload_spec.layout == "nhwc":
-            graph = PixelInput(folded, preprocess)
-            golden = inputs.golden(payload_spec)
-            example = golden[[i % len(golden) for i in range(images)]]
-        save_program(graph, example, work / "program.pt2", dynamic_batch=config.batch is None)
-    info = ModelInfo(
-        name=name,
-        family=model.family,
-        source=model.source,
-        weights_sha256=model.weights_sha256,
-        num_classes=num_classes,
-        params=count_params(reference.module),
-        macs=count_macs(folded, (1, 3, preprocess.size, preprocess.size)),
-    )
-    return Facts(
-        model=info,
-        preprocess=payload_spec,
-        reference_preprocess=preprocess,
-        labels=labels,
-        reference=reference,
-        data=inputs.data,
-        inputs=(spec_of(reference.input_name, golden, config.batch, payload_spec.layout),),
-        outputs=tuple(spec_of(key, array, config.batch) for key, array in outputs.items()),
-        golden_inputs={reference.input_name: golden},
-        golden_outputs=outputs,
-        passes=certificate.passes,
-        tools={"ghostdeploy": version("ghostdeploy"), "torch": version("torch")},
-    )
+def quantize(
+    step: Step, converter: Converter, facts: Facts, config: ExportConfig, work: Path, stages: Stages
+) -> ExportResult:
+    """Runs the quantizer of one recipe; its Q/DQ graph lies in `work/<step>/model.onnx` afterwards."""
+    assert facts.evidence is not None  # prepare() gathered it for this precision
+    assert step.recipe is not None
+    golden = work / f"{step.name}-golden.npy"
+    np.save(golden, next(iter(facts.golden_inputs.values())), allow_pickle=False)
+    spec = work / f"{step.name}-spec.json"
+    facts.evidence.write_spec(spec, step.recipe, facts.preprocess, golden, config.max_drop)
+    job = _job(step, facts, config, work, {"spec": str(spec)})
+    return converter.convert(job, seconds=config.timeout, on_progress=stages.advance)
 
 
-def convert(row: Target, converter: Converter, facts: Facts, config: ExportConfig, work: Path) -> ExportResult:
-    """Runs one link of the chain; its payload files lie in `work/<target>` afterwards."""
-    folder = work / row.name
+def convert(step: Step, converter: Converter, facts: Facts, config: ExportConfig, work: Path) -> ExportResult:
+    """Runs one exporter; its payload files lie in `work/<step>` afterwards."""
+    assert step.target is not None
+    options = config.options_of(targets.find(step.target))
+    return converter.convert(_job(step, facts, config, work, options), seconds=config.timeout)
+
+
+def _job(step: Step, facts: Facts, config: ExportConfig, work: Path, options: dict[str, str]) -> ExportJob:
+    folder = work / step.name
     folder.mkdir()
-    source = work / "program.pt2" if row.parent is None else work / row.parent / targets.find(row.parent).payload
-    job = ExportJob(
-        source=str(source),
+    return ExportJob(
+        source=str(work / step.source),
         folder=str(folder),
-        result=str(work / f"{row.name}.json"),
-        precision=config.precision,
+        result=str(work / f"{step.name}.json"),
+        precision=step.precision,
         input_names=tuple(spec.name for spec in facts.inputs),
         output_names=tuple(spec.name for spec in facts.outputs),
         dynamic_batch=config.batch is None,
+        modules=facts.modules,
+        options=options,
     )
-    return converter.convert(job, seconds=config.timeout)
 
 
 @contextmanager
@@ -216,8 +185,3 @@ def keep_log(out: Path, name: str) -> Iterator[None]:
             raise OutputError(f"{kept} cannot be written: {reason.strerror}") from error
         hint = f"its log is {kept}"
         raise ExportFailed(error.message, log=kept, hint=f"{error.hint}; {hint}" if error.hint else hint) from error
-
-
-def spec_of(name: str, array: Any, batch: int | None, layout: Any = None) -> TensorSpec:
-    """Returns the record of a tensor whose first dimension is the batch."""
-    return TensorSpec(name=name, dtype=str(array.dtype), shape=(batch, *array.shape[1:]), layout=layout)

@@ -71,7 +71,9 @@ def from_options(**options: Any) -> Request:
     if name is not None and Path(name).name != name:
         raise UsageError(f"--name is {name!r}, expected a plain folder name")
     names = _expand(options.pop("target_names"), precision)
+    align = options.pop("align_channels")
     config = ExportConfig(
+        align_channels=None if align is None else int(align),
         targets=names,
         precision=precision,
         preprocess=preprocess,

@@ -28,6 +28,11 @@ TOLERANCES: dict[str, Tolerance] = {
         why="weights carry 11 bits, a relative step of 5e-4, averaged over many products; the first class may change "
         "only where the reference's two best logits lie closer than that step",
     ),
+    "int8": Tolerance(
+        agreement_ci95_low=0.95,
+        why="256 steps per tensor leave some 30 dB, so single logits mean little; what must stay is the decision, shown "
+        "on real images: the lower end of the 95 % interval of the share with the same first class",
+    ),
 }
 
 FP16_STEP = 2.0**-10

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -16,24 +16,45 @@ from ghostdeploy.errors import ExportFailed, MissingDependency, OutputError
 from ghostdeploy.exporters.base import ExportJob, ExportResult
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
 
-    from ghostdeploy.targets import Target
+_LOOK_SECONDS = 0.2
+"""How often a converter's log is looked at for progress."""
 
 _QUIET = {"OPENVINO_TELEMETRY": "0", "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
+
+
+class Worker(Protocol):
+    """What runs in a converter process: a row of the target table, or another step of an export."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def exporter(self) -> str:
+        """Import string of an `Exporter`."""
+        ...
+
+    @property
+    def export_extra(self) -> str:
+        """The pip extra that brings what it needs."""
+        ...
 
 
 class Converter:
     """One converter process, usable for one job.
 
     Args:
-        target: Row whose exporter it runs.
+        target: What it runs.
         log: File that receives all that the converter prints.
     """
 
-    def __init__(self, target: Target, log: Path) -> None:
+    def __init__(self, target: Worker, log: Path) -> None:
         self._target = target
         self._log = log
         command = [sys.executable, "-m", "ghostdeploy.exporters.child", target.exporter, target.export_extra]
@@ -58,12 +79,15 @@ class Converter:
         """Process id of the converter."""
         return self._process.pid
 
-    def convert(self, job: ExportJob, *, seconds: float) -> ExportResult:
+    def convert(
+        self, job: ExportJob, *, seconds: float, on_progress: Callable[[int, int], None] | None = None
+    ) -> ExportResult:
         """Runs the job.
 
         Args:
             job: What to convert; `job.result` must not exist yet.
             seconds: Time limit.
+            on_progress: Hears done and total of a converter that prints lines `progress: 3/10`.
 
         Raises:
             ExportFailed: It failed, crashed, was killed, or took too long; its log is named.
@@ -76,7 +100,7 @@ class Converter:
         try:
             pipe.write(msgspec.json.encode(job) + b"\n")
             pipe.flush()
-            self._process.wait(max(0.0, end - time.monotonic()))
+            self._wait(end, on_progress)
         except subprocess.TimeoutExpired as error:
             raise self._failed(
                 f"took more than {seconds:g} s and was stopped", hint="give it more with --timeout"
@@ -95,6 +119,22 @@ class Converter:
             try:
                 self._process.stdin.close()
             except BrokenPipeError:  # it went away with bytes still in the pipe
+                return
+
+    def _wait(self, end: float, on_progress: Callable[[int, int], None] | None) -> None:
+        if on_progress is None:
+            self._process.wait(max(0.0, end - time.monotonic()))
+            return
+        while True:
+            left = max(0.0, end - time.monotonic())
+            try:
+                self._process.wait(min(_LOOK_SECONDS, left))
+            except subprocess.TimeoutExpired:
+                if left <= _LOOK_SECONDS:
+                    raise
+                for done, total in last_progress(self._log):
+                    on_progress(done, total)
+            else:
                 return
 
     def _read(self, job: ExportJob) -> ExportResult:
@@ -119,3 +159,16 @@ class Converter:
 
     def _failed(self, what: str, *, hint: str | None = None) -> ExportFailed:
         return ExportFailed(f"the {self._target.name} converter {what}", log=self._log, hint=hint)
+
+
+def last_progress(log: Path) -> list[tuple[int, int]]:
+    """Returns (done, total) of the last line `progress: 3/10` near the end of a log, [] if there is none."""
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - 4096))
+        lines = stream.read().decode("utf-8", "replace").splitlines()
+    for line in reversed(lines):
+        word, _, share = line.partition("progress: ")
+        done, _, total = share.partition("/")
+        if not word and done.isdigit() and total.isdigit():
+            return [(int(done), int(total))]
+    return []

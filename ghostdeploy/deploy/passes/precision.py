@@ -5,6 +5,10 @@ a model which casts to float32 halfway is still proven in float64.
 
 `run` proves a pass site by site. With a the value of a call before the pass and b after it, both computed from equal
 arguments, the error of the site is max |a − b| / max |a|; readers go on with a.
+
+A pass may change what a call gives, and say so in the node's meta: `scaled`, a factor f_c per channel (dimension 1),
+means that the call now gives f_c·a_c. Then f·a takes the place of a, in the comparison and for the readers. Outputs of
+the graph are compared as they were.
 """
 
 from __future__ import annotations
@@ -60,7 +64,8 @@ def run(module: fx.GraphModule, inputs: tuple[Tensor, ...], before: Run | None =
         module: The graph.
         inputs: Its inputs.
         before: The run of the same graph before a pass. A call is compared with the value of the call it stands for
-            (itself, or what `meta["stands_for"]` names), and its readers get that value; the notes are removed.
+            (itself, or what `meta["stands_for"]` names, times `meta["scaled"]`), and its readers get that value; the
+            notes are removed.
     """
     runner = _Forcing(module, before.values if before else {})
     with torch.no_grad():
@@ -96,16 +101,22 @@ class _Forcing(fx.Interpreter):
 
     def run_node(self, node: fx.Node) -> Any:
         result = super().run_node(node)
-        origin = node.meta.pop("stands_for", node.name)
+        origin, factors = node.meta.pop("stands_for", node.name), node.meta.pop("scaled", None)
         if not isinstance(result, Tensor):
             return result
         node.meta["shape"], node.meta["dtype"] = tuple(result.shape), result.dtype
         if node.op != "call_function":
             return result
         if origin in self._known:
-            error = relative_error([self._known[origin]], [result])
+            expected = _scaled(self._known[origin], factors)
+            error = relative_error([expected], [result])
             if error > self.error:
                 self.error, self.where = error, node.name
-            result = self._known[origin]
+            result = expected
         self.values[node.name] = result
         return result
+
+
+def _scaled(value: Tensor, factors: Tensor | None) -> Tensor:
+    """Multiplies dimension 1 by its factors (channels,)."""
+    return value if factors is None else value * factors.to(value).reshape(-1, *(1,) * (value.ndim - 2))

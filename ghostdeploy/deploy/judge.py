@@ -1,0 +1,222 @@
+"""The verdict of a fresh bundle: what its engine gives is held against the reference, on this machine.
+
+Judged are parity with the golden vectors, accuracy on labelled images, and for quantized payloads the agreement with
+the float model on real images, the execution gap, and the share of the work that is done in INT8. One failed gate fails
+the bundle; one that cannot be decided leaves it unverified. Where the engine cannot run here, the payload's own graph
+is run in float instead, and every figure says so.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from ghostdeploy.deploy import evaluate, parity
+from ghostdeploy.errors import UnsupportedHardware
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle import Arrays, Bundle
+    from ghostdeploy.deploy.assemble import Facts
+    from ghostdeploy.deploy.config import ExportConfig
+    from ghostdeploy.deploy.stages import Stages
+    from ghostdeploy.manifest import Accuracy, Agreement, Execution, Manifest, Parity
+    from ghostdeploy.targets import Target
+
+SIMULATED = "simulated in float"
+
+
+class Executor:
+    """Whatever gives the outputs of a payload: its runtime, or the float simulation of its graph.
+
+    Attributes:
+        infer: Arrays by input name → arrays by output name.
+        logits: One model input → first output.
+        unverified_because: Why the engine did not run; None when it did.
+    """
+
+    def __init__(
+        self,
+        infer: Callable[[Arrays], Arrays],
+        logits: Callable[[NDArray[Any]], NDArray[Any]],
+        unverified_because: str | None = None,
+    ) -> None:
+        self.infer = infer
+        self.logits = logits
+        self.unverified_because = unverified_because
+
+    @property
+    def how(self) -> Any:
+        """For the manifest's records."""
+        return "executed" if self.unverified_because is None else SIMULATED
+
+
+@contextmanager
+def executor(bundle: Bundle, row: Target) -> Iterator[Executor]:
+    """Gives the bundle's runtime, or its simulation where the hardware is missing and the row allows it."""
+    from ghostdeploy.runtimes import load
+
+    try:
+        runtime = load(bundle.path)
+    except UnsupportedHardware as error:
+        if row.simulation is None:
+            raise
+        yield simulation(bundle, row.simulation, error)
+        return
+    with runtime:
+        yield Executor(runtime.infer, runtime)
+
+
+def simulation(bundle: Bundle, graph: str, error: UnsupportedHardware) -> Executor:
+    """Returns the executor that runs an ONNX graph of the bundle as it is written, without fusion."""
+    import onnx
+
+    from ghostdeploy.deploy.quantize.simulate import GraphRunner
+
+    runner = GraphRunner(onnx.load(bundle.path / graph))
+
+    def infer(inputs: Arrays) -> Arrays:
+        return dict(zip(runner.outputs, runner(next(iter(inputs.values()))), strict=True))
+
+    reason = f"built, not executed: {error.message}"
+    return Executor(infer, lambda batch: runner(batch)[0], reason)
+
+
+def judge(
+    bundle: Bundle, row: Target, facts: Facts, config: ExportConfig, quantizer: Path | None, stages: Stages
+) -> Manifest:
+    """Returns the completed manifest.
+
+    Args:
+        bundle: Complete on disk but for the verdict.
+        row: Its target.
+        facts: What is true of the model.
+        config: The request.
+        quantizer: Folder of the quantizer's results, None for a float payload.
+        stages: Hears the progress.
+    """
+    agreement: Agreement | None = None
+    execution: Execution | None = None
+    with executor(bundle, row) as engine:
+        outputs = engine.infer(facts.golden_inputs)
+        found = parity.compare(outputs, facts.golden_outputs, config.precision)
+        found = msgspec.structs.replace(found, how=engine.how)
+        if quantizer is not None:
+            logits = _gate_logits(engine, facts)
+            agreement = _agreement(logits, facts, found, engine)
+            if engine.unverified_because is None:
+                execution = _execution(logits, quantizer)
+        accuracy = _accuracy(engine, facts, config, stages)
+        unverified = engine.unverified_because
+    manifest = msgspec.structs.replace(
+        bundle.manifest, parity=found, accuracy=accuracy, agreement=agreement, execution=execution
+    )
+    return conclude(manifest, unverified)
+
+
+def conclude(manifest: Manifest, unverified_because: str | None) -> Manifest:
+    """Returns the manifest with the verdict that its own records give.
+
+    Args:
+        manifest: Records filled in.
+        unverified_because: Why the engine did not run; None when it did.
+    """
+    failed = failures(manifest)
+    undecided = manifest.agreement is not None and manifest.agreement.verdict == "unverified"
+    if undecided and unverified_because is None and manifest.agreement is not None:
+        unverified_because = too_few(manifest.agreement)
+    if failed:
+        verdict: Any = "failed"
+    else:
+        verdict = "unverified" if unverified_because is not None else "passed"
+    return msgspec.structs.replace(
+        manifest,
+        verdict=verdict,
+        unverified_because=None if failed else unverified_because,
+        failed_because="; ".join(failed) or None,
+    )
+
+
+def failures(manifest: Manifest) -> list[str]:
+    """Returns one phrase per gate that the manifest's records miss."""
+    found = []
+    if manifest.parity is not None and manifest.parity.verdict == "failed":
+        found.append(f"outputs differ from the golden ones by more than {manifest.precision} allows")
+    if manifest.accuracy is not None and manifest.accuracy.verdict == "failed":
+        a = manifest.accuracy
+        found.append(f"top-1 drops by {100 * a.drop:.2f} points, allowed are {100 * a.max_drop:.2f}")
+    if manifest.agreement is not None and manifest.agreement.verdict == "failed":
+        g = manifest.agreement
+        found.append(f"only {g.top1:.2%} of {g.count} images keep their first class (at least {g.top1_ci95[0]:.2%})")
+    if manifest.execution is not None and manifest.execution.verdict == "failed":
+        e = manifest.execution
+        found.append(_gap(e))
+    if manifest.quantization is not None:
+        from ghostdeploy.deploy.execution import int8_share_verdict
+
+        reason = int8_share_verdict(manifest.precision_achieved, manifest.quantization.float_layers)
+        found += [reason] if reason else []
+    return found
+
+
+def _gap(execution: Execution) -> str:
+    if execution.saturable_channels:
+        return f"{execution.saturable_channels} output channels overflow on processors without dot-product instructions"
+    return (
+        f"on {execution.isa} the engine gives other numbers than the same graph in float: "
+        f"{execution.agreement:.2%} of {execution.count} images agree"
+    )
+
+
+def too_few(agreement: Agreement) -> str:
+    """Returns why an agreement is not decided."""
+    low, high = agreement.top1_ci95
+    return (
+        f"not enough images to decide: {agreement.count} images leave the agreement between {low:.1%} and {high:.1%}, "
+        f"{agreement.required:.0%} is needed"
+    )
+
+
+def _gate_logits(engine: Executor, facts: Facts) -> NDArray[Any]:
+    assert facts.evidence is not None  # gathered for every quantized precision
+    return np.concatenate([engine.logits(batch) for batch in facts.evidence.gate_batches(facts.preprocess)])
+
+
+def _agreement(logits: NDArray[Any], facts: Facts, found: Parity, engine: Executor) -> Agreement:
+    assert facts.evidence is not None
+    required = found.tolerance.agreement_ci95_low
+    assert required is not None  # the rows of quantized precisions set it
+    measured = evaluate.agree(
+        logits, facts.evidence.reference_logits(), source=facts.evidence.gate_source, required=required
+    )
+    return msgspec.structs.replace(measured, how=engine.how)
+
+
+def _execution(logits: NDArray[Any], quantizer: Path) -> Execution:
+    from ghostdeploy.deploy.doctor import instruction_set
+    from ghostdeploy.deploy.execution import compare_execution
+    from ghostdeploy.deploy.quantize.spec import Quantized
+
+    simulated = np.load(quantizer / "gate.npy", allow_pickle=False)
+    made = msgspec.json.decode((quantizer / "quantized.json").read_bytes(), type=Quantized)
+    return compare_execution(logits, simulated, isa=instruction_set(), saturable_channels=made.saturable_channels)
+
+
+def _accuracy(engine: Executor, facts: Facts, config: ExportConfig, stages: Stages) -> Accuracy | None:
+    if facts.data is None:
+        return None
+    classes = facts.model.num_classes
+    if facts.reference_predictions is None:
+        facts.reference_predictions = evaluate.predict(
+            facts.reference.logits, facts.data, facts.reference_preprocess, classes, stages
+        )
+    ours = evaluate.predict(engine.logits, facts.data, facts.preprocess, classes, stages)
+    found = evaluate.gate(ours, facts.reference_predictions, config.max_drop)
+    return msgspec.structs.replace(found, how=engine.how)

@@ -1,0 +1,51 @@
+"""One pass, applied and proven.
+
+A pass rewrites a graph that holds float64 weights; the graph runs again on the example, and the largest error of a call
+or an output (see `precision.run`) must stay below `FOLD_RELATIVE_ERROR`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ghostdeploy.deploy.passes.graph import prune
+from ghostdeploy.deploy.passes.precision import Run, run
+from ghostdeploy.deploy.tolerance import FOLD_RELATIVE_ERROR
+from ghostdeploy.errors import GateFailed
+from ghostdeploy.manifest import PassRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor, fx
+
+    from ghostdeploy.deploy.passes.base import Pass
+
+
+def apply(
+    step: Pass, graph: fx.GraphModule, inputs: tuple[Tensor, ...], before: Run
+) -> tuple[fx.GraphModule, Run, PassRecord]:
+    """Applies one pass and compares every call and output with `before`.
+
+    Args:
+        step: The pass.
+        graph: In float64, changed in place.
+        inputs: In float64.
+        before: The run of `graph` on `inputs`.
+
+    Returns:
+        The rewritten graph, its run, and the record for the certificate.
+
+    Raises:
+        GateFailed: The pass changed a call or an output by more than `FOLD_RELATIVE_ERROR`.
+    """
+    result, error, last = step.run(graph), 0.0, before
+    if result.sites:
+        graph = prune(result.module)
+        last = run(graph, inputs, before)
+        error = last.error
+    if not error <= FOLD_RELATIVE_ERROR:  # written so that NaN fails
+        raise GateFailed(
+            f"fold pass {step.name} changed the output by {error:.1e} of its size at {last.where}, "
+            f"expected at most {FOLD_RELATIVE_ERROR:.0e}",
+            hint="this is a fault of the pass: please report the model",
+        )
+    return graph, last, PassRecord(name=step.name, sites=result.sites, max_relative_error=error)

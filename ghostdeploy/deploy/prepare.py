@@ -1,0 +1,136 @@
+"""All that comes before the first converter: golden vectors, fold, conditioning, evidence, the program file."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from ghostdeploy.deploy.assemble import Facts
+from ghostdeploy.deploy.config import apply_overrides
+from ghostdeploy.deploy.evaluate import check_labels
+from ghostdeploy.deploy.inputs import Inputs, read_labels
+from ghostdeploy.deploy.steps import PROGRAM, QUANTIZED
+from ghostdeploy.manifest import ModelInfo, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import torch
+    from numpy.typing import NDArray
+    from torch import fx, nn
+
+    from ghostdeploy.deploy.config import ExportConfig
+    from ghostdeploy.deploy.quantize.evidence import Evidence
+    from ghostdeploy.deploy.stages import Stages
+    from ghostdeploy.manifest import PassRecord
+    from ghostdeploy.models.source import LoadedModel
+    from ghostdeploy.preprocess import Preprocess
+
+CONDITIONING_IMAGES = 128
+"""Images whose activation ranges the equalization looks at: channel maxima settle early."""
+
+
+def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
+    """Brings a model to where converters can start.
+
+    Args:
+        model: What was loaded.
+        name: Name of the bundles.
+        config: The request.
+        work: Folder that receives the program file and, for quantized precisions, the evidence.
+        stages: Hears the progress.
+    """
+    from ghostdeploy.deploy.fold import fold
+    from ghostdeploy.deploy.program import PixelInput, save_program
+    from ghostdeploy.deploy.reference import Reference
+    from ghostdeploy.models.count import count_macs, count_params
+
+    preprocess = apply_overrides(model.preprocess, config.preprocess)
+    inputs = Inputs.choose(model, config)
+    with stages.stage("golden vectors"):
+        reference = Reference(model.module)
+        golden = inputs.golden(preprocess)
+        outputs = reference.outputs(golden)
+        num_classes = int(next(iter(outputs.values())).shape[1])
+    labels = read_labels(config.labels, model.labels, num_classes)
+    if inputs.data is not None:
+        check_labels(inputs.data, num_classes)
+    evidence: Evidence | None = None
+    if config.precision in QUANTIZED:
+        from ghostdeploy.deploy.quantize.evidence import gather
+
+        with stages.stage("calibration images"):
+            evidence = gather(inputs, config, preprocess, reference, work, stages)
+    images = 2 if config.batch is None else config.batch
+    example = golden[[i % len(golden) for i in range(images)]]
+    with stages.stage("fold"):
+        reference.outputs(example)  # some modules drop the batch when it is 1
+        folded, certificate = fold(reference.module, example, dynamic_batch=config.batch is None)
+    passes = certificate.passes
+    if evidence is not None:
+        with stages.stage("condition"):
+            folded, more = condition(folded, example, evidence, preprocess)
+            passes = (*passes, *more)
+    with stages.stage("save program"):
+        graph: nn.Module = folded
+        payload_spec = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
+        if payload_spec.layout == "nhwc":
+            graph = PixelInput(folded, preprocess)
+            golden = inputs.golden(payload_spec)
+            example = golden[[i % len(golden) for i in range(images)]]
+        save_program(graph, example, work / PROGRAM, dynamic_batch=config.batch is None)
+    info = ModelInfo(
+        name=name,
+        family=model.family,
+        source=model.source,
+        weights_sha256=model.weights_sha256,
+        num_classes=num_classes,
+        params=count_params(reference.module),
+        macs=count_macs(folded, (1, 3, preprocess.size, preprocess.size)),
+    )
+    return Facts(
+        model=info,
+        preprocess=payload_spec,
+        reference_preprocess=preprocess,
+        labels=labels,
+        reference=reference,
+        data=inputs.data,
+        inputs=(spec_of(reference.input_name, golden, config.batch, payload_spec.layout),),
+        outputs=tuple(spec_of(key, array, config.batch) for key, array in outputs.items()),
+        golden_inputs={reference.input_name: golden},
+        golden_outputs=outputs,
+        passes=passes,
+        tools={"ghostdeploy": version("ghostdeploy"), "torch": version("torch")},
+        modules=tuple(key for key, _ in reference.module.named_modules() if key),
+        evidence=evidence,
+    )
+
+
+def condition(
+    folded: fx.GraphModule, example: NDArray[Any], evidence: Evidence, preprocess: Preprocess
+) -> tuple[fx.GraphModule, tuple[PassRecord, ...]]:
+    """Rewrites the folded graph exactly into one that quantizes better."""
+    import torch
+
+    from ghostdeploy.deploy.condition import equalize
+    from ghostdeploy.deploy.quantize.calibration import read_batches
+
+    size = len(example)  # a graph of fixed batch takes no other
+
+    def batches() -> Iterator[torch.Tensor]:
+        seen = 0
+        for batch in read_batches(evidence.calibration.path, preprocess, size):
+            if len(batch) == size:
+                yield torch.from_numpy(batch)
+            seen += len(batch)
+            if seen >= CONDITIONING_IMAGES:
+                return
+
+    graph, record = equalize(folded, torch.from_numpy(example), batches())
+    return graph, (record,)
+
+
+def spec_of(name: str, array: Any, batch: int | None, layout: Any = None) -> TensorSpec:
+    """Returns the record of a tensor whose first dimension is the batch."""
+    return TensorSpec(name=name, dtype=str(array.dtype), shape=(batch, *array.shape[1:]), layout=layout)

@@ -1,0 +1,119 @@
+"""What a quantization is made from and judged by: calibration pixels, gate pixels, the reference's logits of those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from ghostdeploy.deploy.quantize.calibration import read_batches, select
+from ghostdeploy.deploy.quantize.spec import QuantizeSpec
+from ghostdeploy.deploy.tolerance import TOLERANCES
+from ghostdeploy.manifest import Calibration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.deploy.config import ExportConfig
+    from ghostdeploy.deploy.images import ImageSet
+    from ghostdeploy.deploy.inputs import Inputs
+    from ghostdeploy.deploy.quantize.calibration import CalibrationSet
+    from ghostdeploy.deploy.reference import Reference
+    from ghostdeploy.deploy.stages import Stages
+    from ghostdeploy.preprocess import Preprocess
+
+GATE_COUNT = 1000
+"""Labelled images that the gate of the quantizer looks at; the bundle is judged on all."""
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Files of one export, shared by all its recipes."""
+
+    calibration: CalibrationSet
+    gate: Path
+    """Pixels uint8 (N, H, W, 3), `.npy`."""
+    gate_source: str
+    reference: Path
+    """Logits float32 (N, classes) of the unfolded PyTorch model, `.npy`."""
+    labels: Path | None
+    """Class indices (N,), `.npy`."""
+
+    @property
+    def fingerprint(self) -> Calibration:
+        """The record for manifests."""
+        return Calibration(count=self.calibration.count, sha256=self.calibration.sha256)
+
+    def reference_logits(self) -> NDArray[Any]:
+        """Returns the reference's logits of the gate images."""
+        logits: NDArray[Any] = np.load(self.reference, allow_pickle=False)
+        return logits
+
+    def gate_batches(self, spec: Preprocess) -> Iterator[NDArray[Any]]:
+        """Yields the gate images as inputs of a model that takes what `spec` says."""
+        return read_batches(self.gate, spec, BATCH)
+
+    def write_spec(self, path: Path, recipe: str, preprocess: Preprocess, golden: Path, max_drop: float) -> None:
+        """Writes the job of a quantizer process."""
+        required = TOLERANCES["int8"].agreement_ci95_low
+        assert required is not None  # the row sets it
+        spec = QuantizeSpec(
+            recipe=recipe,
+            preprocess=preprocess,
+            calibration=str(self.calibration.path),
+            fingerprint=self.fingerprint,
+            gate=str(self.gate),
+            reference=str(self.reference),
+            labels=None if self.labels is None else str(self.labels),
+            golden=str(golden),
+            max_drop=max_drop,
+            required_agreement=required,
+        )
+        path.write_bytes(msgspec.json.encode(spec))
+
+
+def gather(
+    inputs: Inputs, config: ExportConfig, preprocess: Preprocess, reference: Reference, work: Path, stages: Stages
+) -> Evidence:
+    """Chooses and decodes the images, and runs the reference on those of the gate.
+
+    Args:
+        inputs: The image sets of the export; a calibration set is there.
+        config: The request.
+        preprocess: How the PyTorch model takes an image.
+        reference: The unfolded model.
+        work: Folder for the files.
+        stages: Hears the progress.
+
+    Raises:
+        DataError: A set is too small, all alike, or holds an image that cannot be decoded.
+    """
+    assert inputs.calibration is not None  # ExportConfig and Inputs refuse the request otherwise
+    chosen = select(inputs.calibration, preprocess, folder=work, skip_bad=config.skip_bad, on_progress=stages.advance)
+    gate, source, labels = chosen.path, inputs.calibration.source, None
+    if inputs.data is not None:
+        few = inputs.data.sample(GATE_COUNT)
+        gate, source, labels = work / "gate.npy", inputs.data.source, work / "gate-labels.npy"
+        write_pixels(few, preprocess, gate)
+        assert few.labels is not None  # the set was opened as a labelled one
+        np.save(labels, few.labels, allow_pickle=False)
+    logits = np.concatenate([reference.logits(batch) for batch in read_batches(gate, preprocess, BATCH)])
+    np.save(work / "gate-reference.npy", logits, allow_pickle=False)
+    return Evidence(chosen, gate, source, work / "gate-reference.npy", labels)
+
+
+def write_pixels(images: ImageSet, preprocess: Preprocess, path: Path) -> None:
+    """Writes the images as the model sees them, before normalisation: uint8 (N, H, W, 3), `.npy`."""
+    size = preprocess.size
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(images), size, size, 3))
+    done = 0
+    for batch in images.batches(msgspec.structs.replace(preprocess, layout="nhwc")):
+        pixels[done : done + len(batch)] = batch
+        done += len(batch)
+    pixels.flush()

@@ -1,0 +1,110 @@
+"""Quantization recipes: which integers, which scales, which layers. One row per engine.
+
+    x̂ = s·(q − z),   q = clamp(round(x/s) + z, q_min, q_max)
+
+On CPUs activations are uint8 with a zero point (half of a signed range would be lost behind a ReLU), weights INT8 per
+output channel with z = 0, made safe for processors that add pairs of products in 16 bits.
+
+`onnxruntime`  fuses a layer only between Q/DQ pairs on all its inputs and outputs, its bias in INT32 with s = s_x·s_w.
+`openvino`     leaves out a rounding between a layer and the sum or activation it is fused with; Q/DQ only in front of
+               layers computes what the graph says.
+`tensorrt`     wants activations INT8 with z = 0, all 8 bits of the weights, float biases, and Q/DQ in front of layers.
+
+The multiplication by a squeeze-and-excite gate, its sigmoid, and the sum that merges a G-Ghost stage stay float
+everywhere. The small layers inside those branches are INT8 on CPUs, where they are a quarter of the file, and float for
+TensorRT, which has no kernel to gain from.
+
+The range estimator and the bias correction are no part of a recipe: neither is best for every network, so the quantizer
+tries all pairs on calibration images and keeps the one with the highest SQNR.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ghostdeploy.manifest import Record
+
+RangeMethod = Literal["absolute", "percentile", "mse"]
+
+
+class Choice(Record, frozen=True, kw_only=True):
+    """What is chosen by measurement on the calibration images."""
+
+    ranges: RangeMethod
+    """Estimator of activation ranges."""
+    correct_bias: bool
+    """Whether biases make up for the mean error of their layer."""
+
+
+CHOICES = tuple(
+    Choice(ranges=method, correct_bias=correct)
+    for method in ("mse", "percentile", "absolute")
+    for correct in (False, True)
+)
+
+
+class Recipe(Record, frozen=True, kw_only=True):
+    """One way to quantize."""
+
+    name: str
+    activations: Literal["uint8", "int8"]
+    int8_gates: bool
+    """Whether layers inside squeeze-and-excite gates and merge branches are quantized; what joins them never is."""
+    saturation_safe: bool
+    """Weights are constrained so that no sum of two products leaves 16 bits."""
+    quantize_bias: bool
+    op_types: tuple[str, ...]
+    """ONNX operators that are quantized."""
+    bare_outputs: tuple[str, ...]
+    """Operators whose outputs stay float unless an INT8 operator reads them."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Zero points are zero."""
+        return self.activations == "int8"
+
+    def scheme(self, choice: Choice) -> str:
+        """Returns the line for manifests."""
+        kind = f"{self.activations} {'symmetric' if self.symmetric else 'asymmetric'} per tensor"
+        safe = ", saturation-safe" if self.saturation_safe else ""
+        corrected = "corrected" if choice.correct_bias else "as trained"
+        return (
+            f"activations {kind} ({choice.ranges} ranges), weights int8 symmetric per channel{safe}, biases {corrected}"
+        )
+
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_MOVES = ("MaxPool", "Slice", "Flatten", "Reshape")
+
+RECIPES: dict[str, Recipe] = {
+    row.name: row
+    for row in (
+        Recipe(
+            name="onnxruntime",
+            activations="uint8",
+            saturation_safe=True,
+            quantize_bias=True,
+            int8_gates=True,
+            op_types=(*_LAYERS, "Relu", "Add", "Concat", *_MOVES),
+            bare_outputs=(),
+        ),
+        Recipe(
+            name="openvino",
+            activations="uint8",
+            saturation_safe=True,
+            quantize_bias=False,
+            int8_gates=True,
+            op_types=(*_LAYERS, "Concat"),
+            bare_outputs=(*_LAYERS, "Concat"),
+        ),
+        Recipe(
+            name="tensorrt",
+            activations="int8",
+            saturation_safe=False,
+            quantize_bias=False,
+            int8_gates=False,
+            op_types=(*_LAYERS, "Concat"),
+            bare_outputs=(*_LAYERS, "Concat"),
+        ),
+    )
+}

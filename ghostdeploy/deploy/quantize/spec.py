@@ -1,0 +1,83 @@
+"""The records that cross the border of the quantizer's process: what to do, and what was found."""
+
+from __future__ import annotations
+
+from ghostdeploy.manifest import Calibration, Record
+from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
+
+
+class QuantizeSpec(Record, frozen=True, kw_only=True):
+    """One quantization of one float graph."""
+
+    recipe: str
+    """Row of `RECIPES`."""
+    preprocess: Preprocess
+    """How pixels become the payload's input."""
+    calibration: str
+    """Path of the calibration pixels, uint8 `.npy` (N, H, W, 3)."""
+    fingerprint: Calibration
+    gate: str
+    """Path of the pixels that the gate looks at, same form."""
+    reference: str
+    """Path of the PyTorch model's float32 logits of those, `.npy` (N, classes)."""
+    labels: str | None
+    """Path of their class indices, `.npy` (N,)."""
+    golden: str
+    """Path of the golden inputs, `.npy`, ready for the payload."""
+    max_drop: float
+    """Largest allowed drop of top-1, as a share."""
+    required_agreement: float
+    """Smallest lower 95 % bound of the agreement with the reference."""
+
+
+class LayerNoise(Record, frozen=True, kw_only=True):
+    """One weighted layer, quantized alone."""
+
+    module: str
+    """PyTorch name."""
+    role: str
+    """Its place in a Ghost network: primary, cheap, depthwise, pointwise, convolution, linear."""
+    unit: str
+    """Layers that go back to float together share this name."""
+    sqnr_db: float | None
+    """Output of the layer with only its own input and weights quantized; None when there is no error."""
+    clipped: float
+    """Share of its input's values outside the quantized range."""
+    dead: float
+    """Share of the input's integer steps that hardly any value reaches."""
+
+
+class UnitGain(Record, frozen=True, kw_only=True):
+    """What returning one unit to float would bring, everything else quantized."""
+
+    unit: str
+    sqnr_gain_db: float
+    agreement_gain: float
+
+
+class Diagnosis(Record, frozen=True, kw_only=True):
+    """Where the error of a quantized graph comes from; `diagnosis.json` of a bundle."""
+
+    images: int
+    sqnr_db: float | None
+    """Logits of the simulated graph against the float one."""
+    agreement: float
+    layers: tuple[LayerNoise, ...]
+    """Worst first."""
+    gains: tuple[UnitGain, ...] = ()
+    """Best first; measured when the gate was missed."""
+    float_units: tuple[str, ...] = ()
+    """Returned to float, in this order."""
+    notes: tuple[str, ...] = ()
+
+
+class Quantized(Record, frozen=True, kw_only=True):
+    """What the quantizer left in its folder besides `model.onnx`, `gate.npy` and `golden.npy` (simulated outputs)."""
+
+    scheme: str
+    tool: str
+    float_layers: tuple[str, ...]
+    """PyTorch modules that the fallback left in float."""
+    rule_float: tuple[str, ...]
+    """PyTorch modules that are float by rule (gates, merges)."""
+    saturable_channels: int

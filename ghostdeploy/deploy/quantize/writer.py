@@ -1,0 +1,141 @@
+"""The Q/DQ graph: ONNX Runtime's quantizer writes it, with our ranges, weight scales and choice of layers.
+
+Tensors that must share a scale (all inputs of a Concat and its output, so that the copy stays a copy) get the union of
+their ranges. A weight's scales are given per output channel. What the tool would do by habit and the recipe does not
+want is switched off: outputs of layers quantized without an INT8 reader, biases for a GPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from ghostdeploy.deploy.quantize.graph import OnnxGraph, group_of, output_axis
+from ghostdeploy.deploy.saturation import safe_scales
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ghostdeploy.deploy.quantize.recipe import Recipe
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be quantized in one graph."""
+
+    nodes: list[onnx.NodeProto]
+    """Nodes that are quantized."""
+    float_nodes: frozenset[str]
+    """Names of nodes that stay float by rule."""
+    activations: list[str]
+    """Tensors whose ranges are needed."""
+    ties: list[tuple[str, ...]] = field(default_factory=list)
+    """Groups of tensors that share one scale."""
+
+
+def plan(model: onnx.ModelProto, recipe: Recipe) -> Plan:
+    """Chooses the nodes."""
+    graph = OnnxGraph(model)
+    float_nodes = graph.vector_branches()
+    if recipe.int8_gates:
+        float_nodes -= {node.name for node in graph.layers()}
+    nodes = [n for n in graph.nodes if n.op_type in recipe.op_types and n.name not in float_nodes]
+    ties = [(*node.input, *node.output) for node in nodes if node.op_type == "Concat"]
+    return Plan(nodes, frozenset(float_nodes), graph.activations(nodes), merge(ties))
+
+
+def merge(groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Returns the groups united where they share a member."""
+    merged: list[dict[str, None]] = []
+    for group in groups:
+        joined = dict.fromkeys(group)
+        apart = []
+        for other in merged:
+            if joined.keys() & other.keys():
+                joined |= other
+            else:
+                apart.append(other)
+        merged = [*apart, joined]
+    return [tuple(group) for group in merged]
+
+
+def unite(ranges: Mapping[str, Range], ties: Sequence[Sequence[str]]) -> dict[str, Range]:
+    """Gives all tensors of a tie the union of their ranges."""
+    united = dict(ranges)
+    for tie in ties:
+        known = [ranges[name] for name in tie if name in ranges]
+        both = (min(low for low, _ in known), max(high for _, high in known))
+        united |= {name: both for name in tie if name in ranges}
+    return united
+
+
+def write(
+    model: onnx.ModelProto,
+    recipe: Recipe,
+    chosen: Plan,
+    ranges: Mapping[str, Range],
+    *,
+    float_layers: frozenset[str] = frozenset(),
+) -> onnx.ModelProto:
+    """Returns the Q/DQ graph.
+
+    Args:
+        model: Float graph with inferred shapes; it is copied.
+        recipe: Types and rules.
+        chosen: What `plan` said.
+        ranges: Lowest and highest value of each activation to be representable.
+        float_layers: Names of nodes that stay float on top of the plan's.
+    """
+    united = unite(ranges, chosen.ties)
+    data: dict[str, Any] = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in united.items()
+    }
+    graph = OnnxGraph(model)
+    kind = QuantType.QInt8 if recipe.symmetric else QuantType.QUInt8
+    options = {
+        "ActivationSymmetric": recipe.symmetric,
+        "WeightSymmetric": True,
+        "QuantizeBias": recipe.quantize_bias,
+        "OpTypesToExcludeOutputQuantization": list(recipe.bare_outputs),
+        "TensorQuantOverrides": _weight_overrides(graph) if recipe.saturation_safe else {},
+    }
+    logging.getLogger().setLevel(logging.ERROR)  # the tool talks through the root logger
+    quantizer = QDQQuantizer(
+        copy.deepcopy(model),
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=kind,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+        nodes_to_quantize=[n.name for n in chosen.nodes if n.name not in float_layers],
+        nodes_to_exclude=sorted(chosen.float_nodes | float_layers),
+        op_types_to_quantize=list(recipe.op_types),
+        extra_options=options,
+    )
+    quantizer.quantize_model()
+    return onnx.shape_inference.infer_shapes(quantizer.model.model, data_prop=True)
+
+
+def _weight_overrides(graph: OnnxGraph) -> dict[str, list[dict[str, Any]]]:
+    """Returns a safe scale per output channel for every weight."""
+    overrides = {}
+    for node in graph.layers():
+        weight = numpy_helper.to_array(graph.constants[node.input[1]])
+        axis = output_axis(node)
+        rows = np.moveaxis(weight, axis, 0)
+        overrides[node.input[1]] = [
+            {"quant_type": QuantType.QInt8, "axis": axis, "scale": scale, "zero_point": np.zeros((), np.int8)}
+            for scale in safe_scales(rows, groups=group_of(node))
+        ]
+    return overrides

@@ -1,0 +1,94 @@
+"""How tables look: one console, one table style, and how a figure is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ghostdeploy.deploy.evaluate import Share
+    from ghostdeploy.manifest import Parity, Tolerance
+
+_COLORS = {"passed": "green", "failed": "bold red", "unverified": "yellow"}
+
+
+def console() -> Console:
+    """Returns the console for data: standard output, wide enough for a table when it is no terminal."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=max(plain.width, 140))
+
+
+def table(columns: Iterable[str], rows: Iterable[Sequence[str | Text]], *, clip: bool = False) -> None:
+    """Prints a table; a column whose title starts with `>` is right-aligned; `clip` cuts the last one to one line."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    titles = list(columns)
+    for title in titles:
+        justify: Literal["left", "right"] = "right" if title.startswith(">") else "left"
+        fixed = clip and title != titles[-1]  # rich narrows only the columns that may wrap
+        drawn.add_column(title.lstrip(">"), justify=justify, overflow="fold", no_wrap=fixed)
+    for row in rows:
+        cells = [cell if isinstance(cell, Text) else Text(cell) for cell in row]
+        if clip:
+            cells[-1].no_wrap, cells[-1].overflow = True, "ellipsis"
+        drawn.add_row(*cells)
+    out = console()
+    out.print(drawn)
+    out.print()
+
+
+def verdict(word: str) -> Text:
+    """Returns a coloured verdict."""
+    return Text(word, style=_COLORS[word])
+
+
+def tick(*, able: bool) -> Text:
+    """Returns yes or no."""
+    return Text("yes", style="green") if able else Text("no", style="yellow")
+
+
+def relative(parity: Parity) -> str:
+    """Returns the largest error over the largest reference value."""
+    return f"{parity.max_abs / (parity.reference_max_abs or 1.0):.1e}"
+
+
+def folder_name(path: str) -> str:
+    """Returns the folder's own name: the full path is in `--json`."""
+    return Path(path).name
+
+
+def cosine(value: float) -> str:
+    """Shows how far below 1 a cosine is where seven digits would round it to 1."""
+    return f"{value:.7g}" if value <= 0.9999999 or value >= 1 else f"1 − {1 - value:.0e}"
+
+
+def sqnr(parity: Parity) -> str:
+    """Returns `28.1 dB`, or `exact`."""
+    return "exact" if parity.sqnr_db is None else f"{parity.sqnr_db:.1f} dB"
+
+
+def share(found: Share) -> str:
+    """Returns a share with its interval."""
+    return f"{found.value:.2%} ({found.ci95[0]:.1%} to {found.ci95[1]:.1%})"
+
+
+def shape(sizes: tuple[int | None, ...]) -> str:
+    """Returns `N×3×64×64`."""
+    return "×".join("N" if size is None else str(size) for size in sizes)
+
+
+def bounds(tolerance: Tolerance) -> str:
+    """Returns the bounds of a row of the tolerance table."""
+    parts = []
+    if tolerance.max_abs_relative is not None:
+        parts.append(f"max error ≤ {tolerance.max_abs_relative:.1e}")
+    if tolerance.cosine is not None:
+        parts.append(f"cosine ≥ {cosine(tolerance.cosine)}")
+    if tolerance.top1_agreement is not None:
+        parts.append(f"agreement ≥ {tolerance.top1_agreement:.3g}")
+    return ", ".join(parts)

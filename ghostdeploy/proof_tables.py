@@ -1,0 +1,68 @@
+"""Tables of what was proven: parity, accuracy, classes, and where an error comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from ghostdeploy.layout import bounds, console, cosine, folder_name, relative, share, sqnr, table, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ghostdeploy.deploy.evaluate import Evaluation
+    from ghostdeploy.deploy.prove import Verification
+
+
+def verified(found: Sequence[Verification]) -> None:
+    """Prints parity against the golden vectors, with the margin and the tolerance that would have passed."""
+    rows = [
+        (
+            v.name,
+            v.engine,
+            str(v.parity.count),
+            relative(v.parity),
+            cosine(v.parity.cosine),
+            sqnr(v.parity),
+            f"{v.parity.top1_agreement:.1%}",
+            verdict(v.verdict),
+        )
+        for v in found
+    ]
+    table(("bundle", "engine", ">images", ">max error", ">cosine", ">SQNR", ">agreement", "verdict"), rows)
+    for v in found:
+        text = f"{v.name}: needs {bounds(v.parity.tolerance)}; {bounds(v.parity.would_pass)} would have passed"
+        console().print(Text(text, style="dim"), soft_wrap=True)
+
+
+def evaluated(found: Sequence[Evaluation]) -> None:
+    """Prints accuracy, and the comparison with the reference."""
+    table(
+        ("bundle", ">images", ">top-1 (95 %)", ">top-5 (95 %)"),
+        [(folder_name(e.bundle), str(e.count), share(e.top1), share(e.top5)) for e in found],
+    )
+    compared = [(e, e.comparison) for e in found if e.comparison is not None]
+    if compared:
+        rows = [
+            (
+                folder_name(e.bundle),
+                folder_name(c.reference),
+                share(c.agreement),
+                f"{100 * c.drop:+.2f} ({100 * c.drop_ci95[0]:+.2f} to {100 * c.drop_ci95[1]:+.2f})",
+                f"{c.lost} / {c.won}",
+                f"{c.p_value:.3f}",
+            )
+            for e, c in compared
+        ]
+        table(("bundle", "reference", ">agreement", ">drop, points (95 %)", ">lost / won", ">McNemar p"), rows)
+
+
+def classified(found: dict[str, list[tuple[str, float]]]) -> None:
+    """Prints the classes of each image."""
+    rows = [
+        (image if rank == 0 else "", label, f"{probability:.1%}")
+        for image, classes in found.items()
+        for rank, (label, probability) in enumerate(classes)
+    ]
+    table(("image", "class", ">probability"), rows)

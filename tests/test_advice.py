@@ -1,0 +1,104 @@
+"""Nobody waits for an INT8 export that cannot pay on the processor at hand without having been told."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from ghostdeploy import targets
+from ghostdeploy.deploy import doctor
+from ghostdeploy.deploy.advice import INT8_TIME_WITHOUT_DOT_PRODUCT, int8_advice
+from ghostdeploy.deploy.doctor import has_int8_dot_product, instruction_set
+
+AVX2 = frozenset({"sse4_1", "avx", "avx2", "fma"})
+AVX512 = AVX2 | {"avx512f", "avx512bw"}
+VNNI = AVX512 | {"avx512_vnni"}
+
+
+def test_onnx_runtime_is_slower_in_int8_without_dot_products():
+    said = int8_advice(targets.find("onnx"), AVX2)
+
+    assert "2.5× slower than float" in said
+    assert "--hybrid" in said
+    assert "shrinks the file" in said
+    assert "\n" not in said
+
+
+def test_openvino_gains_no_speed_without_dot_products():
+    assert "onnx" not in int8_advice(targets.find("openvino"), AVX512)
+    assert "as fast as float" in int8_advice(targets.find("openvino"), AVX512)
+
+
+@pytest.mark.parametrize("flag", ["avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"])
+def test_processors_with_dot_products_need_no_advice(flag):
+    assert has_int8_dot_product({flag})
+    assert int8_advice(targets.find("onnx"), AVX2 | {flag}) is None
+
+
+def test_a_processor_that_cannot_be_read_gets_no_advice():
+    assert int8_advice(targets.find("onnx"), frozenset()) is None
+
+
+def test_an_engine_that_does_not_run_on_the_cpu_gets_no_advice():
+    from dataclasses import replace
+
+    assert int8_advice(replace(targets.find("onnx"), runtimes=("tensorrt",)), AVX2) is None
+
+
+def test_a_ratio_measured_here_replaces_the_table():
+    said = int8_advice(targets.find("onnx"), AVX2, measured=1.72)
+
+    assert "1.7× slower than float here" in said
+
+
+def test_every_engine_of_the_table_runs_some_target():
+    engines = {engine for row in targets.TARGETS.values() for engine in row.runtimes}
+
+    assert INT8_TIME_WITHOUT_DOT_PRODUCT.keys() <= engines
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "name"),
+    [
+        ("x86_64", VNNI, "x86-64 AVX-512 VNNI"),
+        ("AMD64", AVX512, "x86-64 AVX-512"),
+        ("x86_64", AVX2 | {"avx_vnni"}, "x86-64 AVX-VNNI"),
+        ("x86_64", AVX2, "x86-64 AVX2"),
+        ("x86_64", VNNI | {"amx_int8"}, "x86-64 AMX INT8"),
+        ("aarch64", {"asimd", "asimddp"}, "aarch64 NEON dot product"),
+        ("arm64", {"asimd"}, "aarch64 NEON"),
+        ("riscv64", set(), "riscv64"),
+    ],
+)
+def test_the_instruction_set_is_the_best_that_int8_kernels_use(machine, flags, name, monkeypatch):
+    monkeypatch.setattr(doctor.platform, "machine", lambda: machine)
+    monkeypatch.setattr(doctor, "cpu_flags", lambda: frozenset(flags))
+
+    assert instruction_set() == name
+
+
+@pytest.mark.parametrize(
+    ("limit", "name"),
+    [
+        ("AVX2", "x86-64 AVX2"),
+        ("avx2", "x86-64 AVX2"),
+        ("AVX512_CORE", "x86-64 AVX-512"),
+        ("AVX512_CORE_VNNI", "x86-64 AVX-512 VNNI"),
+        ("DEFAULT", "x86-64 AVX-512 VNNI"),
+        ("", "x86-64 AVX-512 VNNI"),
+    ],
+)
+def test_an_engine_that_is_kept_below_the_processor_is_reported_so(limit, name, monkeypatch):
+    monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(doctor, "cpu_flags", lambda: VNNI)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+
+    assert instruction_set("openvino") == name
+    assert instruction_set("onnxruntime") == "x86-64 AVX-512 VNNI"
+
+
+def test_the_examination_agrees_with_the_flags():
+    found = doctor.examine()
+
+    assert found.int8_dot_product == has_int8_dot_product(doctor.cpu_flags())
+    assert msgspec.json.encode(found)

@@ -1,0 +1,267 @@
+"""An INT8 graph gives the same answers on every processor, or the gate says so."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from ghostdeploy import samples
+from ghostdeploy.bundle import open_bundle
+from ghostdeploy.deploy.execution import (
+    FEW_IMAGES,
+    SQNR_LIMIT_DB,
+    compare_execution,
+    execution_fault,
+    int8_share_verdict,
+    margins,
+    noise_step,
+)
+from ghostdeploy.deploy.images import open_images
+from ghostdeploy.deploy.saturation import count_saturable, safe_scales
+from ghostdeploy.errors import BundleError
+from ghostdeploy.manifest import PrecisionAchieved
+from tests.exported import sample_bundle
+from tests.kernels import run_on_avx2, simulate
+
+SAMPLES = ("ghostnet_050", "g_ghost_regnetx_002")
+ISA = "x86-64 AVX2"
+
+
+def logits(count=300, classes=10, seed=0):
+    return np.random.default_rng(seed).normal(0, 2, (count, classes)).astype(np.float32)
+
+
+def shifted(simulated, decibel):
+    """Returns logits whose SQNR against the simulated ones is exactly `decibel`, with no class changed."""
+    noise = -simulated  # scaling changes no order
+    return simulated + noise * 10 ** (-decibel / 20)
+
+
+def turned(simulated, count, by):
+    """Returns logits with the first `count` images' classes turned over where the margin is below `by`."""
+    changed = simulated.copy()
+    narrow = np.argsort(margins(simulated.astype(np.float64)))[:count]
+    for image in narrow:
+        first, second = np.argsort(simulated[image])[-1:-3:-1]
+        changed[image, second] = simulated[image, first] + by
+    return changed
+
+
+def test_equal_outputs_pass_and_have_no_error():
+    found = compare_execution(logits(), logits(), isa=ISA)
+
+    assert (found.verdict, found.agreement, found.sqnr_db, found.count) == ("passed", 1.0, None, 300)
+    assert execution_fault(found) is None
+    assert found.isa == ISA
+
+
+@pytest.mark.parametrize(("decibel", "verdict"), [(SQNR_LIMIT_DB + 0.1, "passed"), (SQNR_LIMIT_DB - 0.1, "failed")])
+def test_the_error_must_stay_below_the_limit(decibel, verdict):
+    found = compare_execution(shifted(logits(), decibel), logits(), isa=ISA)
+
+    assert found.verdict == verdict
+    assert found.sqnr_db == pytest.approx(decibel, abs=0.01)
+    assert found.agreement == 1
+
+
+def test_one_class_in_two_hundred_may_change_and_not_more():
+    simulated = logits(1000)
+
+    assert compare_execution(turned(simulated, 5, 1e-3), simulated, isa=ISA).verdict == "passed"
+    failed = compare_execution(turned(simulated, 6, 1e-3), simulated, isa=ISA)
+    assert failed.verdict == "failed"
+    assert "99.4%" in execution_fault(failed)
+    assert ISA in execution_fault(failed)
+
+
+def test_among_few_images_a_narrow_margin_is_forgiven_and_a_wide_one_is_not():
+    simulated = logits(16)
+    simulated[3] = [0, 1, 0, 0, 0, 0, 5, 5.05, 0, 0]
+    step = noise_step(simulated.astype(np.float64))
+    narrow, wide = simulated.copy(), simulated.copy()
+    narrow[3, 6] += 0.1
+    image = int(np.argmax(margins(simulated.astype(np.float64))))
+    wide[image] = np.roll(simulated[image], 1)
+
+    found = compare_execution(narrow, simulated, isa=ISA)
+    assert step > 0.05
+    assert (found.verdict, found.agreement) == ("passed", 15 / 16)
+    assert compare_execution(wide, simulated, isa=ISA).verdict == "failed"
+    many = np.tile(simulated, (FEW_IMAGES // 16 + 1, 1))
+    assert compare_execution(np.tile(narrow, (FEW_IMAGES // 16 + 1, 1)), many, isa=ISA).verdict == "failed"
+
+
+def test_channels_that_can_overflow_fail_even_where_this_processor_is_exact():
+    found = compare_execution(logits(), logits(), isa="x86-64 AVX-512 VNNI", saturable_channels=3)
+
+    assert found.verdict == "failed"
+    assert "3 output channels" in execution_fault(found)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_not_numbers_fail(value):
+    broken = logits()
+    broken[7, 2] = value
+
+    found = compare_execution(broken, logits(), isa=ISA)
+    assert (found.verdict, found.sqnr_db) == ("failed", -999.0)
+
+
+def test_no_images_prove_nothing():
+    assert compare_execution(logits(0), logits(0), isa=ISA).verdict == "failed"
+
+
+def test_other_shapes_are_refused():
+    with pytest.raises(BundleError, match=r"\(300, 10\)"):
+        compare_execution(logits(), logits(299), isa=ISA)
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 10**6))
+def test_the_record_is_finite_for_any_shape(count, classes, seed):
+    found = compare_execution(logits(count, classes, seed), logits(count, classes, seed + 1), isa=ISA)
+
+    assert np.isfinite(found.sqnr_db)
+    assert 0 <= found.agreement <= 1
+
+
+def achieved(share, float_layers):
+    return PrecisionAchieved(int8_layers=50, float_layers=float_layers, how="read", int8_mac_share=share)
+
+
+def test_four_fifths_of_the_convolution_work_in_int8_are_enough():
+    assert int8_share_verdict(achieved(0.8, 7), ()) is None
+
+
+def test_less_must_be_explained_by_the_layers_left_in_float():
+    names = ("a", "b", "c")
+
+    assert int8_share_verdict(achieved(0.6, 3), names) is None
+    assert "60.0%" in int8_share_verdict(achieved(0.6, 4), names)
+    assert "1 of 4 float layers" in int8_share_verdict(achieved(0.6, 4), names)
+    assert int8_share_verdict(achieved(0.0, 60), ()) is not None
+    assert "could not be read" in int8_share_verdict(achieved(None, 0), ())
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory):
+    """A function name → (safe graph, unsafe graph, images) of a sample model, from one calibration."""
+    made = {}
+
+    def build(name):
+        if name not in made:
+            made[name] = graphs(name)
+        return made[name]
+
+    def graphs(name):
+        bundle = open_bundle(sample_bundle(tmp_path_factory, name, "onnx", batch=None))
+        spec = bundle.manifest.preprocess
+        calibration = list(open_images(samples.calibration_set()).sample(64).batches(spec, size=16))
+        images = np.concatenate(list(open_images(samples.evaluation_set()).sample(512).batches(spec)))
+        source, out = bundle.path / "model.onnx", tmp_path_factory.mktemp(name) / "model.onnx"
+        safe = quantize(source, out, calibration, weight_overrides(onnx.load(source)))
+        return safe, quantize(source, out, calibration, {}), images
+
+    return build
+
+
+def weight_overrides(model):
+    from onnxruntime.quantization import QuantType
+
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "Gemm"):
+            continue
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        zero = np.array(0, np.int8)
+        found[node.input[1]] = [
+            {"quant_type": QuantType.QInt8, "axis": 0, "scale": scale, "zero_point": zero}
+            for scale in safe_scales(constants[node.input[1]], groups=groups)
+        ]
+    return found
+
+
+def quantize(source, out, calibration, overrides):
+    """Returns the Q/DQ graph that ONNX Runtime's quantizer writes with its default ranges; its gates stay float."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        left = iter(calibration)
+
+        def get_next(self):
+            batch = next(self.left, None)
+            return None if batch is None else {"input": batch}
+
+    logging.disable(logging.WARNING)
+    try:
+        quantize_static(
+            source,
+            out,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            op_types_to_quantize=["Conv", "Gemm", "Relu", "Add", "Concat"],
+            extra_options={"TensorQuantOverrides": dict(overrides)},
+        )
+    finally:
+        logging.disable(logging.NOTSET)
+    return without_rounding_before_adds(onnx.load(out))
+
+
+def without_rounding_before_adds(model):
+    """Takes off Q/DQ between a convolution and the add that alone reads it: OpenVINO fuses both and drops it."""
+    graph = model.graph
+    source = {name: node for node in graph.node for name in node.output}
+    readers = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for add in [node for node in graph.node if node.op_type == "Add"]:
+        for place, name in enumerate(add.input):
+            chain = [source[name], source[source[name].input[0]]]
+            layer = source.get(chain[1].input[0])
+            single = all(len(readers[node.output[0]]) == 1 for node in (*chain, layer) if node is not None)
+            if layer is not None and layer.op_type == "Conv" and single:
+                add.input[place] = layer.output[0]
+                for node in chain:
+                    graph.node.remove(node)
+                break
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+@pytest.mark.parametrize("name", SAMPLES)
+def test_safe_weights_execute_as_simulated_on_avx2_and_free_ones_are_caught(name, quantized, tmp_path):
+    safe, unsafe, images = quantized(name)
+    jobs = {"safe": (safe, images), "unsafe": (unsafe, images)}
+
+    outputs = run_on_avx2("openvino", jobs, tmp_path)
+
+    found = {key: compare_execution(outputs[key], simulate(model, images), isa=ISA) for key, (model, _) in jobs.items()}
+    assert count_saturable(safe) == {}
+    assert sum(count_saturable(unsafe).values()) > 1000
+    assert found["safe"].verdict == "passed"
+    assert found["safe"].agreement >= 0.995
+    assert found["unsafe"].verdict == "failed"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sixteen_images_tell_safe_from_free_weights_in_onnx_runtime(name, quantized, tmp_path):
+    safe, unsafe, images = quantized(name)
+    jobs = {"safe": (safe, images[:16]), "unsafe": (unsafe, images[:16])}
+
+    outputs = run_on_avx2("onnxruntime", jobs, tmp_path)
+
+    verdicts = {key: compare_execution(outputs[key], simulate(*job), isa=ISA).verdict for key, job in jobs.items()}
+    assert verdicts == {"safe": "passed", "unsafe": "failed"}
