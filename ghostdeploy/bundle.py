@@ -55,9 +55,9 @@ class Bundle:
 
     @property
     def size(self) -> int:
-        """Bytes of the payload files, without golden vectors and manifest."""
-        files = targets.find(self.manifest.target).files
-        return sum(record.bytes for record in self.manifest.files if record.path in files)
+        """Bytes of the payload files, without golden vectors, labels, diagnosis and manifest."""
+        beside = {GOLDEN, LABELS, DIAGNOSIS}
+        return sum(record.bytes for record in self.manifest.files if record.path not in beside)
 
     def labels(self) -> list[str]:
         """Returns one label per class; class numbers where the bundle has no names."""

@@ -156,8 +156,8 @@ def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
 
     with Bars() as bars:
         built = finish(bundle, timeout=timeout, listener=bars)
-    print_json(tables.bundle_document(built)) if as_json else tables.inspected(built)
-    return int(built.manifest.verdict == "failed")
+    print_json(built) if as_json else proof_tables.built(built)
+    return int(built.verdict == "failed")
 
 
 @main.command()

@@ -93,6 +93,22 @@ TARGETS: dict[str, Target] = {
             export_packages=("openvino",),
             runtime_packages=("openvino",),
         ),
+        Target(
+            name="tensorrt",
+            summary="NVIDIA GPUs through TensorRT and TensorRT for RTX",
+            parent="onnx",
+            payload="kit/model.onnx",
+            files=("kit/model.onnx", "kit/build.json"),
+            precisions=("fp32", "fp16", "int8"),
+            recipe="tensorrt",
+            simulation="kit/model.onnx",
+            options=("sm", "version_compatible", "hardware_compatibility"),
+            exporter="ghostdeploy.exporters.tensorrt:TensorRTExporter",
+            runtime="ghostdeploy.runtimes.tensorrt:TensorRTRuntime",
+            runtimes=("tensorrt", "tensorrt_rtx"),
+            export_packages=("onnxruntime",),
+            runtime_packages=("tensorrt|tensorrt_rtx",),
+        ),
     )
 }
 
@@ -126,7 +142,7 @@ def missing_for_export(target: Target) -> list[str]:
 
 def missing_for_run(target: Target) -> list[str]:
     """Returns the packages that the runtime of `target` needs and that are not installed; imports nothing."""
-    return [package for package in target.runtime_packages if find_spec(package) is None]
+    return [choice for choice in target.runtime_packages if not any(find_spec(p) for p in choice.split("|"))]
 
 
 def require_export(targets: list[Target]) -> None:

@@ -75,6 +75,12 @@ class ExportConfig:
             targets.require_precision(row, self.precision)
         if self.batch is not None and not 1 <= self.batch <= 4096:
             raise UsageError(f"batch is {self.batch}, expected 1 to 4096 or dynamic")
+        if self.sm:
+            from ghostdeploy.exporters.tensorrt_spec import check_sms
+
+            object.__setattr__(self, "sm", check_sms(self.sm))
+        if self.align_channels not in (None, 8, 16, 32):
+            raise UsageError(f"channels are to be aligned to {self.align_channels}, expected 8, 16 or 32")
         if self.input not in INPUTS:
             raise UsageError(f"unknown input {self.input!r}", hint=f"inputs are {' and '.join(INPUTS)}")
         if not 0 <= self.max_drop <= 1:

@@ -51,6 +51,9 @@ def main() -> int:
 def _run(exporter: Exporter, job: ExportJob) -> ExportResult:
     try:
         written = exporter.export(job)
+    except MissingDependency as error:
+        traceback.print_exc()
+        return ExportResult(status="missing", message=error.message)
     except Exception as error:
         traceback.print_exc()
         full = _out_of_space(error, Path(job.folder))

@@ -113,12 +113,12 @@ def require_libraries(precision: str, options: TensorRTOptions) -> None:
         MissingDependency: `tensorrt_rtx` is needed and not installed.
     """
     here = installed()
-    if "tensorrt_rtx" in here:
+    if kit.AHEAD in here:
         return
-    hint = install_hint("tensorrt_rtx")
+    hint = install_hint(kit.AHEAD)
     if options.sm and precision != "int8":
         raise MissingDependency(f"engines for sm {', '.join(options.sm)} need tensorrt_rtx, not installed here: {hint}")
-    if precision == "int8" and not ("tensorrt" in here and gpus()):
+    if precision == "int8" and not (kit.TIMED in here and gpus()):
         raise MissingDependency(
             f"an INT8 kit needs NVIDIA's parser to accept it: no GPU with tensorrt, no tensorrt_rtx: {hint}"
         )
@@ -130,8 +130,8 @@ def build_here(
     """Builds what this machine can, writes it into `folder`, and returns it with remarks for the manifest."""
     here, notes = installed(), []
     engines: list[EngineRecord] = []
-    if "tensorrt_rtx" in here:
-        rtx = load_library("tensorrt_rtx")
+    if kit.AHEAD in here:
+        rtx = load_library(kit.AHEAD)
         build_engine(rtx, graph, spec, compute_capability=_REFERENCE_SM)
         notes.append(f"accepted by parser and builder of {rtx.title}")
         if spec.precision == "int8" and options.sm:
@@ -153,7 +153,7 @@ def library_for_gpu(spec: KitSpec) -> Library | None:
     if not here or not devices:
         return None
     library = load_library(here[0])
-    if library.name == "tensorrt":
+    if library.name == kit.TIMED:
         return library
     known = library.api.ComputeCapability.__members__  # TensorRT for RTX: no Hopper, for one
     return library if spec.precision != "int8" and f"SM{devices[0].compute_capability}" in known else None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.errors import UnsupportedHardware
+from ghostdeploy.nvidia.kit import AHEAD, TIMED
 from ghostdeploy.nvidia.library import plain
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def build_engine(
         network = parse(library, builder, graph)
         config = _config(library, builder, spec)
         cache = None
-        if library.name == "tensorrt_rtx":
+        if library.name == AHEAD:
             _aim(library, config, compute_capability)
         else:  # TensorRT for RTX times nothing, and would ask for a GPU to do it
             cache = _timing_cache(config, timing_cache)
@@ -124,7 +125,7 @@ def require_gpu(library: Library) -> None:
         network = builder.create_network(0)
         network.mark_output(network.add_identity(network.add_input("x", api.float32, (1,))).get_output(0))
         config = builder.create_builder_config()
-        if library.name == "tensorrt_rtx":
+        if library.name == AHEAD:
             _aim(library, config, None)
         if builder.build_serialized_network(network, config) is None:
             raise no_gpu(library, said.reason())
@@ -152,7 +153,7 @@ def _config(library: Library, builder: Any, spec: KitSpec) -> Any:
     config.profiling_verbosity = api.ProfilingVerbosity.DETAILED  # layer types can be read back
     if not spec.tf32:
         config.clear_flag(api.BuilderFlag.TF32)
-    if library.name == "tensorrt":  # engines of TensorRT for RTX are made for one release and named architectures
+    if library.name == TIMED:  # engines of TensorRT for RTX are made for one release and named architectures
         if spec.version_compatible:
             config.set_flag(api.BuilderFlag.VERSION_COMPATIBLE)
         level = getattr(api.HardwareCompatibilityLevel, spec.hardware_compatibility.upper())

@@ -34,6 +34,10 @@ MIN_SHARE = 0.8
 LayerPrecision = Literal["int8", "fp16", "fp32"]
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
+TIMED: LibraryName = "tensorrt"
+"""TensorRT: measures kernels on the GPU it builds for."""
+AHEAD: LibraryName = "tensorrt_rtx"
+"""TensorRT for RTX: builds without the GPU, compiles kernels on it."""
 EngineFile = Annotated[str, msgspec.Meta(pattern=r"^engines/[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
 Capability = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{2,3}\Z")]
 
@@ -73,7 +77,7 @@ class EngineRecord(Record, frozen=True, kw_only=True):
 
     def runs_on(self, compute_capability: str, hardware: HardwareCompatibility) -> bool:
         """Tells whether the engine is for a GPU of this compute capability."""
-        if self.library == "tensorrt" and hardware == "ampere_plus":
+        if self.library == TIMED and hardware == "ampere_plus":
             return int(compute_capability) >= 80
         return compute_capability == self.compute_capability
 
@@ -145,7 +149,7 @@ def decode(data: bytes, *, where: str) -> KitSpec:
 
 def engine_file(library: LibraryName, compute_capability: str) -> str:
     """Returns the path of an engine inside the bundle."""
-    return f"{ENGINES}/{'rtx' if library == 'tensorrt_rtx' else 'plan'}-sm{compute_capability}.engine"
+    return f"{ENGINES}/{'rtx' if library == AHEAD else 'plan'}-sm{compute_capability}.engine"
 
 
 def this_system() -> str:

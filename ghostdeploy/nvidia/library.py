@@ -15,14 +15,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.errors import MissingDependency
-from ghostdeploy.nvidia.kit import MIN_TENSORRT
+from ghostdeploy.nvidia.kit import AHEAD, MIN_TENSORRT, TIMED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ghostdeploy.nvidia.kit import LibraryName
 
-TITLES: dict[LibraryName, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
+TITLES: dict[LibraryName, str] = {TIMED: "TensorRT", AHEAD: "TensorRT for RTX"}
 """Import names in the order of preference."""
 
 _CUDA_ERROR = re.compile(r"cudaError (\d+): ([^)]*)\)|CUDA initialization failure with error:? (\d+)")
@@ -94,7 +94,7 @@ def load_library(name: LibraryName) -> Library:
     except ImportError as error:
         raise MissingDependency(f"{name} cannot be imported: {error}", hint=install_hint(name)) from error
     library = Library(name, api, _new_logger(api))
-    if name == "tensorrt" and _release(library.version) < _release(MIN_TENSORRT):
+    if name == TIMED and _release(library.version) < _release(MIN_TENSORRT):
         raise MissingDependency(
             f"{library.title} is too old, expected {MIN_TENSORRT} or later", hint="pip install --upgrade tensorrt"
         )
@@ -110,7 +110,7 @@ def any_library() -> Library:
     names = installed()
     if not names:
         raise MissingDependency(
-            f"none of {', '.join(TITLES)} is installed here", hint=f"{install_hint('tensorrt')}, or [tensorrt-rtx]"
+            f"none of {', '.join(TITLES)} is installed here", hint=f"{install_hint(TIMED)}, or [tensorrt-rtx]"
         )
     return load_library(names[0])
 

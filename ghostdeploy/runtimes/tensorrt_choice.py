@@ -127,10 +127,10 @@ def _open_first(root: Path, engines: list[kit.EngineRecord], spec: kit.KitSpec, 
 def _refusal(record: kit.EngineRecord, library: Library, spec: kit.KitSpec) -> str | None:
     """Returns what keeps the library from loading an engine, before it is given the file."""
     if record.version != library.version and not (
-        record.library == "tensorrt" and spec.version_compatible and _major(library.version) >= _major(record.version)
+        record.library == kit.TIMED and spec.version_compatible and _major(library.version) >= _major(record.version)
     ):
         return f"was built by {TITLES[record.library]} {record.version}, expected {library.version}, installed here"
-    if record.library == "tensorrt" and record.system != kit.this_system():
+    if record.library == kit.TIMED and record.system != kit.this_system():
         return f"was built on {record.system}, expected {kit.this_system()}"
     return None
 

@@ -53,6 +53,8 @@ class Recipe(Record, frozen=True, kw_only=True):
     saturation_safe: bool
     """Weights are constrained so that no sum of two products leaves 16 bits."""
     quantize_bias: bool
+    quantize_shortcuts: bool
+    """Whether a sum of two layers gets a Q/DQ pair on its shortcut, so that it fuses with the layer before it."""
     op_types: tuple[str, ...]
     """ONNX operators that are quantized."""
     bare_outputs: tuple[str, ...]
@@ -85,6 +87,7 @@ RECIPES: dict[str, Recipe] = {
             saturation_safe=True,
             quantize_bias=True,
             int8_gates=True,
+            quantize_shortcuts=False,
             op_types=(*_LAYERS, "Relu", "Add", "Concat", *_MOVES),
             bare_outputs=(),
         ),
@@ -94,6 +97,7 @@ RECIPES: dict[str, Recipe] = {
             saturation_safe=True,
             quantize_bias=False,
             int8_gates=True,
+            quantize_shortcuts=False,
             op_types=(*_LAYERS, "Concat"),
             bare_outputs=(*_LAYERS, "Concat"),
         ),
@@ -103,6 +107,7 @@ RECIPES: dict[str, Recipe] = {
             saturation_safe=False,
             quantize_bias=False,
             int8_gates=False,
+            quantize_shortcuts=True,
             op_types=(*_LAYERS, "Concat"),
             bare_outputs=(*_LAYERS, "Concat"),
         ),

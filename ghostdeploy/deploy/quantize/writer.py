@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,8 +40,10 @@ class Plan:
     """Names of nodes that stay float by rule."""
     activations: list[str]
     """Tensors whose ranges are needed."""
-    ties: list[tuple[str, ...]] = field(default_factory=list)
+    ties: list[tuple[str, ...]]
     """Groups of tensors that share one scale."""
+    shortcuts: list[str]
+    """Tensors that are quantized for the sake of a sum alone."""
 
 
 def plan(model: onnx.ModelProto, recipe: Recipe) -> Plan:
@@ -52,7 +54,27 @@ def plan(model: onnx.ModelProto, recipe: Recipe) -> Plan:
         float_nodes -= {node.name for node in graph.layers()}
     nodes = [n for n in graph.nodes if n.op_type in recipe.op_types and n.name not in float_nodes]
     ties = [(*node.input, *node.output) for node in nodes if node.op_type == "Concat"]
-    return Plan(nodes, frozenset(float_nodes), graph.activations(nodes), merge(ties))
+    shortcuts = bare_shortcuts(graph, nodes) if recipe.quantize_shortcuts else []
+    activations = list(dict.fromkeys([*graph.activations(nodes), *shortcuts]))
+    return Plan(nodes, frozenset(float_nodes), activations, merge(ties), shortcuts)
+
+
+def bare_shortcuts(graph: OnnxGraph, nodes: Sequence[onnx.NodeProto]) -> list[str]:
+    """Returns the shortcut of every sum of maps whose two sides no quantized node reads.
+
+    The shortcut is the side that comes from no Concat; of two convolutions it is the second, as networks write
+    `residual + shortcut`.
+    """
+    read = {name for node in nodes for name in node.input}
+    found = []
+    for node in graph.nodes:
+        sides = [name for name in node.input if name not in graph.constants]
+        if node.op_type != "Add" or len(sides) < 2 or not all(graph.is_map(name) for name in sides):
+            continue
+        if not read & set(sides):
+            kinds = [graph.producer[name].op_type if name in graph.producer else "" for name in sides]
+            found.append(sides[0] if kinds[1] == "Concat" and kinds[0] != "Concat" else sides[1])
+    return found
 
 
 def merge(groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
@@ -123,6 +145,8 @@ def write(
         op_types_to_quantize=list(recipe.op_types),
         extra_options=options,
     )
+    for name in chosen.shortcuts:
+        quantizer.quantize_activation_tensor(name)
     quantizer.quantize_model()
     return onnx.shape_inference.infer_shapes(quantizer.model.model, data_prop=True)
 
