@@ -151,7 +151,7 @@ def diagnose(bundle: Path, top: int, *, as_json: bool) -> None:
 @common
 def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
     """Finish a TensorRT build kit on the machine that has the GPU: build, attest, self-test."""
-    from ghostdeploy import tables
+    from ghostdeploy import proof_tables
     from ghostdeploy.deploy.build import build as finish
 
     with Bars() as bars:

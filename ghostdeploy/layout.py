@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ghostdeploy.deploy.evaluate import Share
-    from ghostdeploy.manifest import Parity, Tolerance
+    from ghostdeploy.manifest import Execution, Parity, Tolerance
 
 _COLORS = {"passed": "green", "failed": "bold red", "unverified": "yellow"}
 
@@ -91,4 +91,15 @@ def bounds(tolerance: Tolerance) -> str:
         parts.append(f"cosine ≥ {cosine(tolerance.cosine)}")
     if tolerance.top1_agreement is not None:
         parts.append(f"agreement ≥ {tolerance.top1_agreement:.3g}")
+    if tolerance.agreement_ci95_low is not None:
+        parts.append(f"agreement on real images surely ≥ {tolerance.agreement_ci95_low:.3g}")
     return ", ".join(parts)
+
+
+def gap(execution: Execution) -> str:
+    """Returns the execution gap as one phrase."""
+    amount = "no difference" if execution.sqnr_db is None else f"{execution.sqnr_db:.1f} dB"
+    return (
+        f"executed on {execution.isa} against its own graph in float: {execution.agreement:.1%} of {execution.count} "
+        f"images agree, {amount}, {execution.verdict}"
+    )

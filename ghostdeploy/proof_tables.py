@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from ghostdeploy.layout import bounds, console, cosine, folder_name, relative, share, sqnr, table, verdict
+from ghostdeploy.layout import bounds, console, cosine, folder_name, gap, relative, share, sqnr, table, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ghostdeploy.deploy.build import Built
     from ghostdeploy.deploy.evaluate import Evaluation
     from ghostdeploy.deploy.prove import Verification
+    from ghostdeploy.deploy.quantize.spec import Diagnosis
 
 
 def verified(found: Sequence[Verification]) -> None:
@@ -33,6 +35,8 @@ def verified(found: Sequence[Verification]) -> None:
     table(("bundle", "engine", ">images", ">max error", ">cosine", ">SQNR", ">agreement", "verdict"), rows)
     for v in found:
         text = f"{v.name}: needs {bounds(v.parity.tolerance)}; {bounds(v.parity.would_pass)} would have passed"
+        if v.execution is not None:
+            text = f"{v.name}: {gap(v.execution)}"
         console().print(Text(text, style="dim"), soft_wrap=True)
 
 
@@ -66,3 +70,50 @@ def classified(found: dict[str, list[tuple[str, float]]]) -> None:
         for rank, (label, probability) in enumerate(classes)
     ]
     table(("image", "class", ">probability"), rows)
+
+
+def diagnosed(found: Diagnosis, top: int) -> None:
+    """Prints the layers that carry the error, worst first.
+
+    Args:
+        found: Of a quantized bundle.
+        top: Layers to show.
+    """
+    gains = {gain.unit: gain for gain in found.gains}
+    rows = [
+        (
+            layer.module,
+            layer.role,
+            "exact" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB",
+            f"{layer.clipped:.3%}",
+            f"{layer.dead:.0%}",
+            f"{gains[layer.unit].sqnr_gain_db:+.2f} dB" if layer.unit in gains else "–",
+            "float" if layer.unit in found.float_units else "int8",
+        )
+        for layer in found.layers[:top]
+    ]
+    titles = ("PyTorch module", "role", ">SQNR alone", ">clipped", ">dead steps", ">gain in float", "now")
+    table(titles, rows)
+    overall = "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
+    text = (
+        f"{len(found.layers)} quantized layers; logits {overall} against float on {found.images} images, "
+        f"{found.agreement:.2%} with the same first class"
+    )
+    console().print(Text(text, style="dim"), soft_wrap=True)
+
+
+def built(found: Built) -> None:
+    """Prints what became of a build kit."""
+    rows: list[tuple[str, str | Text]] = [
+        ("bundle", found.bundle),
+        ("engine", f"{found.engine}, by {found.library} for {found.device}"),
+        ("precision", found.precision_achieved.how),
+        (
+            "parity",
+            f"max error {relative(found.parity)}, {sqnr(found.parity)}, {found.parity.top1_agreement:.1%} agree",
+        ),
+        ("verdict", verdict(found.verdict)),
+    ]
+    if found.failed_because is not None:
+        rows.append(("because", found.failed_because))
+    table((found.name, ""), rows)

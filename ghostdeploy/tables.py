@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from rich.text import Text
 
-from ghostdeploy.layout import bounds, console, cosine, relative, shape, table, tick, verdict
+from ghostdeploy.layout import bounds, console, cosine, gap, relative, shape, table, tick, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.doctor import Examination
     from ghostdeploy.deploy.pipeline import Exported
     from ghostdeploy.deploy.request import Plan
+    from ghostdeploy.manifest import Manifest
     from ghostdeploy.models.zoo import ZooEntry
 
 
@@ -65,8 +66,14 @@ def exported(found: Exported) -> None:
         m = bundle.manifest
         top1 = "–" if m.accuracy is None else f"{m.accuracy.top1:.2%} (PyTorch {m.accuracy.reference_top1:.2%})"
         parity = "–" if m.parity is None else relative(m.parity)
+        if m.agreement is not None:
+            parity = f"{m.agreement.top1:.2%} agree"
         rows.append((str(bundle.path), m.precision, f"{bundle.size / 1e6:.2f} MB", parity, top1, verdict(m.verdict)))
-    table(("bundle", "precision", ">size", ">max error", ">top-1", "verdict"), rows)
+    table(("bundle", "precision", ">size", ">parity", ">top-1", "verdict"), rows)
+    for bundle in found.bundles:
+        because = bundle.manifest.failed_because or bundle.manifest.unverified_because
+        if because:
+            console().print(Text(f"{bundle.manifest.name}: {because}"), soft_wrap=True)
     passes = found.bundles[0].manifest.passes
     sites = ", ".join(f"{p.name} ×{p.sites}" for p in passes if p.sites) or "nothing to do"
     worst = max((p.max_relative_error for p in passes), default=0.0)
@@ -93,18 +100,45 @@ def inspected(bundle: Bundle) -> None:
     if m.parity is not None:
         rows.append(("parity", f"max error {relative(m.parity)}, cosine {cosine(m.parity.cosine)}, {m.parity.verdict}"))
         rows.append(("tolerance", f"{bounds(m.parity.tolerance)}: {m.parity.tolerance.why}"))
+    rows += _quantized(m)
     if m.accuracy is not None:
         a = m.accuracy
-        rows.append(
-            ("accuracy", f"top-1 {a.top1:.2%} on {a.count} images, PyTorch {a.reference_top1:.2%}, {a.verdict}")
+        low, high = a.drop_ci95
+        decided = "" if a.decided else ", not enough images to decide"
+        figures = f"top-1 {a.top1:.2%} on {a.count} images, PyTorch {a.reference_top1:.2%}"
+        drop = (
+            f"drop {100 * a.drop:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f}), allowed {100 * a.max_drop:.2f}"
         )
-    rows.append(("verdict", m.verdict + (f": {m.unverified_because}" if m.unverified_because else "")))
+        rows.append(("accuracy", f"{figures}, {drop}{decided}, {a.how}: {a.verdict}"))
+    because = m.failed_because or m.unverified_because
+    rows.append(("verdict", m.verdict + (f": {because}" if because else "")))
     table((m.name, ""), rows)
     table(
         ("fold pass", ">sites", ">max relative error (float64)"),
         [(p.name, str(p.sites), f"{p.max_relative_error:.1e}") for p in m.passes],
     )
     table(("file", ">bytes", "SHA-256"), [(f.path, str(f.bytes), f.sha256) for f in m.files])
+
+
+def _quantized(m: Manifest) -> list[tuple[str, str]]:
+    """Returns the rows that only a quantized bundle has."""
+    rows = []
+    if m.quantization is not None:
+        q = m.quantization
+        rows.append(("quantization", f"{q.scheme}; by {q.tool}"))
+        rows.append(("calibration", f"{q.calibration.count} images, SHA-256 {q.calibration.sha256}"))
+        rows.append(("left in float", ", ".join(q.float_layers) or "nothing by the accuracy gate"))
+        if q.float_by_rule:
+            rows.append(("float by rule", ", ".join(q.float_by_rule)))
+    if m.agreement is not None:
+        g = m.agreement
+        amount = "exact" if g.sqnr_db is None else f"{g.sqnr_db:.1f} dB"
+        low, high = g.top1_ci95
+        share = f"{g.top1:.2%} of {g.count} images ({low:.1%} to {high:.1%}) keep their first class"
+        rows.append(("agreement", f"{share}, logits {amount}, at least {g.required:.0%} needed, {g.how}: {g.verdict}"))
+    if m.execution is not None:
+        rows.append(("execution gap", gap(m.execution)))
+    return rows
 
 
 def bundle_document(bundle: Bundle) -> dict[str, Any]:

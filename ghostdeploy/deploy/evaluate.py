@@ -70,6 +70,11 @@ class Predictions:
     top5: NDArray[np.int64]
     labels: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, logits: NDArray[Any], labels: NDArray[np.int64]) -> Predictions:
+        """Returns the predictions of logits (N, classes)."""
+        return cls(best_five(logits), labels)
+
     @property
     def right(self) -> NDArray[np.bool_]:
         """Images whose first class is right."""
@@ -104,10 +109,15 @@ def predict(run: Run, images: ImageSet, spec: Preprocess, num_classes: int, stag
     done = 0
     for batch in images.batches(spec):
         logits = run(batch)
-        best.append(np.argsort(-logits, axis=1, kind="stable")[:, :5])
+        best.append(best_five(logits))
         done += len(batch)
         stages.advance(done, len(images))
     return Predictions(np.concatenate(best), labels)
+
+
+def best_five(logits: NDArray[Any]) -> NDArray[np.int64]:
+    """Returns the five best classes of each image, best first (N, 5); fewer when there are fewer classes."""
+    return np.argsort(-logits, axis=1, kind="stable")[:, :5]
 
 
 def compare(ours: Predictions, reference: Predictions, name: str) -> Comparison:

@@ -15,6 +15,8 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.deploy import evaluate, parity
+from ghostdeploy.deploy.doctor import instruction_set
+from ghostdeploy.deploy.execution import compare_execution, execution_fault, int8_share_verdict
 from ghostdeploy.errors import UnsupportedHardware
 
 if TYPE_CHECKING:
@@ -112,8 +114,10 @@ def judge(
             logits = _gate_logits(engine, facts)
             agreement = _agreement(logits, facts, found, engine)
             if engine.unverified_because is None:
-                execution = _execution(logits, quantizer)
-        accuracy = _accuracy(engine, facts, config, stages)
+                execution = _execution(logits, row, quantizer)
+        else:
+            logits = None
+        accuracy = _accuracy(engine, logits, facts, config, stages)
         unverified = engine.unverified_because
     manifest = msgspec.structs.replace(
         bundle.manifest, parity=found, accuracy=accuracy, agreement=agreement, execution=execution
@@ -155,24 +159,13 @@ def failures(manifest: Manifest) -> list[str]:
     if manifest.agreement is not None and manifest.agreement.verdict == "failed":
         g = manifest.agreement
         found.append(f"only {g.top1:.2%} of {g.count} images keep their first class (at least {g.top1_ci95[0]:.2%})")
-    if manifest.execution is not None and manifest.execution.verdict == "failed":
-        e = manifest.execution
-        found.append(_gap(e))
+    if manifest.execution is not None and (fault := execution_fault(manifest.execution)):
+        found.append(fault)
     if manifest.quantization is not None:
-        from ghostdeploy.deploy.execution import int8_share_verdict
-
-        reason = int8_share_verdict(manifest.precision_achieved, manifest.quantization.float_layers)
+        explained = (*manifest.quantization.float_layers, *manifest.quantization.float_by_rule)
+        reason = int8_share_verdict(manifest.precision_achieved, explained)
         found += [reason] if reason else []
     return found
-
-
-def _gap(execution: Execution) -> str:
-    if execution.saturable_channels:
-        return f"{execution.saturable_channels} output channels overflow on processors without dot-product instructions"
-    return (
-        f"on {execution.isa} the engine gives other numbers than the same graph in float: "
-        f"{execution.agreement:.2%} of {execution.count} images agree"
-    )
 
 
 def too_few(agreement: Agreement) -> str:
@@ -199,20 +192,28 @@ def _agreement(logits: NDArray[Any], facts: Facts, found: Parity, engine: Execut
     return msgspec.structs.replace(measured, how=engine.how)
 
 
-def _execution(logits: NDArray[Any], quantizer: Path) -> Execution:
-    from ghostdeploy.deploy.doctor import instruction_set
-    from ghostdeploy.deploy.execution import compare_execution
+def _execution(logits: NDArray[Any], row: Target, quantizer: Path) -> Execution:
     from ghostdeploy.deploy.quantize.spec import Quantized
 
     simulated = np.load(quantizer / "gate.npy", allow_pickle=False)
     made = msgspec.json.decode((quantizer / "quantized.json").read_bytes(), type=Quantized)
-    return compare_execution(logits, simulated, isa=instruction_set(), saturable_channels=made.saturable_channels)
+    return compare_execution(
+        logits, simulated, isa=instruction_set(row.runtimes[0]), saturable_channels=made.saturable_channels
+    )
 
 
-def _accuracy(engine: Executor, facts: Facts, config: ExportConfig, stages: Stages) -> Accuracy | None:
+def _accuracy(
+    engine: Executor, gate_logits: NDArray[Any] | None, facts: Facts, config: ExportConfig, stages: Stages
+) -> Accuracy | None:
     if facts.data is None:
         return None
     classes = facts.model.num_classes
+    if gate_logits is not None and len(gate_logits) == len(facts.data):  # the gate looked at the whole set
+        assert facts.evidence is not None
+        labels = evaluate.check_labels(facts.data, classes)
+        both = (gate_logits, facts.evidence.reference_logits())
+        ours, reference = (evaluate.Predictions.of(logits, labels) for logits in both)
+        return msgspec.structs.replace(evaluate.gate(ours, reference, config.max_drop), how=engine.how)
     if facts.reference_predictions is None:
         facts.reference_predictions = evaluate.predict(
             facts.reference.logits, facts.data, facts.reference_preprocess, classes, stages

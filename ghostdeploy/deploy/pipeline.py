@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy import staging, targets
+from ghostdeploy.deploy.advice import int8_advice
 from ghostdeploy.deploy.assemble import Facts, assemble
 from ghostdeploy.deploy.config import ExportConfig
+from ghostdeploy.deploy.doctor import cpu_flags
 from ghostdeploy.deploy.prepare import prepare
 from ghostdeploy.deploy.stages import Listener, Stages
-from ghostdeploy.deploy.steps import Step, all_steps, steps_to
+from ghostdeploy.deploy.steps import QUANTIZED, Step, all_steps, steps_to
 from ghostdeploy.errors import ExportFailed, GateFailed, OutputError
 from ghostdeploy.exporters.base import ExportJob, ExportResult
 from ghostdeploy.exporters.process import Converter
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle import Bundle
     from ghostdeploy.models.source import LoadedModel
+    from ghostdeploy.targets import Target
+
+_log = logging.getLogger("ghostdeploy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,8 @@ def run_export(
         GhostDeployError: See the tree in `ghostdeploy.errors`. Bundles finished before the error stay; none is half.
     """
     stages = Stages(listener)
+    if config.precision in QUANTIZED:
+        advise(config.rows)
     steps = all_steps(config.rows, config.precision)
     with ExitStack() as stack:
         work = stack.enter_context(staging.workspace(config.out, f"{name or 'export'}-work"))
@@ -131,6 +139,13 @@ def run_export(
                     bundle = assemble(row, chain, facts, config, work, folder, stages)
             bundles.append(type(bundle)(config.out / names[row.name], bundle.manifest))
     return Exported(bundles, stages.seconds)
+
+
+def advise(rows: list[Target]) -> None:
+    """Warns where INT8 will not be faster on this processor."""
+    for row in rows:
+        if (advice := int8_advice(row, cpu_flags())) is not None:
+            _log.warning("%s", advice)
 
 
 def quantize(

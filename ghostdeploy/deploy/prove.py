@@ -9,16 +9,19 @@ from ghostdeploy import samples
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.deploy import evaluate as ev
 from ghostdeploy.deploy import parity
+from ghostdeploy.deploy.doctor import instruction_set
+from ghostdeploy.deploy.execution import compare_execution
 from ghostdeploy.deploy.images import ImageSet, open_images
 from ghostdeploy.deploy.stages import Listener, Stages
 from ghostdeploy.errors import UsageError
-from ghostdeploy.manifest import Parity, Record, Verdict
+from ghostdeploy.manifest import Execution, Parity, Record, Verdict
 from ghostdeploy.runtimes import load
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from ghostdeploy.bundle import Arrays, Bundle
     from ghostdeploy.deploy.evaluate import Evaluation, Predictions
 
 
@@ -35,6 +38,8 @@ class Verification(Record, frozen=True, kw_only=True):
     """Files whose hash was right."""
     parity: Parity
     verdict: Verdict
+    execution: Execution | None = None
+    """Quantized bundles: the execution gap on this machine, on the golden images."""
 
 
 def verify(path: str | os.PathLike[str]) -> Verification:
@@ -53,8 +58,11 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     bundle = open_bundle(path)
     inputs, outputs = bundle.golden()
     with load(path) as runtime:
-        found = parity.compare(runtime.infer(inputs), outputs, bundle.manifest.precision)
+        executed = runtime.infer(inputs)
         info = runtime.info()
+    found = parity.compare(executed, outputs, bundle.manifest.precision)
+    gap = _execution_gap(bundle, executed, info["engine"])
+    verdict: Verdict = "failed" if gap is not None and gap.verdict == "failed" else found.verdict
     return Verification(
         bundle=str(path),
         name=bundle.manifest.name,
@@ -63,7 +71,23 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         engine=f"{info['engine']} {info['engine_version']}",
         files=len(bundle.manifest.files),
         parity=found,
-        verdict=found.verdict,
+        verdict=verdict,
+        execution=gap,
+    )
+
+
+def _execution_gap(bundle: Bundle, executed: Arrays, engine: str) -> Execution | None:
+    """Compares what this machine gave with the recorded float simulation of the quantized graph."""
+    simulated = bundle.simulated()
+    if simulated is None:
+        return None
+    first = bundle.manifest.outputs[0].name
+    recorded = bundle.manifest.execution
+    return compare_execution(
+        executed[first],
+        simulated[first],
+        isa=instruction_set(engine),
+        saturable_channels=0 if recorded is None else recorded.saturable_channels,
     )
 
 

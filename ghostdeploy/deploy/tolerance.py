@@ -30,7 +30,7 @@ TOLERANCES: dict[str, Tolerance] = {
     ),
     "int8": Tolerance(
         agreement_ci95_low=0.95,
-        why="256 steps per tensor leave some 30 dB, so single logits mean little; what must stay is the decision, shown "
+        why="256 steps per tensor leave some 30 dB, so one logit means little; what must stay is the decision, shown "
         "on real images: the lower end of the 95 % interval of the share with the same first class",
     ),
 }

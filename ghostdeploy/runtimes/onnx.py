@@ -57,7 +57,10 @@ class OnnxRuntime(Runtime):
         options.intra_op_num_threads = 1 if busy else threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if busy else "1")
-        self._session = ort.InferenceSession(str(self._payload), options, providers=[provider])
+        # It would quantize weights that were left in float, per tensor and without regard to 16-bit sums.
+        self._session = ort.InferenceSession(
+            str(self._payload), options, providers=[provider], disabled_optimizers=["WeightBiasQuantization"]
+        )
         self._names = [value.name for value in self._session.get_outputs()]
         return Engine(
             version=ort.__version__,

@@ -89,7 +89,7 @@ RECIPES: dict[str, Recipe] = {
             int8_gates=True,
             quantize_shortcuts=False,
             op_types=(*_LAYERS, "Relu", "Add", "Concat", *_MOVES),
-            bare_outputs=(),
+            bare_outputs=("Gemm", "MatMul"),
         ),
         Recipe(
             name="openvino",

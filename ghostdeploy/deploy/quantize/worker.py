@@ -111,7 +111,7 @@ class Quantization:
             if found > best[0]:
                 best = (found, choice, ranges, floating, errors)
             _say(done + 1, len(CHOICES))
-        return best[1:]  # type: ignore[return-value]  # the first choice beat minus infinity
+        return best[1:]  # the first choice beat minus infinity
 
     def _ranges(self, choice: Choice) -> dict[str, writer.Range]:
         """Returns the range of each tensor; tensors that share a scale have that of all their values together."""
