@@ -343,6 +343,16 @@ def test_another_scale_behind_a_concat_is_found(g_ghost):
     ]
 
 
+def test_a_concat_may_be_rescaled_by_the_relu_that_its_quantizer_took_over():
+    model = ghost_network(integers="uint8")
+    quantize = quantizer_of(model, "blocks.0.0.conv_dw")
+    set_constant(model, quantize.input[1], np.float32(0.03))
+    assert [rule for rule, *_ in found(model, "cpu")] == ["concat-scales-equal"]
+    set_constant(model, quantize.input[2], np.uint8(0))
+
+    assert found(model, "cpu") == []
+
+
 @plants("concat-scales-equal")
 def test_a_concat_of_quantized_and_bare_inputs_is_found(ghost):
     concat = producer(ghost, quantizer_of(ghost, "blocks.0.0.conv_dw").input[0])

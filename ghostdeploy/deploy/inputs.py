@@ -51,7 +51,7 @@ class Inputs:
         data = open_images(data_path, labelled=True) if data_path else None
         calibration = _calibration(config, sample=sample)
         golden = data or calibration or ImageSet("the shipped photographs", samples.photos(), None, None)
-        return cls(golden.sample(GOLDEN_COUNT), data, calibration)
+        return cls(golden.sample(GOLDEN_COUNT, skip_bad=config.skip_bad), data, calibration)
 
     def golden(self, spec: Preprocess) -> NDArray[Any]:
         """Returns the golden inputs, at most `GOLDEN_COUNT` images."""

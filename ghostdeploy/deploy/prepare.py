@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy.deploy.assemble import Facts
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.evaluate import check_labels
+from ghostdeploy.deploy.images import check_class_names
 from ghostdeploy.deploy.inputs import Inputs, read_labels
 from ghostdeploy.deploy.steps import PROGRAM, QUANTIZED
 from ghostdeploy.manifest import ModelInfo, TensorSpec
@@ -56,6 +57,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
     labels = read_labels(config.labels, model.labels, num_classes)
     if inputs.data is not None:
         check_labels(inputs.data, num_classes)
+        check_class_names(inputs.data, labels)
     evidence: Evidence | None = None
     if config.precision in QUANTIZED:
         from ghostdeploy.deploy.quantize.evidence import gather

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.qdq_lint.graph import DQ, Q, attribute
-from ghostdeploy.deploy.qdq_lint.parameters import same_parameters
+from ghostdeploy.deploy.qdq_lint.parameters import begins_at_zero, same_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,10 @@ def _judge_add(graph: GhostGraph, convolved: list[str], shortcuts: list[str]) ->
 
 
 def concat_scales_equal(graph: GhostGraph) -> Iterator[Finding]:
-    """Inputs and output of a Concat share one scale, or none is quantized (TensorRT#3861, #4366; TFLite; NNCF)."""
+    """Inputs and output of a Concat share one scale, or none is quantized (TensorRT#3861, #4366; TFLite; NNCF).
+
+    An output that begins at zero while its inputs do not has taken over a ReLU, and is rescaled anyway.
+    """
     for node in graph.nodes:
         if node.op_type != "Concat" or node.output[0] in graph.branch_tensors:
             continue
@@ -70,7 +73,13 @@ def concat_scales_equal(graph: GhostGraph) -> Iterator[Finding]:
         bare = [name for name, found in inputs.items() if found is None]
         if quantized and bare:
             yield node, f"input {bare[0]!r} has no Q/DQ and another has, expected all quantized or all float"
-        behind = [reader for reader, _ in graph.readers[node.output[0]] if quantized and reader.op_type == Q]
+        behind = [
+            reader
+            for reader, _ in graph.readers[node.output[0]]
+            if quantized
+            and reader.op_type == Q
+            and begins_at_zero(graph, reader) <= begins_at_zero(graph, quantized[0])
+        ]
         differing = [other for other in (*quantized[1:], *behind) if not same_parameters(graph, quantized[0], other)]
         if differing:
             names = f"{quantized[0].name!r} and {differing[0].name!r}"

@@ -128,6 +128,12 @@ def same_parameters(graph: QdqGraph, first: onnx.NodeProto, second: onnx.NodePro
     return True
 
 
+def begins_at_zero(graph: QdqGraph, node: onnx.NodeProto) -> bool:
+    """Tells a quantizer whose smallest integer stands for 0, as behind a ReLU."""
+    zero = graph.constant(node.input[_ZERO]) if len(node.input) > _ZERO else None
+    return zero is not None and zero.dtype.kind in "iu" and bool((zero == np.iinfo(zero.dtype).min).all())
+
+
 def output_axis(graph: QdqGraph, layer: onnx.NodeProto, rank: int) -> int:
     """Returns the axis of the output channels in the weight of a layer."""
     if layer.op_type == "Gemm":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from ghostdeploy.deploy.quantize.calibration import read_batches, select
+from ghostdeploy.deploy.quantize.calibration import read_batches, select, write_pixels
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
 from ghostdeploy.deploy.tolerance import TOLERANCES
 from ghostdeploy.manifest import Calibration
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.deploy.config import ExportConfig
-    from ghostdeploy.deploy.images import ImageSet
     from ghostdeploy.deploy.inputs import Inputs
     from ghostdeploy.deploy.quantize.calibration import CalibrationSet
     from ghostdeploy.deploy.reference import Reference
@@ -100,20 +99,10 @@ def gather(
     if inputs.data is not None:
         few = inputs.data.sample(GATE_COUNT)
         gate, source, labels = work / "gate.npy", inputs.data.source, work / "gate-labels.npy"
-        write_pixels(few, preprocess, gate)
+        pixels = msgspec.structs.replace(preprocess, layout="nhwc")
+        write_pixels(gate, (image for batch in few.batches(pixels) for image in batch), preprocess.size)
         assert few.labels is not None  # the set was opened as a labelled one
         np.save(labels, few.labels, allow_pickle=False)
     logits = np.concatenate([reference.logits(batch) for batch in read_batches(gate, preprocess, BATCH)])
     np.save(work / "gate-reference.npy", logits, allow_pickle=False)
     return Evidence(chosen, gate, source, work / "gate-reference.npy", labels)
-
-
-def write_pixels(images: ImageSet, preprocess: Preprocess, path: Path) -> None:
-    """Writes the images as the model sees them, before normalisation: uint8 (N, H, W, 3), `.npy`."""
-    size = preprocess.size
-    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(images), size, size, 3))
-    done = 0
-    for batch in images.batches(msgspec.structs.replace(preprocess, layout="nhwc")):
-        pixels[done : done + len(batch)] = batch
-        done += len(batch)
-    pixels.flush()

@@ -19,9 +19,13 @@ from ghostdeploy.deploy.quantize.spec import UnitGain
 from ghostdeploy.deploy.statistics import wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+
+MOST_IN_FLOAT = 0.5
+"""Largest share of the multiply-accumulates that the fallback may return to float."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,21 @@ def rank(
     return tuple(sorted(gains, key=lambda gain: -gain.sqnr_gain_db))
 
 
+def affordable(ranked: Sequence[str], macs: Mapping[str, int]) -> list[str]:
+    """Returns the leading units that together do at most half of the work: beyond it INT8 would be a name only."""
+    limit, spent, found = MOST_IN_FLOAT * sum(macs.values()), 0.0, []
+    for unit in ranked:
+        spent += macs[unit]
+        if spent > limit:
+            break
+        found.append(unit)
+    return found
+
+
 def shortest_prefix(ranked: Sequence[str], holds: Callable[[frozenset[str]], bool]) -> tuple[str, ...] | None:
     """Returns the fewest leading units that must be float for the gate to hold, None when all of them do not help."""
+    if not ranked:
+        return None
     low, high = 0, 1
     while not holds(frozenset(ranked[:high])):
         if high >= len(ranked):

@@ -7,6 +7,7 @@ G-Ghost stage y + m(pool x). A classifier is a chain of vectors that no map read
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,12 @@ class OnnxGraph:
     def layers(self) -> list[onnx.NodeProto]:
         """Returns the nodes with constant weights."""
         return [n for n in self.nodes if n.op_type in _LAYERS and n.input[1] in self.constants]
+
+    def macs(self, node: onnx.NodeProto) -> int:
+        """Returns the multiply-accumulates of a layer for one image; sizes that are not known count as 1."""
+        weight = self.constants[node.input[1]].dims
+        places = [size or 1 for size in self.shapes.get(node.output[0], ())[2:]]
+        return math.prod(weight) * math.prod(places)
 
     def is_vector(self, name: str) -> bool:
         """Tells whether a tensor has one value per channel."""

@@ -55,6 +55,8 @@ class Recipe(Record, frozen=True, kw_only=True):
     quantize_bias: bool
     quantize_shortcuts: bool
     """Whether a sum of two layers gets a Q/DQ pair on its shortcut, so that it fuses with the layer before it."""
+    final: bool
+    """Whether the graph is a payload as it is, so that what ONNX Runtime executes is read back from it."""
     op_types: tuple[str, ...]
     """ONNX operators that are quantized."""
     bare_outputs: tuple[str, ...]
@@ -88,6 +90,7 @@ RECIPES: dict[str, Recipe] = {
             quantize_bias=True,
             int8_gates=True,
             quantize_shortcuts=False,
+            final=True,
             op_types=(*_LAYERS, "Relu", "Add", "Concat", *_MOVES),
             bare_outputs=("Gemm", "MatMul"),
         ),
@@ -98,6 +101,7 @@ RECIPES: dict[str, Recipe] = {
             quantize_bias=False,
             int8_gates=True,
             quantize_shortcuts=False,
+            final=False,
             op_types=(*_LAYERS, "Concat"),
             bare_outputs=(*_LAYERS, "Concat"),
         ),
@@ -108,6 +112,7 @@ RECIPES: dict[str, Recipe] = {
             quantize_bias=False,
             int8_gates=False,
             quantize_shortcuts=True,
+            final=False,
             op_types=(*_LAYERS, "Concat"),
             bare_outputs=(*_LAYERS, "Concat"),
         ),

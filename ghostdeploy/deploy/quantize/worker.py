@@ -7,6 +7,7 @@ the gate is missed, units go back to float.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.blocks import roles, units
 from ghostdeploy.deploy.quantize.calibration import read_batches
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
-from ghostdeploy.deploy.quantize.fallback import Gate, agreement, rank, shortest_prefix, sqnr
+from ghostdeploy.deploy.quantize.fallback import Gate, affordable, agreement, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.recipe import CHOICES, RECIPES, Choice
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 BATCH = 16
 CHOICE_IMAGES = 128
-"""Calibration images that the choices are compared on."""
+"""Calibration images that the choices are compared on; as many others correct the biases."""
 RANKING_IMAGES = 64
 """Images that each unit is ranked on."""
 
@@ -63,7 +64,7 @@ class Quantizer:
         np.savez(folder / "golden.npz", **outputs)
         (folder / "diagnosis.json").write_bytes(msgspec.json.encode(work.diagnosis()))
         (folder / "quantized.json").write_bytes(msgspec.json.encode(work.summary()))
-        return Written(precision=read_precision(path, executed=False))
+        return Written(precision=read_precision(path, executed=work.recipe.final))
 
 
 class Quantization:
@@ -84,7 +85,10 @@ class Quantization:
         self.reference: NDArray[Any] = np.load(spec.reference, allow_pickle=False)
         labels = None if spec.labels is None else np.load(spec.labels, allow_pickle=False)
         self.gate = Gate(self.reference, labels, spec.required_agreement, spec.max_drop)
-        self.histograms = rg.collect(floating, self.plan.activations, self._calibration, on_progress=_say)
+        batches = -(-spec.fingerprint.count // BATCH)
+        self.histograms = rg.collect(
+            floating, self.plan.activations, self._calibration, batch_count=batches, on_progress=_say
+        )
         self.choice, self.ranges, self.corrected, self.errors = self._choose()
         self.gains: tuple[UnitGain, ...] = ()
         self.float_units: tuple[str, ...] = ()
@@ -93,15 +97,19 @@ class Quantization:
             self._fall_back()
 
     def _choose(self) -> tuple[Choice, dict[str, writer.Range], onnx.ModelProto, dict[str, LayerErrors]]:
-        """Tries all choices and returns the one with the highest SQNR on calibration images."""
-        images = _first(self._calibration(), CHOICE_IMAGES)
+        """Tries all choices and returns the one with the highest SQNR on images that no bias was corrected by."""
+        count = min(CHOICE_IMAGES, self.spec.fingerprint.count // 2)
+        both = np.concatenate(_first(self._calibration(), 2 * count))
+        images, others = (
+            [half[i : i + BATCH] for i in range(0, count, BATCH)] for half in (both[:count], both[count:])
+        )
         wanted = GraphRunner(self.floating, fused=True).logits(images)
         best: tuple[Any, ...] = (-np.inf,)
         for done, choice in enumerate(CHOICES):
             if not choice.correct_bias:
                 ranges = self._ranges(choice)
                 graph = writer.write(self.floating, self.recipe, self.plan, ranges)
-                errors = layer_errors(self.floating, graph, images)
+                errors = layer_errors(self.floating, graph, others)
                 floating = self.floating
             else:
                 floating = correct_bias(self.floating, errors)
@@ -141,8 +149,10 @@ class Quantization:
 
         candidates = list(dict.fromkeys(self.unit_of[name] for name in self.errors))
         self.gains = rank(candidates, simulate, reference, on_progress=_say)
-        found = shortest_prefix([gain.unit for gain in self.gains], holds)
-        self.float_units = found if found is not None else tuple(gain.unit for gain in self.gains)
+        work: Counter[str] = Counter()
+        for node in self.graph.layers():
+            work[self.unit_of[node.name]] += self.graph.macs(node)
+        self.float_units = shortest_prefix(affordable([gain.unit for gain in self.gains], work), holds) or ()
         self._accept(frozenset(self.float_units))
 
     def _write(self, float_units: frozenset[str]) -> onnx.ModelProto:
@@ -175,7 +185,7 @@ class Quantization:
             unit=self.unit_of[node.name],
             sqnr_db=None if error.error == 0 else 10 * float(np.log10(error.signal / error.error)),
             clipped=rg.clipped_share(histogram, low, high),
-            dead=rg.dead_share(histogram, low, high),
+            dead=rg.dead_share(histogram, low, high, steps=254 if self.recipe.symmetric else 255),
         )
 
     def summary(self) -> Quantized:

@@ -1,0 +1,137 @@
+"""What INT8 keeps: our exports next to the default post-training quantization of the same tools, on the same images.
+
+    python benchmarks/int8_accuracy.py [--source /usr/share/datasets/fashion-mnist] [--out docs/int8_accuracy.md]
+
+Without --source the 1,000 shipped test images are used, with it all 10,000. Rows per sample model: ONNX Runtime's and
+NNCF's defaults on the folded float graph, our bundles run by their engines, and the TensorRT kit run in float. The
+default graphs get the same calibration images. Agreement and SQNR are against the unfolded float32 PyTorch model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ghostdeploy import samples
+from ghostdeploy.bundle import open_bundle
+from ghostdeploy.deploy.config import ExportConfig
+from ghostdeploy.deploy.evaluate import Predictions, agree, compare
+from ghostdeploy.deploy.images import ImageSet, from_arrays, open_images
+from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.deploy.reference import Reference
+from ghostdeploy.models.source import load_model
+from ghostdeploy.runtimes import load
+
+NAMES = ("ghostnet_050", "g_ghost_regnetx_002")
+TARGETS = ("onnx", "openvino", "tensorrt")
+CALIBRATION = 300
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, help="Folder of the IDX files: all 10,000 test images.")
+    parser.add_argument("--out", type=Path, help="Markdown file to write; standard output without it.")
+    options = parser.parse_args()
+    images = test_images(options.source)
+    lines = [
+        f"| model | INT8 by | run by | top-1 ({len(images)} images) | drop, points (95 %) | McNemar p | agreement | SQNR |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in NAMES:
+            lines += rows(name, images, Path(folder))
+    text = "\n".join(lines) + "\n"
+    if options.out is None:
+        print(text)
+    else:
+        options.out.write_text(text, "utf-8")
+
+
+def test_images(source: Path | None) -> ImageSet:
+    if source is None:
+        return open_images(samples.evaluation_set(), labelled=True)
+    from ghostdeploy.samples.prepare_fashion_mnist import read_split
+
+    pixels, labels = read_split(source, "t10k")
+    return from_arrays(pixels, labels, source="the Fashion-MNIST test split")
+
+
+def rows(name: str, images: ImageSet, folder: Path) -> list[str]:
+    model = load_model(f"sample:{name}")
+    spec = model.preprocess
+    batches = list(images.batches(spec))
+    reference = Reference(model.module)
+    wanted = np.concatenate([reference.logits(batch) for batch in batches])
+    top1 = float((wanted.argmax(axis=1) == images.labels).mean())
+    lines = [f"| {name} | – (float32) | PyTorch | {top1:.2%} | | | | |"]
+
+    def row(by: str, engine: str, logits: np.ndarray[Any, Any]) -> None:
+        assert images.labels is not None
+        found = agree(logits, wanted, source="", required=0.95)
+        ours, theirs = (Predictions.of(one, images.labels) for one in (logits, wanted))
+        paired = compare(ours, theirs, "float32")
+        low, high = paired.drop_ci95
+        drop = f"{100 * paired.drop:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+        figures = f"{ours.top1_share:.2%} | {drop} | {paired.p_value:.2f} | {found.top1:.2%} | {found.sqnr_db:.1f} dB"
+        lines.append(f"| {name} | {by} | {engine} | {figures} |")
+        print(lines[-1], flush=True)
+
+    run_export(lambda: model, ExportConfig(targets=("onnx",), out=folder))
+    floating = folder / f"{name}-onnx-fp32" / "model.onnx"
+    calibration = open_images(samples.calibration_set()).sample(CALIBRATION)
+    for by, engine, logits in defaults(floating, list(calibration.batches(spec, size=1)), batches, folder):
+        row(by, engine, logits)
+    run_export(lambda: model, ExportConfig(targets=TARGETS, precision="int8", out=folder))
+    for target in TARGETS:
+        path = folder / f"{name}-{target}-int8"
+        if target == "tensorrt":
+            runner = GraphRunner(onnx.load(open_bundle(path).payload))
+            row("ghostdeploy, TensorRT kit", "float simulation", runner.logits(batches))
+        else:
+            with load(path, profile="throughput") as runtime:
+                row("ghostdeploy", runtime.engine, np.concatenate([runtime(batch) for batch in batches]))
+    return lines
+
+
+def defaults(floating: Path, calibration: list[Any], batches: list[Any], folder: Path) -> Any:
+    """Yields tool, engine and logits of the vendors' default quantization."""
+    import nncf
+    import openvino
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(calibration)
+
+        def get_next(self) -> Any:
+            batch = next(self._left, None)
+            return None if batch is None else {"input": batch}
+
+    path = folder / "default.onnx"
+    quantize_static(str(floating), str(path), Reader(), quant_format=QuantFormat.QDQ)
+    runner = GraphRunner(onnx.load(path), fused=True)
+    yield "ONNX Runtime defaults", "onnxruntime", runner.logits(batches)
+    per_channel = folder / "per_channel.onnx"
+    quantize_static(str(floating), str(per_channel), Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
+    yield "ONNX Runtime, per channel", "onnxruntime", GraphRunner(onnx.load(per_channel), fused=True).logits(batches)
+    nncf.set_log_level(logging.ERROR)
+    core = openvino.Core()
+    quantized = nncf.quantize(core.read_model(floating), nncf.Dataset(calibration), subset_size=len(calibration))
+    compiled = core.compile_model(quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False})
+    request = compiled.create_infer_request()
+    logits = [request.infer({0: image[None]})[0].copy() for batch in batches for image in batch]
+    yield "NNCF defaults", "openvino", np.concatenate(logits)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("NNCF_CI", "1")  # the tool's own switch: no telemetry
+    os.environ.setdefault("OPENVINO_TELEMETRY", "0")
+    main()

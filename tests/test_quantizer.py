@@ -1,0 +1,302 @@
+"""The parts of the quantizer on a small network with the shapes of a Ghost network, and its fallback end to end."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from ghostdeploy.deploy.fold import fold
+from ghostdeploy.deploy.program import save_program
+from ghostdeploy.deploy.qdq_lint import lint
+from ghostdeploy.deploy.quantize import ranges as rg
+from ghostdeploy.deploy.quantize import writer
+from ghostdeploy.deploy.quantize.blocks import roles, units
+from ghostdeploy.deploy.quantize.correct_bias import correct_bias
+from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix, sqnr
+from ghostdeploy.deploy.quantize.graph import OnnxGraph
+from ghostdeploy.deploy.quantize.recipe import RECIPES
+from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.deploy.quantize.spec import QuantizeSpec
+from ghostdeploy.deploy.quantize.twins import layer_errors
+from ghostdeploy.deploy.quantize.worker import Quantization
+from ghostdeploy.deploy.saturation import count_saturable
+from ghostdeploy.exporters.base import ExportJob
+from ghostdeploy.exporters.onnx import OnnxExporter
+from ghostdeploy.manifest import Calibration
+from ghostdeploy.models.blocks import GhostModule
+from ghostdeploy.preprocess import Preprocess
+from tests.shared import shared_folder
+
+SIZE, CLASSES, IMAGES = 16, 10, 96
+SPEC = Preprocess(size=SIZE, crop_fraction=1.0, interpolation="bilinear")
+
+
+class SmallGhostNet(nn.Module):
+    """Stem, two Ghost modules with a residual sum, a gate, classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.ghost1 = GhostModule(16, 32)
+        self.ghost2 = GhostModule(32, 16, act=nn.Identity)
+        self.reduce, self.expand = nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        x = x + self.ghost2(self.ghost1(x))
+        gate = torch.nn.functional.hardsigmoid(self.expand(torch.relu(self.reduce(x.mean((2, 3), keepdim=True)))))
+        return self.head((x * gate).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return SmallGhostNet().eval()
+
+
+@pytest.fixture(scope="module")
+def floating(network, tmp_path_factory):
+    with shared_folder(tmp_path_factory, "small-ghost-net") as folder:
+        path = folder / "model.onnx"
+        if not path.exists():
+            example = torch.randn(2, 3, SIZE, SIZE)
+            folded, _ = fold(network, example, dynamic_batch=True)
+            save_program(folded, example.numpy(), folder / "program.pt2", dynamic_batch=True)
+            OnnxExporter().export(
+                ExportJob(
+                    source=str(folder / "program.pt2"),
+                    folder=str(folder),
+                    result="",
+                    precision="fp32",
+                    input_names=("input",),
+                    output_names=("logits",),
+                    dynamic_batch=True,
+                    modules=tuple(name for name, _ in network.named_modules() if name),
+                )
+            )
+    return onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (IMAGES, 4, 4, 3), dtype=np.uint8)
+    return coarse.repeat(SIZE // 4, axis=1).repeat(SIZE // 4, axis=2)
+
+
+@pytest.fixture(scope="module")
+def batches(pixels):
+    from ghostdeploy.preprocess import as_input
+
+    return [as_input(pixels[i : i + 32], SPEC) for i in range(0, IMAGES, 32)]
+
+
+def quantized(floating, recipe, batches, **options):
+    chosen = writer.plan(floating, recipe)
+    histograms = rg.collect(floating, chosen.activations, lambda: batches)
+    ranges = {n: rg.choose_range(h, "mse", symmetric=recipe.symmetric) for n, h in histograms.items()}
+    return writer.write(floating, recipe, chosen, ranges, **options)
+
+
+def test_layers_are_named_and_have_their_roles(floating):
+    graph = OnnxGraph(floating)
+
+    assert roles(graph) == {
+        "stem": "convolution",
+        "ghost1.primary_conv.0": "primary",
+        "ghost1.cheap_operation.0": "cheap",
+        "ghost2.primary_conv.0": "primary",
+        "ghost2.cheap_operation.0": "cheap",
+        "reduce": "pointwise",
+        "expand": "pointwise",
+        "head": "linear",
+    }
+    assert units(graph)["ghost1.cheap_operation.0"] == units(graph)["ghost1.primary_conv.0"] == "ghost1"
+
+
+def test_gate_joins_stay_float_and_the_classifier_does_not(floating):
+    branches = OnnxGraph(floating).vector_branches()
+
+    assert {"reduce", "expand"} <= branches
+    assert "head" not in branches
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_quantizes_all_its_layers_and_keeps_the_logits(floating, batches, name):
+    recipe = RECIPES[name]
+    graph = quantized(floating, recipe, batches)
+    wanted = GraphRunner(floating).logits(batches)
+
+    assert sqnr(GraphRunner(graph).logits(batches), wanted) > 25
+    layers = {node.name: node for node in graph.graph.node if node.op_type in {"Conv", "Gemm"}}
+    produced = {output: node.op_type for node in graph.graph.node for output in node.output}
+    floats = {name for name, node in layers.items() if produced.get(node.input[0]) != "DequantizeLinear"}
+    assert floats == (set() if recipe.int8_gates else {"reduce", "expand"})
+    assert not any(node.op_type == "DequantizeLinear" for node in graph.graph.node if "logits" in node.output)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_cpu_recipes_cannot_saturate(floating, batches, name):
+    assert sum(count_saturable(quantized(floating, RECIPES[name], batches)).values()) == 0
+
+
+def test_the_tensorrt_recipe_passes_the_linter(floating, batches):
+    assert lint(quantized(floating, RECIPES["tensorrt"], batches), profile="tensorrt") == ()
+
+
+def test_all_tensors_of_a_concat_share_a_scale(floating, batches):
+    graph = quantized(floating, RECIPES["tensorrt"], batches)
+    producer = {output: node for node in graph.graph.node for output in node.output}
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    for node in graph.graph.node:
+        if node.op_type == "Concat":
+            scales = {float(values[producer[name].input[1]]) for name in node.input}
+            assert len(scales) == 1
+
+
+def test_layers_left_in_float_have_no_quantized_weights(floating, batches):
+    graph = quantized(floating, RECIPES["openvino"], batches, float_layers=frozenset({"stem", "head"}))
+    constants = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    weights = {n.name: constants.get(n.input[1]) for n in graph.graph.node if n.op_type in {"Conv", "Gemm"}}
+
+    assert weights["stem"] == weights["head"] == onnx.TensorProto.FLOAT
+    assert weights["ghost1.primary_conv.0"] is None  # behind a DequantizeLinear
+
+
+def test_a_layers_own_error_is_what_it_gives_alone(floating, batches):
+    """Held against a graph with every other layer in float."""
+    recipe = RECIPES["openvino"]
+    names = [node.name for node in OnnxGraph(floating).layers()]
+    errors = layer_errors(floating, quantized(floating, recipe, batches), batches)
+    alone = quantized(floating, recipe, batches, float_layers=frozenset(set(names) - {"head"}))
+    difference = GraphRunner(alone).logits(batches) - GraphRunner(floating).logits(batches)
+
+    assert errors["head"].images == IMAGES
+    assert errors["head"].error == pytest.approx(float(np.square(difference, dtype=np.float64).sum()), rel=0.05)
+    assert errors["head"].shift / IMAGES == pytest.approx(difference.mean(axis=0), abs=1e-4)
+
+
+def test_bias_correction_removes_the_mean_error_of_a_layer(floating, batches):
+    """Held against graphs with every other layer in float."""
+    recipe = RECIPES["openvino"]
+    others = frozenset(node.name for node in OnnxGraph(floating).layers()) - {"head"}
+    errors = layer_errors(floating, quantized(floating, recipe, batches), batches)
+    wanted = GraphRunner(floating).logits(batches).mean(axis=0)
+    shift = [
+        np.abs(
+            GraphRunner(quantized(model, recipe, batches, float_layers=others)).logits(batches).mean(axis=0) - wanted
+        )
+        for model in (floating, correct_bias(floating, {"head": errors["head"]}))
+    ]
+
+    assert shift[1].max() <= 0.05 * shift[0].max()
+
+
+def test_the_shortest_prefix_is_found_with_few_questions():
+    asked = []
+
+    def holds(units):
+        asked.append(len(units))
+        return len(units) >= 11
+
+    ranked = [f"u{i}" for i in range(40)]
+
+    assert shortest_prefix(ranked, holds) == tuple(ranked[:11])
+    assert len(asked) <= 9
+    assert shortest_prefix(ranked[:5], holds) is None
+    assert shortest_prefix([], holds) is None
+
+
+def test_the_fallback_may_not_give_back_more_than_half_of_the_work():
+    assert affordable(["a", "b", "c"], {"a": 30, "b": 20, "c": 50}) == ["a", "b"]
+    assert affordable(["c", "a"], {"a": 40, "b": 9, "c": 51}) == []
+
+
+def test_units_are_ranked_by_what_they_bring():
+    wanted = np.eye(4, 10)
+    noise = {"a": 0.1, "b": 0.4, "c": 0.0}
+
+    def simulate(in_float):
+        return wanted + sum(amount for unit, amount in noise.items() if unit not in in_float)
+
+    gains = rank(["a", "b", "c"], simulate, wanted, on_progress=lambda done, total: None)
+
+    assert [gain.unit for gain in gains] == ["b", "a", "c"]
+    assert gains[2].sqnr_gain_db == pytest.approx(0)
+
+
+def test_the_gate_asks_for_full_agreement_where_images_are_too_few_for_a_bound():
+    reference = np.eye(10)
+    gate = Gate(reference, None, 0.95, 0.01)
+
+    assert gate.holds(reference)
+    assert not gate.holds(np.roll(reference, 1, axis=1))
+
+
+@pytest.fixture
+def job(floating, pixels, batches, tmp_path):
+    def make(**changes):
+        logits = GraphRunner(floating).logits(batches)
+        np.save(tmp_path / "pixels.npy", pixels)
+        np.save(tmp_path / "reference.npy", changes.pop("reference", logits))
+        np.save(tmp_path / "golden.npy", batches[0][:4])
+        spec = QuantizeSpec(
+            recipe="openvino",
+            preprocess=SPEC,
+            calibration=str(tmp_path / "pixels.npy"),
+            fingerprint=Calibration(count=IMAGES, sha256="0" * 64),
+            gate=str(tmp_path / "pixels.npy"),
+            reference=str(tmp_path / "reference.npy"),
+            labels=None,
+            golden=str(tmp_path / "golden.npy"),
+            max_drop=0.01,
+            required_agreement=0.5,
+        )
+        return msgspec.structs.replace(spec, **changes)
+
+    return make
+
+
+def test_a_gate_that_holds_leaves_nothing_in_float(floating, job):
+    work = Quantization(floating, job())
+
+    assert work.float_units == ()
+    assert work.summary().float_layers == ()
+    diagnosis = work.diagnosis()
+    assert diagnosis.sqnr_db > 25
+    assert [layer.module for layer in diagnosis.layers if layer.role == "cheap"]
+    ordered = [layer.sqnr_db for layer in diagnosis.layers]
+    assert ordered == sorted(ordered)
+
+
+def test_a_missed_gate_returns_the_guilty_unit_to_float(floating, job, batches):
+    """One layer gets a weight row with an outlier that leaves the others of the row no steps: it must be found."""
+    broken = onnx.ModelProto()
+    broken.CopyFrom(floating)
+    constants = {tensor.name: tensor for tensor in broken.graph.initializer}
+    head = next(node for node in broken.graph.node if node.name == "head")
+    weight = numpy_helper.to_array(constants[head.input[1]]).copy()
+    dead = 3  # the outlier multiplies a channel that carries next to nothing
+    producer = {output: node for node in broken.graph.node for output in node.output}
+    assert producer[head.input[0]] is not None
+    weight[:, dead] = 400.0 * np.abs(weight).max()
+    constants[head.input[1]].CopyFrom(numpy_helper.from_array(weight, head.input[1]))
+    expand = next(node for node in broken.graph.node if node.name == "expand")
+    for name, value in zip(expand.input[1:], (0.0, -3.0), strict=True):  # hard sigmoid of −3 is 0: a closed gate
+        tensor = numpy_helper.to_array(constants[name]).copy()
+        tensor[dead] = value
+        constants[name].CopyFrom(numpy_helper.from_array(tensor, name))
+    spec = job(reference=GraphRunner(broken).logits(batches), required_agreement=0.96)
+
+    work = Quantization(onnx.shape_inference.infer_shapes(broken), spec)
+
+    assert work.float_units[0] == "head"
+    assert work.gate.holds(work.gate_logits)
+    assert work.summary().float_layers[0] == "head"
+    assert work.gains[0].unit == "head"
