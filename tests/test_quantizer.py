@@ -292,7 +292,9 @@ def test_a_missed_gate_returns_the_guilty_unit_to_float(floating, job, batches):
         tensor = numpy_helper.to_array(constants[name]).copy()
         tensor[dead] = value
         constants[name].CopyFrom(numpy_helper.from_array(tensor, name))
-    spec = job(reference=GraphRunner(broken).logits(batches), required_agreement=0.96)
+    bias = numpy_helper.to_array(constants[head.input[2]]) - GraphRunner(broken).logits(batches).mean(axis=0)
+    constants[head.input[2]].CopyFrom(numpy_helper.from_array(bias, head.input[2]))  # the image decides, not the bias
+    spec = job(reference=GraphRunner(broken).logits(batches), required_agreement=0.6)
 
     work = Quantization(onnx.shape_inference.infer_shapes(broken), spec)
 

@@ -53,7 +53,7 @@ class OnnxGraph:
 
     def macs(self, node: onnx.NodeProto) -> int:
         """Returns the multiply-accumulates of a layer for one image; sizes that are not known count as 1."""
-        weight = self.constants[node.input[1]].dims
+        weight: list[int] = list(self.constants[node.input[1]].dims)
         places = [size or 1 for size in self.shapes.get(node.output[0], ())[2:]]
         return math.prod(weight) * math.prod(places)
 
