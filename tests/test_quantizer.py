@@ -288,7 +288,7 @@ def test_a_missed_gate_returns_the_guilty_unit_to_float(floating, job, batches):
     weight[:, dead] = 400.0 * np.abs(weight).max()
     constants[head.input[1]].CopyFrom(numpy_helper.from_array(weight, head.input[1]))
     expand = next(node for node in broken.graph.node if node.name == "expand")
-    for name, value in zip(expand.input[1:], (0.0, -3.0), strict=True):  # hard sigmoid of −3 is 0: a closed gate
+    for name, value in zip(expand.input[1:], (0.0, -9.0), strict=True):  # a gate that stays closed
         tensor = numpy_helper.to_array(constants[name]).copy()
         tensor[dead] = value
         constants[name].CopyFrom(numpy_helper.from_array(tensor, name))
