@@ -89,14 +89,14 @@ class Quantization:
         self.histograms = rg.collect(
             floating, self.plan.activations, self._calibration, batch_count=batches, on_progress=_say
         )
-        self.choice, self.ranges, self.corrected, self.errors = self._choose()
+        self.choice, self.ranges, self.errors = self._choose()
         self.gains: tuple[UnitGain, ...] = ()
         self.float_units: tuple[str, ...] = ()
         self._accept(frozenset())
         if not self.gate.holds(self.gate_logits):
             self._fall_back()
 
-    def _choose(self) -> tuple[Choice, dict[str, writer.Range], onnx.ModelProto, dict[str, LayerErrors]]:
+    def _choose(self) -> tuple[Choice, dict[str, writer.Range], dict[str, LayerErrors]]:
         """Tries all choices and returns the one with the highest SQNR on images that no bias was corrected by."""
         count = min(CHOICE_IMAGES, self.spec.fingerprint.count // 2)
         both = np.concatenate(_first(self._calibration(), 2 * count))
@@ -117,7 +117,7 @@ class Quantization:
             found = sqnr(GraphRunner(graph).logits(images), wanted)
             print(f"{choice}: {found:.2f} dB")
             if found > best[0]:
-                best = (found, choice, ranges, floating, errors)
+                best = (found, choice, ranges, errors)
             _say(done + 1, len(CHOICES))
         return best[1:]  # the first choice beat minus infinity
 
@@ -157,7 +157,10 @@ class Quantization:
 
     def _write(self, float_units: frozenset[str]) -> onnx.ModelProto:
         layers = frozenset(name for name, unit in self.unit_of.items() if unit in float_units)
-        return writer.write(self.corrected, self.recipe, self.plan, self.ranges, float_layers=layers)
+        floating = self.floating
+        if self.choice.correct_bias:  # what a layer left in float would get is no correction
+            floating = correct_bias(floating, {name: e for name, e in self.errors.items() if name not in layers})
+        return writer.write(floating, self.recipe, self.plan, self.ranges, float_layers=layers)
 
     def _calibration(self) -> Iterable[NDArray[Any]]:
         return read_batches(Path(self.spec.calibration), self.spec.preprocess, BATCH)

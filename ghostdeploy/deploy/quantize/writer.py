@@ -45,6 +45,11 @@ class Plan:
     shortcuts: list[str]
     """Tensors that are quantized for the sake of a sum alone."""
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the nodes that are quantized."""
+        return frozenset(node.name for node in self.nodes)
+
 
 def plan(model: onnx.ModelProto, recipe: Recipe) -> Plan:
     """Chooses the nodes."""
@@ -124,6 +129,7 @@ def write(
         name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in united.items()
     }
     graph = OnnxGraph(model)
+    floating = float_layers | idle(graph, chosen, float_layers)
     kind = QuantType.QInt8 if recipe.symmetric else QuantType.QUInt8
     options = {
         "ActivationSymmetric": recipe.symmetric,
@@ -140,15 +146,37 @@ def write(
         weight_qType=QuantType.QInt8,
         activation_qType=kind,
         tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-        nodes_to_quantize=[n.name for n in chosen.nodes if n.name not in float_layers],
-        nodes_to_exclude=sorted(chosen.float_nodes | float_layers),
+        nodes_to_quantize=sorted(chosen.names - floating),
+        nodes_to_exclude=sorted(chosen.float_nodes | floating),
         op_types_to_quantize=list(recipe.op_types),
         extra_options=options,
     )
     for name in chosen.shortcuts:
+        if name in graph.producer and graph.producer[name].name in floating:
+            continue
         quantizer.quantize_activation_tensor(name)
     quantizer.quantize_model()
     return onnx.shape_inference.infer_shapes(quantizer.model.model, data_prop=True)
+
+
+def idle(graph: OnnxGraph, chosen: Plan, float_layers: frozenset[str]) -> frozenset[str]:
+    """Returns planned nodes without weights that touch no quantized layer: in INT8 they would only add noise.
+
+    A Concat counts as touched where a quantized layer reads one of its inputs or its output; other nodes also where one
+    writes their input.
+    """
+    layers = [node for node in graph.layers() if node.name in chosen.names - float_layers]
+    read = {node.input[0] for node in layers}
+    written = {node.output[0] for node in layers}
+    found: list[str] = []
+    busy = {node.name for node in layers}
+    for node in chosen.nodes if float_layers else []:
+        if node.name in float_layers | busy:
+            continue
+        touching = read | (written if node.op_type != "Concat" else set())
+        if not touching & {*node.input, *node.output}:
+            found.append(node.name)
+    return frozenset(found)
 
 
 def _weight_overrides(graph: OnnxGraph) -> dict[str, list[dict[str, Any]]]:
