@@ -48,6 +48,8 @@ class Target:
     """Row of the quantization recipes that its INT8 graph follows."""
     simulation: str | None = None
     """ONNX graph of the payload that may be run in float where the engine cannot run; None where it always can."""
+    device: str | None = None
+    """Hardware that its engine cannot do without."""
     options: tuple[str, ...] = ()
     """Settings that only its exporter knows, by the names of `ExportConfig` fields."""
 
@@ -102,6 +104,7 @@ TARGETS: dict[str, Target] = {
             precisions=("fp32", "fp16", "int8"),
             recipe="tensorrt",
             simulation="kit/model.onnx",
+            device="CUDA device",
             options=("sm", "version_compatible", "hardware_compatibility"),
             exporter="ghostdeploy.exporters.tensorrt:TensorRTExporter",
             runtime="ghostdeploy.runtimes.tensorrt:TensorRTRuntime",

@@ -18,6 +18,7 @@ from ghostdeploy.deploy import evaluate, parity
 from ghostdeploy.deploy.doctor import instruction_set
 from ghostdeploy.deploy.execution import compare_execution, execution_fault, int8_share_verdict
 from ghostdeploy.errors import UnsupportedHardware
+from ghostdeploy.nvidia.driver import gpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,13 +71,14 @@ def executor(bundle: Bundle, row: Target) -> Iterator[Executor]:
     except UnsupportedHardware as error:
         if row.simulation is None:
             raise
-        yield simulation(bundle, row.simulation, error)
+        missing = error.message if gpus() else f"no {row.device}"
+        yield simulation(bundle, row.simulation, f"built, not executed: {missing}")
         return
     with runtime:
         yield Executor(runtime.infer, runtime)
 
 
-def simulation(bundle: Bundle, graph: str, error: UnsupportedHardware) -> Executor:
+def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:
     """Returns the executor that runs an ONNX graph of the bundle as it is written, without fusion."""
     import onnx
 
@@ -87,8 +89,7 @@ def simulation(bundle: Bundle, graph: str, error: UnsupportedHardware) -> Execut
     def infer(inputs: Arrays) -> Arrays:
         return dict(zip(runner.outputs, runner(next(iter(inputs.values()))), strict=True))
 
-    reason = f"built, not executed: {error.message}"
-    return Executor(infer, lambda batch: runner(batch)[0], reason)
+    return Executor(infer, lambda batch: runner(batch)[0], unverified_because)
 
 
 def judge(

@@ -69,6 +69,7 @@ class Diagnosis(Record, frozen=True, kw_only=True):
     float_units: tuple[str, ...] = ()
     """Returned to float, in this order."""
     notes: tuple[str, ...] = ()
+    """What was tried, and what each gave."""
 
 
 class Quantized(Record, frozen=True, kw_only=True):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob
 
 BATCH = 16
-CHOICE_IMAGES = 128
+CHOICE_IMAGES = 256
 """Calibration images that the choices are compared on; as many others correct the biases."""
 RANKING_IMAGES = 64
 """Images that each unit is ranked on."""
@@ -89,6 +89,7 @@ class Quantization:
         self.histograms = rg.collect(
             floating, self.plan.activations, self._calibration, batch_count=batches, on_progress=_say
         )
+        self.notes: list[str] = []
         self.choice, self.ranges, self.errors = self._choose()
         self.gains: tuple[UnitGain, ...] = ()
         self.float_units: tuple[str, ...] = ()
@@ -115,7 +116,8 @@ class Quantization:
                 floating = correct_bias(self.floating, errors)
                 graph = writer.write(floating, self.recipe, self.plan, ranges)
             found = sqnr(GraphRunner(graph).logits(images), wanted)
-            print(f"{choice}: {found:.2f} dB")
+            biases = "corrected" if choice.correct_bias else "as trained"
+            self.notes.append(f"{choice.ranges} ranges, biases {biases}: {found:.2f} dB on {count} calibration images")
             if found > best[0]:
                 best = (found, choice, ranges, errors)
             _say(done + 1, len(CHOICES))
@@ -176,6 +178,7 @@ class Quantization:
             layers=tuple(sorted(layers, key=lambda layer: (layer.sqnr_db is None, layer.sqnr_db))),
             gains=self.gains,
             float_units=self.float_units,
+            notes=tuple(self.notes),
         )
 
     def _noise(self, node: onnx.NodeProto, role: str) -> LayerNoise:
