@@ -1,4 +1,5 @@
-"""NVIDIA's parser and builder accept the graphs of every family of the zoo, one width each, fixed and free batch."""
+"""Every family of the zoo, one width each: our own Q/DQ graphs pass the linter, and NVIDIA's parser and builder accept
+them and the FP16 graphs, with fixed and with free batch."""
 
 from __future__ import annotations
 
@@ -8,10 +9,14 @@ import pytest
 
 from ghostdeploy.deploy.fold import fold
 from ghostdeploy.deploy.program import save_program
+from ghostdeploy.deploy.qdq_lint import lint
+from ghostdeploy.deploy.quantize import ranges as rg
+from ghostdeploy.deploy.quantize import writer
+from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.exporters.base import ExportJob
 from ghostdeploy.exporters.onnx import OnnxExporter
 from ghostdeploy.models import create_model
-from tests.tensorrt_kits import export_kit, quantized
+from tests.tensorrt_kits import export_kit
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed here")
 
@@ -34,6 +39,7 @@ def graph(request, tmp_path_factory):
     example = np.random.default_rng(0).normal(size=(2, 3, SIZE, SIZE)).astype(np.float32)
     folded, _ = fold(create_model(request.param, num_classes=10), example, dynamic_batch=True)
     save_program(folded, example, folder / "program.pt2", dynamic_batch=True)
+    network = create_model(request.param, num_classes=10)
     job = ExportJob(
         source=str(folder / "program.pt2"),
         folder=str(folder),
@@ -42,20 +48,37 @@ def graph(request, tmp_path_factory):
         input_names=("input",),
         output_names=("logits",),
         dynamic_batch=True,
+        modules=tuple(name for name, _ in network.named_modules() if name),
     )
     OnnxExporter().export(job)
-    return onnx.load(folder / "model.onnx")
+    return onnx.shape_inference.infer_shapes(onnx.load(folder / "model.onnx"), data_prop=True)
+
+
+def quantized(graph, recipe):
+    batch = np.random.default_rng(1).normal(size=(4, 3, SIZE, SIZE)).astype(np.float32)
+    chosen = writer.plan(graph, recipe)
+    histograms = rg.collect(graph, chosen.activations, lambda: [batch])
+    ranges = {n: rg.choose_range(h, "absolute", symmetric=recipe.symmetric) for n, h in histograms.items()}
+    return writer.write(graph, recipe, chosen, ranges)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_our_own_graphs_pass_the_linter(graph, name):
+    profile = "tensorrt" if name == "tensorrt" else "cpu"
+
+    assert lint(quantized(graph, RECIPES[name]), profile=profile) == ()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_parser_and_builder_accept_the_graph(graph, tmp_path, precision):
+    written_graph = quantized(graph, RECIPES["tensorrt"]) if precision == "int8" else graph
     for batch in (None, 1):
-        model = onnx.ModelProto()
-        model.CopyFrom(graph)
-        for value in (*model.graph.input, *model.graph.output) if batch else ():
+        source = onnx.ModelProto()
+        source.CopyFrom(written_graph)
+        for value in (*source.graph.input, *source.graph.output) if batch else ():
             value.type.tensor_type.shape.dim[0].dim_value = batch
-        source = quantized(model, largest=8.0) if precision == "int8" else model
         folder = tmp_path / str(batch)
         folder.mkdir()
 

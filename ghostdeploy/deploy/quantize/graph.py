@@ -45,7 +45,11 @@ class OnnxGraph:
     def activations(self, nodes: Iterable[onnx.NodeProto]) -> list[str]:
         """Returns the float tensors that the nodes read or write, constants left out, in graph order."""
         names = dict.fromkeys(name for node in nodes for name in (*node.input, *node.output) if name)
-        return [name for name in names if name in self._float and name not in self.constants]
+        return [name for name in names if self.is_float(name)]
+
+    def is_float(self, name: str) -> bool:
+        """Tells whether a tensor holds float32 values that change with the input."""
+        return name in self._float and name not in self.constants
 
     def layers(self) -> list[onnx.NodeProto]:
         """Returns the nodes with constant weights."""

@@ -57,7 +57,8 @@ def plan(model: onnx.ModelProto, recipe: Recipe) -> Plan:
     float_nodes = graph.vector_branches()
     if recipe.int8_gates:
         float_nodes -= {node.name for node in graph.layers()}
-    nodes = [n for n in graph.nodes if n.op_type in recipe.op_types and n.name not in float_nodes]
+    wanted = (n for n in graph.nodes if n.op_type in recipe.op_types and n.name not in float_nodes)
+    nodes = [n for n in wanted if graph.is_float(n.output[0])]  # sizes for a Resize are concatenated as integers
     ties = [(*node.input, *node.output) for node in nodes if node.op_type == "Concat"]
     shortcuts = bare_shortcuts(graph, nodes) if recipe.quantize_shortcuts else []
     activations = list(dict.fromkeys([*graph.activations(nodes), *shortcuts]))
