@@ -19,7 +19,16 @@ from onnx.reference import ReferenceEvaluator
 
 from ghostdeploy import bundle as bundles
 from ghostdeploy import targets
-from ghostdeploy.manifest import SCHEMA, Manifest, ModelInfo, PrecisionAchieved, TensorSpec, encode
+from ghostdeploy.manifest import (
+    SCHEMA,
+    Calibration,
+    Manifest,
+    ModelInfo,
+    PrecisionAchieved,
+    Quantization,
+    TensorSpec,
+    encode,
+)
 from ghostdeploy.preprocess import Preprocess, prepare
 from ghostdeploy.staging import staging
 
@@ -110,11 +119,32 @@ def network(tiny: Tiny) -> onnx.ModelProto:
             helper.make_node("MatMul", ["side", "mix"], ["mixed"]),
             helper.make_node("Add", ["partial", "mixed"], ["logits"]),
         ]
+    for node in nodes:
+        node.name = node.output[0]
     weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "tiny", _values(tiny.inputs), _values(tiny.outputs), weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def quantized(model: onnx.ModelProto, tiny: Tiny, recipe: str) -> onnx.ModelProto:
+    """Returns the Q/DQ graph of a network; ranges are those of some more examples, by the reference evaluator."""
+    from ghostdeploy.deploy.quantize import writer
+    from ghostdeploy.deploy.quantize.recipe import RECIPES
+
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    chosen = writer.plan(model, RECIPES[recipe])
+    inside = {value.name: value for value in model.graph.value_info}
+    names = [name for name in chosen.activations if name in inside]
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    exposed.graph.output.extend(inside[name] for name in names)
+    arrays = tiny.example(32, seed=3)
+    found = ReferenceEvaluator(exposed).run(None, arrays)
+    arrays |= dict(zip((o.name for o in exposed.graph.output), found, strict=True))
+    ranges = {n: (min(0.0, float(arrays[n].min())), max(0.0, float(arrays[n].max()))) for n in chosen.activations}
+    return writer.write(model, RECIPES[recipe], chosen, ranges)
 
 
 def write_onnx(model: onnx.ModelProto, folder: Path, precision: str) -> None:
@@ -128,8 +158,21 @@ def write_openvino(model: onnx.ModelProto, folder: Path, precision: str) -> None
     openvino.save_model(graph, folder / "model.xml", compress_to_fp16=precision == "fp16")
 
 
-WRITERS = {"onnx": write_onnx, "openvino": write_openvino}
+def write_tensorrt(model: onnx.ModelProto, folder: Path, precision: str) -> None:
+    from tests.tensorrt_kits import export_kit
+
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
+    export_kit(model, folder, precision, dynamic=not batch.dim_value)
+    (folder / "source.onnx").unlink()
+
+
+WRITERS = {"onnx": write_onnx, "openvino": write_openvino, "tensorrt": write_tensorrt}
 """One per target of the table."""
+
+
+QUANTIZATION = Quantization(
+    scheme="as the recipe says", tool="a test", calibration=Calibration(count=32, sha256="0" * 64)
+)
 
 
 def make_bundle(out: Path, target: str, *, precision: str = "fp32", tiny: Tiny | None = None) -> Path:
@@ -138,13 +181,35 @@ def make_bundle(out: Path, target: str, *, precision: str = "fp32", tiny: Tiny |
     model = network(tiny)
     name = f"tiny-{target}-{precision}"
     with staging(out, name) as folder:
-        WRITERS[target](model, folder, precision)
+        graph = model if precision != "int8" else quantized(model, tiny, targets.find(target).recipe)
+        WRITERS[target](graph, folder, precision)
         golden = tiny.example(3)
         found = ReferenceEvaluator(model).run(None, golden)
-        bundles.write_golden(folder, golden, dict(zip((o.name for o in tiny.outputs), found, strict=True)))
+        expected = dict(zip((o.name for o in tiny.outputs), found, strict=True))
+        simulated = simulation(graph, golden) if precision == "int8" else None
+        bundles.write_golden(folder, golden, expected, simulated)
         bundles.write_labels(folder, [f"class {index}" for index in range(CLASSES)])
         (folder / bundles.MANIFEST).write_bytes(encode(_manifest(folder, name, target, precision, tiny)))
     return out / name
+
+
+def simulation(model: onnx.ModelProto, inputs: dict[str, NDArray]) -> dict[str, NDArray]:
+    """Runs a graph as it is written, image by image where its batch is fixed; the reference evaluator lacks Q/DQ 13."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options)
+    size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    count = len(next(iter(inputs.values())))
+    found = []
+    for start in range(0, count, size or count):
+        piece = {
+            k: np.resize(a[start : start + (size or count)], (size or count, *a.shape[1:])) for k, a in inputs.items()
+        }
+        found.append(session.run(None, piece))
+    names = [output.name for output in session.get_outputs()]
+    return {name: np.concatenate(parts)[:count] for name, parts in zip(names, zip(*found, strict=True), strict=True)}
 
 
 def _manifest(folder: Path, name: str, target: str, precision: str, tiny: Tiny) -> Manifest:
@@ -172,7 +237,7 @@ def _manifest(folder: Path, name: str, target: str, precision: str, tiny: Tiny) 
         outputs=tiny.outputs,
         preprocess=tiny.preprocess,
         passes=(),
-        quantization=None,
+        quantization=QUANTIZATION if precision == "int8" else None,
         precision_achieved=PrecisionAchieved(int8_layers=0, float_layers=3, how="written node by node"),
         parity=None,
         accuracy=None,

@@ -150,7 +150,7 @@ def test_a_bundle_reached_through_a_link_is_fine(copied, tmp_path):
     ("change", "words"),
     [
         (lambda m: m.update(target="onxx"), "names target 'onxx', expected onnx, openvino"),
-        (lambda m: m.update(precision="int8"), "says precision int8, onnx bundles have fp32"),
+        (lambda m: m.update(precision="fp16"), "says precision fp16, onnx bundles have fp32, int8"),
         (lambda m: m.update(payload="labels.txt"), r"names payload 'labels\.txt'"),
         (lambda m: m.update(files=m["files"][1:]), r"does not list model\.onnx"),
         (lambda m: m.update(files=[]), r"does not list model\.onnx, golden\.npz, labels\.txt"),

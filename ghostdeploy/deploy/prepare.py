@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.deploy.config import ExportConfig
     from ghostdeploy.deploy.quantize.evidence import Evidence
+    from ghostdeploy.deploy.reference import Reference
     from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.manifest import PassRecord
     from ghostdeploy.models.source import LoadedModel
@@ -42,7 +43,6 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
         work: Folder that receives the program file and, for quantized precisions, the evidence.
         stages: Hears the progress.
     """
-    from ghostdeploy.deploy.fold import fold
     from ghostdeploy.deploy.program import PixelInput, save_program
     from ghostdeploy.deploy.reference import Reference
     from ghostdeploy.models.count import count_macs, count_params
@@ -58,22 +58,10 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
     if inputs.data is not None:
         check_labels(inputs.data, num_classes)
         check_class_names(inputs.data, labels)
-    evidence: Evidence | None = None
-    if config.precision in QUANTIZED:
-        from ghostdeploy.deploy.quantize.evidence import gather
-
-        with stages.stage("calibration images"):
-            evidence = gather(inputs, config, preprocess, reference, work, stages)
+    evidence = look(inputs, config, preprocess, reference, work, stages)
     images = 2 if config.batch is None else config.batch
     example = golden[[i % len(golden) for i in range(images)]]
-    with stages.stage("fold"):
-        reference.outputs(example)  # some modules drop the batch when it is 1
-        folded, certificate = fold(reference.module, example, dynamic_batch=config.batch is None)
-    passes = certificate.passes
-    if evidence is not None:
-        with stages.stage("condition"):
-            folded, more = condition(folded, example, evidence, preprocess)
-            passes = (*passes, *more)
+    folded, passes = rewrite(reference, example, evidence, preprocess, config, stages)
     with stages.stage("save program"):
         graph: nn.Module = folded
         payload_spec = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
@@ -82,17 +70,16 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
             golden = inputs.golden(payload_spec)
             example = golden[[i % len(golden) for i in range(images)]]
         save_program(graph, example, work / PROGRAM, dynamic_batch=config.batch is None)
-    info = ModelInfo(
-        name=name,
-        family=model.family,
-        source=model.source,
-        weights_sha256=model.weights_sha256,
-        num_classes=num_classes,
-        params=count_params(reference.module),
-        macs=count_macs(folded, (1, 3, preprocess.size, preprocess.size)),
-    )
     return Facts(
-        model=info,
+        model=ModelInfo(
+            name=name,
+            family=model.family,
+            source=model.source,
+            weights_sha256=model.weights_sha256,
+            num_classes=num_classes,
+            params=count_params(reference.module),
+            macs=count_macs(folded, (1, 3, preprocess.size, preprocess.size)),
+        ),
         preprocess=payload_spec,
         reference_preprocess=preprocess,
         labels=labels,
@@ -107,6 +94,39 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
         modules=tuple(key for key, _ in reference.module.named_modules() if key),
         evidence=evidence,
     )
+
+
+def look(
+    inputs: Inputs, config: ExportConfig, preprocess: Preprocess, reference: Reference, work: Path, stages: Stages
+) -> Evidence | None:
+    """Gathers calibration and gate images for quantized precisions."""
+    if config.precision not in QUANTIZED:
+        return None
+    from ghostdeploy.deploy.quantize.evidence import gather
+
+    with stages.stage("calibration images"):
+        return gather(inputs, config, preprocess, reference, work, stages)
+
+
+def rewrite(
+    reference: Reference,
+    example: NDArray[Any],
+    evidence: Evidence | None,
+    preprocess: Preprocess,
+    config: ExportConfig,
+    stages: Stages,
+) -> tuple[fx.GraphModule, tuple[PassRecord, ...]]:
+    """Folds the module, and conditions the result for quantized precisions."""
+    from ghostdeploy.deploy.fold import fold
+
+    with stages.stage("fold"):
+        reference.outputs(example)  # some modules drop the batch when it is 1
+        folded, certificate = fold(reference.module, example, dynamic_batch=config.batch is None)
+    if evidence is None:
+        return folded, certificate.passes
+    with stages.stage("condition"):
+        folded, more = condition(folded, example, evidence, preprocess)
+    return folded, (*certificate.passes, *more)
 
 
 def condition(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 import ghostdeploy as gd
+from ghostdeploy import targets
+from ghostdeploy.nvidia.driver import gpus
 from tests.conformance.cases import CASES
 from tests.conformance.gaps import GAPS
 
@@ -20,6 +22,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", params=CASES, ids=str)
 def case(request):
+    row = targets.find(request.param.target)
+    if row.device is not None and not gpus():
+        pytest.skip(f"{row.name} runs on a {row.device}, and there is none here")
     return request.param
 
 
