@@ -3,7 +3,8 @@
     image → [uint8 NHWC: normalise] → conv 3×3/2, ReLU → depthwise 3×3, ReLU → global pool (features) → linear (logits)
 
 With `side=True` a second input `side` (N, 4) is added to the logits through its own linear layer, and the pooled
-features are a second output. Golden outputs are those of the ONNX reference evaluator: no engine judges itself.
+features are a second output. Golden outputs are those of the ONNX reference evaluator: no engine judges itself. An INT8
+bundle also has what an export adds: a diagnosis, the simulated golden outputs, and the records of its gates.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -19,26 +21,27 @@ from onnx.reference import ReferenceEvaluator
 
 from ghostdeploy import bundle as bundles
 from ghostdeploy import targets
-from ghostdeploy.manifest import (
-    SCHEMA,
-    Calibration,
-    Manifest,
-    ModelInfo,
-    PrecisionAchieved,
-    Quantization,
-    TensorSpec,
-    encode,
-)
+from ghostdeploy.exporters.base import Written
+from ghostdeploy.manifest import SCHEMA, Manifest, ModelInfo, PrecisionAchieved, TensorSpec, encode
 from ghostdeploy.preprocess import Preprocess, prepare
 from ghostdeploy.staging import staging
+from tests import quantized
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.targets import Target
+
 CLASSES = 10
 _TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
+
+
+@dataclass(frozen=True)
+class _Golden:
+    inputs: dict[str, NDArray]
+    outputs: dict[str, NDArray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +122,6 @@ def network(tiny: Tiny) -> onnx.ModelProto:
             helper.make_node("MatMul", ["side", "mix"], ["mixed"]),
             helper.make_node("Add", ["partial", "mixed"], ["logits"]),
         ]
-    for node in nodes:
-        node.name = node.output[0]
     weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "tiny", _values(tiny.inputs), _values(tiny.outputs), weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -128,93 +129,87 @@ def network(tiny: Tiny) -> onnx.ModelProto:
     return model
 
 
-def quantized(model: onnx.ModelProto, tiny: Tiny, recipe: str) -> onnx.ModelProto:
-    """Returns the Q/DQ graph of a network; ranges are those of some more examples, by the reference evaluator."""
-    from ghostdeploy.deploy.quantize import writer
-    from ghostdeploy.deploy.quantize.recipe import RECIPES
+def write_onnx(model: onnx.ModelProto, folder: Path, precision: str) -> Written:
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    if precision != "int8":
+        return Written(precision=BY_HAND)
+    from ghostdeploy.exporters.onnx import read_precision
 
-    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    chosen = writer.plan(model, RECIPES[recipe])
-    inside = {value.name: value for value in model.graph.value_info}
-    names = [name for name in chosen.activations if name in inside]
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    exposed.graph.output.extend(inside[name] for name in names)
-    arrays = tiny.example(32, seed=3)
-    found = ReferenceEvaluator(exposed).run(None, arrays)
-    arrays |= dict(zip((o.name for o in exposed.graph.output), found, strict=True))
-    ranges = {n: (min(0.0, float(arrays[n].min())), max(0.0, float(arrays[n].max()))) for n in chosen.activations}
-    return writer.write(model, RECIPES[recipe], chosen, ranges)
+    return Written(precision=read_precision(path))
 
 
-def write_onnx(model: onnx.ModelProto, folder: Path, precision: str) -> None:
-    (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
-
-
-def write_openvino(model: onnx.ModelProto, folder: Path, precision: str) -> None:
+def write_openvino(model: onnx.ModelProto, folder: Path, precision: str) -> Written:
     import openvino
 
-    graph = openvino.Core().read_model(model.SerializeToString())
+    from ghostdeploy.exporters.openvino import read_precision
+
+    core = openvino.Core()
+    graph = core.read_model(model.SerializeToString())
     openvino.save_model(graph, folder / "model.xml", compress_to_fp16=precision == "fp16")
+    return Written(precision=read_precision(core, folder / "model.xml"))
 
 
-def write_tensorrt(model: onnx.ModelProto, folder: Path, precision: str) -> None:
+def write_tensorrt(model: onnx.ModelProto, folder: Path, precision: str) -> Written:
+    """Writes a kit, and with a GPU its engine too."""
     from tests.tensorrt_kits import export_kit
 
     batch = model.graph.input[0].type.tensor_type.shape.dim[0]
-    export_kit(model, folder, precision, dynamic=not batch.dim_value)
+    written = export_kit(model, folder, precision, dynamic=not batch.dim_value)
     (folder / "source.onnx").unlink()
+    return written
 
+
+BY_HAND = PrecisionAchieved(int8_layers=0, float_layers=3, how="written node by node")
 
 WRITERS = {"onnx": write_onnx, "openvino": write_openvino, "tensorrt": write_tensorrt}
-"""One per target of the table."""
-
-
-QUANTIZATION = Quantization(
-    scheme="as the recipe says", tool="a test", calibration=Calibration(count=32, sha256="0" * 64)
-)
+"""One per target of the table: writes the payload, and says what it wrote as an exporter does."""
 
 
 def make_bundle(out: Path, target: str, *, precision: str = "fp32", tiny: Tiny | None = None) -> Path:
     """Writes a bundle of a tiny network into `out` and returns its folder."""
-    tiny = tiny or Tiny()
-    model = network(tiny)
+    tiny, row = tiny or Tiny(), targets.find(target)
+    model = quantized.named(network(tiny))
     name = f"tiny-{target}-{precision}"
     with staging(out, name) as folder:
-        graph = model if precision != "int8" else quantized(model, tiny, targets.find(target).recipe)
-        WRITERS[target](graph, folder, precision)
         golden = tiny.example(3)
         found = ReferenceEvaluator(model).run(None, golden)
-        expected = dict(zip((o.name for o in tiny.outputs), found, strict=True))
-        simulated = simulation(graph, golden) if precision == "int8" else None
-        bundles.write_golden(folder, golden, expected, simulated)
+        outputs = dict(zip((o.name for o in tiny.outputs), found, strict=True))
         bundles.write_labels(folder, [f"class {index}" for index in range(CLASSES)])
-        (folder / bundles.MANIFEST).write_bytes(encode(_manifest(folder, name, target, precision, tiny)))
+        write = _write_int8 if precision == "int8" else _write_float
+        manifest = write(folder, model, _Golden(golden, outputs), _described(name, row, precision, tiny), tiny)
+        (folder / bundles.MANIFEST).write_bytes(encode(manifest))
     return out / name
 
 
-def simulation(model: onnx.ModelProto, inputs: dict[str, NDArray]) -> dict[str, NDArray]:
-    """Runs a graph as it is written, image by image where its batch is fixed; the reference evaluator lacks Q/DQ 13."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model.SerializeToString(), options)
-    size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    count = len(next(iter(inputs.values())))
-    found = []
-    for start in range(0, count, size or count):
-        piece = {
-            k: np.resize(a[start : start + (size or count)], (size or count, *a.shape[1:])) for k, a in inputs.items()
-        }
-        found.append(session.run(None, piece))
-    names = [output.name for output in session.get_outputs()]
-    return {name: np.concatenate(parts)[:count] for name, parts in zip(names, zip(*found, strict=True), strict=True)}
+def _write_float(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest: Manifest, tiny: Tiny) -> Manifest:
+    written = WRITERS[manifest.target](model, folder, manifest.precision)
+    bundles.write_golden(folder, golden.inputs, golden.outputs)
+    return _complete(folder, manifest, written)
 
 
-def _manifest(folder: Path, name: str, target: str, precision: str, tiny: Tiny) -> Manifest:
-    row = targets.find(target)
-    files = (*row.files, bundles.GOLDEN, bundles.LABELS)
+def _write_int8(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest: Manifest, tiny: Tiny) -> Manifest:
+    row = targets.find(manifest.target)
+    graph = quantized.quantize(model, tiny, row.recipe)
+    written = WRITERS[row.name](graph, folder, manifest.precision)
+    simulated = quantized.simulate(graph, golden.inputs)
+    quantized.write_diagnosis(folder / bundles.DIAGNOSIS, graph, golden.outputs, simulated)
+    bundles.write_golden(folder, golden.inputs, golden.outputs, simulated if row.simulation is None else None)
+    manifest = msgspec.structs.replace(manifest, quantization=quantized.describe(row.recipe))
+    manifest = _complete(folder, manifest, written, bundles.DIAGNOSIS)
+    (folder / bundles.MANIFEST).write_bytes(encode(manifest))  # the runtime opens nothing that is not listed
+    if row.simulation is not None:
+        graph = onnx.load(folder / row.simulation)
+    return quantized.judge(folder, manifest, row, model, graph, tiny)
+
+
+def _complete(folder: Path, manifest: Manifest, written: Written, *more: str) -> Manifest:
+    names = (*targets.find(manifest.target).files, *written.files, *more, bundles.GOLDEN, bundles.LABELS)
+    files = tuple(bundles.describe_file(folder, name) for name in names)
+    return msgspec.structs.replace(manifest, precision_achieved=written.precision, files=files)
+
+
+def _described(name: str, row: Target, precision: str, tiny: Tiny) -> Manifest:
     return Manifest(
         schema=SCHEMA,
         name=name,
@@ -229,7 +224,7 @@ def _manifest(folder: Path, name: str, target: str, precision: str, tiny: Tiny) 
             params=386,
             macs=1,
         ),
-        target=target,
+        target=row.name,
         precision=precision,
         payload=row.payload,
         runtimes=row.runtimes,
@@ -237,13 +232,12 @@ def _manifest(folder: Path, name: str, target: str, precision: str, tiny: Tiny) 
         outputs=tiny.outputs,
         preprocess=tiny.preprocess,
         passes=(),
-        quantization=QUANTIZATION if precision == "int8" else None,
-        precision_achieved=PrecisionAchieved(int8_layers=0, float_layers=3, how="written node by node"),
+        quantization=None,
+        precision_achieved=BY_HAND,
         parity=None,
         accuracy=None,
         verdict="unverified",
         unverified_because="made by a test",
-        files=tuple(bundles.describe_file(folder, file) for file in files),
     )
 
 

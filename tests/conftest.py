@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from ghostdeploy import targets
+from ghostdeploy.nvidia.driver import gpus
 from tests.bundles import Tiny, make_bundle
 
 settings.register_profile(
@@ -25,15 +27,29 @@ REQUIRED = frozenset(filter(None, os.environ.get("GHOSTDEPLOY_REQUIRE", "").spli
 """Targets whose absence is a failure: `make test` names everything it installed."""
 
 
-def require(target: str) -> None:
-    """Skips the test when the engine of `target` is not installed; fails it when GHOSTDEPLOY_REQUIRE names it."""
-    missing = targets.missing_for_run(targets.find(target))
-    if not missing:
+def require(target: str, *, execution: bool = False) -> None:
+    """Skips the test when it cannot be done here; fails it when GHOSTDEPLOY_REQUIRE names the target.
+
+    Args:
+        target: Its engine must be installed.
+        execution: The engine must run, too: the hardware that it cannot do without is there.
+    """
+    row = targets.find(target)
+    missing = targets.missing_for_run(row)
+    if missing:
+        said = f"{target} needs {', '.join(missing)}, not installed here"
+    elif execution and row.device is not None and not gpus():
+        said = f"{target} runs on a {row.device}, and there is none here"
+    else:
         return
-    said = f"{target} needs {', '.join(missing)}, not installed here"
+    refuse(target, said)
+
+
+def refuse(target: str, reason: str) -> NoReturn:
+    """Skips the test for a reason that lies in this machine; fails it when GHOSTDEPLOY_REQUIRE names the target."""
     if target in REQUIRED:
-        pytest.fail(f"{said}, and GHOSTDEPLOY_REQUIRE names it", pytrace=False)
-    pytest.skip(said)
+        pytest.fail(f"{reason}, and GHOSTDEPLOY_REQUIRE names it", pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

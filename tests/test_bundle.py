@@ -12,17 +12,22 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import targets
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle import open_bundle, write_golden
 from ghostdeploy.errors import BundleError
 from tests.commands import assert_one_sentence, run
+from tests.signing import sign_again
 
-FILES = [(row.name, name) for row in targets.TARGETS.values() for name in (*row.files, "golden.npz", "labels.txt")]
+ROWS = list(targets.TARGETS.values())
+FILES = [
+    *((row.name, "fp32", name) for row in ROWS for name in (*row.files, "golden.npz", "labels.txt")),
+    *((row.name, "int8", "diagnosis.json") for row in ROWS),
+]
 
 
 @pytest.fixture
 def copied(tiny_bundle, tmp_path):
-    """A function: target → a copy of its tiny bundle that the test may damage."""
-    return lambda target="onnx": shutil.copytree(tiny_bundle(target), tmp_path / "copy")
+    """A function: target, precision → a copy of the tiny bundle that the test may damage."""
+    return lambda target="onnx", precision="fp32": shutil.copytree(tiny_bundle(target, precision), tmp_path / "copy")
 
 
 def rewrite(folder, change):
@@ -39,10 +44,10 @@ def flip(path, at):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(("target", "name"), FILES)
+@pytest.mark.parametrize(("target", "precision", "name"), FILES)
 @pytest.mark.parametrize("at", [0, -1], ids=["first", "last"])
-def test_one_altered_byte_is_refused(copied, target, name, at):
-    folder = copied(target)
+def test_one_altered_byte_is_refused(copied, target, precision, name, at):
+    folder = copied(target, precision)
     flip(folder / name, at)
 
     with pytest.raises(BundleError, match=f"{name} was altered: its SHA-256 is"):
@@ -53,12 +58,13 @@ def test_one_altered_byte_is_refused(copied, target, name, at):
 def test_an_altered_payload_is_refused_before_its_engine_is_even_imported(copied, target):
     folder = copied(target)
     row = targets.find(target)
+    engines = [name for choice in row.runtime_packages for name in choice.split("|")]
     flip(folder / row.payload, 40)
     code = (
         "import sys, ghostdeploy as gd\n"
         "try:\n    gd.load(sys.argv[1])\n"
         "except gd.GhostDeployError as error:\n    print(type(error).__name__)\n"
-        f"print(sorted(set({row.runtime_packages!r}) & set(sys.modules)))\n"
+        f"print(sorted(set({engines!r}) & set(sys.modules)))\n"
     )
 
     done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
@@ -77,9 +83,9 @@ def test_without_verify_hashes_are_not_compared_but_sizes_are(copied):
         gd.load(folder, verify=False)
 
 
-@pytest.mark.parametrize(("target", "name"), FILES)
-def test_a_missing_file_is_named(copied, target, name):
-    folder = copied(target)
+@pytest.mark.parametrize(("target", "precision", "name"), FILES)
+def test_a_missing_file_is_named(copied, target, precision, name):
+    folder = copied(target, precision)
     (folder / name).unlink()
 
     with pytest.raises(BundleError, match=f"{name} is missing"):
@@ -204,8 +210,7 @@ def test_what_is_no_bundle_is_told_apart(tmp_path):
 def test_labels_that_are_not_text_are_refused(copied):
     folder = copied()
     (folder / "labels.txt").write_bytes(b"\xff\xfe\n" * 10)
-    rewrite(folder, lambda m: m["files"].remove(next(f for f in m["files"] if f["path"] == "labels.txt")))
-    rewrite(folder, lambda m: m["files"].append(record(folder, "labels.txt")))
+    sign_again(folder)
 
     with pytest.raises(BundleError, match=r"labels\.txt cannot be read"):
         open_bundle(folder).labels()
@@ -223,29 +228,32 @@ def test_golden_vectors_that_are_damaged_are_refused_and_never_unpickled(copied,
         np.savez(golden, input=np.zeros((1, 3, 16, 16), np.float32))
     else:
         golden.write_text("golden")
+    sign_again(folder)
 
     with pytest.raises(BundleError, match=r"golden\.npz (is not a readable \.npz file|lacks logits)"):
-        open_bundle_unsigned(folder).golden()
+        open_bundle(folder).golden()
 
 
-def open_bundle_unsigned(folder):
-    """Opens a bundle after giving `golden.npz` the hash that it has now."""
-    rewrite(folder, lambda m: m["files"].remove(next(f for f in m["files"] if f["path"] == "golden.npz")))
-    rewrite(folder, lambda m: m["files"].append(record(folder, "golden.npz")))
-    return open_bundle(folder)
+@pytest.mark.parametrize(
+    ("target", "precision"), [(row.name, precision) for row in ROWS for precision in row.precisions]
+)
+def test_the_size_of_a_bundle_is_that_of_its_payload_without_what_proves_it(tiny_bundle, target, precision):
+    folder = tiny_bundle(target, precision)
+    beside = {"manifest.json", "golden.npz", "labels.txt", "diagnosis.json"}
+
+    payload = [path for path in folder.rglob("*") if path.is_file() and path.name not in beside]
+    assert open_bundle(folder).size == sum(path.stat().st_size for path in payload)
+    assert {folder / name for name in targets.find(target).files} <= set(payload)
 
 
-def record(folder, name):
-    from ghostdeploy.bundle import describe_file
+def test_the_simulation_counts_only_when_every_output_has_it(copied, tiny_bundle):
+    whole = open_bundle(tiny_bundle("onnx", "int8", side=True))
+    folder = copied("onnx", "int8")
+    write_golden(folder, *open_bundle(folder).golden(), {"features": np.zeros((3, 8), np.float32)})
+    sign_again(folder)
 
-    found = describe_file(folder, name)
-    return {"path": found.path, "bytes": found.bytes, "sha256": found.sha256}
-
-
-def test_the_size_of_a_bundle_is_that_of_its_payload(tiny_bundle):
-    folder = tiny_bundle("openvino")
-
-    assert open_bundle(folder).size == sum((folder / name).stat().st_size for name in ("model.xml", "model.bin"))
+    assert set(whole.simulated()) == {"logits", "features"}
+    assert open_bundle(folder).simulated() is None
 
 
 @pytest.mark.parametrize("command", ["verify", "inspect", "run"])

@@ -9,7 +9,18 @@ import pytest
 
 from ghostdeploy import targets
 
-HEAVY = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "openvino", "safetensors", "timm")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxsim",
+    "onnxruntime",
+    "openvino",
+    "safetensors",
+    "timm",
+    "tensorrt",
+    "tensorrt_rtx",
+)
 
 
 def loaded(code, *arguments):
@@ -29,19 +40,20 @@ def loaded(code, *arguments):
         "import ghostdeploy.runtimes, ghostdeploy.runtimes.base",
         "import ghostdeploy.samples, ghostdeploy.samples.classify_image",
         "import ghostdeploy.cli",
+        "import ghostdeploy.deploy.prove, ghostdeploy.deploy.diagnose, ghostdeploy.deploy.build",
     ],
-    ids=["the package", "public names of a device", "the floor", "runtimes", "samples", "the command line"],
+    ids=["the package", "public names of a device", "the floor", "runtimes", "samples", "the command line", "proofs"],
 )
 def test_importing_loads_nothing_heavy(code):
     assert loaded(code) == []
 
 
-EXECUTED = [row.name for row in targets.TARGETS.values() if row.device is None]
+EXECUTED = [row for row in targets.TARGETS.values() if row.device is None]
 """Targets whose engine runs on every machine."""
 
 
-@pytest.mark.parametrize("target", EXECUTED)
-def test_running_a_bundle_loads_its_engine_and_nothing_else(tiny_bundle, target):
+@pytest.mark.parametrize(("target", "precision"), [(row.name, p) for row in EXECUTED for p in row.precisions])
+def test_running_a_bundle_loads_its_engine_and_nothing_else(tiny_bundle, target, precision):
     code = (
         "import sys, numpy as np, ghostdeploy as gd\n"
         "with gd.load(sys.argv[1]) as model:\n"
@@ -50,10 +62,10 @@ def test_running_a_bundle_loads_its_engine_and_nothing_else(tiny_bundle, target)
         "assert gd.verify(sys.argv[1]).verdict == 'passed'\n"
     )
 
-    assert loaded(code, tiny_bundle(target)) == list(targets.find(target).runtime_packages)
+    assert loaded(code, tiny_bundle(target, precision)) == list(targets.find(target).runtime_packages)
 
 
-@pytest.mark.parametrize("target", EXECUTED)
+@pytest.mark.parametrize("target", [row.name for row in EXECUTED])
 def test_a_missing_engine_is_named_with_the_pip_command(tiny_bundle, target):
     package = targets.find(target).runtime_packages[0]
     code = (

@@ -6,8 +6,20 @@ import json
 
 import pytest
 
+from ghostdeploy import targets
 from ghostdeploy.errors import BundleError
-from ghostdeploy.manifest import Accuracy, Calibration, Parity, Quantization, Tolerance, decode, encode
+from ghostdeploy.manifest import (
+    Accuracy,
+    Agreement,
+    Calibration,
+    Execution,
+    Parity,
+    PrecisionAchieved,
+    Quantization,
+    Tolerance,
+    decode,
+    encode,
+)
 
 
 @pytest.fixture
@@ -33,8 +45,13 @@ def test_every_optional_record_survives_writing_and_reading(data):
         **{name: getattr(manifest, name) for name in manifest.__struct_fields__}
         | {
             "quantization": Quantization(
-                scheme="int8", tool="nncf", calibration=Calibration(count=3, sha256="0"), float_layers=("stem",)
+                scheme="int8",
+                tool="nncf",
+                calibration=Calibration(count=3, sha256="0"),
+                float_layers=("stem",),
+                float_by_rule=("gate",),
             ),
+            "precision_achieved": PrecisionAchieved(int8_layers=2, float_layers=2, how="read", int8_mac_share=0.9),
             "parity": Parity(
                 count=1,
                 max_abs=1e-6,
@@ -55,11 +72,49 @@ def test_every_optional_record_survives_writing_and_reading(data):
                 drop_ci95=(-0.1, 0.1),
                 max_drop=0.01,
                 verdict="passed",
+                p_value=1.0,
+                decided=False,
+                how="simulated in float",
             ),
+            "agreement": Agreement(
+                source="here",
+                count=10,
+                top1=0.9,
+                top1_ci95=(0.6, 1.0),
+                sqnr_db=30.0,
+                required=0.95,
+                verdict="unverified",
+            ),
+            "execution": Execution(
+                isa="x86-64 AVX2", count=10, agreement=1.0, sqnr_db=None, saturable_channels=0, verdict="passed"
+            ),
+            "unverified_because": "too few",
+            "failed_because": "too much",
         }
     )
 
     assert decode(encode(full), where="here") == full
+    assert [name for name in full.__struct_fields__ if getattr(full, name) is None] == []
+
+
+@pytest.mark.parametrize("target", targets.TARGETS)
+def test_the_records_of_a_quantized_bundle_are_read_back(tiny_bundle, target):
+    written = (tiny_bundle(target, "int8") / "manifest.json").read_bytes()
+
+    manifest = decode(written, where="here")
+
+    assert encode(manifest) == written
+    assert None not in (manifest.quantization, manifest.parity, manifest.agreement)
+
+
+def test_a_manifest_without_the_fields_that_came_later_is_read(data):
+    later = ("agreement", "execution", "failed_because", "unverified_because")
+    document = {key: value for key, value in json.loads(data).items() if key not in later}
+    del document["precision_achieved"]["int8_mac_share"]
+
+    manifest = decode(json.dumps(document).encode(), where="here")
+
+    assert (manifest.agreement, manifest.execution, manifest.precision_achieved.int8_mac_share) == (None, None, None)
 
 
 @pytest.mark.parametrize("schema", [0, 2, 99])

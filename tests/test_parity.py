@@ -63,6 +63,27 @@ def test_fp16_forgives_a_changed_class_only_inside_its_own_step():
     assert agreement(swapped, reference) == 0.0
 
 
+def test_int8_is_judged_on_real_images_and_not_by_single_outputs():
+    noisy = REFERENCE + 0.05 * np.random.default_rng(1).standard_normal(REFERENCE.shape)
+
+    found = judge(noisy, "int8")
+
+    assert judge(noisy).verdict == "failed"
+    assert found.verdict == "passed"
+    bounds = found.tolerance
+    assert (bounds.max_abs_relative, bounds.cosine, bounds.top1_agreement) == (None, None, None)
+    assert bounds.agreement_ci95_low == 0.95
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_outputs_that_are_not_finite_fail_in_every_precision(precision):
+    for value in (np.nan, np.inf):
+        outputs = REFERENCE.copy()
+        outputs[0, 0] = value
+
+        assert judge(outputs, precision).verdict == "failed"
+
+
 def test_another_shape_than_the_golden_one_is_a_damaged_bundle():
     with pytest.raises(BundleError, match=r"\(8, 9\)"):
         judge(REFERENCE[:, :9])

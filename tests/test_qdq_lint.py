@@ -316,6 +316,13 @@ def test_a_pair_behind_a_concat_of_floats_is_found(ghost):
     assert found(ghost) == [("shortcut-quantized", "add_identity", "blocks.1.0.ghost2.primary_conv.0")]
 
 
+def test_a_shortcut_that_a_float_layer_writes_may_stay_bare(g_ghost):
+    to_float(g_ghost, "layer3.base.downsample.0")
+    bypass(g_ghost, "add_base", index=1)
+
+    assert found(g_ghost) == []
+
+
 def test_a_shortcut_may_stay_bare_when_the_convolutions_are_float(g_ghost):
     to_float(g_ghost, "layer3.layers.0.conv3")
     bypass(g_ghost, "add_inner", index=1)

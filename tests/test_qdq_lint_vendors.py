@@ -36,7 +36,7 @@ SAMPLES = ("ghostnet_050", "g_ghost_regnetx_002")
 @pytest.fixture(scope="module", params=SAMPLES)
 def sample(request, tmp_path_factory):
     """The float graph of a trained model, folded, its layers named by module."""
-    return onnx.load(sample_bundle(tmp_path_factory, request.param, "onnx") / "model.onnx")
+    return onnx.load(sample_bundle(tmp_path_factory, request.param, "onnx", batch=None) / "model.onnx")
 
 
 def ranges(model):

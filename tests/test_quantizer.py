@@ -255,6 +255,7 @@ def job(floating, pixels, batches, tmp_path):
         spec = QuantizeSpec(
             recipe="openvino",
             preprocess=SPEC,
+            conditioned=None,
             calibration=str(tmp_path / "pixels.npy"),
             fingerprint=Calibration(count=IMAGES, sha256="0" * 64),
             gate=str(tmp_path / "pixels.npy"),

@@ -1,4 +1,4 @@
-"""An absent engine skips its tests on a laptop and fails them where GHOSTDEPLOY_REQUIRE names it."""
+"""An absent engine, or absent hardware, skips tests on a laptop and fails them where GHOSTDEPLOY_REQUIRE names it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from tests.conftest import require
 
 
 @pytest.fixture(autouse=True)
-def _absent(monkeypatch):
-    row = dataclasses.replace(targets.find("onnx"), name="absent", runtime_packages=("no_such_engine",))
-    monkeypatch.setitem(targets.TARGETS, "absent", row)
+def _rows(monkeypatch):
+    onnx = targets.find("onnx")
+    monkeypatch.setitem(
+        targets.TARGETS, "absent", dataclasses.replace(onnx, name="absent", runtime_packages=("no_such_engine",))
+    )
+    monkeypatch.setitem(targets.TARGETS, "idle", dataclasses.replace(onnx, name="idle", device="paper device"))
+    monkeypatch.setattr(conftest, "gpus", list)
 
 
 def test_an_installed_engine_passes():
@@ -33,3 +37,32 @@ def test_an_absent_engine_that_is_required_fails(monkeypatch):
 
     with pytest.raises(pytest.fail.Exception, match="GHOSTDEPLOY_REQUIRE names it"):
         require("absent")
+
+
+@pytest.mark.parametrize("target", ["onnx", "idle"])
+def test_what_is_not_executed_needs_no_hardware(target):
+    require(target)
+
+
+def test_an_engine_that_runs_on_every_machine_is_executed():
+    require("onnx", execution=True)
+
+
+def test_absent_hardware_skips_execution(monkeypatch):
+    monkeypatch.setattr(conftest, "REQUIRED", frozenset({"onnx"}))
+
+    with pytest.raises(pytest.skip.Exception, match="idle runs on a paper device, and there is none here"):
+        require("idle", execution=True)
+
+
+def test_absent_hardware_that_is_required_fails(monkeypatch):
+    monkeypatch.setattr(conftest, "REQUIRED", frozenset({"idle"}))
+
+    with pytest.raises(pytest.fail.Exception, match="none here, and GHOSTDEPLOY_REQUIRE names it"):
+        require("idle", execution=True)
+
+
+def test_hardware_that_is_there_is_used(monkeypatch):
+    monkeypatch.setattr(conftest, "gpus", lambda: ["one"])
+
+    require("idle", execution=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.evaluate import Predictions
     from ghostdeploy.deploy.images import ImageSet
     from ghostdeploy.deploy.quantize.evidence import Evidence
+    from ghostdeploy.deploy.quantize.spec import Quantized
     from ghostdeploy.deploy.reference import Reference
     from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.deploy.steps import Step
@@ -50,6 +51,8 @@ class Facts:
     golden_inputs: Arrays
     golden_outputs: Arrays
     passes: tuple[PassRecord, ...]
+    conditioning: dict[float, PassRecord]
+    """Certificate of the equalization by strength; the quantizer chooses one."""
     tools: dict[str, str]
     modules: tuple[str, ...]
     """Dotted names of the PyTorch modules."""
@@ -115,6 +118,7 @@ def _unjudged(
         tools |= result.tools
     written = chain[-1][1].written
     assert written is not None
+    quantized = None if quantizer is None else read_quantized(quantizer)
     return Manifest(
         schema=SCHEMA,
         name=f"{facts.model.name}-{row.name}-{config.precision}",
@@ -128,8 +132,8 @@ def _unjudged(
         inputs=facts.inputs,
         outputs=facts.outputs,
         preprocess=facts.preprocess,
-        passes=facts.passes,
-        quantization=None if quantizer is None else _quantization(quantizer, facts),
+        passes=facts.passes if quantized is None else (*facts.passes, *_conditioned(quantized, facts)),
+        quantization=None if quantized is None else _quantization(quantized, facts),
         precision_achieved=written.precision,
         parity=None,
         accuracy=None,
@@ -139,11 +143,19 @@ def _unjudged(
     )
 
 
-def _quantization(quantizer: Path, facts: Facts) -> Quantization:
+def read_quantized(quantizer: Path) -> Quantized:
+    """Returns the summary that a quantizer left in its folder."""
     from ghostdeploy.deploy.quantize.spec import Quantized
 
+    return msgspec.json.decode((quantizer / "quantized.json").read_bytes(), type=Quantized)
+
+
+def _conditioned(found: Quantized, facts: Facts) -> tuple[PassRecord, ...]:
+    return (facts.conditioning[found.strength],) if found.strength in facts.conditioning else ()
+
+
+def _quantization(found: Quantized, facts: Facts) -> Quantization:
     assert facts.evidence is not None  # the quantizer was fed from it
-    found = msgspec.json.decode((quantizer / "quantized.json").read_bytes(), type=Quantized)
     return Quantization(
         scheme=found.scheme,
         tool=found.tool,

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.deploy import evaluate, parity
+from ghostdeploy.deploy.assemble import read_quantized
 from ghostdeploy.deploy.doctor import instruction_set
 from ghostdeploy.deploy.execution import compare_execution, execution_fault, int8_share_verdict
 from ghostdeploy.errors import UnsupportedHardware
@@ -194,10 +195,8 @@ def _agreement(logits: NDArray[Any], facts: Facts, found: Parity, engine: Execut
 
 
 def _execution(logits: NDArray[Any], row: Target, quantizer: Path) -> Execution:
-    from ghostdeploy.deploy.quantize.spec import Quantized
-
     simulated = np.load(quantizer / "gate.npy", allow_pickle=False)
-    made = msgspec.json.decode((quantizer / "quantized.json").read_bytes(), type=Quantized)
+    made = read_quantized(quantizer)
     return compare_execution(
         logits, simulated, isa=instruction_set(row.runtimes[0]), saturable_channels=made.saturable_channels
     )

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import torch
     from numpy.typing import NDArray
     from torch import fx, nn
 
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess
 
-CONDITIONING_IMAGES = 128
-"""Images whose activation ranges the equalization looks at: channel maxima settle early."""
+CONDITIONING_IMAGES = 256
+"""Images whose activation ranges the equalization looks at."""
 
 
 def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
@@ -61,7 +60,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
     evidence = look(inputs, config, preprocess, reference, work, stages)
     images = 2 if config.batch is None else config.batch
     example = golden[[i % len(golden) for i in range(images)]]
-    folded, passes = rewrite(reference, example, evidence, preprocess, config, stages)
+    folded, passes, conditioning = rewrite(reference, example, evidence, preprocess, config, stages)
     with stages.stage("save program"):
         graph: nn.Module = folded
         payload_spec = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
@@ -90,6 +89,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
         golden_inputs={reference.input_name: golden},
         golden_outputs=outputs,
         passes=passes,
+        conditioning=conditioning,
         tools={"ghostdeploy": version("ghostdeploy"), "torch": version("torch")},
         modules=tuple(key for key, _ in reference.module.named_modules() if key),
         evidence=evidence,
@@ -115,7 +115,7 @@ def rewrite(
     preprocess: Preprocess,
     config: ExportConfig,
     stages: Stages,
-) -> tuple[fx.GraphModule, tuple[PassRecord, ...]]:
+) -> tuple[fx.GraphModule, tuple[PassRecord, ...], dict[float, PassRecord]]:
     """Folds the module, and conditions the result for quantized precisions."""
     from ghostdeploy.deploy.fold import fold
 
@@ -123,34 +123,31 @@ def rewrite(
         reference.outputs(example)  # some modules drop the batch when it is 1
         folded, certificate = fold(reference.module, example, dynamic_batch=config.batch is None)
     if evidence is None:
-        return folded, certificate.passes
+        return folded, certificate.passes, {}
     with stages.stage("condition"):
-        folded, more = condition(folded, example, evidence, preprocess)
-    return folded, (*certificate.passes, *more)
+        conditioning = condition(folded, example, evidence, preprocess)
+    return folded, certificate.passes, conditioning
 
 
 def condition(
     folded: fx.GraphModule, example: NDArray[Any], evidence: Evidence, preprocess: Preprocess
-) -> tuple[fx.GraphModule, tuple[PassRecord, ...]]:
-    """Rewrites the folded graph exactly into one that quantizes better."""
-    import torch
-
-    from ghostdeploy.deploy.condition import equalize
+) -> dict[float, PassRecord]:
+    """Makes the equalized weights that the quantizer chooses from, and leaves the graph as it is."""
+    from ghostdeploy.deploy.condition import equalize_all
     from ghostdeploy.deploy.quantize.calibration import read_batches
 
     size = len(example)  # a graph of fixed batch takes no other
 
-    def batches() -> Iterator[torch.Tensor]:
+    def batches() -> Iterator[NDArray[Any]]:
         seen = 0
         for batch in read_batches(evidence.calibration.path, preprocess, size):
             if len(batch) == size:
-                yield torch.from_numpy(batch)
+                yield batch
             seen += len(batch)
             if seen >= CONDITIONING_IMAGES:
                 return
 
-    graph, record = equalize(folded, torch.from_numpy(example), batches())
-    return graph, (record,)
+    return equalize_all(folded, example, batches(), evidence.conditioned)
 
 
 def spec_of(name: str, array: Any, batch: int | None, layout: Any = None) -> TensorSpec:

@@ -6,9 +6,10 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import targets
-from ghostdeploy.nvidia.driver import gpus
-from tests.conformance.cases import CASES
+from ghostdeploy.bundle import open_bundle
+from tests.conformance.cases import CASES, engines
 from tests.conformance.gaps import GAPS
+from tests.conftest import refuse, require
 
 
 def pytest_collection_modifyitems(items):
@@ -22,28 +23,40 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", params=CASES, ids=str)
 def case(request):
-    row = targets.find(request.param.target)
-    if row.device is not None and not gpus():
-        pytest.skip(f"{row.name} runs on a {row.device}, and there is none here")
+    require(request.param.target, execution=True)
     return request.param
 
 
 @pytest.fixture(scope="session")
-def path(case, tiny_bundle):
+def runnable(case, tiny_bundle):
+    """A function: fields of Tiny → a bundle of the case that runs here."""
+
+    def make(**fields):
+        path = tiny_bundle(case.target, case.precision, batch=case.batch, **fields)
+        if targets.find(case.target).device is not None and not engines(path):
+            achieved = open_bundle(path).manifest.precision_achieved
+            refuse(case.target, f"{case} has no engine for the device that is here: {achieved.how}")
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def path(runnable):
     """A bundle with one input and one output."""
-    return tiny_bundle(case.target, case.precision, batch=case.batch)
+    return runnable()
 
 
 @pytest.fixture(scope="session")
-def side_path(case, tiny_bundle):
+def side_path(runnable):
     """A bundle with two inputs and two outputs."""
-    return tiny_bundle(case.target, case.precision, batch=case.batch, side=True)
+    return runnable(side=True)
 
 
 @pytest.fixture(scope="session")
-def pixel_path(case, tiny_bundle):
+def pixel_path(runnable):
     """A bundle that takes uint8 NHWC pixels."""
-    return tiny_bundle(case.target, case.precision, batch=case.batch, layout="nhwc")
+    return runnable(layout="nhwc")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, fx
 
-from ghostdeploy.deploy.passes.graph import constant, named_arguments, op_name, per_channel, shape
+from ghostdeploy.deploy.passes.graph import constant, named_arguments, op_name, shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,9 +196,7 @@ def _reshape(module: fx.GraphModule, node: fx.Node) -> Flow | None:
 
 def _prelu(module: fx.GraphModule, node: fx.Node) -> Flow | None:
     slope = constant(module, node.args[1])
-    return (
-        None if slope is None or (slope.numel() > 1 and per_channel(slope, node) is None) else _same(node, node.args[0])
-    )
+    return None if slope is None or slope.numel() not in (1, channels(node)) else _same(node, node.args[0])
 
 
 _READERS: tuple[tuple[frozenset[str], Callable[[fx.GraphModule, fx.Node], Flow | None]], ...] = (

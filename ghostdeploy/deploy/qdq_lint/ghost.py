@@ -31,32 +31,27 @@ def shortcut_quantized(graph: GhostGraph) -> Iterator[Finding]:
     """The shortcut of a residual Add is quantized, the convolution side is not (TensorRT, Q/DQ placement; ModelOpt).
 
     A Concat between convolutions and Add may keep the pair of its output: its inputs carry the same scale, so the pair
-    rounds nothing, and the Concat can copy integers.
+    rounds nothing, and the Concat can copy integers. A shortcut that a float layer writes may stay float.
     """
     for node in graph.nodes:
         if node.op_type != "Add" or node.output[0] in graph.branch_ends:
             continue
-        convolved = [name for name in node.input if _from_quantized_layers(graph, name)]
+        layers = {name: _layers_before(graph, name) for name in node.input}
+        convolved = [name for name, found in layers.items() if found and all(map(graph.is_quantized, found))]
         shortcuts = [name for name in node.input if name not in convolved]
-        if convolved and not any(graph.is_constant(graph.source(name)) for name in node.input):
-            yield from ((node, message) for message in _judge_add(graph, convolved, shortcuts))
+        if not convolved or any(graph.is_constant(graph.source(name)) for name in node.input):
+            continue
+        bare = [name for name in shortcuts if not layers[name] and graph.dequantizer(name) is None]
+        yield from ((node, f"shortcut {name!r} is added without Q/DQ, expected a pair on it") for name in bare)
+        yield from ((node, message) for message in _judge_convolved(graph, convolved, alone=not shortcuts))
 
 
-def _judge_add(graph: GhostGraph, convolved: list[str], shortcuts: list[str]) -> Iterator[str]:
-    """Yields what is wrong; with convolutions on both sides either may be the shortcut."""
+def _judge_convolved(graph: GhostGraph, convolved: list[str], *, alone: bool) -> Iterator[str]:
+    """Yields what is wrong with the convolution sides; where there are two, either may be the shortcut (`alone`)."""
+    if alone and all(graph.dequantizer(name) is None for name in convolved):
+        yield "neither side has Q/DQ, expected a pair on the shortcut"
     rounded = [name for name in convolved if graph.dequantizer(name) is not None and not _is_copy(graph, name)]
-    if shortcuts:
-        yield from (
-            f"shortcut {graph.source(name)!r} is added without Q/DQ, expected a pair on it"
-            for name in shortcuts
-            if graph.dequantizer(name) is None
-        )
-        allowed = 0
-    else:
-        allowed = 1
-        if all(graph.dequantizer(name) is None for name in convolved):
-            yield "neither side has Q/DQ, expected a pair on the shortcut"
-    if len(rounded) > allowed:
+    if len(rounded) > int(alone):
         yield f"convolution side {graph.source(rounded[0])!r} is added through Q/DQ, expected it bare"
 
 
@@ -134,17 +129,15 @@ def _quantized_in(graph: GhostGraph, kind: Kind, words: str) -> Iterator[Finding
                 yield node, f"stands in the {words} of {branch.end.name!r}, expected float"
 
 
-def _from_quantized_layers(graph: GhostGraph, name: str) -> bool:
-    """Tells the convolution side: INT8 layers without activation, possibly joined by a Concat."""
+def _layers_before(graph: GhostGraph, name: str) -> list[onnx.NodeProto]:
+    """Returns the layers that write a tensor without activation, possibly joined by a Concat; none otherwise."""
     node = graph.producer.get(graph.source(name))
-    if node is None:
-        return False
-    if graph.is_layer(node):
-        return graph.is_quantized(node)
+    if node is None or graph.is_layer(node):
+        return [node] if node is not None else []
     if node.op_type not in _THROUGH:
-        return False
-    inputs = node.input if node.op_type == "Concat" else node.input[:1]
-    return all(_from_quantized_layers(graph, other) for other in inputs)
+        return []
+    found = [_layers_before(graph, other) for other in (node.input if node.op_type == "Concat" else node.input[:1])]
+    return [layer for layers in found for layer in layers] if all(found) else []
 
 
 def _is_copy(graph: GhostGraph, name: str) -> bool:

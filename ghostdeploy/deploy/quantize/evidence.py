@@ -45,6 +45,11 @@ class Evidence:
     """Class indices (N,), `.npy`."""
 
     @property
+    def conditioned(self) -> Path:
+        """Equalized weights, once they have been made."""
+        return self.calibration.path.with_name("conditioned.npz")
+
+    @property
     def fingerprint(self) -> Calibration:
         """The record for manifests."""
         return Calibration(count=self.calibration.count, sha256=self.calibration.sha256)
@@ -64,6 +69,7 @@ class Evidence:
         assert required is not None  # the row sets it
         spec = QuantizeSpec(
             recipe=recipe,
+            conditioned=str(self.conditioned) if self.conditioned.exists() else None,
             preprocess=preprocess,
             calibration=str(self.calibration.path),
             fingerprint=self.fingerprint,

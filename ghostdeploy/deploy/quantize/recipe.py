@@ -14,8 +14,8 @@ The multiplication by a squeeze-and-excite gate, its sigmoid, and the sum that m
 everywhere. The small layers inside those branches are INT8 on CPUs, where they are a quarter of the file, and float for
 TensorRT, which has no kernel to gain from.
 
-The range estimator and the bias correction are no part of a recipe: neither is best for every network, so the quantizer
-tries all pairs on calibration images and keeps the one with the highest SQNR.
+Equalization strength, range estimator and bias correction are no part of a recipe: none is best for every network, so
+they are chosen by measurement, see `choose`.
 """
 
 from __future__ import annotations
@@ -27,20 +27,18 @@ from ghostdeploy.manifest import Record
 RangeMethod = Literal["absolute", "percentile", "mse"]
 
 
+METHODS: tuple[RangeMethod, ...] = ("mse", "percentile", "absolute")
+
+
 class Choice(Record, frozen=True, kw_only=True):
     """What is chosen by measurement on the calibration images."""
 
+    strength: float
+    """Of the channel equalization before; 0 is none."""
     ranges: RangeMethod
     """Estimator of activation ranges."""
     correct_bias: bool
     """Whether biases make up for the mean error of their layer."""
-
-
-CHOICES = tuple(
-    Choice(ranges=method, correct_bias=correct)
-    for method in ("mse", "percentile", "absolute")
-    for correct in (False, True)
-)
 
 
 class Recipe(Record, frozen=True, kw_only=True):

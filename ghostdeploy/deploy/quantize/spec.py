@@ -13,6 +13,8 @@ class QuantizeSpec(Record, frozen=True, kw_only=True):
     """Row of `RECIPES`."""
     preprocess: Preprocess
     """How pixels become the payload's input."""
+    conditioned: str | None
+    """Path of equalized weights, see `conditioned`; None to quantize the graph as it is."""
     calibration: str
     """Path of the calibration pixels, uint8 `.npy` (N, H, W, 3)."""
     fingerprint: Calibration
@@ -77,6 +79,8 @@ class Quantized(Record, frozen=True, kw_only=True):
 
     scheme: str
     tool: str
+    strength: float
+    """Equalization that was chosen; 0 is none."""
     float_layers: tuple[str, ...]
     """PyTorch modules that the fallback left in float."""
     rule_float: tuple[str, ...]

@@ -1,14 +1,13 @@
 """The quantizer, in a process of its own like every converter: ranges, Q/DQ graph, bias correction, gate, fallback.
 
-In order: histograms of the float graph's activations are taken from the calibration stream; the choice of range
-estimator and bias correction is made by measurement; the simulation of the Q/DQ graph is held against the gate; where
+In order: equalization strength, range estimator and bias correction are chosen by measurement; the simulation of the
+Q/DQ graph is held against the gate; where
 the gate is missed, units go back to float.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +16,17 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from ghostdeploy.deploy.quantize import conditioned, writer
 from ghostdeploy.deploy.quantize import ranges as rg
-from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.blocks import roles, units
 from ghostdeploy.deploy.quantize.calibration import read_batches
+from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, halves
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, agreement, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
-from ghostdeploy.deploy.quantize.recipe import CHOICES, RECIPES, Choice
+from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.quantize.spec import Diagnosis, LayerNoise, Quantized, QuantizeSpec, UnitGain
-from ghostdeploy.deploy.quantize.twins import LayerErrors, layer_errors
 from ghostdeploy.deploy.saturation import count_saturable
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.onnx import read_precision
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob
 
 BATCH = 16
-CHOICE_IMAGES = 256
-"""Calibration images that the choices are compared on; as many others correct the biases."""
 RANKING_IMAGES = 64
 """Images that each unit is ranked on."""
 
@@ -85,52 +82,32 @@ class Quantization:
         self.reference: NDArray[Any] = np.load(spec.reference, allow_pickle=False)
         labels = None if spec.labels is None else np.load(spec.labels, allow_pickle=False)
         self.gate = Gate(self.reference, labels, spec.required_agreement, spec.max_drop)
-        batches = -(-spec.fingerprint.count // BATCH)
-        self.histograms = rg.collect(
-            floating, self.plan.activations, self._calibration, batch_count=batches, on_progress=_say
-        )
         self.notes: list[str] = []
-        self.choice, self.ranges, self.errors = self._choose()
+        self.chosen = self._choose()
+        self.floating, self.errors = self.chosen.floating, self.chosen.errors
         self.gains: tuple[UnitGain, ...] = ()
         self.float_units: tuple[str, ...] = ()
         self._accept(frozenset())
         if not self.gate.holds(self.gate_logits):
             self._fall_back()
 
-    def _choose(self) -> tuple[Choice, dict[str, writer.Range], dict[str, LayerErrors]]:
-        """Tries all choices and returns the one with the highest SQNR on images that no bias was corrected by."""
-        count = min(CHOICE_IMAGES, self.spec.fingerprint.count // 2)
-        both = np.concatenate(_first(self._calibration(), 2 * count))
-        images, others = (
-            [half[i : i + BATCH] for i in range(0, count, BATCH)] for half in (both[:count], both[count:])
+    def _choose(self) -> Chosen:
+        count = self.spec.fingerprint.count
+        judging, correcting = halves(self._calibration(), min(IMAGES, count // 2), BATCH)
+        candidates = {0.0: self.floating}
+        if self.spec.conditioned is not None:
+            candidates, self.notes = conditioned.read(Path(self.spec.conditioned), self.floating, judging[:2])
+        wanted = GraphRunner(self.floating, fused=True).logits(judging)
+        chosen, notes = choose(
+            Trial(self.recipe, self.plan, judging, correcting, wanted),
+            candidates,
+            self._calibration,
+            [*judging, *correcting],
+            batch_count=-(-count // BATCH),
+            on_progress=_say,
         )
-        wanted = GraphRunner(self.floating, fused=True).logits(images)
-        best: tuple[Any, ...] = (-np.inf,)
-        for done, choice in enumerate(CHOICES):
-            if not choice.correct_bias:
-                ranges = self._ranges(choice)
-                graph = writer.write(self.floating, self.recipe, self.plan, ranges)
-                errors = layer_errors(self.floating, graph, others)
-                floating = self.floating
-            else:
-                floating = correct_bias(self.floating, errors)
-                graph = writer.write(floating, self.recipe, self.plan, ranges)
-            found = sqnr(GraphRunner(graph).logits(images), wanted)
-            biases = "corrected" if choice.correct_bias else "as trained"
-            self.notes.append(f"{choice.ranges} ranges, biases {biases}: {found:.2f} dB on {count} calibration images")
-            if found > best[0]:
-                best = (found, choice, ranges, errors)
-            _say(done + 1, len(CHOICES))
-        return best[1:]  # the first choice beat minus infinity
-
-    def _ranges(self, choice: Choice) -> dict[str, writer.Range]:
-        """Returns the range of each tensor; tensors that share a scale have that of all their values together."""
-        found: dict[str, writer.Range] = {}
-        for group in writer.merge([*self.plan.ties, *((name,) for name in self.histograms)]):
-            known = [self.histograms[name] for name in group if name in self.histograms]
-            both = reduce(rg.Histogram.merged, known)
-            found |= dict.fromkeys(group, rg.choose_range(both, choice.ranges, symmetric=self.recipe.symmetric))
-        return found
+        self.notes += notes
+        return chosen
 
     def _accept(self, float_units: frozenset[str]) -> None:
         self.quantized = self._write(float_units)
@@ -160,9 +137,9 @@ class Quantization:
     def _write(self, float_units: frozenset[str]) -> onnx.ModelProto:
         layers = frozenset(name for name, unit in self.unit_of.items() if unit in float_units)
         floating = self.floating
-        if self.choice.correct_bias:  # what a layer left in float would get is no correction
+        if self.chosen.choice.correct_bias:  # what a layer left in float would get is no correction
             floating = correct_bias(floating, {name: e for name, e in self.errors.items() if name not in layers})
-        return writer.write(floating, self.recipe, self.plan, self.ranges, float_layers=layers)
+        return writer.write(floating, self.recipe, self.plan, self.chosen.ranges, float_layers=layers)
 
     def _calibration(self) -> Iterable[NDArray[Any]]:
         return read_batches(Path(self.spec.calibration), self.spec.preprocess, BATCH)
@@ -183,8 +160,8 @@ class Quantization:
 
     def _noise(self, node: onnx.NodeProto, role: str) -> LayerNoise:
         error = self.errors[node.name]
-        low, high = self.ranges[node.input[0]]
-        histogram = self.histograms[node.input[0]]
+        low, high = self.chosen.ranges[node.input[0]]
+        histogram = self.chosen.histograms[node.input[0]]
         return LayerNoise(
             module=node.name,
             role=role,
@@ -199,8 +176,9 @@ class Quantization:
         float_modules = [n for n, unit in self.unit_of.items() if unit in self.float_units]
         order = {unit: place for place, unit in enumerate(self.float_units)}
         return Quantized(
-            scheme=self.recipe.scheme(self.choice),
+            scheme=self.recipe.scheme(self.chosen.choice),
             tool=f"ONNX Runtime {onnxruntime.__version__} quantizer",
+            strength=self.chosen.choice.strength,
             float_layers=tuple(sorted(float_modules, key=lambda name: order[self.unit_of[name]])),
             rule_float=tuple(node.name for node in self.graph.layers() if node.name in self.plan.float_nodes),
             saturable_channels=sum(count_saturable(self.quantized).values()) if self.recipe.saturation_safe else 0,

@@ -1,0 +1,158 @@
+"""What no rule can say beforehand is tried: equalization strength, range estimator, bias correction.
+
+Which of them serves a network best differs from network to network by several decibel, and none is best for all. Each
+try writes the Q/DQ graph and simulates it on calibration images; the highest SQNR of the logits wins. Strengths are
+compared first, with one estimator; then the estimators with the best strength. Biases are corrected by other images
+than those that judge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ghostdeploy.deploy.quantize import ranges as rg
+from ghostdeploy.deploy.quantize import writer
+from ghostdeploy.deploy.quantize.correct_bias import correct_bias
+from ghostdeploy.deploy.quantize.fallback import sqnr
+from ghostdeploy.deploy.quantize.recipe import METHODS, Choice
+from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.deploy.quantize.twins import LayerErrors, layer_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from ghostdeploy.deploy.quantize.recipe import RangeMethod, Recipe
+
+    Batches = Sequence[NDArray[Any]]
+    Stream = Callable[[], Iterable[NDArray[Any]]]
+
+IMAGES = 192
+"""Calibration images that judge; as many others correct the biases."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The best try.
+
+    Attributes:
+        sqnr_db: Of the logits on the judging images.
+        choice: What was tried.
+        floating: Float graph with the weights of the chosen strength.
+        histograms: Of its activations, by tensor.
+        ranges: By tensor.
+        errors: What each quantized layer adds by itself, by node name.
+    """
+
+    sqnr_db: float
+    choice: Choice
+    floating: onnx.ModelProto
+    histograms: dict[str, rg.Histogram]
+    ranges: dict[str, writer.Range]
+    errors: dict[str, LayerErrors]
+
+    @property
+    def note(self) -> str:
+        """One line for the diagnosis."""
+        biases = "corrected" if self.choice.correct_bias else "as trained"
+        head = f"equalization {self.choice.strength:g}, {self.choice.ranges} ranges, biases {biases}"
+        return f"{head}: {self.sqnr_db:.2f} dB"
+
+
+class Trial:
+    """Tries choices on one recipe.
+
+    Args:
+        recipe: Types and rules.
+        plan: What is quantized.
+        judging: Images that judge.
+        correcting: Images that correct the biases.
+        wanted: Float logits of the judging images.
+    """
+
+    def __init__(
+        self, recipe: Recipe, plan: writer.Plan, judging: Batches, correcting: Batches, wanted: NDArray[Any]
+    ) -> None:
+        self.recipe, self.plan = recipe, plan
+        self._judging, self._correcting, self._wanted = judging, correcting, wanted
+
+    def both(
+        self, strength: float, method: RangeMethod, floating: onnx.ModelProto, histograms: dict[str, rg.Histogram]
+    ) -> Iterator[Chosen]:
+        """Yields the try with biases as trained and the one with corrected biases."""
+        ranges = tied_ranges(self.plan, histograms, method, symmetric=self.recipe.symmetric)
+        graph = writer.write(floating, self.recipe, self.plan, ranges)
+        errors = layer_errors(floating, graph, self._correcting)
+        for correct in (False, True):
+            if correct:
+                graph = writer.write(correct_bias(floating, errors), self.recipe, self.plan, ranges)
+            found = sqnr(GraphRunner(graph).logits(self._judging), self._wanted)
+            choice = Choice(strength=strength, ranges=method, correct_bias=correct)
+            yield Chosen(found, choice, floating, histograms, ranges, errors)
+
+
+def choose(
+    trial: Trial,
+    candidates: Mapping[float, onnx.ModelProto],
+    calibration: Stream,
+    few: Batches,
+    *,
+    batch_count: int,
+    on_progress: Callable[[int, int], None],
+) -> tuple[Chosen, list[str]]:
+    """Returns the best try, and a note on each.
+
+    Args:
+        trial: The recipe's.
+        candidates: Float graphs by equalization strength.
+        calibration: All calibration batches.
+        few: Some of them, to compare strengths on.
+        batch_count: Batches in `calibration`.
+        on_progress: Hears done and total.
+    """
+    tries: list[Chosen] = []
+    total = 2 * (len(candidates) + len(METHODS))
+    for strength, floating in candidates.items() if len(candidates) > 1 else ():
+        histograms = rg.collect(floating, trial.plan.activations, lambda: few)
+        for one in trial.both(strength, METHODS[0], floating, histograms):
+            tries.append(one)
+            on_progress(len(tries), total)
+    strength = max(tries, key=lambda one: one.sqnr_db).choice.strength if tries else 0.0
+    floating = candidates[strength]
+    histograms = rg.collect(floating, trial.plan.activations, calibration, batch_count=batch_count)
+    final: list[Chosen] = []
+    for method in METHODS:
+        for one in trial.both(strength, method, floating, histograms):
+            final.append(one)
+            on_progress(len(tries) + len(final), total)
+    return max(final, key=lambda one: one.sqnr_db), [one.note for one in (*tries, *final)]
+
+
+def tied_ranges(
+    plan: writer.Plan, histograms: Mapping[str, rg.Histogram], method: RangeMethod, *, symmetric: bool
+) -> dict[str, writer.Range]:
+    """Returns the range of each tensor; tensors that share a scale have that of all their values together."""
+    found: dict[str, writer.Range] = {}
+    for group in writer.merge([*plan.ties, *((name,) for name in histograms)]):
+        known = [histograms[name] for name in group if name in histograms]
+        both = reduce(rg.Histogram.merged, known)
+        found |= dict.fromkeys(group, rg.choose_range(both, method, symmetric=symmetric))
+    return found
+
+
+def halves(batches: Iterable[NDArray[Any]], count: int, size: int) -> tuple[Batches, Batches]:
+    """Returns the first `count` images and the next `count`, each in batches of `size`."""
+    seen: list[NDArray[Any]] = []
+    for batch in batches:
+        seen.append(batch)
+        if sum(len(one) for one in seen) >= 2 * count:
+            break
+    images = np.concatenate(seen)
+    first, second = images[:count], images[count : 2 * count]
+    return tuple([half[i : i + size] for i in range(0, count, size)] for half in (first, second))  # type: ignore[return-value]

@@ -1,0 +1,82 @@
+"""Equalized weights on their way from the PyTorch graph into the exported one.
+
+Equalization changes weights and biases and nothing else, so the float graph is exported once and each strength is a set
+of arrays, one pair per layer in the order in which both graphs call them. A set is used only if the graph gives the
+same logits with it, to float32 rounding: that proves the order as well.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import numpy_helper
+
+from ghostdeploy.deploy.quantize.graph import OnnxGraph
+from ghostdeploy.deploy.quantize.simulate import GraphRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import onnx
+    from numpy.typing import NDArray
+
+RELATIVE_ERROR = 1e-4
+"""Largest difference of the logits over the largest logit: the fp32 row of the tolerance table."""
+
+
+def read(
+    path: Path, plain: onnx.ModelProto, images: Sequence[NDArray[Any]]
+) -> tuple[dict[float, onnx.ModelProto], list[str]]:
+    """Returns the float graph with each set of weights, by strength, and why sets were left out.
+
+    Args:
+        path: What `ghostdeploy.deploy.condition.save_weights` wrote.
+        plain: The float graph as exported, strength 0.
+        images: Model inputs for the proof.
+    """
+    found, notes = {0.0: plain}, []
+    wanted = GraphRunner(plain, fused=True).logits(images)
+    with np.load(path, allow_pickle=False) as archive:
+        for strength in archive["strengths"].tolist():
+            changed = _with_weights(plain, archive, strength)
+            if changed is None:
+                notes.append(f"equalization of strength {strength:g} left out: the exported graph has other layers")
+                continue
+            error = np.abs(GraphRunner(changed, fused=True).logits(images) - wanted).max() / np.abs(wanted).max()
+            if error <= RELATIVE_ERROR:
+                found[strength] = changed
+            else:
+                notes.append(f"equalization of strength {strength:g} left out: it changes the logits by {error:.1e}")
+    return found, notes
+
+
+def key(strength: float, index: int, kind: str) -> str:
+    """Returns the name of an array in the file.
+
+    Args:
+        strength: Of the equalization.
+        index: Place of the layer.
+        kind: `weight` or `bias`.
+    """
+    return f"{strength:g}/{index}/{kind}"
+
+
+def _with_weights(plain: onnx.ModelProto, archive: Any, strength: float) -> onnx.ModelProto | None:
+    model = copy.deepcopy(plain)
+    graph = OnnxGraph(model)
+    layers = graph.layers()
+    if key(strength, len(layers), "weight") in archive or key(strength, len(layers) - 1, "weight") not in archive:
+        return None
+    for index, node in enumerate(layers):
+        for place, kind in ((1, "weight"), (2, "bias")):
+            if len(node.input) <= place:
+                continue
+            tensor = graph.constants.get(node.input[place])
+            array = archive[key(strength, index, kind)]
+            if tensor is None or list(tensor.dims) != list(array.shape):
+                return None
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
+    return model
