@@ -41,10 +41,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="Markdown file to write; standard output without it.")
     options = parser.parse_args()
     images = test_images(options.source)
-    lines = [
-        f"| model | INT8 by | run by | top-1 ({len(images)} images) | drop, points (95 %) | McNemar p | agreement | SQNR |"
-    ]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    columns = ("model", "INT8 by", "run by", f"top-1 ({len(images)} images)", "drop, points (95 %)", "McNemar p")
+    lines = ["| " + " | ".join((*columns, "agreement", "SQNR")) + " |", "|---" * (len(columns) + 2) + "|"]
     with tempfile.TemporaryDirectory() as folder:
         for name in NAMES:
             lines += rows(name, images, Path(folder))

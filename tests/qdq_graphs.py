@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ghostdeploy.deploy.qdq_lint import lint
+
 OPSET = 18
 SAFE = 64
 """Integer weights up to here are safe in any pairing."""
@@ -163,6 +165,11 @@ def attention_network(**options):
     gated = net.pair(net.node("Mul", [wide, gate], name="mul_attention"))
     narrow = ghost_module(net, "blocks.2.0.ghost2", gated, (16, 8))
     return net.model(net.node("Add", [narrow, start], name="add_identity"), 8, 16, 16)
+
+
+def found(model, profile="tensorrt"):
+    """Returns (rule, node, module) of every violation."""
+    return [(violation.rule, violation.node, violation.module) for violation in lint(model, profile=profile)]
 
 
 def find(model, name):

@@ -9,9 +9,11 @@ import pytest
 
 from ghostdeploy import targets
 from ghostdeploy.cli import main
+from ghostdeploy.nvidia.driver import gpus
 from tests.commands import assert_one_sentence, run
 
-COMMANDS = ("models", "doctor", "export", "verify", "eval", "run", "inspect")
+NO_GPU = pytest.mark.skipif(bool(gpus()), reason="there is a GPU here")
+COMMANDS = ("models", "doctor", "export", "verify", "eval", "run", "diagnose", "build", "inspect")
 EXPORT_OPTIONS = (
     "--target",
     "--weights",
@@ -22,6 +24,11 @@ EXPORT_OPTIONS = (
     "--calib",
     "--data",
     "--max-drop",
+    "--skip-bad",
+    "--align-channels",
+    "--sm",
+    "--version-compatible",
+    "--hardware-compatibility",
     "--image-size",
     "--crop-fraction",
     "--interpolation",
@@ -38,6 +45,10 @@ EXPORT_OPTIONS = (
     "--json",
     "--verbose",
 )
+
+
+def test_the_commands_are_these():
+    assert set(main.commands) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -61,7 +72,7 @@ def test_help_and_doctor_import_neither_torch_nor_an_engine():
         "import sys\nfrom ghostdeploy.cli import main\n"
         "for words in (['--help'], ['export', '--help'], ['doctor'], ['models']):\n"
         "    try:\n        main(words)\n    except SystemExit as leaving:\n        assert not leaving.code, words\n"
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'openvino'} & set(sys.modules)\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
 
@@ -80,6 +91,14 @@ def test_help_and_doctor_import_neither_torch_nor_an_engine():
         (("export", "-t", "onnx", "--fp16", "--int8"), ("--fp16", "--int8", "exclude each other")),
         (("export",), ("no target", "-t")),
         (("export", "-t", "onnx", "--fp16"), ("onnx has no precision fp16",)),
+        (("export", "-t", "tensorrt", "--hybrid"), ("tensorrt has no precision hybrid",)),
+        (("export", "ghostnet_050", "-t", "onnx", "--int8"), ("int8 needs calibration images", "--calib")),
+        (("export", "ghostnet_050", "-t", "all", "--int8"), ("int8 needs calibration images", "--calib")),
+        (("export", "-t", "tensorrt", "--sm", "999"), ("'999'", "75, 80, 86, 89, 120, 121")),
+        (("export", "-t", "tensorrt", "--sm", "860"), ("'860'", "did you mean 86?")),
+        (("export", "-t", "tensorrt", "--sm", "86,90"), ("sm 90 (Hopper)", "ghostdeploy build")),
+        (("export", "-t", "onnx", "--align-channels", "7"), ("'7'", "'8', '16', '32'")),
+        (("export", "-t", "tensorrt", "--hardware-compatibility", "ampere"), ("'ampere'", "ampere_plus")),
         (("export", "-t", "onnx", "--batch", "many"), ("many", "dynamic")),
         (("export", "-t", "onnx", "--batch", "0"), ("batch is 0",)),
         (("export", "-t", "onnx", "--max-drop", "2"), ("max drop is 2.0",)),
@@ -149,3 +168,78 @@ def test_no_color_is_honoured(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
 
     assert "\x1b[3" not in run(capsys, "doctor").out
+
+
+def test_diagnose_of_a_float_bundle_points_to_verify(tiny_bundle, capsys):
+    answer = run(capsys, "diagnose", tiny_bundle("onnx"))
+
+    assert_one_sentence(answer, 2, "is fp32: it has no quantized layers", "ghostdeploy verify")
+
+
+@pytest.mark.parametrize("target", targets.TARGETS)
+def test_diagnose_of_a_quantized_bundle_names_its_layers(target, tiny_bundle, capsys):
+    path = tiny_bundle(target, "int8")
+
+    shown, found = run(capsys, "diagnose", path), run(capsys, "diagnose", path, "--json").document
+    one = run(capsys, "diagnose", path, "--top", "1").out
+
+    assert shown.code == 0
+    assert [layer["module"] for layer in found["layers"]] == ["first", "depthwise", "classifier"]
+    assert all(layer["module"] in shown.out for layer in found["layers"])
+    assert ("first" in one, "depthwise" in one) == (True, False)
+
+
+@NO_GPU
+@pytest.mark.parametrize("precision", targets.find("tensorrt").precisions)
+def test_build_without_a_gpu_gives_the_vendors_reason_and_leaves_the_kit_alone(precision, tiny_bundle, capsys):
+    path = tiny_bundle("tensorrt", precision)
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+    answer = run(capsys, "build", path)
+
+    assert_one_sentence(answer, 4, "cannot use a GPU here: CUDA error", "the machine with the NVIDIA GPU")
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def test_build_of_what_is_no_kit_says_that_it_is_ready(tiny_bundle, capsys):
+    answer = run(capsys, "build", tiny_bundle("onnx", "int8"))
+
+    assert_one_sentence(answer, 2, "a bundle for onnx", "no build kit", "run or verify")
+
+
+@NO_GPU
+@pytest.mark.parametrize("command", ["verify", "run"])
+def test_a_kit_that_was_not_built_is_told_the_next_command(command, tiny_bundle, capsys):
+    images = ("cat.jpg",) if command == "run" else ()
+
+    answer = run(capsys, command, tiny_bundle("tensorrt", "int8"), *images)
+
+    assert_one_sentence(answer, 4, "its engine has not been built", "ghostdeploy build")
+
+
+@NO_GPU
+def test_inspect_explains_a_kit(tiny_bundle, capsys):
+    path = tiny_bundle("tensorrt", "int8")
+
+    text = " ".join(run(capsys, "inspect", path).out.split())
+    document = run(capsys, "inspect", path, "--json").document
+
+    assert "tensorrt int8, runs on tensorrt, tensorrt_rtx" in text
+    assert "3 int8 layers, read from the Q/DQ graph" in text
+    assert "no engine was built on this machine" in text
+    assert "unverified: built, not executed: no CUDA device" in text
+    assert "simulated in float: passed" in text
+    assert "execution gap" not in text
+    assert {"kit/model.onnx", "kit/build.json"} <= {file["path"] for file in document["manifest"]["files"]}
+
+
+def test_inspect_shows_how_a_bundle_was_quantized_and_what_it_lost(tiny_bundle, capsys):
+    path = tiny_bundle("openvino", "int8")
+
+    text = " ".join(run(capsys, "inspect", path).out.split())
+
+    assert "2 Convolution u8, 1 FullyConnected u8; 100.0 % of convolution MACs in INT8" in text
+    assert "of 200 images" in text
+    assert "keep their first class" in text
+    assert "execution gap executed on" in text

@@ -156,6 +156,16 @@ def test_the_tensorrt_recipe_passes_the_linter(floating, batches):
     assert lint(quantized(floating, RECIPES["tensorrt"], batches), profile="tensorrt") == ()
 
 
+@pytest.mark.parametrize("unit", ["stem", "ghost1", "ghost2", "head"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_unit_in_float_leaves_a_graph_that_passes_the_linter(floating, batches, name, unit):
+    of = units(OnnxGraph(floating))
+    layers = frozenset(layer for layer, its in of.items() if its == unit)
+    graph = quantized(floating, RECIPES[name], batches, float_layers=layers)
+
+    assert lint(graph, profile="tensorrt" if name == "tensorrt" else "cpu") == ()
+
+
 def test_all_tensors_of_a_concat_share_a_scale(floating, batches):
     graph = quantized(floating, RECIPES["tensorrt"], batches)
     producer = {output: node for node in graph.graph.node for output in node.output}

@@ -9,7 +9,7 @@ classes, with f the change of scale of a channel (f > 0) and σ the index map fr
     opaque         everything else                                  softmax, permute, unknown calls
 
 Convolutions and linear layers mix channels through constant weights; they are not described here, whoever changes
-channels rewrites their weights.
+channels rewrites their weights (`absorbing_layer`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, fx
 
-from ghostdeploy.deploy.passes.graph import constant, named_arguments, op_name, shape
+from ghostdeploy.deploy.passes.graph import Linear, constant, named_arguments, op_name, read_linear, shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,14 @@ def channels(node: object) -> int:
     """Returns the size of dimension 1 of a call's or input's result, 0 where there is none."""
     sizes = shape(node) if isinstance(node, fx.Node) else ()
     return sizes[1] if len(sizes) > 1 else 0
+
+
+def absorbing_layer(module: fx.GraphModule, node: fx.Node) -> Linear | None:
+    """Returns the layer whose weights can take changes of its input and output channels, None for anything else."""
+    linear = read_linear(module, node)
+    if linear is None or linear.source.op == "get_attr" or len(shape(node)) != linear.weight.ndim:
+        return None  # of a constant; without a batch, or linear over (N, L, C): dimension 1 holds no channels
+    return linear
 
 
 def read_flow(module: fx.GraphModule, node: fx.Node) -> Flow | None:

@@ -91,10 +91,11 @@ class ChannelTies:
             if origin >= 0:
                 self._components.join(element, theirs[origin])
 
-    def pin(self, node: fx.Node) -> None:
-        """Keeps all channels of a result as they are."""
-        for element in self._elements(node):
-            self._components.join(element, PINNED)
+    def pin(self, node: fx.Node, *, where: Tensor | None = None) -> None:
+        """Keeps channels of a result as they are: all, or those where (channels,) is true."""
+        for channel, element in enumerate(self._elements(node)):
+            if where is None or where[channel]:
+                self._components.join(element, PINNED)
 
     def is_pinned(self, node: fx.Node) -> bool:
         """Tells whether no channel of a result can change."""

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ghostdeploy.deploy.passes.base import PassResult
-from ghostdeploy.deploy.passes.channel_flow import read_flow
+from ghostdeploy.deploy.passes.channel_flow import absorbing_layer, read_flow
 from ghostdeploy.deploy.passes.channel_ties import ChannelTies
 from ghostdeploy.deploy.passes.equalize_factors import equalizing_factors
 from ghostdeploy.deploy.passes.fold_batch_norm import scale_outputs
-from ghostdeploy.deploy.passes.graph import Linear, calls, op_name, read_linear, rewrite_linear, shape
+from ghostdeploy.deploy.passes.graph import calls, op_name, rewrite_linear, shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
     from ghostdeploy.deploy.passes.channel_flow import Flow
+    from ghostdeploy.deploy.passes.graph import Linear
 
 
 class EqualizeChannels:
@@ -58,14 +59,6 @@ class EqualizeChannels:
         layers = [layer for node in calls(module) if (layer := absorbing_layer(module, node)) is not None]
         factors = equalizing_factors(ties, layers, self._ranges, self._strength)
         return PassResult(module, rescale(module, ties, factors))
-
-
-def absorbing_layer(module: fx.GraphModule, node: fx.Node) -> Linear | None:
-    """Returns the layer whose weights can take factors of input and output channels, None for anything else."""
-    linear = read_linear(module, node)
-    if linear is None or linear.source.op == "get_attr" or len(shape(node)) != linear.weight.ndim:
-        return None  # of a constant; without a batch, or linear over (N, L, C): dimension 1 holds no channels
-    return linear
 
 
 def scale_ties(module: fx.GraphModule) -> ChannelTies:

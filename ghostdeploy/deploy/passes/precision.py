@@ -6,9 +6,10 @@ a model which casts to float32 halfway is still proven in float64.
 `run` proves a pass site by site. With a the value of a call before the pass and b after it, both computed from equal
 arguments, the error of the site is max |a − b| / max |a|; readers go on with a.
 
-A pass may change what a call gives, and say so in the node's meta: `scaled`, a factor f_c per channel (dimension 1),
-means that the call now gives f_c·a_c. Then f·a takes the place of a, in the comparison and for the readers. Outputs of
-the graph are compared as they were.
+A pass may change what a call gives, and say so in the node's meta, per channel (dimension 1): `scaled`, factors f_c,
+means that the call now gives f_c·a_c; `kept`, positions, that channel c is now channel kept_c, and that others were
+added. Then f·a at its new place takes the place of a, in the comparison and for the readers, who get the added channels
+as computed. Outputs of the graph are compared as they were.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def run(module: fx.GraphModule, inputs: tuple[Tensor, ...], before: Run | None =
         module: The graph.
         inputs: Its inputs.
         before: The run of the same graph before a pass. A call is compared with the value of the call it stands for
-            (itself, or what `meta["stands_for"]` names, times `meta["scaled"]`), and its readers get that value; the
-            notes are removed.
+            (itself, or what `meta["stands_for"]` names, changed as `scaled` and `kept` say), and its readers get that
+            value; the notes are removed.
     """
     runner = _Forcing(module, before.values if before else {})
     with torch.no_grad():
@@ -101,7 +102,8 @@ class _Forcing(fx.Interpreter):
 
     def run_node(self, node: fx.Node) -> Any:
         result = super().run_node(node)
-        origin, factors = node.meta.pop("stands_for", node.name), node.meta.pop("scaled", None)
+        origin = node.meta.pop("stands_for", node.name)
+        factors, kept = node.meta.pop("scaled", None), node.meta.pop("kept", None)
         if not isinstance(result, Tensor):
             return result
         node.meta["shape"], node.meta["dtype"] = tuple(result.shape), result.dtype
@@ -109,6 +111,7 @@ class _Forcing(fx.Interpreter):
             return result
         if origin in self._known:
             expected = _scaled(self._known[origin], factors)
+            expected = expected if kept is None else result.index_copy(1, kept, expected)
             error = relative_error([expected], [result])
             if error > self.error:
                 self.error, self.where = error, node.name

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SPREADING = ("Mul", "Add")
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators with weights."""
 
 
 class OnnxGraph:
@@ -53,7 +54,7 @@ class OnnxGraph:
 
     def layers(self) -> list[onnx.NodeProto]:
         """Returns the nodes with constant weights."""
-        return [n for n in self.nodes if n.op_type in _LAYERS and n.input[1] in self.constants]
+        return [n for n in self.nodes if n.op_type in LAYERS and n.input[1] in self.constants]
 
     def macs(self, node: onnx.NodeProto) -> int:
         """Returns the multiply-accumulates of a layer for one image; sizes that are not known count as 1."""

@@ -19,11 +19,11 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from ghostdeploy.deploy.quantize.graph import OnnxGraph, group_of, output_axis
+from ghostdeploy.deploy.quantize.graph import LAYERS, OnnxGraph, group_of, output_axis
 from ghostdeploy.deploy.saturation import safe_scales
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ghostdeploy.deploy.quantize.recipe import Recipe
 
@@ -152,12 +152,49 @@ def write(
         op_types_to_quantize=list(recipe.op_types),
         extra_options=options,
     )
-    for name in chosen.shortcuts:
-        if name in graph.producer and graph.producer[name].name in floating:
-            continue
+    shortcuts = chosen.shortcuts
+    if float_layers and recipe.quantize_shortcuts:
+        shortcuts = still_bare(graph, chosen, floating)
+    for name in shortcuts:
         quantizer.quantize_activation_tensor(name)
     quantizer.quantize_model()
-    return onnx.shape_inference.infer_shapes(quantizer.model.model, data_prop=True)
+    result = quantizer.model.model
+    if float_layers:
+        read_bare(result, floating)
+    return onnx.shape_inference.infer_shapes(result, data_prop=True)
+
+
+def still_bare(graph: OnnxGraph, chosen: Plan, floating: frozenset[str]) -> list[str]:
+    """Returns the shortcuts that need a pair when some layers are float: those between layers that are still INT8."""
+    floats = {node.output[0] for node in graph.layers() if node.name in floating}
+    found = bare_shortcuts(graph, [node for node in chosen.nodes if node.name not in floating])
+    sums = {name: node for node in graph.nodes if node.op_type == "Add" for name in node.input}
+    return [name for name in found if not floats & {*_sources(graph, sums[name].input)} and name in chosen.activations]
+
+
+def _sources(graph: OnnxGraph, names: Iterable[str]) -> Iterator[str]:
+    """Yields the tensors and, through Concats, what they are made of."""
+    for name in names:
+        yield name
+        producer = graph.producer.get(name)
+        if producer is not None and producer.op_type == "Concat":
+            yield from producer.input
+
+
+def read_bare(model: onnx.ModelProto, floating: frozenset[str]) -> None:
+    """Lets float layers read the tensor itself where other readers' Q/DQ pair stands before it."""
+    producer = {output: node for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        source = producer.get(node.input[0]) if node.name in floating and node.input else None
+        if source is None or source.op_type != "DequantizeLinear" or node.op_type not in LAYERS:
+            continue
+        pair = producer.get(source.input[0])
+        if pair is not None and pair.op_type == "QuantizeLinear":
+            node.input[0] = pair.input[0]
+    for kind in ("DequantizeLinear", "QuantizeLinear"):  # pairs that nobody reads any more
+        read = {name for node in model.graph.node for name in node.input}
+        for node in [n for n in model.graph.node if n.op_type == kind and n.output[0] not in read]:
+            model.graph.node.remove(node)
 
 
 def idle(graph: OnnxGraph, chosen: Plan, float_layers: frozenset[str]) -> frozenset[str]:
