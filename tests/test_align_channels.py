@@ -82,10 +82,13 @@ def test_every_layer_of_the_samples_is_aligned_between_image_and_logits(trained,
     assert (before - after).abs().max() <= 1e-5 * before.abs().max()
 
 
-def test_aligned_after_equalized(trained):
+def test_alignment_and_equalization_go_together_in_either_order(trained):
     batch = image(2, 3, 64, 64)
-    result, _ = align(equalize(trained, batch, [batch])[0], batch, 16)
-    assert unaligned(result, 16) == [0, len(layers(result)) - 1]
+    one, _ = align(equalize(trained, batch, [batch])[0], batch, 16)
+    other, record = equalize(align(trained, batch, 16)[0], batch, [batch])
+    assert record.max_relative_error <= FOLD_RELATIVE_ERROR
+    for result in (one, other):
+        assert unaligned(result, 16) == [0, len(layers(result)) - 1]
 
 
 @pytest.mark.parametrize("name", OTHERS)

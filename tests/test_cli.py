@@ -95,7 +95,7 @@ def test_help_and_doctor_import_neither_torch_nor_an_engine():
         (("export", "ghostnet_050", "-t", "onnx", "--int8"), ("int8 needs calibration images", "--calib")),
         (("export", "ghostnet_050", "-t", "all", "--int8"), ("int8 needs calibration images", "--calib")),
         (("export", "-t", "tensorrt", "--sm", "999"), ("'999'", "75, 80, 86, 89, 120, 121")),
-        (("export", "-t", "tensorrt", "--sm", "860"), ("'860'", "did you mean 86?")),
+        (("export", "-t", "tensorrt", "--sm", "1200"), ("'1200'", "did you mean 120?")),
         (("export", "-t", "tensorrt", "--sm", "86,90"), ("sm 90 (Hopper)", "ghostdeploy build")),
         (("export", "-t", "onnx", "--align-channels", "7"), ("'7'", "'8', '16', '32'")),
         (("export", "-t", "tensorrt", "--hardware-compatibility", "ampere"), ("'ampere'", "ampere_plus")),

@@ -122,11 +122,18 @@ def rewrite(
     with stages.stage("fold"):
         reference.outputs(example)  # some modules drop the batch when it is 1
         folded, certificate = fold(reference.module, example, dynamic_batch=config.batch is None)
+    passes = certificate.passes
+    if config.align_channels is not None:
+        from ghostdeploy.deploy.condition import align
+
+        with stages.stage("align channels"):
+            folded, record = align(folded, example, config.align_channels)
+        passes = (*passes, record)
     if evidence is None:
-        return folded, certificate.passes, {}
+        return folded, passes, {}
     with stages.stage("condition"):
         conditioning = condition(folded, example, evidence, preprocess)
-    return folded, certificate.passes, conditioning
+    return folded, passes, conditioning
 
 
 def condition(

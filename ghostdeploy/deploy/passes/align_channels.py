@@ -1,205 +1,230 @@
-"""Pad channels with zeros to a multiple, so that a GPU's INT8 kernels take every layer of a module.
+"""Add zero channels until every convolution has a number of channels that INT8 tensor cores like.
 
-A channel that nobody reads changes nothing. With P a padded layout (new index → old channel, or none),
+    W' = [W 0; 0 0],  b' = [b; 0]        new output channels give 0, new input channels are not read
 
-    W'[o, i] = W[P_out(o), P_in(i)],  0 where either is none      b'[o] = b[P_out(o)],  0 where it is none
+Between two layers an added channel may hold anything finite (a sigmoid makes 0.5 of it), because zero weights read it:
+the function stays the same.
 
-so a padded output is 0, whatever an activation makes of it is multiplied by a zero column of every reader, and the
-outputs of the graph are exact. Layouts must agree where tensors meet: both sides of a sum or of a gate, input and
-output of a depthwise convolution, of an activation and of a pool share one; a Concat strings those of its inputs
-together, so the halves of a Ghost module are padded each by itself. A layout is given by its Concats, else it is the channels
-followed by zeros. Where that cannot be — outputs of the graph, channel slices, grouped convolutions of more than one
-channel per group, operations not known here, two Concats of different make-up — channels stay as they are.
+Where the zeros go. k_e zero channels follow each channel of component e in every tensor that holds it; ties come from
+the calls as in equalization, with these differences: calls that treat each channel alone pass additions on, whatever
+their law; a depthwise convolution ties its output to its input; a grouped one grows by whole groups only. A tensor of C
+channels needs
 
-Sizes: TensorRT's INT8 kernels take 16 (or 32) channels at a time; a Ghost network of width 0.5 has 18 convolutions
-whose halves fall on different sides of that rule.
+    C + Σ_c k_e(c) ≡ 0  (mod multiple)
+
+and gets what is missing after its last channel, small tensors first. Both halves of a Ghost module are tensors of their
+own, so both are aligned, and the shortcut that is added to them is padded in its middle. Slices move with their
+channels. Inputs, outputs, channel shuffles and flattened maps hold their channels, as does a grouped layer with other
+numbers of inputs and outputs.
+Source: NVIDIA, "Convolutional Layers User's Guide": channels a multiple of 16 for INT8, of 8 for FP16.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from math import lcm
+from typing import TYPE_CHECKING
 
 import torch
-from torch import fx
 
 from ghostdeploy.deploy.passes.base import PassResult
-from ghostdeploy.deploy.passes.graph import (
-    Linear,
-    aten,
-    calls,
-    insert_constant,
-    named_arguments,
-    op_name,
-    read_linear,
-    shape,
-)
+from ghostdeploy.deploy.passes.channel_flow import absorbing_layer, channels, read_flow
+from ghostdeploy.deploy.passes.channel_ties import PINNED, ChannelTies
+from ghostdeploy.deploy.passes.graph import aten, calls, constant, named_arguments, op_name, rewrite_linear
+from ghostdeploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Mapping, Sequence
 
-    Layout = tuple[int, ...]
-    """New index → old channel, −1 for padding."""
+    from torch import Tensor, fx
 
-_ACTIVATIONS = frozenset(
-    {"relu", "relu6", "hardtanh", "clamp", "sigmoid", "hardsigmoid", "hardswish", "silu", "gelu", "tanh", "elu", "mish"}
-)
-_POOLS = frozenset(
-    {"mean", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "upsample_nearest2d", "upsample_bilinear2d"}
-)
-_SAME = (
-    _ACTIVATIONS | _POOLS | {"leaky_relu", "add", "sub", "mul", "flatten", "dropout", "clone", "contiguous", "alias"}
-)
-"""Operations whose tensors all have the channels of their first one."""
-_READ_SIZES = ("sym_size", "_assert")
+    from ghostdeploy.deploy.passes.channel_flow import Flow
+    from ghostdeploy.deploy.passes.graph import Linear
+
+MULTIPLES = (8, 16, 32)
+_ROUNDS = 8
+"""Tensors that share their last channel may undo each other; nested ones settle in two rounds."""
+_SIZED = frozenset({"view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})
 
 
 class AlignChannels:
-    """Zero channels where a layer's channel count is no multiple.
+    """Pads channels with zeros to a multiple.
 
     Args:
         multiple: 8, 16 or 32.
+
+    Raises:
+        UsageError: Another number.
     """
 
     name = "AlignChannels"
 
     def __init__(self, multiple: int) -> None:
+        if multiple not in MULTIPLES:
+            raise UsageError(f"channels cannot be aligned to {multiple}, expected 8, 16 or 32")
         self._multiple = multiple
 
     def run(self, module: fx.GraphModule) -> PassResult:
         """See the module docstring."""
-        layers = {n: linear for n in calls(module) if (linear := read_linear(module, n)) is not None}
-        layouts = _Layouts(module, layers, self._multiple)
-        sites = 0
-        for node, linear in layers.items():
-            ours, theirs = layouts.of(node), layouts.of(linear.source)
-            if -1 in ours or -1 in theirs:
-                _pad(module, linear, ours, theirs)
-                sites += 1
-        for node in module.graph.nodes:
-            if node.op == "call_function" and -1 in layouts.of(node):
-                node.meta["stands_for"] = None  # has no value to be compared with; the graph's outputs have
-        return PassResult(module, sites)
+        ties = padding_ties(module)
+        layers = [layer for node in calls(module) if (layer := absorbing_layer(module, node)) is not None]
+        added = choose_padding(ties, layers, self._multiple)
+        return PassResult(module, pad(module, ties, layers, added))
 
 
-class _Layouts:
-    """Which layout the channels of each node get."""
+def padding_ties(module: fx.GraphModule) -> ChannelTies:
+    """Returns which channels must be followed by equally many zero channels; pinned ones by none."""
+    ties = ChannelTies(module.graph.nodes)
+    for node in module.graph.nodes:
+        if node.op == "get_attr" or (op_name(node) == "sym_size" and node.args[1] == 0):
+            continue
+        layer = absorbing_layer(module, node)
+        if layer is not None:
+            _tie_layer(ties, layer)
+            continue
+        flow = read_flow(module, node) if node.op == "call_function" else None
+        if flow is None or _counts_channels(module, node):
+            for one in (node, *node.all_input_nodes):
+                ties.pin(one)
+        else:
+            _tie_flow(ties, node, flow)
+    return ties
 
-    def __init__(self, module: fx.GraphModule, layers: dict[fx.Node, Linear], multiple: int) -> None:
-        self._multiple = multiple
-        self._class: dict[fx.Node, fx.Node] = {}
-        self._pinned: set[fx.Node] = set()
-        self._concats: list[fx.Node] = []
-        for node in module.graph.nodes:
-            if node.op in {"placeholder", "output"}:
-                self._pin(node, *node.all_input_nodes)
-            elif node.op == "call_function":
-                self._read(node, layers.get(node))
-        self._layouts: dict[fx.Node, Layout] = {}
-        while not self._settle():
-            pass
 
-    def of(self, node: fx.Node) -> Layout:
-        """Returns the layout of a node's channels, () for what has none."""
-        return self._layouts.get(self._find(node), ())
-
-    def _read(self, node: fx.Node, linear: Linear | None) -> None:
-        name, inputs = op_name(node), [n for n in node.all_input_nodes if n.op != "get_attr"]
-        if linear is not None:
-            if linear.transposed or (linear.groups > 1 and linear.weight.shape[1] != 1):
-                self._pin(node, linear.source)
-            elif linear.groups > 1:
-                same = linear.outputs == linear.groups
-                self._join(node, linear.source) if same else self._pin(node, linear.source)
-        elif name == "cat" and named_arguments(node)["dim"] == 1 and len(shape(node)) > 1:
-            self._concats.append(node)
-        elif name in _SAME and _keeps_channels(node, inputs):
-            for source in inputs:
-                self._join(node, source)
-        elif not name.startswith(_READ_SIZES):
-            self._pin(node, *inputs)
-
-    def _settle(self) -> bool:
-        """Derives all layouts; returns False after pinning what contradicts, to be derived anew."""
-        self._layouts = {}
-        pinned = {self._find(node) for node in self._pinned}
-        made: dict[fx.Node, list[fx.Node]] = {}
-        for node in self._concats:
-            made.setdefault(self._find(node), []).append(node)
-        for node in list(self._class):
-            root = self._find(node)
-            if root not in self._layouts and root not in made:
-                channels = shape(node)[1] if len(shape(node)) > 1 else 0
-                extra = 0 if root in pinned else -channels % self._multiple
-                self._layouts[root] = (*range(channels), *(-1,) * extra)
-        for node in self._concats:  # in graph order: inputs of a Concat are settled before it
-            root = self._find(node)
-            whole: list[int] = []
-            for part in named_arguments(node)["tensors"]:
-                offset = sum(index >= 0 for index in whole)
-                layout = self._layouts.get(self._find(part))
-                if layout is None:
-                    self._pinned.update((node, *named_arguments(node)["tensors"]))
-                    return False
-                whole += [index + offset if index >= 0 else -1 for index in layout]
-            known = self._layouts.get(root)
-            wrong = known is not None and known != tuple(whole)
-            if wrong or (root in pinned and -1 in whole):
-                for other in made[root]:
-                    self._pinned.update((other, *named_arguments(other)["tensors"]))
-                return False
-            self._layouts[root] = tuple(whole)
+def _counts_channels(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Tells whether arguments depend on the number of channels: sizes, steps, a constant with a value per channel."""
+    if op_name(node) in _SIZED or (op_name(node) == "slice" and named_arguments(node)["step"] != 1):
         return True
-
-    def _pin(self, *nodes: fx.Node) -> None:
-        for node in nodes:
-            self._find(node)
-            self._pinned.add(node)
-
-    def _find(self, node: fx.Node) -> fx.Node:
-        root = self._class.setdefault(node, node)
-        while self._class[root] is not root:
-            root = self._class[root]
-        self._class[node] = root
-        return root
-
-    def _join(self, node: fx.Node, other: fx.Node) -> None:
-        self._class[self._find(other)] = self._find(node)
+    constants = (constant(module, source) for source in node.all_input_nodes)
+    return any(tensor is not None and tensor.numel() > 1 for tensor in constants)
 
 
-def _keeps_channels(node: fx.Node, inputs: list[fx.Node]) -> bool:
-    """Tells whether all tensors have the same channels, and no constant per channel takes part."""
-    constants = [source for source in node.all_input_nodes if source.op == "get_attr"]
-    if any(len(shape(source)) and max(shape(source)) > 1 for source in constants):
+def _tie_flow(ties: ChannelTies, node: fx.Node, flow: Flow) -> None:
+    for source, index in flow.sources:
+        origins = index[index >= 0].tolist()
+        if len(set(origins)) == len(origins):
+            ties.tie(node, source, index)
+            continue
+        ties.pin(source)
+        if channels(source) > 1:  # a flattened map; else one channel that serves all, and must stay one
+            ties.pin(node)
+
+
+def _tie_layer(ties: ChannelTies, layer: Linear) -> None:
+    """Dense layers tie nothing; grouped ones grow behind the last channel of a group, alike on both sides."""
+    if layer.groups == 1:
+        return
+    inputs = channels(layer.source)
+    if layer.transposed or layer.outputs != inputs:
+        ties.pin(layer.source)
+        ties.pin(layer.node)
+        return
+    width = inputs // layer.groups
+    inner = torch.arange(inputs) % width != width - 1
+    ties.pin(layer.source, where=inner)
+    ties.pin(layer.node, where=inner)
+    ties.tie(layer.node, layer.source, torch.arange(inputs))
+
+
+def choose_padding(ties: ChannelTies, layers: Sequence[Linear], multiple: int) -> Tensor:
+    """Returns how many zero channels follow a channel of each component, integers (ties.size,).
+
+    Args:
+        ties: What `padding_ties` found.
+        layers: The layers to align.
+        multiple: What their channels shall be a multiple of.
+    """
+    added = torch.zeros(ties.size, dtype=torch.long)
+    units = [1] * ties.size
+    for layer in layers:
+        width = channels(layer.source) // layer.groups if layer.groups > 1 else 1
+        for component in set(ties.components(layer.source).tolist()):
+            units[component] = lcm(units[component], width)
+    tensors = dict.fromkeys(one for layer in layers for one in (layer.node, layer.source))
+    held = sorted((ties.components(node) for node in tensors), key=len)
+    for _ in range(_ROUNDS):
+        grown = [_grow(components, added, units, multiple) for components in held]
+        if not any(grown):
+            break
+    return added
+
+
+def _grow(components: Tensor, added: Tensor, units: Sequence[int], multiple: int) -> bool:
+    """Adds what a tensor lacks behind its last channel; returns whether that changed anything."""
+    last = int(components[-1])
+    total = len(components) + int(added[components].sum())
+    if last == PINNED or total % multiple == 0:
         return False
-    if op_name(node) == "flatten" and (len(shape(inputs[0])) < 3 or set(shape(inputs[0])[2:]) != {1}):
-        return False
-    if op_name(node) == "mean" and 1 in [d % len(shape(inputs[0])) for d in named_arguments(node)["dim"] or ()]:
-        return False
-    sizes = {shape(one)[1] if len(shape(one)) > 1 else 0 for one in (node, *inputs)}
-    return len(sizes) == 1 and 0 not in sizes
+    times, unit = int((components == last).sum()), units[last]
+    for count in range(unit, unit * multiple + 1, unit):
+        if (total + count * times) % multiple == 0:
+            added[last] += count
+            return True
+    return False
 
 
-def _pad(module: fx.GraphModule, linear: Linear, ours: Layout, theirs: Layout) -> None:
-    """Rewrites a layer for its new layouts."""
-    weight = _spread(linear.weight, 0, ours)
-    groups = linear.groups
-    if groups == 1:
-        weight = _spread(weight, 1, theirs)
+def pad(module: fx.GraphModule, ties: ChannelTies, layers: Sequence[Linear], added: Tensor) -> int:
+    """Writes the zeros into weights and slices, and notes where channels went.
+
+    Args:
+        module: The graph, changed in place.
+        ties: Its components.
+        layers: Its layers.
+        added: (ties.size,), see `choose_padding`.
+
+    Returns:
+        The number of layers rewritten.
+    """
+    follow = {node: added[ties.components(node)] for node in ties.nodes}
+    grown = {node for node, counts in follow.items() if bool(counts.any())}
+    sites = 0
+    for layer in layers:
+        if grown & {layer.node, layer.source}:
+            _pad_layer(module, layer, follow)
+            sites += 1
+    for node in calls(module, aten.slice.Tensor):
+        source = named_arguments(node)["self"]
+        if named_arguments(node)["dim"] == 1 and source in grown:
+            _move_slice(node, follow[source])
+    for node in grown:
+        node.meta["kept"] = positions(follow[node])
+    return sites
+
+
+def positions(added: Tensor) -> Tensor:
+    """Returns the new place of each channel when added[c] channels follow channel c, (channels,)."""
+    return torch.arange(len(added)) + added.cumsum(0) - added
+
+
+def spread(tensor: Tensor, axis: int, added: Tensor) -> Tensor:
+    """Returns the tensor with added[c] zeros after index c of an axis."""
+    sizes = list(tensor.shape)
+    sizes[axis] += int(added.sum())
+    return tensor.new_zeros(sizes).index_copy(axis, positions(added), tensor)
+
+
+def _pad_layer(module: fx.GraphModule, layer: Linear, follow: Mapping[fx.Node, Tensor]) -> None:
+    weight, outputs, inputs = layer.weight, follow[layer.node], follow[layer.source]
+    if layer.groups > 1:
+        weight = spread(weight, 0, outputs)
+        _set_groups(layer.node, len(weight) * layer.groups // layer.outputs)
     else:
-        groups = len(ours)  # depthwise: a filter of zeros for each zero channel
-    node = linear.node
-    arguments: dict[str, Any] = named_arguments(node)
-    arguments["weight"] = insert_constant(module, node, weight, f"{linear.name}_weight")
-    if linear.bias is not None:
-        arguments["bias"] = insert_constant(module, node, _spread(linear.bias, 0, ours), f"{linear.name}_bias")
-    if node.target is not aten.linear.default:
-        arguments["groups"] = groups
-    node.args, node.kwargs = tuple(arguments.values()), {}
+        first, second = (inputs, outputs) if layer.transposed else (outputs, inputs)
+        weight = spread(spread(weight, 0, first), 1, second)
+    rewrite_linear(module, layer, weight, None if layer.bias is None else spread(layer.bias, 0, outputs))
 
 
-def _spread(tensor: Tensor, axis: int, layout: Layout) -> Tensor:
-    """Returns the tensor with its slices placed as the layout says, zeros elsewhere."""
-    index = torch.tensor(layout)
-    found = tensor.index_select(axis, index.clamp_min(0))
-    mask = (index >= 0).reshape(*(-1 if a == axis else 1 for a in range(tensor.ndim)))
-    return torch.where(mask, found, torch.zeros_like(found))
+def _set_groups(node: fx.Node, groups: int) -> None:
+    place = list(named_arguments(node)).index("groups")
+    if len(node.args) > place:
+        node.update_arg(place, groups)
+    else:
+        node.update_kwarg("groups", groups)
+
+
+def _move_slice(node: fx.Node, added: Tensor) -> None:
+    """A slice takes its channels with what follows each."""
+    arguments = named_arguments(node)
+    taken = torch.arange(len(added))[arguments["start"] : arguments["end"]]
+    place, last = positions(added), int(taken[-1])
+    node.args = (arguments["self"], 1, int(place[taken[0]]), int(place[last] + added[last]) + 1)
+    node.kwargs = {}

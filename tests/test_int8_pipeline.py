@@ -1,0 +1,159 @@
+"""The INT8 line on the shipped trained models: every target from one command, proven, explained, small."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+
+import ghostdeploy as gd
+from ghostdeploy import samples, targets
+from ghostdeploy.bundle import open_bundle
+from ghostdeploy.deploy.config import ExportConfig
+from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.models.source import load_model
+from ghostdeploy.nvidia.driver import gpus
+from tests.commands import run
+from tests.conftest import require
+from tests.shared import shared_folder
+
+pytestmark = pytest.mark.slow
+
+MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
+ROWS = [row for row in targets.TARGETS.values() if "int8" in row.precisions]
+EVERYWHERE = [row.name for row in ROWS if row.device is None]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A function: model, target → folder of its INT8 bundle; all targets of a model are exported by one request."""
+
+    def path(name, target):
+        require(target)
+        with shared_folder(tmp_path_factory, f"int8-{name}") as root:
+            out = root / "bundles"
+            if not out.exists():
+                config = ExportConfig(targets=tuple(row.name for row in ROWS), precision="int8", out=root / "new")
+                run_export(lambda: load_model(f"sample:{name}"), config)
+                (root / "new").rename(out)
+        return out / f"{name}-{target}-int8"
+
+    return path
+
+
+@pytest.fixture(params=MODELS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(params=[row.name for row in ROWS])
+def path(request, name, exported):
+    """An INT8 bundle for every target."""
+    return exported(name, request.param)
+
+
+@pytest.fixture(params=EVERYWHERE)
+def runs_here(request, name, exported):
+    """An INT8 bundle whose engine runs on every machine."""
+    return exported(name, request.param)
+
+
+def test_at_most_one_point_of_accuracy_is_lost_and_the_decisions_stay(path):
+    manifest = open_bundle(path).manifest
+
+    assert manifest.accuracy.verdict == manifest.agreement.verdict == manifest.parity.verdict == "passed"
+    assert manifest.accuracy.count == manifest.agreement.count == 1000
+    assert manifest.accuracy.drop <= 0.01
+    assert manifest.agreement.top1_ci95[0] >= manifest.agreement.required == 0.95
+    assert manifest.failed_because is None
+
+
+def test_what_was_executed_is_passed_and_what_was_not_says_so(path):
+    manifest = open_bundle(path).manifest
+
+    executed = targets.find(manifest.target).device is None or bool(gpus())
+    if executed:
+        assert (manifest.verdict, manifest.unverified_because) == ("passed", None)
+        assert manifest.execution.verdict == "passed"
+    else:
+        assert manifest.verdict == "unverified"
+        assert manifest.unverified_because.startswith("built, not executed")
+        assert manifest.execution is None
+    how = "executed" if executed else "simulated in float"
+    assert {manifest.parity.how, manifest.agreement.how, manifest.accuracy.how} == {how}
+
+
+def test_nearly_all_the_work_is_done_in_int8_and_layers_left_in_float_are_named_as_in_pytorch(path):
+    manifest = open_bundle(path).manifest
+    modules = dict(gd.create_model(manifest.model.name, num_classes=10).named_modules())
+
+    assert manifest.precision_achieved.int8_mac_share >= 0.8
+    assert {*manifest.quantization.float_layers, *manifest.quantization.float_by_rule} <= modules.keys()
+    assert manifest.quantization.calibration.count > 100
+    assert len(manifest.quantization.calibration.sha256) == 64
+
+
+def test_the_same_images_calibrate_every_target(name, exported):
+    records = {open_bundle(exported(name, target)).manifest.quantization.calibration for target in EVERYWHERE}
+
+    assert len(records) == 1
+
+
+def test_the_certificate_lists_the_conditioning_after_the_fold(path):
+    passes = open_bundle(path).manifest.passes
+
+    assert all(one.max_relative_error <= 1e-9 for one in passes)
+    assert any("qualiz" in one.name for one in passes)
+
+
+def test_the_diagnosis_names_pytorch_modules_worst_first(path, capsys):
+    modules = dict(gd.create_model(open_bundle(path).manifest.model.name, num_classes=10).named_modules())
+
+    found = run(capsys, "diagnose", path, "--json").document
+    shown = run(capsys, "diagnose", path, "--top", "3")
+
+    decibels = [layer["sqnr_db"] for layer in found["layers"] if layer["sqnr_db"] is not None]
+    assert {layer["module"] for layer in found["layers"]} <= modules.keys()
+    assert decibels == sorted(decibels)
+    assert shown.code == 0
+    assert [layer["module"] in shown.out for layer in found["layers"][:4]] == [True, True, True, False]
+
+
+def test_verify_measures_the_execution_gap_on_this_machine(runs_here, capsys):
+    answer = run(capsys, "verify", runs_here)
+    found = gd.verify(runs_here)
+
+    assert answer.code == 0
+    assert found.execution.isa in answer.out
+    assert found.execution.isa == open_bundle(runs_here).manifest.execution.isa
+
+
+def test_the_payload_is_less_than_half_of_the_float_weights(runs_here):
+    bundle = open_bundle(runs_here)
+
+    assert bundle.size < 0.5 * 4 * bundle.manifest.model.params
+
+
+def test_the_bundle_classifies_the_shipped_images(runs_here):
+    with gd.load(runs_here) as runtime:
+        first = {image.stem: runtime.classify(image, k=1)[0][0] for image in samples.example_images()}
+
+    right = [stem for stem, label in first.items() if re.sub(r"[^a-z]", "_", label.lower()) == stem]
+    assert len(right) >= 8, first
+
+
+def test_eval_compares_int8_with_the_simulated_figures_of_the_manifest(runs_here, capsys):
+    recorded = open_bundle(runs_here).manifest.accuracy
+
+    found = run(capsys, "eval", runs_here, "--json").document[0]
+
+    assert found["count"] == recorded.count
+    assert found["top1"]["value"] == pytest.approx(recorded.top1, abs=1e-9)
+
+
+def test_an_altered_diagnosis_is_refused(runs_here, tmp_path, capsys):
+    copy = shutil.copytree(runs_here, tmp_path / "copy")
+    (copy / "diagnosis.json").write_text("{}")
+
+    assert run(capsys, "diagnose", copy).code == 3
