@@ -58,17 +58,14 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
         check_labels(inputs.data, num_classes)
         check_class_names(inputs.data, labels)
     evidence = look(inputs, config, preprocess, reference, work, stages)
-    images = 2 if config.batch is None else config.batch
-    example = golden[[i % len(golden) for i in range(images)]]
-    folded, passes, conditioning = rewrite(reference, example, evidence, preprocess, config, stages)
+    places = [i % len(golden) for i in range(2 if config.batch is None else config.batch)]
+    folded, passes, conditioning = rewrite(reference, golden[places], evidence, preprocess, config, stages)
+    payload_spec = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
     with stages.stage("save program"):
         graph: nn.Module = folded
-        payload_spec = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
         if payload_spec.layout == "nhwc":
-            graph = PixelInput(folded, preprocess)
-            golden = inputs.golden(payload_spec)
-            example = golden[[i % len(golden) for i in range(images)]]
-        save_program(graph, example, work / PROGRAM, dynamic_batch=config.batch is None)
+            graph, golden = PixelInput(folded, preprocess), inputs.golden(payload_spec)
+        save_program(graph, golden[places], work / PROGRAM, dynamic_batch=config.batch is None)
     return Facts(
         model=ModelInfo(
             name=name,
