@@ -102,14 +102,23 @@ def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
     help="Labelled images: a folder per class or an .npz; default for sample bundles is the shipped test set.",
 )
 @click.option("--reference", type=_FOLDER, metavar="BUNDLE", help="Compare with this bundle, image by image.")
+@click.option(
+    "--max-drop",
+    type=float,
+    default=0.01,
+    show_default=True,
+    help="With --reference: drop of top-1 to decide about, absolute.",
+)
 @common
-def evaluate(bundles: tuple[Path, ...], data: Path | None, reference: Path | None, *, as_json: bool) -> None:
+def evaluate(
+    bundles: tuple[Path, ...], data: Path | None, reference: Path | None, max_drop: float, *, as_json: bool
+) -> None:
     """Measure top-1 and top-5 with confidence intervals."""
     from ghostdeploy import proof_tables
     from ghostdeploy.deploy import prove
 
     with Bars() as bars:
-        found = prove.evaluate(bundles, data=data, reference=reference, listener=bars)
+        found = prove.evaluate(bundles, data=data, reference=reference, max_drop=max_drop, listener=bars)
     print_json(found) if as_json else proof_tables.evaluated(found)
 
 

@@ -56,10 +56,14 @@ def evaluated(found: Sequence[Evaluation]) -> None:
                 f"{100 * c.drop:+.2f} ({100 * c.drop_ci95[0]:+.2f} to {100 * c.drop_ci95[1]:+.2f})",
                 f"{c.lost} / {c.won}",
                 f"{c.p_value:.3f}",
+                f"{c.answer}: {100 * c.max_drop:g}",
             )
             for e, c in compared
         ]
-        table(("bundle", "reference", ">agreement", ">drop, points (95 %)", ">lost / won", ">McNemar p"), rows)
+        table(
+            ("bundle", "reference", ">agreement", ">drop, points (95 %)", ">lost / won", ">McNemar p", "allowed drop"),
+            rows,
+        )
 
 
 def classified(found: dict[str, list[tuple[str, float]]]) -> None:

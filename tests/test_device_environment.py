@@ -58,9 +58,13 @@ def source(folder):
 
 def output(*command):
     """Runs a command outside the checkout and returns what it printed."""
-    done = subprocess.run([str(part) for part in command], cwd="/", capture_output=True, text=True, check=False)
+    done = attempt(*command)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def attempt(*command):
+    return subprocess.run([str(part) for part in command], cwd="/", capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,21 @@ def test_verify_and_inspect_work(python, bundle):
     assert "openvino" in output(python, "-m", "ghostdeploy", "inspect", bundle)
 
 
+def test_an_int8_bundle_is_verified_against_its_simulation_and_diagnosed(python, tiny_bundle):
+    path = tiny_bundle("openvino", "int8")
+
+    assert "executed on" in output(python, "-m", "ghostdeploy", "verify", path)
+    assert "depthwise" in output(python, "-m", "ghostdeploy", "diagnose", path)
+
+
+def test_a_kit_without_nvidias_library_says_which_extra_brings_it(python, tiny_bundle):
+    done = attempt(python, "-m", "ghostdeploy", "build", tiny_bundle("tensorrt", "int8"))
+
+    assert done.returncode == 4, done.stderr
+    assert "none of tensorrt, tensorrt_rtx is installed here" in done.stderr
+    assert 'pip install "ghostdeploy[tensorrt]"' in done.stderr
+
+
 def test_the_example_app_classifies_an_image(python, bundle):
     boot = next(image for image in samples.example_images() if image.stem == "ankle_boot")
 
@@ -87,9 +106,7 @@ def test_the_example_app_classifies_an_image(python, bundle):
 
 
 def test_what_needs_torch_says_which_extra_brings_it(python):
-    done = subprocess.run(
-        [python, "-m", "ghostdeploy", "export", "-t", "openvino"], cwd="/", capture_output=True, text=True, check=False
-    )
+    done = attempt(python, "-m", "ghostdeploy", "export", "-t", "openvino")
 
     assert done.returncode == 4, done.stderr
     assert "torch" in done.stderr

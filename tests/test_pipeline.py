@@ -82,6 +82,7 @@ def test_verify_eval_run_and_inspect_answer_on_a_real_bundle(path, capsys, tmp_p
     assert verified.code == 0
     assert "would have passed" in " ".join(verified.out.split())
     assert evaluated.document[0]["comparison"]["agreement"]["value"] == 1.0
+    assert evaluated.document[0]["comparison"]["answer"] == "within"
     assert evaluated.document[1]["comparison"] is None  # the reference itself
     assert sum(one["probability"] for one in classified.document[0]["classes"]) <= 1.0
     assert open_bundle(path).manifest.files[0].sha256[:20] in inspected.out.replace("\n", "")

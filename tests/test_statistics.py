@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
+from ghostdeploy.deploy.evaluate import Predictions, compare
 from ghostdeploy.deploy.statistics import mcnemar, paired_drop, wilson
 
 
@@ -32,3 +34,23 @@ def test_paired_drop_covers_the_observed_drop_and_shrinks_with_images():
 
     assert low < 0.02 < high
     assert (paired_drop(300, 100, 10_000)[1] - paired_drop(300, 100, 10_000)[0]) < high - low
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "count", "answer"),
+    [
+        (0, 0, 1000, "within"),
+        (40, 2, 1000, "exceeded"),
+        (12, 4, 1000, "not enough images to decide"),
+        (0, 0, 50, "not enough images to decide"),
+    ],
+)
+def test_a_drop_is_decided_only_when_its_whole_interval_lies_on_one_side(lost, won, count, answer):
+    labels = np.zeros(count, np.int64)
+    ours, reference = (np.zeros((count, 5), np.int64) for _ in range(2))
+    ours[:lost, 0] = 1
+    reference[count - won :, 0] = 1
+
+    found = compare(Predictions(ours, labels), Predictions(reference, labels), "float32", max_drop=0.01)
+
+    assert (found.lost, found.won, found.answer) == (lost, won, answer)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.images import ImageSet
     from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.preprocess import Preprocess
+
+MAX_DROP = 0.01
+"""Largest allowed drop of top-1 where nobody says another: one point."""
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 """Model input of N images → logits (N, classes)."""
@@ -50,6 +53,10 @@ class Comparison(Record, frozen=True, kw_only=True):
     """Images that only this model classified rightly."""
     p_value: float
     """Two-sided exact McNemar test of no drop."""
+    max_drop: float
+    """Drop that the answer is about."""
+    answer: Literal["within", "exceeded", "not enough images to decide"]
+    """Whether the whole interval of the drop lies on one side of `max_drop`."""
 
 
 class Evaluation(Record, frozen=True, kw_only=True):
@@ -120,18 +127,29 @@ def best_five(logits: NDArray[Any]) -> NDArray[np.int64]:
     return np.argsort(-logits, axis=1, kind="stable")[:, :5]
 
 
-def compare(ours: Predictions, reference: Predictions, name: str) -> Comparison:
-    """Compares two models that saw the same images."""
+def compare(ours: Predictions, reference: Predictions, name: str, *, max_drop: float = MAX_DROP) -> Comparison:
+    """Compares two models that saw the same images.
+
+    Args:
+        ours: The model in question.
+        reference: The one it is compared with.
+        name: Of the reference.
+        max_drop: Largest allowed drop of top-1, as a share.
+    """
     lost = int((reference.right & ~ours.right).sum())
     won = int((ours.right & ~reference.right).sum())
     count = len(ours.labels)
     agreed = int((ours.top5[:, 0] == reference.top5[:, 0]).sum())
+    low, high = paired_drop(lost, won, count)
+    answer: Any = "within" if high <= max_drop else ("exceeded" if low > max_drop else "not enough images to decide")
     return Comparison(
+        max_drop=max_drop,
+        answer=answer,
         reference=name,
         reference_top1=reference.top1_share,
         agreement=share(agreed, count),
         drop=(lost - won) / count,
-        drop_ci95=paired_drop(lost, won, count),
+        drop_ci95=(low, high),
         lost=lost,
         won=won,
         p_value=mcnemar(lost, won),
@@ -159,11 +177,10 @@ def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy
         reference: Predictions of the unfolded float32 PyTorch model.
         max_drop: Largest allowed drop of top-1, as a share.
     """
-    found = compare(ours, reference, "pytorch float32")
-    low, high = found.drop_ci95
+    found = compare(ours, reference, "pytorch float32", max_drop=max_drop)
     return Accuracy(
         p_value=found.p_value,
-        decided=not low <= max_drop < high,
+        decided=found.answer != "not enough images to decide",
         top1=ours.top1_share,
         top5=ours.top5_share,
         count=len(ours.labels),

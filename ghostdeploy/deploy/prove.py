@@ -96,6 +96,7 @@ def evaluate(
     *,
     data: str | os.PathLike[str] | ImageSet | None = None,
     reference: str | os.PathLike[str] | None = None,
+    max_drop: float = ev.MAX_DROP,
     listener: Listener | None = None,
 ) -> list[Evaluation]:
     """Measures top-1 and top-5 of bundles on labelled images.
@@ -105,6 +106,7 @@ def evaluate(
         data: A labelled image set, see `ghostdeploy.deploy.images.open_images`; bundles of the shipped sample models
             may go without: their test images ship too.
         reference: A bundle to compare each other one with, image by image.
+        max_drop: Drop of top-1 that the comparison decides about, as a share.
         listener: Hears the progress.
 
     Raises:
@@ -112,6 +114,8 @@ def evaluate(
         DataError: The set is unusable or does not fit a model's classes.
         BundleError: See `verify`.
     """
+    if not 0 <= max_drop <= 1:
+        raise UsageError(f"max drop is {max_drop}, expected a share from 0 to 1, such as 0.01 for one point")
     images = data if isinstance(data, ImageSet) else open_images(data or _shipped(paths), labelled=True)
     stages = Stages(listener)
     base = None if reference is None else _predict(reference, images, stages)
@@ -119,7 +123,7 @@ def evaluate(
     for path in paths:
         itself = reference is not None and Path(path).resolve() == Path(reference).resolve()
         ours = base if itself and base is not None else _predict(path, images, stages)
-        comparison = None if base is None or itself else ev.compare(ours, base, str(reference))
+        comparison = None if base is None or itself else ev.compare(ours, base, str(reference), max_drop=max_drop)
         found.append(ev.evaluation(ours, bundle=str(path), data=images.source, comparison=comparison))
     return found
 
