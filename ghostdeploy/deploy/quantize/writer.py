@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,6 @@ def write(
         "OpTypesToExcludeOutputQuantization": list(recipe.bare_outputs),
         "TensorQuantOverrides": _weight_overrides(graph) if recipe.saturation_safe else {},
     }
-    logging.getLogger().setLevel(logging.ERROR)  # the tool talks through the root logger
     quantizer = QDQQuantizer(
         copy.deepcopy(model),
         per_channel=True,
@@ -157,11 +157,24 @@ def write(
         shortcuts = still_bare(graph, chosen, floating)
     for name in shortcuts:
         quantizer.quantize_activation_tensor(name)
-    quantizer.quantize_model()
+    with _quiet():
+        quantizer.quantize_model()
     result = quantizer.model.model
     if float_layers:
         read_bare(result, floating)
     return onnx.shape_inference.infer_shapes(result, data_prop=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the root logger, through which the tool talks, for the time of the block."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
 
 
 def still_bare(graph: OnnxGraph, chosen: Plan, floating: frozenset[str]) -> list[str]:
