@@ -59,11 +59,16 @@ def plan(model: onnx.ModelProto, recipe: Recipe) -> Plan:
     if recipe.int8_gates:
         float_nodes -= {node.name for node in graph.layers()}
     wanted = (n for n in graph.nodes if n.op_type in recipe.op_types and n.name not in float_nodes)
-    nodes = [n for n in wanted if graph.is_float(n.output[0])]  # sizes for a Resize are concatenated as integers
+    # Sizes for a Resize are concatenated as integers; the normalisation of pixels adds a constant.
+    nodes = [n for n in wanted if graph.is_float(n.output[0]) and not _shifts(graph, n)]
     ties = [(*node.input, *node.output) for node in nodes if node.op_type == "Concat"]
     shortcuts = bare_shortcuts(graph, nodes) if recipe.quantize_shortcuts else []
     activations = list(dict.fromkeys([*graph.activations(nodes), *shortcuts]))
     return Plan(nodes, frozenset(float_nodes), activations, merge(ties), shortcuts)
+
+
+def _shifts(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
+    return node.op_type == "Add" and any(name in graph.constants for name in node.input)
 
 
 def bare_shortcuts(graph: OnnxGraph, nodes: Sequence[onnx.NodeProto]) -> list[str]:
