@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 STRENGTHS = (0.5, 0.75)
 """What the quantizer chooses from, beside no equalization. Badly scaled networks need it; on well scaled ones the
 rounding of single small layers moves the result by more than equalization does (ghostnet_050: 23 to 31 dB when factors
-change by a tenth), so a measurement decides. Strength 1 trusts the range of channels that hardly fire on the calibration
-images: it was best once, by 0.5 dB, and destroyed the other network."""
+change by a tenth), so a measurement decides. Strength 1 trusts the range of channels that hardly fire on the
+calibration images: it was best once, by 0.5 dB, and destroyed the other network."""
 
 
 def equalize(
