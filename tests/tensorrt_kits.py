@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import logging
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -49,7 +48,6 @@ def quantized(model: onnx.ModelProto, *, symmetric: bool = True, largest: float 
         for value in values
         if value.name not in constants
     }
-    logging.getLogger().setLevel(logging.ERROR)  # the tool talks through the root logger
     quantizer = QDQQuantizer(
         inferred,
         per_channel=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 
 import numpy as np
 import onnx
@@ -52,7 +51,6 @@ def by_habit(model):
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in ranges(model).items()
     }
-    logging.getLogger().setLevel(logging.ERROR)  # the tool talks through the root logger
     quantizer = QDQQuantizer(
         copy.deepcopy(model),
         per_channel=True,
