@@ -134,7 +134,7 @@ def write_onnx(model: onnx.ModelProto, folder: Path, precision: str) -> Written:
     path.write_bytes(model.SerializeToString(deterministic=True))
     if precision != "int8":
         return Written(precision=BY_HAND)
-    from ghostdeploy.exporters.onnx import read_precision
+    from ghostdeploy.exporters.graph_precision import read_precision
 
     return Written(precision=read_precision(path))
 
@@ -177,7 +177,7 @@ def make_bundle(out: Path, target: str, *, precision: str = "fp32", tiny: Tiny |
         outputs = dict(zip((o.name for o in tiny.outputs), found, strict=True))
         bundles.write_labels(folder, [f"class {index}" for index in range(CLASSES)])
         write = _write_int8 if precision == "int8" else _write_float
-        manifest = write(folder, model, _Golden(golden, outputs), _described(name, row, precision, tiny), tiny)
+        manifest = write(folder, model, _Golden(golden, outputs), described(name, row, precision, tiny), tiny)
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
     return out / name
 
@@ -209,7 +209,8 @@ def _complete(folder: Path, manifest: Manifest, written: Written, *more: str) ->
     return msgspec.structs.replace(manifest, precision_achieved=written.precision, files=files)
 
 
-def _described(name: str, row: Target, precision: str, tiny: Tiny) -> Manifest:
+def described(name: str, row: Target, precision: str, tiny: Tiny) -> Manifest:
+    """Returns the manifest of a tiny bundle before anything was written or judged."""
     return Manifest(
         schema=SCHEMA,
         name=name,

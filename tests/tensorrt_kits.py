@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,9 +16,9 @@ from ghostdeploy import bundle as bundles
 from ghostdeploy import targets
 from ghostdeploy.exporters.base import ExportJob, Written
 from ghostdeploy.exporters.tensorrt import TensorRTExporter
-from ghostdeploy.manifest import SCHEMA, Manifest, ModelInfo, encode
+from ghostdeploy.manifest import Manifest, encode
 from ghostdeploy.staging import staging
-from tests.bundles import CLASSES, Tiny, network
+from tests.bundles import CLASSES, Tiny, described, network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,33 +115,9 @@ def rewrite(path: Path, name: str, data: bytes, *, honest: bool) -> None:
 def _manifest(folder: Path, name: str, precision: str, tiny: Tiny, written: Written) -> Manifest:
     row = targets.find("tensorrt")
     names = (*row.files, *written.files, bundles.GOLDEN, bundles.LABELS)
-    return Manifest(
-        schema=SCHEMA,
-        name=name,
-        created=datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc).isoformat(),
+    return msgspec.structs.replace(
+        described(name, row, precision, tiny),
         tools=written.tools,
-        model=ModelInfo(
-            name="tiny",
-            family="tiny",
-            source="tests",
-            weights_sha256=None,
-            num_classes=CLASSES,
-            params=386,
-            macs=1,
-        ),
-        target=row.name,
-        precision=precision,
-        payload=row.payload,
-        runtimes=row.runtimes,
-        inputs=tiny.inputs,
-        outputs=tiny.outputs,
-        preprocess=tiny.preprocess,
-        passes=(),
-        quantization=None,
         precision_achieved=written.precision,
-        parity=None,
-        accuracy=None,
-        verdict="unverified",
-        unverified_because="made by a test",
-        files=tuple(bundles.describe_file(folder, file) for file in names),
+        files=tuple(bundles.describe_file(folder, name) for name in names),
     )

@@ -132,7 +132,7 @@ def float_graph(folder, graph, example):
 
 @pytest.mark.slow
 def test_default_quantization_loses_a_badly_scaled_network_and_equalization_saves_it(trained, tmp_path):
-    calibration, batches = stream(trained.spec, 192), stream(trained.spec, 500, samples.evaluation_set())
+    calibration, batches = stream(trained.spec, 300), stream(trained.spec, 1000, samples.evaluation_set())
     example = calibration[0][:2]
     graph, _ = fold(badly_scaled(trained.module, 4), example, dynamic_batch=True)
     result, _ = equalize(graph, example, calibration)
@@ -145,4 +145,4 @@ def test_default_quantization_loses_a_badly_scaled_network_and_equalization_save
         return (found.argmax(1) == expected.argmax(1)).mean()
 
     assert agreement(graph) < 0.9
-    assert agreement(result) > 0.985  # one point, and half a point of chance on 500 images
+    assert agreement(result) > 0.99

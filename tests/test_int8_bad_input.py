@@ -119,3 +119,12 @@ def test_activations_that_overflow_are_named(capsys, tmp_path):
 
     assert answer.code == 3, answer.err
     assert_one_sentence(answer, 3, "NaN or infinit")
+
+
+@pytest.mark.parametrize(
+    "option", [["--sm", "86"], ["--version-compatible"], ["--hardware-compatibility", "ampere_plus"]]
+)
+def test_an_option_of_another_target_is_not_silently_without_effect(capsys, tmp_path, option):
+    answer = run(capsys, "export", "-t", "openvino", *option, "-o", tmp_path / "out")
+
+    assert_one_sentence(answer, 2, option[0], "openvino", "-t tensorrt")

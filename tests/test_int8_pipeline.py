@@ -14,6 +14,7 @@ from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.pipeline import run_export
 from ghostdeploy.models.source import load_model
 from ghostdeploy.nvidia.driver import gpus
+from tests.badly_scaled import badly_scaled
 from tests.commands import run
 from tests.conftest import require
 from tests.shared import shared_folder
@@ -158,3 +159,25 @@ def test_an_altered_diagnosis_is_refused(runs_here, tmp_path, capsys):
     (copy / "diagnosis.json").write_text("{}")
 
     assert run(capsys, "diagnose", copy).code == 3
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_badly_scaled_network_loses_less_than_a_point_of_agreement(name, tmp_path):
+    """Default quantization loses more than ten points of it, see `test_equalize_ranges`."""
+    model = load_model(f"sample:{name}")
+    spec = {f: getattr(model.preprocess, f) for f in ("size", "crop_fraction", "interpolation", "mean", "std")}
+
+    bundle = gd.export(
+        badly_scaled(model.module, 4),
+        target="openvino",
+        precision="int8",
+        name="scaled",
+        out=tmp_path,
+        preprocess=spec,
+        calibration=samples.calibration_set(),
+        data=samples.evaluation_set(),
+    )
+
+    assert bundle.manifest.agreement.count == 1000
+    assert bundle.manifest.agreement.top1 > 0.99
+    assert "EqualizeChannels" in {record.name for record in bundle.manifest.passes}

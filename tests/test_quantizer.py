@@ -16,6 +16,7 @@ from ghostdeploy.deploy.qdq_lint import lint
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.blocks import roles, units
+from ghostdeploy.deploy.quantize.choose import tied_ranges
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
@@ -106,8 +107,8 @@ def batches(pixels):
 def quantized(floating, recipe, batches, **options):
     chosen = writer.plan(floating, recipe)
     histograms = rg.collect(floating, chosen.activations, lambda: batches)
-    ranges = {n: rg.choose_range(h, "mse", symmetric=recipe.symmetric) for n, h in histograms.items()}
-    return writer.write(floating, recipe, chosen, ranges, **options)
+    ranges = tied_ranges(chosen, histograms, "mse", symmetric=recipe.symmetric)
+    return writer.write(floating, recipe, writer.plan(floating, recipe, **options), ranges)
 
 
 def test_layers_are_named_and_have_their_roles(floating):

@@ -11,6 +11,8 @@ import msgspec
 import numpy as np
 
 from ghostdeploy import bundle as bundles
+from ghostdeploy.deploy.judge import judge
+from ghostdeploy.deploy.quantize.spec import Quantized, read_quantized
 from ghostdeploy.manifest import SCHEMA, Manifest, Precision, Quantization, encode
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.evaluate import Predictions
     from ghostdeploy.deploy.images import ImageSet
     from ghostdeploy.deploy.quantize.evidence import Evidence
-    from ghostdeploy.deploy.quantize.spec import Quantized
     from ghostdeploy.deploy.reference import Reference
     from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.deploy.steps import Step
@@ -79,8 +80,6 @@ def assemble(
     Raises:
         GhostDeployError: The runtime is missing or refuses the payload, or an image cannot be decoded.
     """
-    from ghostdeploy.deploy.judge import judge
-
     step, result = chain[-1]
     assert result.written is not None  # a result with status "done" has it
     names = [*row.files, *result.written.files]
@@ -141,13 +140,6 @@ def _unjudged(
         unverified_because="not judged yet",
         files=tuple(bundles.describe_file(folder, name) for name in (*names, bundles.GOLDEN, bundles.LABELS)),
     )
-
-
-def read_quantized(quantizer: Path) -> Quantized:
-    """Returns the summary that a quantizer left in its folder."""
-    from ghostdeploy.deploy.quantize.spec import Quantized
-
-    return msgspec.json.decode((quantizer / "quantized.json").read_bytes(), type=Quantized)
 
 
 def _conditioned(found: Quantized, facts: Facts) -> tuple[PassRecord, ...]:

@@ -19,8 +19,9 @@ from ghostdeploy import staging, targets
 from ghostdeploy.bundle import Bundle, describe_file, open_bundle
 from ghostdeploy.deploy import parity
 from ghostdeploy.deploy.judge import conclude
+from ghostdeploy.deploy.pipeline import keep_log
 from ghostdeploy.deploy.stages import Listener, Stages
-from ghostdeploy.errors import BundleError, ExportFailed, OutputError, UsageError
+from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.exporters.base import ExportJob, ExportResult
 from ghostdeploy.exporters.process import Converter
 from ghostdeploy.exporters.tensorrt_engine import require_gpu
@@ -132,16 +133,8 @@ def run_builder(
         output_names=tuple(spec.name for spec in manifest.outputs),
         dynamic_batch=manifest.inputs[0].shape[0] is None,
     )
-    with Converter(worker, work / "build.log") as converter:
-        try:
-            return converter.convert(job, seconds=timeout)
-        except ExportFailed as error:
-            kept = out / f"{manifest.name}-build.log"
-            try:
-                shutil.copyfile(work / "build.log", kept)
-            except OSError as reason:
-                raise OutputError(f"{kept} cannot be written: {reason.strerror}") from error
-            raise ExportFailed(error.message, log=kept, hint=f"its log is {kept}") from error
+    with Converter(worker, work / "build.log") as converter, keep_log(out, manifest.name):
+        return converter.convert(job, seconds=timeout)
 
 
 def finish(bundle: Bundle, folder: Path, result: ExportResult, stages: Stages) -> Built:

@@ -50,12 +50,9 @@ def equalize(
         DataError: There is no calibration image.
         GateFailed: The rewriting was not exact.
     """
-    from ghostdeploy.deploy.passes.channel_ranges import channel_ranges
     from ghostdeploy.deploy.passes.equalize_channels import EqualizeChannels
 
-    dtype = _dtype(graph)
-    ranges = channel_ranges(graph, (_tensor(batch, dtype) for batch in batches))
-    return _proven(EqualizeChannels(ranges, strength=strength), graph, example)
+    return _proven(EqualizeChannels(_ranges(graph, batches), strength=strength), graph, example)
 
 
 def equalize_all(
@@ -77,17 +74,22 @@ def equalize_all(
     """
     import numpy as np
 
-    from ghostdeploy.deploy.passes.channel_ranges import channel_ranges
     from ghostdeploy.deploy.passes.equalize_channels import EqualizeChannels
 
-    dtype = _dtype(graph)
-    ranges = channel_ranges(graph, (_tensor(batch, dtype) for batch in batches))
+    ranges = _ranges(graph, batches)
     records, arrays = {}, {"strengths": np.array(STRENGTHS)}
     for strength in STRENGTHS:
         changed, records[strength] = _proven(EqualizeChannels(ranges, strength=strength), graph, example)
         arrays |= _weights(changed, strength)
     np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stub has no **arrays
     return records
+
+
+def _ranges(graph: fx.GraphModule, batches: Iterable[Images]) -> dict[str, Tensor]:
+    from ghostdeploy.deploy.passes.channel_ranges import channel_ranges
+
+    dtype = _dtype(graph)
+    return channel_ranges(graph, (_tensor(batch, dtype) for batch in batches))
 
 
 def _weights(graph: fx.GraphModule, strength: float) -> dict[str, NDArray[Any]]:

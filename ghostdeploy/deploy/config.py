@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,6 +79,7 @@ class ExportConfig:
             from ghostdeploy.exporters.tensorrt_spec import check_sms
 
             object.__setattr__(self, "sm", check_sms(self.sm))
+        self._refuse_idle_options()
         if self.align_channels not in (None, 8, 16, 32):
             raise UsageError(f"channels are to be aligned to {self.align_channels}, expected 8, 16 or 32")
         if self.input not in INPUTS:
@@ -87,6 +88,16 @@ class ExportConfig:
             raise UsageError(f"max drop is {self.max_drop}, expected a share from 0 to 1, such as 0.01 for one point")
         if not self.timeout > 0:
             raise UsageError(f"timeout is {self.timeout}, expected a positive number of seconds")
+
+    def _refuse_idle_options(self) -> None:
+        """Raises `UsageError` for a setting that no chosen target knows: it would be silently without effect."""
+        known = {name for row in self.rows for name in row.options}
+        defaults = {one.name: one.default for one in fields(self)}
+        for row in targets.TARGETS.values():
+            for name in row.options:
+                if name not in known and getattr(self, name) != defaults[name]:
+                    option = f"--{name.replace('_', '-')}"
+                    raise UsageError(f"{option} says nothing to {', '.join(self.targets)}", hint=f"add -t {row.name}")
 
     def options_of(self, row: Target) -> dict[str, str]:
         """Returns the settings that only the exporter of `row` knows, as text."""

@@ -24,11 +24,10 @@ from torch.utils import _pytree as pytree
 
 from ghostdeploy.deploy.capture import capture, of_several
 from ghostdeploy.deploy.passes import default_passes
-from ghostdeploy.deploy.passes.graph import prune
 from ghostdeploy.deploy.passes.precision import cast, relative_error, run
-from ghostdeploy.deploy.tolerance import CAPTURE_RELATIVE_ERROR, FOLD_RELATIVE_ERROR
-from ghostdeploy.errors import CheckpointError, GateFailed
-from ghostdeploy.manifest import PassRecord
+from ghostdeploy.deploy.passes.runner import apply
+from ghostdeploy.deploy.tolerance import CAPTURE_RELATIVE_ERROR
+from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.deploy.passes.base import Pass
+    from ghostdeploy.manifest import PassRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +86,10 @@ def fold(
     last = run(folded, inputs)
     records = []
     for step in default_passes() if passes is None else passes:
-        result = step.run(folded)
-        error = 0.0
-        if result.sites:
-            folded = prune(result.module)
-            last = run(folded, inputs, last)
-            error = last.error
-        records.append(PassRecord(name=step.name, sites=result.sites, max_relative_error=error))
-        if not error <= FOLD_RELATIVE_ERROR:  # written so that NaN fails
-            raise GateFailed(
-                f"fold pass {step.name} changed the output by {error:.1e} of its size at {last.where}, "
-                f"expected at most {FOLD_RELATIVE_ERROR:.0e}",
-                hint="this is a fault of the pass: please report the model",
-            )
+        folded, last, record = apply(step, folded, inputs, last)
+        records.append(record)
         if on_pass is not None:
-            on_pass(records[-1])
+            on_pass(record)
     cast(folded, torch.float64, dtype)
     return folded, Certificate(tuple(records))
 

@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.deploy import evaluate, parity
-from ghostdeploy.deploy.assemble import read_quantized
 from ghostdeploy.deploy.doctor import instruction_set
 from ghostdeploy.deploy.execution import compare_execution, execution_fault, int8_share_verdict
+from ghostdeploy.deploy.quantize.spec import read_quantized
 from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.nvidia.driver import gpus
 

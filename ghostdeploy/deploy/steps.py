@@ -1,7 +1,7 @@
 """The steps of an export: which worker processes run, in which order, each on the file of the step before.
 
     fp32, fp16    program.pt2 → onnx → openvino
-    int8          program.pt2 → onnx (float) → quantize-cpu → openvino
+    int8          program.pt2 → onnx (float) → quantize-openvino → openvino
 
 A target's own steps are its chain of parents; a quantized precision puts the quantizer of the row's recipe behind the
 first graph, and further targets convert from the quantized graph.

@@ -9,9 +9,7 @@ that whatever is measured per layer later can be read by whoever trained the net
 from __future__ import annotations
 
 import re
-import tempfile
 import warnings
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +18,15 @@ import onnxscript  # noqa: F401 - torch.onnx needs it later: import early, name 
 import onnxsim
 import torch
 
-from ghostdeploy.exporters.attestation import Layer, achieved, convolution_macs, executed_phrase
-from ghostdeploy.exporters.base import Written, count_phrase
+from ghostdeploy.exporters.base import Written
+from ghostdeploy.exporters.graph_precision import WEIGHTED, read_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ghostdeploy.exporters.base import ExportJob
-    from ghostdeploy.manifest import PrecisionAchieved
 
 OPSET = 18
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_INTEGER = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat")
-_FUSION_SUFFIX = re.compile(r"_token_\d+$")
 _WEIGHT_SUFFIX = re.compile(r"[._]weight(_\d+)?$")
 _PIXEL_PREFIX = re.compile(r"^network[._]")
 
@@ -108,7 +102,7 @@ def name_layers(graph: onnx.GraphProto, modules: Sequence[str]) -> None:
     dotted = dotted_names(modules)
     taken = {node.name for node in graph.node}
     for node in graph.node:
-        if node.op_type not in _WEIGHTED or len(node.input) < 2 or node.input[1] not in constants:
+        if node.op_type not in WEIGHTED or len(node.input) < 2 or node.input[1] not in constants:
             continue
         module = module_of(node.input[1], dotted)
         if module is None:
@@ -154,92 +148,3 @@ def module_of(weight: str, dotted: dict[str, str]) -> str | None:
         return rests[min(rests)]
     ending = _WEIGHT_SUFFIX.search(bare)
     return bare[: ending.start()] or None if ending else None
-
-
-def read_precision(path: Path, *, executed: bool = True) -> PrecisionAchieved:
-    """Reads the layers with weights of the written file.
-
-    Args:
-        path: A float graph is described by the types of its weights, a Q/DQ graph by its layers.
-        executed: A layer of a Q/DQ graph is INT8 when ONNX Runtime makes an integer operator of it; else, for a graph
-            that another engine will run, when its data and weights are 8-bit integers.
-    """
-    model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), data_prop=True)
-    nodes = [node for node in model.graph.node if node.op_type in _WEIGHTED]
-    written = quantized_layers(model.graph)
-    if not written:
-        how = f"{path.name} holds {_float_phrase(nodes, model.graph)}"
-        return achieved([Layer(name=n.name, executed=n.op_type, int8=False, macs=0) for n in nodes], how=how)
-    if executed:
-        engine, integer = integer_layers(path)
-        start = f"optimised for CPU by {engine}:"
-    else:
-        integer = {node.name: f"{node.op_type} int8" for node in nodes if node.name in written}
-        start = f"{path.name} holds"
-    shapes = _shapes(model.graph)
-    layers = [
-        Layer(
-            name=node.name,
-            executed=integer.get(node.name, f"{node.op_type} float"),
-            int8=node.name in integer,
-            macs=_macs(node, shapes),
-        )
-        for node in nodes
-    ]
-    return achieved(layers, how=f"{start} {executed_phrase(layers)}")
-
-
-def _float_phrase(nodes: Sequence[onnx.NodeProto], graph: onnx.GraphProto) -> str:
-    """Returns `95 Conv, 1 Gemm; their weights are 96 FLOAT`."""
-    names = {tensor.name: onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in graph.initializer}
-    weights = Counter(names.get(node.input[1], "computed") for node in nodes)
-    return f"{count_phrase(Counter(node.op_type for node in nodes))}; their weights are {count_phrase(weights)}"
-
-
-def quantized_layers(graph: onnx.GraphProto) -> list[str]:
-    """Returns the names of layers whose data and weights both come from 8-bit integers."""
-    bits8 = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
-    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    integers = {
-        node.output[0]
-        for node in graph.node
-        if node.op_type == "DequantizeLinear" and types.get((*node.input, "", "")[2], bits8[0]) in bits8
-    }
-    return [node.name for node in graph.node if node.op_type in _WEIGHTED and integers.issuperset(node.input[:2])]
-
-
-def integer_layers(path: Path) -> tuple[str, dict[str, str]]:
-    """Returns ONNX Runtime's version and the layers that its CPU provider runs on integers, with its operators.
-
-    Its session is opened like the runtime's, without the optimizer that quantizes weights left in float.
-    """
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # it warns that a file optimised here is for processors like this one
-        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
-        onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
-        )
-        nodes = onnx.load(options.optimized_model_filepath).graph.node
-    named = {_FUSION_SUFFIX.sub("", node.name): node.op_type for node in nodes if node.op_type in _INTEGER}
-    return f"ONNX Runtime {onnxruntime.__version__}", named
-
-
-def _shapes(graph: onnx.GraphProto) -> dict[str, list[int | None]]:
-    """Returns the shape of every value whose rank is known; None stands for a free size."""
-    shapes: dict[str, list[int | None]] = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.type.tensor_type.HasField("shape"):
-            dimensions = value.type.tensor_type.shape.dim
-            shapes[value.name] = [d.dim_value if d.HasField("dim_value") else None for d in dimensions]
-    return shapes
-
-
-def _macs(node: onnx.NodeProto, shapes: dict[str, list[int | None]]) -> int | None:
-    if "Conv" not in node.op_type:
-        return 0
-    weight = [size for size in shapes.get(node.input[1], []) if size is not None]
-    image = shapes.get(node.input[0] if node.op_type == "ConvTranspose" else node.output[0])
-    return convolution_macs(weight, image) if weight and image else None

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import msgspec
+
 from ghostdeploy.manifest import Calibration, Record
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class QuantizeSpec(Record, frozen=True, kw_only=True):
@@ -86,3 +93,8 @@ class Quantized(Record, frozen=True, kw_only=True):
     rule_float: tuple[str, ...]
     """PyTorch modules that are float by rule (gates, merges)."""
     saturable_channels: int
+
+
+def read_quantized(folder: Path) -> Quantized:
+    """Returns the summary that a quantizer left in its folder."""
+    return msgspec.json.decode((folder / "quantized.json").read_bytes(), type=Quantized)

@@ -1,8 +1,7 @@
 """The quantizer, in a process of its own like every converter: ranges, Q/DQ graph, bias correction, gate, fallback.
 
 In order: equalization strength, range estimator and bias correction are chosen by measurement; the simulation of the
-Q/DQ graph is held against the gate; where
-the gate is missed, units go back to float.
+Q/DQ graph is held against the gate; where the gate is missed, units go back to float.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.quantize.spec import Diagnosis, LayerNoise, Quantized, QuantizeSpec, UnitGain
 from ghostdeploy.deploy.saturation import count_saturable
 from ghostdeploy.exporters.base import Written
-from ghostdeploy.exporters.onnx import read_precision
+from ghostdeploy.exporters.graph_precision import read_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -139,7 +138,8 @@ class Quantization:
         floating = self.floating
         if self.chosen.choice.correct_bias:  # what a layer left in float would get is no correction
             floating = correct_bias(floating, {name: e for name, e in self.errors.items() if name not in layers})
-        return writer.write(floating, self.recipe, self.plan, self.chosen.ranges, float_layers=layers)
+        plan = writer.plan(floating, self.recipe, float_layers=layers)
+        return writer.write(floating, self.recipe, plan, self.chosen.ranges)
 
     def _calibration(self) -> Iterable[NDArray[Any]]:
         return read_batches(Path(self.spec.calibration), self.spec.preprocess, BATCH)
