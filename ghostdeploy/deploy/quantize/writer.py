@@ -207,7 +207,7 @@ def read_bare(model: onnx.ModelProto, floating: frozenset[str]) -> None:
         if pair is not None and pair.op_type == "QuantizeLinear":
             node.input[0] = pair.input[0]
     for kind in ("DequantizeLinear", "QuantizeLinear"):  # pairs that nobody reads any more
-        read = {name for node in model.graph.node for name in node.input}
+        read = {name for node in model.graph.node for name in node.input} | {out.name for out in model.graph.output}
         for node in [n for n in model.graph.node if n.op_type == kind and n.output[0] not in read]:
             model.graph.node.remove(node)
 
