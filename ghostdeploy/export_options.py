@@ -84,6 +84,7 @@ _OPTIONS = (
         show_default=True,
         help="TensorRT plans for more than one GPU model.",
     ),
+    click.option("--int8-io", is_flag=True, help="TFLite: integer inputs and outputs, for devices without float."),
     click.option("--image-size", "size", type=int, metavar="N", help="Input height and width in pixels."),
     click.option(
         "--crop-fraction", type=float, metavar="F", help="Centre crop as a fraction of the resized short side."

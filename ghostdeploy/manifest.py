@@ -74,7 +74,8 @@ class Quantization(Record, frozen=True, kw_only=True):
     scheme: str
     """Types, granularity and range estimator."""
     tool: str
-    calibration: Calibration
+    calibration: Calibration | None
+    """None where no activation was quantized."""
     float_layers: tuple[str, ...] = ()
     """PyTorch modules that the fallback returned to float, worst first."""
     float_by_rule: tuple[str, ...] = ()
@@ -138,7 +139,7 @@ class Agreement(Record, frozen=True, kw_only=True):
     sqnr_db: float | None
     """Signal over error of the logits in decibel; None when they are identical."""
     required: float
-    """Smallest lower bound that passes."""
+    """What passes: the lower bound for `int8`, the share itself for `hybrid`."""
     verdict: Verdict
     """`unverified`: too few images to decide."""
     how: Literal["executed", "simulated in float"] = "executed"

@@ -31,6 +31,9 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".t
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+ORDERS = {"nhwc": (0, 2, 3, 1), "nchw": (0, 3, 1, 2)}
+"""Axes that bring an image batch of the other layout into this one."""
+
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -48,7 +51,10 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Per-channel standard deviation, on the 0–1 scale."""
     color: Literal["rgb"] = "rgb"
     layout: Literal["nchw", "nhwc"] = "nchw"
-    """Payload input: `nchw` takes normalised float32, `nhwc` takes uint8 pixels (normalisation baked in)."""
+    """Order of the payload input's dimensions."""
+    dtype: Literal["float32", "uint8"] | None = None
+    """Payload input: normalised `float32`, or `uint8` pixels (normalisation baked in). None is `float32` for `nchw` and
+    `uint8` for `nhwc`."""
 
     def __post_init__(self) -> None:
         """Refuses values no image could be prepared with.
@@ -64,6 +70,11 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError(f"std is {self.std}, expected three positive numbers")
         if not all(map(math.isfinite, self.mean)):
             raise ValueError(f"mean is {self.mean}, expected three finite numbers")
+
+    @property
+    def takes_pixels(self) -> bool:
+        """The payload normalises by itself."""
+        return (self.dtype or ("float32" if self.layout == "nchw" else "uint8")) == "uint8"
 
     @property
     def resize(self) -> int:
@@ -141,7 +152,7 @@ def prepare(sources: list[Any], spec: Preprocess) -> NDArray[np.float32] | NDArr
         spec: The model's record.
 
     Returns:
-        float32 (N, 3, size, size) for layout `nchw`, uint8 (N, size, size, 3) for layout `nhwc`.
+        float32 or uint8, (N, 3, size, size) for layout `nchw`, (N, size, size, 3) for layout `nhwc`.
 
     Raises:
         InputError: See `open_image`.
@@ -152,7 +163,9 @@ def prepare(sources: list[Any], spec: Preprocess) -> NDArray[np.float32] | NDArr
 
 def as_input(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32] | NDArray[np.uint8]:
     """Maps cropped uint8 pixels (N, H, W, 3) to what the payload takes, see `prepare`."""
-    return pixels if spec.layout == "nhwc" else normalise(pixels, spec)
+    array = pixels if spec.takes_pixels else normalise(pixels, spec)
+    have = "nhwc" if spec.takes_pixels else "nchw"
+    return array if spec.layout == have else np.ascontiguousarray(array.transpose(ORDERS[spec.layout]))
 
 
 def _check_area(image: Image.Image, path: Path) -> None:

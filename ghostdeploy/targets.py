@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from ghostdeploy.errors import MissingDependency, UsageError, did_you_mean
 
@@ -50,6 +50,12 @@ class Target:
     """ONNX graph of the payload that may be run in float where the engine cannot run; None where it always can."""
     device: str | None = None
     """Hardware that its engine cannot do without."""
+    layout: Literal["nhwc"] | None = None
+    """Order of the dimensions of image inputs, where the target has its own; None takes that of the request."""
+    fixed_batch: bool = False
+    """Its payload is built for one batch size."""
+    quantizer: str = "ghostdeploy.deploy.quantize.worker:Quantizer"
+    """Import string of the worker that makes its INT8 graph."""
     options: tuple[str, ...] = ()
     """Settings that only its exporter knows, by the names of `ExportConfig` fields."""
 
@@ -111,6 +117,24 @@ TARGETS: dict[str, Target] = {
             runtimes=("tensorrt", "tensorrt_rtx"),
             export_packages=("onnxruntime",),
             runtime_packages=("tensorrt|tensorrt_rtx",),
+        ),
+        Target(
+            name="tflite",
+            summary="phones and boards through LiteRT (TensorFlow Lite)",
+            parent=None,
+            payload="model.tflite",
+            files=("model.tflite",),
+            precisions=("fp32", "fp16", "int8", "hybrid"),
+            recipe="litert",
+            quantizer="ghostdeploy.deploy.quantize.litert.worker:Quantizer",
+            layout="nhwc",
+            fixed_batch=True,
+            options=("int8_io",),
+            exporter="ghostdeploy.exporters.tflite:TFLiteExporter",
+            runtime="ghostdeploy.runtimes.tflite:TFLiteRuntime",
+            runtimes=("litert", "tflite_runtime"),
+            export_packages=("torch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
+            runtime_packages=("ai_edge_litert|tflite_runtime",),
         ),
     )
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import shutil
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from ghostdeploy import bundle as bundles
 from ghostdeploy.deploy.judge import judge
 from ghostdeploy.deploy.quantize.spec import Quantized, read_quantized
 from ghostdeploy.manifest import SCHEMA, Manifest, Precision, Quantization, encode
+from ghostdeploy.preprocess import ORDERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +63,20 @@ class Facts:
     reference_predictions: Predictions | None = None
     """Filled by the first target that needs it."""
 
+    def with_layout(self, layout: Any) -> Facts:
+        """Returns the facts of a payload that takes images in the given order of dimensions; None leaves them."""
+        if layout in (None, self.preprocess.layout):
+            return self
+        dtype = "uint8" if self.preprocess.takes_pixels else "float32"
+        order = ORDERS[layout]
+        moved = {name: np.ascontiguousarray(array.transpose(order)) for name, array in self.golden_inputs.items()}
+        specs = (
+            msgspec.structs.replace(spec, layout=layout, shape=tuple(spec.shape[axis] for axis in order))
+            for spec in self.inputs
+        )
+        preprocess = msgspec.structs.replace(self.preprocess, layout=layout, dtype=dtype)
+        return replace(self, preprocess=preprocess, inputs=tuple(specs), golden_inputs=moved)
+
 
 def assemble(
     row: Target, chain: Chain, facts: Facts, config: ExportConfig, work: Path, folder: Path, stages: Stages
@@ -80,6 +95,7 @@ def assemble(
     Raises:
         GhostDeployError: The runtime is missing or refuses the payload, or an image cannot be decoded.
     """
+    facts = facts.with_layout(row.layout)
     step, result = chain[-1]
     assert result.written is not None  # a result with status "done" has it
     names = [*row.files, *result.written.files]
@@ -132,7 +148,7 @@ def _unjudged(
         outputs=facts.outputs,
         preprocess=facts.preprocess,
         passes=facts.passes if quantized is None else (*facts.passes, *_conditioned(quantized, facts)),
-        quantization=None if quantized is None else _quantization(quantized, facts),
+        quantization=_quantization(quantized, chain, facts),
         precision_achieved=written.precision,
         parity=None,
         accuracy=None,
@@ -146,7 +162,13 @@ def _conditioned(found: Quantized, facts: Facts) -> tuple[PassRecord, ...]:
     return (facts.conditioning[found.strength],) if found.strength in facts.conditioning else ()
 
 
-def _quantization(found: Quantized, facts: Facts) -> Quantization:
+def _quantization(found: Quantized | None, chain: Chain, facts: Facts) -> Quantization | None:
+    if found is None:
+        step, result = chain[-1]
+        if result.written is None or result.written.scheme is None:
+            return None
+        tools = " + ".join(f"{name} {number}" for name, number in result.written.tools.items())
+        return Quantization(scheme=result.written.scheme, tool=tools or step.name, calibration=None)
     assert facts.evidence is not None  # the quantizer was fed from it
     return Quantization(
         scheme=found.scheme,

@@ -64,6 +64,9 @@ class ExportConfig:
     hardware_compatibility: str = "none"
     """Engines for more than one architecture: `none`, `ampere_plus`, `same_compute_capability`."""
 
+    int8_io: bool = False
+    """Static INT8 with integer inputs and outputs, for devices without float arithmetic."""
+
     def __post_init__(self) -> None:
         """Checks all fields."""
         if not self.targets:
@@ -75,6 +78,11 @@ class ExportConfig:
             targets.require_precision(row, self.precision)
         if self.batch is not None and not 1 <= self.batch <= 4096:
             raise UsageError(f"batch is {self.batch}, expected 1 to 4096 or dynamic")
+            if row.fixed_batch and self.batch is None:
+                hint = "leave --batch out, or give a number: the runtime splits and fills any batch"
+                raise UsageError(f"target {row.name} has a fixed batch, got dynamic", hint=hint)
+        if self.int8_io and self.precision != "int8":
+            raise UsageError(f"--int8-io says nothing to {self.precision}", hint="add --int8")
         if self.sm:
             from ghostdeploy.exporters.tensorrt_spec import check_sms
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ghostdeploy import samples
 from ghostdeploy.deploy.images import ImageSet, from_arrays, open_images
-from ghostdeploy.deploy.steps import QUANTIZED
+from ghostdeploy.deploy.steps import JUDGED_ON_IMAGES, QUANTIZED
 from ghostdeploy.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Inputs:
     data: ImageSet | None
     """Labelled set for the accuracy gate."""
     calibration: ImageSet | None
-    """Set for the quantizer; there for every quantized precision."""
+    """Set for the quantizer, there for every precision with one; without labelled images it judges as well."""
 
     @classmethod
     def choose(cls, model: LoadedModel, config: ExportConfig) -> Inputs:
@@ -64,7 +64,9 @@ def _calibration(config: ExportConfig, *, sample: bool) -> ImageSet | None:
         return from_arrays(given, source="the calibration array")
     if given is not None:
         return open_images(given)
-    if config.precision not in QUANTIZED:
+    if config.precision not in JUDGED_ON_IMAGES:
+        return None
+    if not sample and config.precision not in QUANTIZED:
         return None
     if not sample:
         raise UsageError(

@@ -112,13 +112,12 @@ def judge(
         outputs = engine.infer(facts.golden_inputs)
         found = parity.compare(outputs, facts.golden_outputs, config.precision)
         found = msgspec.structs.replace(found, how=engine.how)
-        if quantizer is not None:
+        logits = None
+        if facts.evidence is not None:
             logits = _gate_logits(engine, facts)
             agreement = _agreement(logits, facts, found, engine)
-            if engine.unverified_because is None:
+            if quantizer is not None and engine.unverified_because is None:
                 execution = _execution(logits, row, quantizer)
-        else:
-            logits = None
         accuracy = _accuracy(engine, logits, facts, config, stages)
         unverified = engine.unverified_because
     manifest = msgspec.structs.replace(
@@ -163,7 +162,7 @@ def failures(manifest: Manifest) -> list[str]:
         found.append(f"only {g.top1:.2%} of {g.count} images keep their first class (at least {g.top1_ci95[0]:.2%})")
     if manifest.execution is not None and (fault := execution_fault(manifest.execution)):
         found.append(fault)
-    if manifest.quantization is not None:
+    if manifest.precision == "int8" and manifest.quantization is not None:
         explained = (*manifest.quantization.float_layers, *manifest.quantization.float_by_rule)
         reason = int8_share_verdict(manifest.precision_achieved, explained)
         found += [reason] if reason else []
@@ -186,10 +185,15 @@ def _gate_logits(engine: Executor, facts: Facts) -> NDArray[Any]:
 
 def _agreement(logits: NDArray[Any], facts: Facts, found: Parity, engine: Executor) -> Agreement:
     assert facts.evidence is not None
-    required = found.tolerance.agreement_ci95_low
-    assert required is not None  # the rows of quantized precisions set it
+    bound, share = found.tolerance.agreement_ci95_low, found.tolerance.top1_agreement
+    required = share if bound is None else bound
+    assert required is not None  # the rows of precisions that are judged on images set one
     measured = evaluate.agree(
-        logits, facts.evidence.reference_logits(), source=facts.evidence.gate_source, required=required
+        logits,
+        facts.evidence.reference_logits(),
+        source=facts.evidence.gate_source,
+        required=required,
+        certain=bound is not None,
     )
     return msgspec.structs.replace(measured, how=engine.how)
 

@@ -20,7 +20,7 @@ from ghostdeploy.deploy.prepare import prepare
 from ghostdeploy.deploy.stages import Listener, Stages
 from ghostdeploy.deploy.steps import QUANTIZED, Step, all_steps, steps_to
 from ghostdeploy.errors import ExportFailed, GateFailed, OutputError
-from ghostdeploy.exporters.base import ExportJob, ExportResult
+from ghostdeploy.exporters.base import About, ExportJob, ExportResult
 from ghostdeploy.exporters.process import Converter
 
 if TYPE_CHECKING:
@@ -154,17 +154,18 @@ def quantize(
     """Runs the quantizer of one recipe; its Q/DQ graph lies in `work/<step>/model.onnx` afterwards."""
     assert facts.evidence is not None  # prepare() gathered it for this precision
     assert step.recipe is not None
+    facts = facts.with_layout(step.layout)
     golden = work / f"{step.name}-golden.npy"
     np.save(golden, next(iter(facts.golden_inputs.values())), allow_pickle=False)
     spec = work / f"{step.name}-spec.json"
     facts.evidence.write_spec(spec, step.recipe, facts.preprocess, golden, config.max_drop)
-    job = _job(step, facts, config, work, {"spec": str(spec)})
+    options = config.options_of(targets.find(step.target))
+    job = _job(step, facts, config, work, options | {"spec": str(spec)})
     return converter.convert(job, seconds=config.timeout, on_progress=stages.advance)
 
 
 def convert(step: Step, converter: Converter, facts: Facts, config: ExportConfig, work: Path) -> ExportResult:
     """Runs one exporter; its payload files lie in `work/<step>` afterwards."""
-    assert step.target is not None
     options = config.options_of(targets.find(step.target))
     return converter.convert(_job(step, facts, config, work, options), seconds=config.timeout)
 
@@ -172,6 +173,7 @@ def convert(step: Step, converter: Converter, facts: Facts, config: ExportConfig
 def _job(step: Step, facts: Facts, config: ExportConfig, work: Path, options: dict[str, str]) -> ExportJob:
     folder = work / step.name
     folder.mkdir()
+    payload = facts.with_layout(step.layout)
     return ExportJob(
         source=str(work / step.source),
         folder=str(folder),
@@ -181,6 +183,8 @@ def _job(step: Step, facts: Facts, config: ExportConfig, work: Path, options: di
         output_names=tuple(spec.name for spec in facts.outputs),
         dynamic_batch=config.batch is None,
         modules=facts.modules,
+        about=About(name=facts.model.name, labels=tuple(facts.labels), preprocess=payload.preprocess),
+        channels_last=payload.preprocess.layout != facts.preprocess.layout,
         options=options,
     )
 

@@ -10,7 +10,7 @@ from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.evaluate import check_labels
 from ghostdeploy.deploy.images import check_class_names
 from ghostdeploy.deploy.inputs import Inputs, read_labels
-from ghostdeploy.deploy.steps import PROGRAM, QUANTIZED
+from ghostdeploy.deploy.steps import JUDGED_ON_IMAGES, PROGRAM, QUANTIZED
 from ghostdeploy.manifest import ModelInfo, TensorSpec
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
 def look(
     inputs: Inputs, config: ExportConfig, preprocess: Preprocess, reference: Reference, work: Path, stages: Stages
 ) -> Evidence | None:
-    """Gathers calibration and gate images for quantized precisions."""
-    if config.precision not in QUANTIZED:
+    """Gathers calibration and gate images for the precisions that need them."""
+    if config.precision not in JUDGED_ON_IMAGES or not (inputs.calibration or inputs.data):
         return None
     from ghostdeploy.deploy.quantize.evidence import gather
 
@@ -126,7 +126,7 @@ def rewrite(
         with stages.stage("align channels"):
             folded, record = align(folded, example, config.align_channels)
         passes = (*passes, record)
-    if evidence is None:
+    if evidence is None or config.precision not in QUANTIZED:
         return folded, passes, {}
     with stages.stage("condition"):
         conditioning = condition(folded, example, evidence, preprocess)
@@ -144,7 +144,7 @@ def condition(
 
     def batches() -> Iterator[NDArray[Any]]:
         seen = 0
-        for batch in read_batches(evidence.calibration.path, preprocess, size):
+        for batch in read_batches(evidence.calibrated.path, preprocess, size):
             if len(batch) == size:
                 yield batch
             seen += len(batch)

@@ -9,7 +9,7 @@ first graph, and further targets convert from the quantized graph.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 PROGRAM = "program.pt2"
 QUANTIZED = frozenset({"int8"})
 """Precisions whose graph the quantizer makes."""
-QUANTIZER = "ghostdeploy.deploy.quantize.worker:Quantizer"
+JUDGED_ON_IMAGES = QUANTIZED | {"hybrid"}
+"""Precisions whose agreement with the float model is measured on real images."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One worker process."""
 
@@ -38,10 +39,19 @@ class Step:
     source: str
     """File it reads, relative to the workspace."""
     precision: str
+    target: str
+    """Row of the target table whose payload, or float graph, it writes."""
+    payload: str
+    """File it writes that the next step reads."""
+    layout: str | None = None
+    """Order of image dimensions in it, where that is not the program's."""
     recipe: str | None = None
     """Set for a quantizer."""
-    target: str | None = None
-    """Row of the target table, for an exporter."""
+
+    @property
+    def result(self) -> str:
+        """The payload, relative to the workspace."""
+        return f"{self.name}/{self.payload}"
 
     @property
     def label(self) -> str:
@@ -53,21 +63,28 @@ def steps_to(row: Target, precision: str) -> list[Step]:
     """Returns the steps that lead to the payload of `row`, in order."""
     found: list[Step] = []
     for link in targets.chain(row):
-        source = f"{found[-1].name}/{_payload(found[-1])}" if found else PROGRAM
+        source = found[-1].result if found else PROGRAM
         quantized = precision in QUANTIZED
         own = "fp32" if quantized and not found else precision
-        found.append(Step(link.name, link.exporter, link.export_extra, source, own, target=link.name))
+        step = Step(
+            name=link.name,
+            exporter=link.exporter,
+            export_extra=link.export_extra,
+            source=source,
+            precision=own,
+            layout=link.layout,
+            payload=link.payload,
+            target=link.name,
+        )
+        found.append(step)
         if quantized and len(found) == 1:
-            name = f"quantize-{row.recipe}"
-            graph = f"{link.name}/{link.payload}"
-            found.append(Step(name, QUANTIZER, link.export_extra, graph, precision, recipe=row.recipe))
+            name, recipe = f"quantize-{row.recipe}", row.recipe
+            found.append(
+                replace(step, name=name, exporter=row.quantizer, source=step.result, precision=precision, recipe=recipe)
+            )
     return found
 
 
 def all_steps(rows: Iterable[Target], precision: str) -> dict[str, Step]:
     """Returns the steps to all rows, each once, by name, in order."""
     return {step.name: step for row in rows for step in steps_to(row, precision)}
-
-
-def _payload(step: Step) -> str:
-    return "model.onnx" if step.target is None else targets.find(step.target).payload

@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from msgspec import field
 
 from ghostdeploy.manifest import PrecisionAchieved, Record
+from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+class About(Record, frozen=True, kw_only=True):
+    """What a payload may say about itself to those who hold nothing but the file."""
+
+    name: str
+    labels: tuple[str, ...]
+    """One per class."""
+    preprocess: Preprocess
+    """How an image becomes the payload's input."""
 
 
 class ExportJob(Record, frozen=True, kw_only=True):
@@ -32,6 +43,10 @@ class ExportJob(Record, frozen=True, kw_only=True):
     """The first dimension of every input and output is free."""
     modules: tuple[str, ...] = ()
     """Dotted names of the PyTorch modules, to name layers by."""
+    about: About | None = None
+    """For payloads that carry their own description."""
+    channels_last: bool = False
+    """The program takes images as (N, C, H, W) and the payload is to take (N, H, W, C)."""
     options: dict[str, str] = field(default_factory=dict)
     """Settings that only this target's exporter knows, such as `sm`."""
 
@@ -45,6 +60,8 @@ class Written(Record, frozen=True, kw_only=True):
     """Payload files beyond those of the target's row, relative to the folder."""
     tools: dict[str, str] = field(default_factory=dict)
     """Versions of libraries that are not in `Exporter.tools` because they are optional."""
+    scheme: str | None = None
+    """How it quantized without calibration, one line for the manifest; None when it did not."""
 
 
 class ExportResult(Record, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ that whatever is measured per layer later can be read by whoever trained the net
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +19,14 @@ import torch
 
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.graph_precision import WEIGHTED, read_precision
+from ghostdeploy.exporters.module_names import dotted_names, module_of, numbered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from ghostdeploy.exporters.base import ExportJob
 
 OPSET = 18
-_WEIGHT_SUFFIX = re.compile(r"[._]weight(_\d+)?$")
-_PIXEL_PREFIX = re.compile(r"^network[._]")
 
 
 class OnnxExporter:
@@ -108,43 +106,5 @@ def name_layers(graph: onnx.GraphProto, modules: Sequence[str]) -> None:
         if module is None:
             continue
         taken.discard(node.name)
-        number, name = 1, module
-        while name in taken:
-            number += 1
-            name = f"{module}#{number}"
-        node.name = name
-        taken.add(name)
-
-
-def dotted_names(modules: Iterable[str]) -> dict[str, str]:
-    """Returns modules by their names with underscores; two that differ only in dots stay with underscores."""
-    found: dict[str, str] = {}
-    for module in dict.fromkeys(modules):
-        flat = module.replace(".", "_")
-        found[flat] = flat if flat in found else module
-    return found
-
-
-def module_of(weight: str, dotted: dict[str, str]) -> str | None:
-    """Returns the module that a weight belongs to.
-
-    Torch writes `blocks_3_0_conv_weight` or `blocks.3.0.conv.weight`, a pass may append `_1`, and `network_` precedes
-    where normalisation is part of the graph.
-
-    Args:
-        weight: Name of the initializer.
-        dotted: See `dotted_names`.
-
-    Returns:
-        The module that leaves the shortest rest of the name; else the name without `weight`; None when it does not end
-        with that either.
-    """
-    bare = _PIXEL_PREFIX.sub("", weight)
-    rests: dict[int, str] = {}
-    for flat in (bare.replace(".", "_"), weight.replace(".", "_")):
-        ends = [match.start() for match in re.finditer("_", flat) if flat[: match.start()] in dotted]
-        rests |= {len(flat) - end: dotted[flat[:end]] for end in ends}
-    if rests:
-        return rests[min(rests)]
-    ending = _WEIGHT_SUFFIX.search(bare)
-    return bare[: ending.start()] or None if ending else None
+        node.name = numbered(module, taken)
+        taken.add(node.name)

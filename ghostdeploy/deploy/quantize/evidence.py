@@ -10,6 +10,7 @@ import numpy as np
 
 from ghostdeploy.deploy.quantize.calibration import read_batches, select, write_pixels
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
+from ghostdeploy.deploy.steps import QUANTIZED
 from ghostdeploy.deploy.tolerance import TOLERANCES
 from ghostdeploy.manifest import Calibration
 
@@ -35,7 +36,8 @@ BATCH = 32
 class Evidence:
     """Files of one export, shared by all its recipes."""
 
-    calibration: CalibrationSet
+    calibration: CalibrationSet | None
+    """None where nothing is calibrated."""
     gate: Path
     """Pixels uint8 (N, H, W, 3), `.npy`."""
     gate_source: str
@@ -47,12 +49,18 @@ class Evidence:
     @property
     def conditioned(self) -> Path:
         """Equalized weights, once they have been made."""
-        return self.calibration.path.with_name("conditioned.npz")
+        return self.calibrated.path.with_name("conditioned.npz")
 
     @property
     def fingerprint(self) -> Calibration:
         """The record for manifests."""
-        return Calibration(count=self.calibration.count, sha256=self.calibration.sha256)
+        return Calibration(count=self.calibrated.count, sha256=self.calibrated.sha256)
+
+    @property
+    def calibrated(self) -> CalibrationSet:
+        """The calibration set of a quantized precision."""
+        assert self.calibration is not None  # ExportConfig and Inputs refuse the request otherwise
+        return self.calibration
 
     def reference_logits(self) -> NDArray[Any]:
         """Returns the reference's logits of the gate images."""
@@ -71,7 +79,7 @@ class Evidence:
             recipe=recipe,
             conditioned=str(self.conditioned) if self.conditioned.exists() else None,
             preprocess=preprocess,
-            calibration=str(self.calibration.path),
+            calibration=str(self.calibrated.path),
             fingerprint=self.fingerprint,
             gate=str(self.gate),
             reference=str(self.reference),
@@ -99,9 +107,12 @@ def gather(
     Raises:
         DataError: A set is too small, all alike, or holds an image that cannot be decoded.
     """
-    assert inputs.calibration is not None  # ExportConfig and Inputs refuse the request otherwise
-    chosen = select(inputs.calibration, preprocess, folder=work, skip_bad=config.skip_bad, on_progress=stages.advance)
-    gate, source, labels = chosen.path, inputs.calibration.source, None
+    chosen, labels = None, None
+    if inputs.calibration is not None and (inputs.data is None or config.precision in QUANTIZED):
+        chosen = select(
+            inputs.calibration, preprocess, folder=work, skip_bad=config.skip_bad, on_progress=stages.advance
+        )
+        gate, source = chosen.path, inputs.calibration.source
     if inputs.data is not None:
         few = inputs.data.sample(GATE_COUNT)
         gate, source, labels = work / "gate.npy", inputs.data.source, work / "gate-labels.npy"

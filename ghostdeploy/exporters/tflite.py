@@ -1,0 +1,134 @@
+"""TFLite from a saved `torch.export` program, by `litert-torch`.
+
+The network takes (N, C, H, W). One permutation in front of it makes the payload take (N, H, W, C); the converter's own
+layout is NHWC, so the permutation meets the one in front of the first convolution and both vanish. `fp16` stores the
+weights in half precision, `hybrid` those of memory-bound layers in INT8 (see `tflite_weights`). What the converter gave
+is kept by the content of program and versions: the INT8 export after a float one does not convert again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import litert_torch
+import numpy as np
+import torch
+from torch import nn
+
+from ghostdeploy.exporters import tflite_file, tflite_metadata, tflite_weights
+from ghostdeploy.exporters.base import Written
+from ghostdeploy.exporters.cache import Cache
+from ghostdeploy.exporters.tflite_coverage import NotCoveredError, report, require_builtin
+from ghostdeploy.exporters.tflite_precision import read_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.exporters.base import ExportJob
+
+_CONVERTER = ("litert-torch", "litert-converter", "torch")
+
+
+class TFLiteExporter:
+    """PyTorch graph → `model.tflite`."""
+
+    tools = ("torch", "litert-torch", "ai-edge-litert")
+
+    def export(self, job: ExportJob) -> Written:
+        """See `Exporter.export`."""
+        program = torch.export.load(job.source)
+        model = tflite_file.read(converted(program, channels_last=job.channels_last))
+        require_builtin(model)
+        tflite_file.name_tensors(model, parameters(program), job.modules, job.input_names, job.output_names)
+        scheme, tools = None, {}
+        if job.precision in tflite_weights.COMPRESSED:
+            model, scheme = tflite_weights.compress(model, job.precision)
+            tools = {"ai-edge-quantizer": version("ai-edge-quantizer")}
+        path = write(model, job)
+        return Written(precision=read_precision(path), tools=tools, scheme=scheme)
+
+
+def write(model: Any, job: ExportJob) -> Path:
+    """Writes the payload with its description, and returns its path."""
+    assert job.about is not None  # the pipeline fills it in
+    tflite_metadata.describe(model, job.about, version=version("ghostdeploy"))
+    path = Path(job.folder) / "model.tflite"
+    path.write_bytes(tflite_metadata.append_labels(tflite_file.pack(model), job.about))
+    return path
+
+
+class ChannelsLast(nn.Module):
+    """Takes images (N, H, W, C) in front of a network that takes (N, C, H, W)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """Moves the channels of images, and runs the network."""
+        return self.network(*(one.permute(0, 3, 1, 2) if one.ndim == 4 else one for one in inputs))
+
+
+def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> bytes:
+    """Returns the converter's file of a program.
+
+    Args:
+        program: With its example inputs.
+        channels_last: Its images are to be taken as (N, H, W, C).
+
+    Raises:
+        NotCoveredError: Operations have no builtin operator; all are named.
+    """
+    cache, key = Cache.of_user(), f"tflite-{content_key(program, channels_last=channels_last)}"
+    if (known := cache.get(key)) is not None:
+        print("progress: taken from the cache", flush=True)
+        return known
+    network: nn.Module = program.module()
+    example = tuple(program.example_inputs[0]) if program.example_inputs else ()
+    if channels_last:
+        network = ChannelsLast(network)
+        example = tuple(one.permute(0, 2, 3, 1).contiguous() if one.ndim == 4 else one for one in example)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converter warns about its own internals
+        try:
+            found = bytes(litert_torch.convert(network, example).model_content())
+        except RuntimeError as error:
+            if (sentence := report(program)) is not None:
+                raise NotCoveredError(sentence) from error
+            raise
+    cache.put(key, found)
+    return found
+
+
+def content_key(program: torch.export.ExportedProgram, *, channels_last: bool) -> str:
+    """Returns a hash of all that the conversion depends on."""
+    digest = hashlib.sha256()
+    for name in _CONVERTER:
+        digest.update(f"{name} {version(name)}\n".encode())
+    digest.update(f"{channels_last}\n{program.graph_module.code}".encode())
+    for value in program.example_inputs[0] if program.example_inputs else ():
+        digest.update(f"{value.dtype} {tuple(value.shape)}\n".encode())
+    for name, values in sorted((parameters(program) | constants(program)).items()):
+        digest.update(f"{name} {values.dtype} {values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def parameters(program: torch.export.ExportedProgram) -> dict[str, NDArray[Any]]:
+    """Returns parameters and buffers by name."""
+    return _arrays(program.state_dict)
+
+
+def constants(program: torch.export.ExportedProgram) -> dict[str, NDArray[Any]]:
+    """Returns tensors that are part of the graph itself, by name."""
+    return _arrays({name: value for name, value in program.constants.items() if isinstance(value, torch.Tensor)})
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
+    return {name: value.detach().numpy() for name, value in tensors.items()}

@@ -1,0 +1,134 @@
+"""What a `.tflite` file says about itself, in the form that the TFLite tools read.
+
+Source: TensorFlow Lite Metadata Schema 1.0 (`metadata_schema.fbs`, identifier `M001`). A buffer called
+`TFLITE_METADATA` describes inputs and outputs; files that it names, here the labels, are a zip behind the model. Slots
+below are the places of fields in the schema's tables.
+
+    pixel of an image in 0 … 255 → (pixel − mean) / std
+
+so mean and std of the record, which are on the scale 0 … 1, are written times 255.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ghostdeploy.exporters.base import About
+
+FIELD = "TFLITE_METADATA"
+LABELS = "labels.txt"
+_IDENTIFIER = b"M001"
+_PARSER = "1.0.0"
+_RGB, _IMAGE_PROPERTIES, _NORMALIZATION, _AXIS_LABELS = 1, 2, 1, 2
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def describe(model: Any, about: About, *, version: str) -> None:
+    """Adds the description to a model object.
+
+    Args:
+        model: Changed in place.
+        about: What it says.
+        version: Of the exporting program.
+    """
+    data = np.frombuffer(_metadata(about, version), np.uint8)
+    buffer = schema.BufferT()
+    buffer.data = data
+    model.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = FIELD.encode(), len(model.buffers) - 1
+    model.metadata = [*(model.metadata or ()), entry]
+
+
+def append_labels(data: bytes, about: About) -> bytes:
+    """Returns the file with the labels behind it."""
+    stream = io.BytesIO(data)
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(LABELS, _EPOCH), "\n".join(about.labels) + "\n")
+    return stream.getvalue()
+
+
+def _metadata(about: About, version: str) -> bytes:
+    b = flatbuffers.Builder(1024)
+    image = about.preprocess
+    labels = _table(b, {0: _text(b, LABELS), 1: _text(b, "one class name per line"), 2: _AXIS_LABELS})
+    size = _table(b, {0: image.size, 1: image.size}, wide=True)
+    properties = _table(b, {0: _RGB, 1: _Offset(size)})
+    content = _table(b, {0: _IMAGE_PROPERTIES, 1: _Offset(properties)})
+    mean, std = ([0.0], [1.0]) if image.takes_pixels else ([255 * v for v in image.mean], [255 * v for v in image.std])
+    options = _table(b, {0: _floats(b, mean), 1: _floats(b, std)})
+    unit = _table(b, {0: _NORMALIZATION, 1: _Offset(options)})
+    low, high = ([0.0], [255.0]) if image.takes_pixels else _ends(mean, std)
+    stats = _table(b, {0: _floats(b, high), 1: _floats(b, low)})
+    how = f"RGB, short side {image.resize} px {image.interpolation}, centre crop {image.size} x {image.size} px"
+    given = _table(
+        b,
+        {
+            0: _text(b, "image"),
+            1: _text(b, how),
+            3: _Offset(content),
+            4: _offsets(b, [unit]),
+            5: _Offset(stats),
+        },
+    )
+    result = _table(b, {0: _text(b, "logits"), 1: _text(b, "one per class"), 6: _offsets(b, [labels])})
+    graph = _table(b, {0: _text(b, about.name), 2: _offsets(b, [given]), 3: _offsets(b, [result])})
+    root = _table(
+        b,
+        {
+            0: _text(b, about.name),
+            1: _text(b, f"exported by ghostdeploy {version}"),
+            2: _text(b, version),
+            3: _offsets(b, [graph]),
+            7: _text(b, _PARSER),
+        },
+    )
+    b.Finish(root, file_identifier=_IDENTIFIER)
+    return bytes(b.Output())
+
+
+class _Offset(int):
+    """Place of a table, string or vector in the buffer."""
+
+
+def _table(b: flatbuffers.Builder, fields: Mapping[int, int], *, wide: bool = False) -> int:
+    """Writes a table: offsets and, in one byte each or four when `wide`, numbers."""
+    b.StartObject(max(fields) + 1)
+    for slot, value in fields.items():
+        if isinstance(value, _Offset):
+            b.PrependUOffsetTRelativeSlot(slot, value, 0)
+        elif wide:
+            b.PrependUint32Slot(slot, value, 0)
+        else:
+            b.PrependInt8Slot(slot, value, 0)
+    return int(b.EndObject())
+
+
+def _text(b: flatbuffers.Builder, text: str) -> _Offset:
+    return _Offset(b.CreateString(text))
+
+
+def _floats(b: flatbuffers.Builder, values: list[float]) -> _Offset:
+    return _Offset(b.CreateNumpyVector(np.asarray(values, np.float32)))
+
+
+def _offsets(b: flatbuffers.Builder, tables: list[int]) -> _Offset:
+    b.StartVector(4, len(tables), 4)
+    for table in reversed(tables):
+        b.PrependUOffsetTRelative(table)
+    return _Offset(b.EndVector())
+
+
+def _ends(mean: list[float], std: list[float]) -> tuple[list[float], list[float]]:
+    """Returns what pixels 0 and 255 become."""
+    pairs = list(zip(mean, std, strict=True))
+    return [(0 - m) / s for m, s in pairs], [(255 - m) / s for m, s in pairs]

@@ -1,0 +1,73 @@
+"""Weights in fewer bits, data in float: no image is needed.
+
+`fp16`    every weight in half precision, restored to float32 when the model is loaded.
+`hybrid`  INT8 weights, one scale per output channel, for *vector layers*: those that meet each weight once per image.
+
+A layer with K weights and P output positions does K·P multiplications for K weights read, so its arithmetic intensity
+is P MACs per weight. At P = 1 (squeeze-and-excite, the head behind the pool, the classifier) it waits for memory, 4
+bytes a weight; in INT8 it waits a quarter of that. LiteRT quantizes the layer's data at run time, per image (dynamic
+range), and multiplies integers.
+"""
+
+from __future__ import annotations
+
+import re
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from ai_edge_quantizer import qtyping, quantizer
+from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+from ghostdeploy.exporters import tflite_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+COMPRESSED = ("fp16", "hybrid")
+_SCHEME = "weights int8 symmetric per channel on {} vector layers, their data quantized per image; else float32"
+_INT8 = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE)
+_DYNAMIC = qtyping.OpQuantizationConfig(
+    weight_tensor_config=_INT8, compute_precision=qtyping.ComputePrecision.INTEGER, explicit_dequantize=False
+)
+_HALF = qtyping.OpQuantizationConfig(
+    weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+    compute_precision=qtyping.ComputePrecision.FLOAT,
+    explicit_dequantize=True,
+)
+_KINDS = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
+
+
+def compress(model: Any, precision: str) -> tuple[Any, str | None]:
+    """Returns the model with smaller weights, and for integers the line for manifests.
+
+    Args:
+        model: Float model object with named tensors.
+        precision: `fp16` or `hybrid`.
+    """
+    work = quantizer.Quantizer(tflite_file.pack(model))
+    if precision == "fp16":
+        for kind in _KINDS:
+            name = qtyping.TFLOperationName(kind)
+            work.update_quantization_recipe(".*", name, _HALF, algorithm_key=AlgorithmName.FLOAT_CASTING)
+        return tflite_file.read(bytes(work.quantize(enable_progress_report=False).quantized_model)), None
+    chosen = list(vector_layers(model))
+    for kind, name in chosen:
+        work.update_quantization_recipe(scope(name), qtyping.TFLOperationName(kind), _DYNAMIC)
+    if not chosen:
+        return model, _SCHEME.format(0)
+    found = work.quantize(enable_progress_report=False).quantized_model
+    return tflite_file.read(bytes(found)), _SCHEME.format(len(chosen))
+
+
+def vector_layers(model: Any) -> Iterable[tuple[str, str]]:
+    """Yields kind and output name of every layer that meets each weight once per image."""
+    for kind, operator in tflite_file.layers(model):
+        output = tflite_file.tensor(model, operator.outputs[0])
+        positions = prod(int(size) for size in output.shape[1:-1])
+        if kind in ("FULLY_CONNECTED", "CONV_2D") and positions == 1:
+            yield kind, tflite_file.name_of(model, operator.outputs[0])
+
+
+def scope(output: str) -> str:
+    """Returns the quantizer's pattern for the operator that writes the tensor of that name."""
+    return f"^{re.escape(output)};"
