@@ -16,15 +16,15 @@ from ghostdeploy.deploy.qdq_lint import lint
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.blocks import roles, units
-from ghostdeploy.deploy.quantize.choose import tied_ranges
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
+from ghostdeploy.deploy.quantize.ties import tied_ranges
 from ghostdeploy.deploy.quantize.twins import layer_errors
-from ghostdeploy.deploy.quantize.worker import Quantization
+from ghostdeploy.deploy.quantize.worker import QdqQuantization
 from ghostdeploy.deploy.saturation import count_saturable
 from ghostdeploy.exporters.base import ExportJob
 from ghostdeploy.exporters.onnx import OnnxExporter
@@ -107,7 +107,7 @@ def batches(pixels):
 def quantized(floating, recipe, batches, **options):
     chosen = writer.plan(floating, recipe)
     histograms = rg.collect(floating, chosen.activations, lambda: batches)
-    ranges = tied_ranges(chosen, histograms, "mse", symmetric=recipe.symmetric)
+    ranges = tied_ranges(chosen.ties, histograms, "mse", symmetric=recipe.symmetric)
     return writer.write(floating, recipe, writer.plan(floating, recipe, **options), ranges)
 
 
@@ -282,7 +282,7 @@ def job(floating, pixels, batches, tmp_path):
 
 
 def test_a_gate_that_holds_leaves_nothing_in_float(floating, job):
-    work = Quantization(floating, job())
+    work = QdqQuantization(floating, job())
 
     assert work.float_units == ()
     assert work.summary().float_layers == ()
@@ -312,7 +312,7 @@ def test_a_missed_gate_returns_the_guilty_unit_to_float(floating, job, batches):
     constants[head.input[2]].CopyFrom(numpy_helper.from_array(bias, head.input[2]))  # the image decides, not the bias
     spec = job(reference=GraphRunner(broken).logits(batches), required_agreement=0.6)
 
-    work = Quantization(onnx.shape_inference.infer_shapes(broken), spec)
+    work = QdqQuantization(onnx.shape_inference.infer_shapes(broken), spec)
 
     assert work.float_units[0] == "head"
     assert work.gate.holds(work.gate_logits)

@@ -77,7 +77,7 @@ def equalize_all(
     from ghostdeploy.deploy.passes.equalize_channels import EqualizeChannels
 
     ranges = _ranges(graph, batches)
-    records, arrays = {}, {"strengths": np.array(STRENGTHS)}
+    records, arrays = {}, {"strengths": np.array(STRENGTHS)} | _weights(graph, 0.0)
     for strength in STRENGTHS:
         changed, records[strength] = _proven(EqualizeChannels(ranges, strength=strength), graph, example)
         arrays |= _weights(changed, strength)

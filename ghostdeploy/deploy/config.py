@@ -78,11 +78,6 @@ class ExportConfig:
             targets.require_precision(row, self.precision)
         if self.batch is not None and not 1 <= self.batch <= 4096:
             raise UsageError(f"batch is {self.batch}, expected 1 to 4096 or dynamic")
-            if row.fixed_batch and self.batch is None:
-                hint = "leave --batch out, or give a number: the runtime splits and fills any batch"
-                raise UsageError(f"target {row.name} has a fixed batch, got dynamic", hint=hint)
-        if self.int8_io and self.precision != "int8":
-            raise UsageError(f"--int8-io says nothing to {self.precision}", hint="add --int8")
         if self.sm:
             from ghostdeploy.exporters.tensorrt_spec import check_sms
 
@@ -99,6 +94,12 @@ class ExportConfig:
 
     def _refuse_idle_options(self) -> None:
         """Raises `UsageError` for a setting that no chosen target knows: it would be silently without effect."""
+        fixed = [row.name for row in self.rows if row.fixed_batch]
+        if fixed and self.batch is None:
+            hint = "leave --batch out, or give a number: the runtime splits and fills any batch"
+            raise UsageError(f"target {', '.join(fixed)} has a fixed batch, got dynamic", hint=hint)
+        if self.int8_io and self.precision != "int8":
+            raise UsageError(f"--int8-io says nothing to {self.precision}", hint="add --int8")
         known = {name for row in self.rows for name in row.options}
         defaults = {one.name: one.default for one in fields(self)}
         for row in targets.TARGETS.values():

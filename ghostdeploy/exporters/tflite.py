@@ -58,6 +58,7 @@ def write(model: Any, job: ExportJob) -> Path:
     """Writes the payload with its description, and returns its path."""
     assert job.about is not None  # the pipeline fills it in
     tflite_metadata.describe(model, job.about, version=version("ghostdeploy"))
+    tflite_file.drop_unused(model)
     path = Path(job.folder) / "model.tflite"
     path.write_bytes(tflite_metadata.append_labels(tflite_file.pack(model), job.about))
     return path

@@ -5,11 +5,12 @@ nothing else, so the sorted values of a constant and of a PyTorch parameter are 
 gets the name of the PyTorch module, `blocks.3.0.se.conv_reduce`, other tensors that of their operator and number.
 
 Size. The object packer writes a zero point of 8 bytes for each channel of each tensor, all zero: 150 kB of a 1.6 MB
-file. Equal vectors are written once here; the format allows any number of references to one.
+file. Equal vectors are written once here, shapes among them; the format allows any number of references to one.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import flatbuffers
@@ -39,7 +40,7 @@ class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers
 
     def CreateNumpyVector(self, x: NDArray[Any]) -> int:  # noqa: N802 - the packer's own name
         """Returns the place of a vector with the values of `x`."""
-        if x.dtype not in (np.dtype(np.int64), np.dtype(np.float32)):
+        if x.dtype == np.uint8:  # data of a buffer, which has an alignment of its own
             return int(super().CreateNumpyVector(x))
         key = (x.dtype.str, x.tobytes())
         if key not in self._written:
@@ -58,6 +59,10 @@ def read(data: bytes) -> Any:
 
 def pack(model: Any) -> bytes:
     """Returns the file of a model object."""
+    for one in model.subgraphs[0].tensors:
+        one.shape = np.asarray(one.shape, np.int32)
+        if one.shapeSignature is not None:
+            one.shapeSignature = np.asarray(one.shapeSignature, np.int32)
     builder = _SharingBuilder()
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
@@ -83,7 +88,7 @@ def tensor(model: Any, index: int) -> Any:
 
 def name_of(model: Any, index: int) -> str:
     """Returns a tensor's name."""
-    return bytes(tensor(model, index).name).decode()
+    return bytes(tensor(model, index).name or b"").decode()
 
 
 def constant(model: Any, index: int) -> NDArray[Any] | None:
@@ -93,6 +98,42 @@ def constant(model: Any, index: int) -> NDArray[Any] | None:
     if data is None or not len(data) or found.type not in TYPES:
         return None
     return np.frombuffer(data.tobytes(), TYPES[found.type]).reshape([int(size) for size in found.shape])
+
+
+def set_constant(model: Any, operator: Any, place: int, values: NDArray[Any]) -> None:
+    """Gives an operator a constant float input of its own, of the same size; others may share the one it had."""
+    graph, found = model.subgraphs[0], copy.copy(tensor(model, operator.inputs[place]))
+    data = np.ascontiguousarray(values, np.float32).view(np.uint8).reshape(-1)
+    if len(data) != len(model.buffers[found.buffer].data):
+        raise ValueError(f"{found.name!r} has {len(model.buffers[found.buffer].data)} bytes, got {len(data)}")
+    if sum(index == operator.inputs[place] for one in graph.operators for index in one.inputs) > 1:
+        found.name = bytes(tensor(model, operator.outputs[0]).name) + f"/{place}".encode()
+        graph.tensors.append(found)
+        operator.inputs[place] = len(graph.tensors) - 1
+    else:
+        graph.tensors[operator.inputs[place]] = found
+    buffer = copy.copy(model.buffers[found.buffer])
+    buffer.data, found.buffer = data, len(model.buffers)
+    model.buffers.append(buffer)
+
+
+def drop_unused(model: Any) -> None:
+    """Empties the buffers that no tensor refers to."""
+    used = {int(one.buffer) for one in model.subgraphs[0].tensors} | {int(m.buffer) for m in model.metadata or ()}
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None
+
+
+def drop_repeated_names(model: Any) -> None:
+    """Takes the names of weights and biases away where they repeat the output's; only quantizers ask for them."""
+    for kind, operator in operators(model):
+        if kind not in WEIGHTED:
+            continue
+        stem = name_of(model, operator.outputs[0])
+        for index in operator.inputs:
+            if index >= 0 and name_of(model, index).startswith(f"{stem}/"):
+                tensor(model, index).name = None
 
 
 def data_index(kind: str, operator: Any) -> int:
@@ -147,6 +188,12 @@ def name_tensors(
                 entry.name = graph.tensors[entry.tensorIndex].name
 
 
-def module_name(model: Any, operator: Any) -> str:
-    """Returns the PyTorch module of a layer, as `name_tensors` wrote it."""
-    return name_of(model, operator.inputs[1]).removesuffix("/weight")
+def module_name(model: Any, operator: Any, weights: int) -> str:
+    """Returns the PyTorch module of a layer, as `name_tensors` wrote it.
+
+    Args:
+        model: The model object.
+        operator: The layer.
+        weights: Its weights as they are stored.
+    """
+    return name_of(model, weights).removesuffix("/weight") or name_of(model, operator.outputs[0])

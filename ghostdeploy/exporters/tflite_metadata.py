@@ -36,17 +36,17 @@ def describe(model: Any, about: About, *, version: str) -> None:
     """Adds the description to a model object.
 
     Args:
-        model: Changed in place.
+        model: Changed in place; an earlier description is replaced.
         about: What it says.
         version: Of the exporting program.
     """
-    data = np.frombuffer(_metadata(about, version), np.uint8)
     buffer = schema.BufferT()
-    buffer.data = data
+    buffer.data = np.frombuffer(_metadata(about, version), np.uint8)
     model.buffers.append(buffer)
     entry = schema.MetadataT()
     entry.name, entry.buffer = FIELD.encode(), len(model.buffers) - 1
-    model.metadata = [*(model.metadata or ()), entry]
+    others = [one for one in model.metadata or () if bytes(one.name) != FIELD.encode()]
+    model.metadata = [*others, entry]
 
 
 def append_labels(data: bytes, about: About) -> bytes:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def read_precision(path: Path) -> PrecisionAchieved:
     """Reads the layers with weights.
 
-    A layer is INT8 when its data and its weights are: LiteRT's kernels then multiply integers. One with INT8 weights
-    and float data quantizes its data at run time (dynamic range): it counts as INT8 as well, and is called by that name.
+    A layer is INT8 when its data and its weights are: LiteRT's kernels then multiply integers. So they do where the
+    weights alone are INT8 and the data is quantized at run time (dynamic range): `int8 weights`.
     """
     model = tf.read(path.read_bytes())
     sources = {int(op.outputs[0]): int(op.inputs[0]) for kind, op in tf.operators(model) if kind == "DEQUANTIZE"}
@@ -33,7 +33,7 @@ def read_precision(path: Path) -> PrecisionAchieved:
         stored[types[1]] += 1
         executed = {("int8", "int8"): "int8", ("float32", "int8"): "int8 weights"}.get(types, "float")
         int8 = types[1] == "int8" and types[0] in ("int8", "float32")
-        name = tf.name_of(model, weights).removesuffix("/weight")
+        name = tf.module_name(model, operator, weights)
         macs = _macs(model, kind, operator, weights)
         layers.append(Layer(name=name, executed=f"{kind} {executed}", int8=int8, macs=macs))
     if any(layer.int8 for layer in layers):

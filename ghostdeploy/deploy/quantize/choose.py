@@ -9,8 +9,7 @@ than those that judge.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.fallback import sqnr
 from ghostdeploy.deploy.quantize.recipe import METHODS, Choice
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.deploy.quantize.ties import tied_ranges
 from ghostdeploy.deploy.quantize.twins import LayerErrors, layer_errors
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ class Chosen:
 
     sqnr_db: float
     choice: Choice
-    floating: onnx.ModelProto
+    floating: Any
     histograms: dict[str, rg.Histogram]
-    ranges: dict[str, writer.Range]
+    ranges: dict[str, tuple[float, float]]
     errors: dict[str, LayerErrors]
 
     @property
@@ -65,8 +65,27 @@ class Chosen:
         return f"{head}: {self.sqnr_db:.2f} dB"
 
 
-class Trial:
-    """Tries choices on one recipe.
+class Trial(Protocol):
+    """Tries choices on one graph."""
+
+    def collect(
+        self,
+        floating: Any,
+        batches: Stream,
+        batch_count: int | None = None,
+    ) -> dict[str, rg.Histogram]:
+        """Returns a histogram of every activation that is quantized."""
+        ...
+
+    def tries(
+        self, strength: float, method: RangeMethod, floating: Any, histograms: dict[str, rg.Histogram]
+    ) -> Iterator[Chosen]:
+        """Yields each try with one strength and one estimator."""
+        ...
+
+
+class QdqTrial:
+    """Tries choices on one recipe for Q/DQ graphs.
 
     Args:
         recipe: Types and rules.
@@ -82,11 +101,17 @@ class Trial:
         self.recipe, self.plan = recipe, plan
         self._judging, self._correcting, self._wanted = judging, correcting, wanted
 
-    def both(
+    def collect(
+        self, floating: onnx.ModelProto, batches: Stream, batch_count: int | None = None
+    ) -> dict[str, rg.Histogram]:
+        """See `Trial.collect`."""
+        return rg.collect(floating, self.plan.activations, batches, batch_count=batch_count)
+
+    def tries(
         self, strength: float, method: RangeMethod, floating: onnx.ModelProto, histograms: dict[str, rg.Histogram]
     ) -> Iterator[Chosen]:
         """Yields the try with biases as trained and the one with corrected biases."""
-        ranges = tied_ranges(self.plan, histograms, method, symmetric=self.recipe.symmetric)
+        ranges = tied_ranges(self.plan.ties, histograms, method, symmetric=self.recipe.symmetric)
         graph = writer.write(floating, self.recipe, self.plan, ranges)
         errors = layer_errors(floating, graph, self._correcting)
         for correct in (False, True):
@@ -99,7 +124,7 @@ class Trial:
 
 def choose(
     trial: Trial,
-    candidates: Mapping[float, onnx.ModelProto],
+    candidates: Mapping[float, Any],
     calibration: Stream,
     few: Batches,
     *,
@@ -119,31 +144,19 @@ def choose(
     tries: list[Chosen] = []
     total = 2 * (len(candidates) + len(METHODS))
     for strength, floating in candidates.items() if len(candidates) > 1 else ():
-        histograms = rg.collect(floating, trial.plan.activations, lambda: few)
-        for one in trial.both(strength, METHODS[0], floating, histograms):
+        histograms = trial.collect(floating, lambda: few)
+        for one in trial.tries(strength, METHODS[0], floating, histograms):
             tries.append(one)
             on_progress(len(tries), total)
     strength = max(tries, key=lambda one: one.sqnr_db).choice.strength if tries else 0.0
     floating = candidates[strength]
-    histograms = rg.collect(floating, trial.plan.activations, calibration, batch_count=batch_count)
+    histograms = trial.collect(floating, calibration, batch_count)
     final: list[Chosen] = []
     for method in METHODS:
-        for one in trial.both(strength, method, floating, histograms):
+        for one in trial.tries(strength, method, floating, histograms):
             final.append(one)
             on_progress(len(tries) + len(final), total)
     return max(final, key=lambda one: one.sqnr_db), [one.note for one in (*tries, *final)]
-
-
-def tied_ranges(
-    plan: writer.Plan, histograms: Mapping[str, rg.Histogram], method: RangeMethod, *, symmetric: bool
-) -> dict[str, writer.Range]:
-    """Returns the range of each tensor; tensors that share a scale have that of all their values together."""
-    found: dict[str, writer.Range] = {}
-    for group in writer.merge([*plan.ties, *((name,) for name in histograms)]):
-        known = [histograms[name] for name in group if name in histograms]
-        both = reduce(rg.Histogram.merged, known)
-        found |= dict.fromkeys(group, rg.choose_range(both, method, symmetric=symmetric))
-    return found
 
 
 def halves(batches: Iterable[NDArray[Any]], count: int, size: int) -> tuple[Batches, Batches]:

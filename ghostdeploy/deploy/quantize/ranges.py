@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -40,7 +40,20 @@ if TYPE_CHECKING:
     _Scales = tuple[NDArray[np.float64], NDArray[np.float64]]
     """Scales and zero points of some candidates."""
 
-__all__ = ["Histogram", "choose_range", "clipped_share", "collect", "dead_share"]
+__all__ = ["Histogram", "choose_range", "clipped_share", "collect", "collect_from", "dead_share"]
+
+
+class Tapped(Protocol):
+    """Gives activations of a float graph."""
+
+    def __call__(self, batch: NDArray[Any]) -> Iterable[tuple[str, NDArray[Any]]]:
+        """Yields the name and the values (N, …) of every tensor, some images at a time."""
+        ...
+
+    def maker(self, name: str) -> str:
+        """Returns the name of what writes a tensor."""
+        ...
+
 
 PERCENTILE = 99.999
 """Of `percentile`: clips one value in 100,000 at each end."""
@@ -80,6 +93,18 @@ def collect(
     for group in in_groups(model, tensors):
         found |= _collect(Taps(model, group, threads=threads), group, batches, batch_count, on_progress)
     return found
+
+
+def collect_from(
+    taps: Tapped,
+    tensors: Sequence[str],
+    batches: Callable[[], Iterable[NDArray[Any]]],
+    *,
+    batch_count: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Histogram]:
+    """Runs whatever gives activations twice over a stream and returns a histogram per tensor; see `collect`."""
+    return _collect(taps, tensors, batches, batch_count, on_progress)
 
 
 def choose_range(
@@ -208,7 +233,7 @@ def _percentile(histogram: Histogram, share: float, *, symmetric: bool) -> tuple
 
 
 def _collect(
-    taps: Taps,
+    taps: Tapped,
     tensors: Sequence[str],
     batches: Callable[[], Iterable[NDArray[Any]]],
     batch_count: int | None,

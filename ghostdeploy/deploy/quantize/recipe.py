@@ -10,7 +10,10 @@ output channel with z = 0, made safe for processors that add pairs of products i
                layers computes what the graph says.
 `tensorrt`     wants activations INT8 with z = 0, all 8 bits of the weights, float biases, and Q/DQ in front of layers.
 
-The multiplication by a squeeze-and-excite gate, its sigmoid, and the sum that merges a G-Ghost stage stay float
+`litert`       is another file format: AI Edge Quantizer makes every operator INT8, weights with all 8 bits, because
+               LiteRT's kernels add products in 32 bits on every processor.
+
+In ONNX graphs the multiplication by a squeeze-and-excite gate, its sigmoid, and the sum that merges a G-Ghost stage stay float
 everywhere. The small layers inside those branches are INT8 on CPUs, where they are a quarter of the file, and float for
 TensorRT, which has no kernel to gain from.
 
@@ -45,7 +48,7 @@ class Recipe(Record, frozen=True, kw_only=True):
     """One way to quantize."""
 
     name: str
-    activations: Literal["uint8", "int8"]
+    activations: Literal["uint8", "int8", "asymmetric int8"]
     int8_gates: bool
     """Whether layers inside squeeze-and-excite gates and merge branches are quantized; what joins them never is."""
     saturation_safe: bool
@@ -67,7 +70,7 @@ class Recipe(Record, frozen=True, kw_only=True):
 
     def scheme(self, choice: Choice) -> str:
         """Returns the line for manifests."""
-        kind = f"{self.activations} {'symmetric' if self.symmetric else 'asymmetric'} per tensor"
+        kind = f"{self.activations.split()[-1]} {'symmetric' if self.symmetric else 'asymmetric'} per tensor"
         safe = ", saturation-safe" if self.saturation_safe else ""
         corrected = "corrected" if choice.correct_bias else "as trained"
         return (
@@ -113,6 +116,17 @@ RECIPES: dict[str, Recipe] = {
             final=False,
             op_types=(*_LAYERS, "Concat"),
             bare_outputs=(*_LAYERS, "Concat"),
+        ),
+        Recipe(
+            name="litert",
+            activations="asymmetric int8",
+            saturation_safe=False,
+            quantize_bias=True,
+            int8_gates=True,
+            quantize_shortcuts=False,
+            final=True,
+            op_types=(),
+            bare_outputs=(),
         ),
     )
 }

@@ -21,6 +21,7 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from ghostdeploy.deploy.quantize.graph import LAYERS, OnnxGraph, group_of, output_axis
+from ghostdeploy.deploy.quantize.ties import merge
 from ghostdeploy.deploy.saturation import safe_scales
 
 if TYPE_CHECKING:
@@ -127,21 +128,6 @@ def _made_of(graph: OnnxGraph, names: Iterable[str]) -> Iterator[str]:
         producer = graph.producer.get(name)
         if producer is not None and producer.op_type == "Concat":
             yield from producer.input
-
-
-def merge(groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Returns the groups united where they share a member."""
-    merged: list[dict[str, None]] = []
-    for group in groups:
-        joined = dict.fromkeys(group)
-        apart = []
-        for other in merged:
-            if joined.keys() & other.keys():
-                joined |= other
-            else:
-                apart.append(other)
-        merged = [*apart, joined]
-    return [tuple(group) for group in merged]
 
 
 def write(model: onnx.ModelProto, recipe: Recipe, chosen: Plan, ranges: Mapping[str, Range]) -> onnx.ModelProto:

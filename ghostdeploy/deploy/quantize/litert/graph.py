@@ -1,0 +1,109 @@
+"""Layers of a float TFLite graph with their roles and units, found by structure; see `quantize.blocks` for the words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from math import prod
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any
+
+from ghostdeploy.deploy.quantize.quantization import LayerFacts
+from ghostdeploy.exporters import tflite_file as tf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FLOAT = 0
+
+
+class TFLiteGraph:
+    """A float model with named tensors.
+
+    Args:
+        model: Model object, see `tflite_file.read`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._readers: dict[int, list[tuple[str, Any]]] = defaultdict(list)
+        self._producer: dict[int, tuple[str, Any]] = {}
+        for kind, operator in tf.operators(model):
+            for index in operator.inputs:
+                self._readers[int(index)].append((kind, operator))
+            for index in operator.outputs:
+                self._producer[int(index)] = (kind, operator)
+
+    def activations(self) -> list[str]:
+        """Returns the float tensors that are no constants: the inputs first, then in the order of their operators."""
+        graph = self.model.subgraphs[0]
+        places = dict.fromkeys([*map(int, graph.inputs), *self._producer])
+        return [tf.name_of(self.model, i) for i in places if tf.tensor(self.model, i).type == _FLOAT]
+
+    def ties(self) -> list[tuple[str, ...]]:
+        """Returns the inputs and output of every concatenation, and of what only moves values."""
+        moving = ("CONCATENATION", "RESHAPE", "PAD", "MAX_POOL_2D", "STRIDED_SLICE", "SLICE", "TRANSPOSE")
+        return [
+            tuple(tf.name_of(self.model, i) for i in self._floats(kind, op))
+            for kind, op in tf.operators(self.model)
+            if kind in moving
+        ]
+
+    def layers(self) -> list[LayerFacts]:
+        """Returns the layers with weights, in order."""
+        pairs = {cheap: primary for cheap, primary in self._ghost_modules()}
+        unit, role = {}, {}
+        for cheap, primary in pairs.items():
+            shared = commonprefix([f"{cheap}.", f"{primary}."]).rpartition(".")[0]
+            unit[cheap] = unit[primary] = shared or primary
+            role[cheap], role[primary] = "cheap", "primary"
+        found = []
+        for kind, operator in tf.layers(self.model):
+            name = self.output_of(operator)
+            found.append(
+                LayerFacts(
+                    name=name,
+                    role=role.get(name) or _plain_role(self.model, kind, operator),
+                    unit=unit.get(name, name),
+                    macs=self._macs(kind, operator),
+                    source=tf.name_of(self.model, tf.data_index(kind, operator)),
+                )
+            )
+        return found
+
+    def output_of(self, operator: Any) -> str:
+        """Returns the name of the first tensor that an operator writes."""
+        return tf.name_of(self.model, operator.outputs[0])
+
+    def _floats(self, kind: str, operator: Any) -> list[int]:
+        inputs = operator.inputs if kind == "CONCATENATION" else operator.inputs[:1]
+        return [int(i) for i in (*inputs, *operator.outputs) if tf.tensor(self.model, i).type == _FLOAT]
+
+    def _ghost_modules(self) -> Iterator[tuple[str, str]]:
+        """Yields (cheap, primary) of every Ghost module."""
+        for kind, operator in tf.layers(self.model):
+            source, output = tf.data_index(kind, operator), int(operator.outputs[0])
+            grouped = kind == "DEPTHWISE_CONV_2D"
+            beside = {int(i) for k, reader in self._readers[output] if k == "CONCATENATION" for i in reader.inputs}
+            made_by = self._producer.get(source)
+            if grouped and source in beside and made_by is not None and made_by[0] == "CONV_2D":
+                yield self.output_of(operator), self.output_of(made_by[1])
+
+    def _macs(self, kind: str, operator: Any) -> int:
+        weights = [int(size) for size in tf.tensor(self.model, operator.inputs[1]).shape]
+        if kind == "FULLY_CONNECTED":
+            return prod(weights)
+        output = [int(size) for size in tf.tensor(self.model, operator.outputs[0]).shape]
+        per_position = prod(weights[1:3]) if kind == "DEPTHWISE_CONV_2D" else prod(weights[1:])
+        return prod(output[1:]) * per_position
+
+
+def _plain_role(model: Any, kind: str, operator: Any) -> str:
+    if kind == "FULLY_CONNECTED":
+        return "linear"
+    if kind == "DEPTHWISE_CONV_2D":
+        return "depthwise"
+    shape = [int(size) for size in tf.tensor(model, operator.inputs[1]).shape]
+    channels = int(tf.tensor(model, tf.data_index(kind, operator)).shape[3])
+    if kind == "CONV_2D" and shape[3] != channels:
+        return "grouped"
+    return "pointwise" if shape[1:3] == [1, 1] else "convolution"

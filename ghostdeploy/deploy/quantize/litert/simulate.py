@@ -1,0 +1,122 @@
+"""Running TFLite files from memory.
+
+The *simulation* of an INT8 file is the interpreter's own integer kernels without any delegate: products are added in 32
+bits and scaled by the rule of the format's specification. XNNPACK's kernels, which run on a device, are another
+implementation of the same integers; the difference is the execution gap.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from ghostdeploy.deploy.quantize.taps import HELD_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+_PLAIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+
+class TFLiteRunner:
+    """One file with one input and float results.
+
+    Args:
+        data: The file.
+        delegate: Let XNNPACK run it.
+        threads: Threads of the interpreter.
+    """
+
+    def __init__(self, data: bytes, *, delegate: bool, threads: int = 1) -> None:
+        kind = OpResolverType.AUTO if delegate else _PLAIN
+        self._interpreter = Interpreter(model_content=data, num_threads=threads, experimental_op_resolver_type=kind)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]
+        self._results = self._interpreter.get_output_details()
+        self.outputs = [str(detail["name"]) for detail in self._results]
+
+    def __call__(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
+        """Returns the outputs, first dimension as many as `batch` has images.
+
+        Args:
+            batch: (N, …), any N ≥ 1.
+        """
+        columns: list[list[NDArray[Any]]] = [[] for _ in self._results]
+        for count, piece in pieces(batch, int(self._input["shape"][0])):
+            self._interpreter.set_tensor(self._input["index"], encode(piece, self._input))
+            self._interpreter.invoke()
+            for column, detail in zip(columns, self._results, strict=True):
+                column.append(decode(self._interpreter.get_tensor(detail["index"]), detail)[:count])
+        return [np.concatenate(column) for column in columns]
+
+    def logits(self, batches: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        """Returns the first output of all batches."""
+        return np.concatenate([self(batch)[0] for batch in batches])
+
+
+class TFLiteTaps:
+    """Gives activations of a file; see `quantize.taps`.
+
+    Args:
+        data: The file.
+        tensors: Names of what it gives.
+    """
+
+    def __init__(self, data: bytes, tensors: Sequence[str]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it says that keeping all tensors takes memory
+            self._interpreter = Interpreter(
+                model_content=data,
+                num_threads=1,
+                experimental_op_resolver_type=_PLAIN,
+                experimental_preserve_all_tensors=True,
+            )
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]
+        wanted = set(tensors)
+        self._details = [d for d in self._interpreter.get_tensor_details() if d["name"] in wanted]
+        size = sum(4 * int(np.prod(detail["shape"])) for detail in self._details)
+        self._images = max(1, HELD_BYTES // max(1, size))
+
+    def __call__(self, batch: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Yields the name and the values (N, …) of every tensor, some images at a time."""
+        for start in range(0, len(batch), self._images):
+            held: list[list[NDArray[Any]]] = [[] for _ in self._details]
+            for count, piece in pieces(batch[start : start + self._images], int(self._input["shape"][0])):
+                self._interpreter.set_tensor(self._input["index"], encode(piece, self._input))
+                self._interpreter.invoke()
+                for values, detail in zip(held, self._details, strict=True):
+                    values.append(decode(self._interpreter.get_tensor(detail["index"]), detail)[:count])
+            for values, detail in zip(held, self._details, strict=True):
+                yield str(detail["name"]), np.concatenate(values)
+
+    def maker(self, name: str) -> str:
+        """Returns the layer that writes a tensor: tensors are called by it."""
+        return name
+
+
+def pieces(batch: NDArray[Any], size: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yields how many images count, and the images filled up to the file's batch."""
+    for start in range(0, len(batch), size):
+        piece = batch[start : start + size]
+        yield len(piece), np.concatenate([piece, np.repeat(piece[-1:], size - len(piece), axis=0)])
+
+
+def encode(values: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
+    """Returns values as a tensor holds them."""
+    scale, zero = detail["quantization"]
+    if not scale or values.dtype == detail["dtype"]:
+        return values
+    ends = np.iinfo(detail["dtype"])
+    return np.clip(np.rint(values / np.float32(scale)) + zero, ends.min, ends.max).astype(detail["dtype"])
+
+
+def decode(codes: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
+    """Returns what a tensor holds as values."""
+    scale, zero = detail["quantization"]
+    return (codes.astype(np.float32) - np.float32(zero)) * np.float32(scale) if scale else codes

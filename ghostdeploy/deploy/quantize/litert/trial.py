@@ -1,0 +1,80 @@
+"""Tries of one strength and one range estimator on a TFLite graph; biases stay as trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ghostdeploy.deploy.quantize import ranges as rg
+from ghostdeploy.deploy.quantize.choose import Chosen
+from ghostdeploy.deploy.quantize.fallback import sqnr
+from ghostdeploy.deploy.quantize.litert import writer
+from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
+from ghostdeploy.deploy.quantize.litert.simulate import TFLiteRunner, TFLiteTaps
+from ghostdeploy.deploy.quantize.recipe import Choice
+from ghostdeploy.deploy.quantize.ties import tied_ranges
+from ghostdeploy.deploy.quantize.twins import LayerErrors
+from ghostdeploy.exporters import tflite_file as tf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ghostdeploy.deploy.quantize.choose import Stream
+    from ghostdeploy.deploy.quantize.recipe import RangeMethod
+
+ERROR_IMAGES = 16
+"""Images that the error of each layer is measured on."""
+
+
+class TFLiteTrial:
+    """Tries choices on TFLite graphs.
+
+    Args:
+        graph: The float graph.
+        judging: Images that judge.
+        wanted: Float logits of those.
+    """
+
+    def __init__(self, graph: TFLiteGraph, judging: Sequence[NDArray[Any]], wanted: NDArray[np.generic]) -> None:
+        self._graph, self._judging, self._wanted = graph, judging, wanted
+
+    def collect(self, floating: bytes, batches: Stream, batch_count: int | None = None) -> dict[str, rg.Histogram]:
+        """See `Trial.collect`."""
+        tensors = self._graph.activations()
+        return rg.collect_from(TFLiteTaps(floating, tensors), tensors, batches, batch_count=batch_count)
+
+    def tries(
+        self, strength: float, method: RangeMethod, floating: bytes, histograms: dict[str, rg.Histogram]
+    ) -> Iterator[Chosen]:
+        """See `Trial.tries`."""
+        ranges = tied_ranges(self._graph.ties(), histograms, method, symmetric=False)
+        data = tf.pack(writer.write(floating, ranges, (), integer_io=False))
+        found = sqnr(TFLiteRunner(data, delegate=True).logits(self._judging), self._wanted)
+        choice = Choice(strength=strength, ranges=method, correct_bias=False)
+        errors = {layer.name: LayerErrors() for layer in self._graph.layers()}
+        yield Chosen(found, choice, floating, histograms, ranges, errors)
+
+
+def layer_errors(
+    floating: bytes, quantized: bytes, names: Sequence[str], batches: Iterable[NDArray[Any]]
+) -> dict[str, LayerErrors]:
+    """Returns the error at the output of every layer: its own and what arrives from the layers before it.
+
+    Args:
+        floating: Float file.
+        quantized: INT8 file; tensors keep their names.
+        names: Of the layers' outputs.
+        batches: Model inputs.
+    """
+    found = {name: LayerErrors() for name in names}
+    plain, coded = TFLiteTaps(floating, names), TFLiteTaps(quantized, names)
+    for batch in batches:
+        wanted = dict(plain(batch))
+        for name, values in coded(batch):
+            record, reference = found[name], wanted[name].astype(float)
+            record.images += len(batch)
+            record.signal += float((reference**2).sum())
+            record.error += float(((values - reference) ** 2).sum())
+    return found

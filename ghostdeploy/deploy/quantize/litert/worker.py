@@ -1,0 +1,138 @@
+"""The quantizer of TFLite graphs, in a process of its own like every converter."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from ghostdeploy.deploy.quantize.conditioned import RELATIVE_ERROR, key
+from ghostdeploy.deploy.quantize.litert import writer
+from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
+from ghostdeploy.deploy.quantize.litert.simulate import TFLiteRunner
+from ghostdeploy.deploy.quantize.litert.trial import ERROR_IMAGES, TFLiteTrial, layer_errors
+from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
+from ghostdeploy.deploy.quantize.spec import QuantizeSpec
+from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.exporters.base import Written
+from ghostdeploy.exporters.tflite_precision import read_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.exporters.base import ExportJob
+
+
+class Quantizer:
+    """Float `model.tflite` → INT8 `model.tflite`, `diagnosis.json`, `quantized.json`, simulated outputs."""
+
+    tools = ("ai-edge-quantizer", "ai-edge-litert")
+
+    def export(self, job: ExportJob) -> Written:
+        """See `Exporter.export`; `job.options["spec"]` names the file with the `QuantizeSpec`."""
+        from ghostdeploy.exporters.tflite import write
+
+        spec = msgspec.json.decode(Path(job.options["spec"]).read_bytes(), type=QuantizeSpec)
+        data = Path(job.source).read_bytes()
+        work = TFLiteQuantization(data, spec, integer_io=bool(job.options.get("int8_io")))
+        model = tf.read(work.quantized)
+        tf.drop_repeated_names(model)
+        path = write(model, job)
+        work.leave_results(job)
+        return Written(precision=read_precision(path))
+
+
+class TFLiteQuantization(Quantization):
+    """Of a float TFLite file into an INT8 one.
+
+    Args:
+        floating: Float file with named tensors.
+        spec: What to do.
+        integer_io: The file's inputs and outputs are INT8, not float.
+    """
+
+    tool = f"AI Edge Quantizer {version('ai-edge-quantizer')}"
+
+    def __init__(self, floating: bytes, spec: QuantizeSpec, *, integer_io: bool) -> None:
+        self._integer_io = integer_io
+        self._graph = TFLiteGraph(tf.read(floating))
+        super().__init__(floating, spec)
+        names = [layer.name for layer in self.layers]
+        few = [batch[:ERROR_IMAGES] for batch in list(self._calibration())[:1]]
+        self.errors = layer_errors(self.floating, self.quantized, names, few)
+
+    def list_layers(self) -> list[LayerFacts]:
+        """See `Quantization.list_layers`."""
+        return self._graph.layers()
+
+    def runner(self, graph: bytes, *, simulate: bool) -> TFLiteRunner:
+        """See `Quantization.runner`."""
+        return TFLiteRunner(graph, delegate=not simulate, threads=1)
+
+    def candidates(self, images: Sequence[NDArray[Any]]) -> dict[float, bytes]:
+        """See `Quantization.candidates`."""
+        assert self.spec.conditioned is not None  # asked by the caller
+        found = {0.0: self.floating}
+        wanted = self.runner(self.floating, simulate=False).logits(images)
+        with np.load(self.spec.conditioned, allow_pickle=False) as archive:
+            for strength in archive["strengths"].tolist():
+                changed = self._with_weights(archive, strength)
+                if changed is None:
+                    self.notes.append(f"equalization of strength {strength:g} left out: other layers were converted")
+                    continue
+                got = self.runner(changed, simulate=False).logits(images)
+                error = np.abs(got - wanted).max() / np.abs(wanted).max()
+                if error <= RELATIVE_ERROR:
+                    found[strength] = changed
+                else:
+                    text = f"equalization of strength {strength:g} left out: it changes the logits by {error:.1e}"
+                    self.notes.append(text)
+        return found
+
+    def _with_weights(self, archive: Any, strength: float) -> bytes | None:
+        """Returns the file with equalized weights; the layers are those of the PyTorch graph in another order."""
+        model = tf.read(self.floating)
+        named = {tf.fingerprint(archive[key(0.0, i, "weight")]): i for i in range(_count(archive))}
+        for kind, operator in tf.layers(model):
+            weights = tf.constant(model, operator.inputs[1])
+            assert weights is not None  # layers() yields constant weights
+            index = named.get(tf.fingerprint(weights))
+            if index is None or kind not in _ORDERS:
+                return None
+            array = archive[key(strength, index, "weight")]
+            order = _ORDERS[kind] if array.ndim == 4 else tuple(range(array.ndim))
+            tf.set_constant(model, operator, 1, array.transpose(order).reshape(weights.shape))
+            bias = tf.constant(model, operator.inputs[2]) if len(operator.inputs) > 2 else None
+            if bias is not None:  # the converter adds what follows: the 3 of a hard sigmoid
+                shift = archive[key(strength, index, "bias")] - archive[key(0.0, index, "bias")]
+                tf.set_constant(model, operator, 2, bias + shift)
+        return tf.pack(model)
+
+    def trial(
+        self, judging: Sequence[NDArray[Any]], correcting: Sequence[NDArray[Any]], wanted: NDArray[Any]
+    ) -> TFLiteTrial:
+        """See `Quantization.trial`."""
+        return TFLiteTrial(self._graph, judging, wanted)
+
+    def write(self, float_layers: frozenset[str]) -> bytes:
+        """See `Quantization.write`."""
+        return tf.pack(
+            writer.write(self.floating, self.chosen.ranges, sorted(float_layers), integer_io=self._integer_io)
+        )
+
+    def float_by_rule(self) -> tuple[str, ...]:
+        """See `Quantization.float_by_rule`."""
+        return ()
+
+
+_ORDERS = {"CONV_2D": (0, 2, 3, 1), "DEPTHWISE_CONV_2D": (1, 2, 3, 0), "FULLY_CONNECTED": (0, 1, 2, 3)}
+"""From PyTorch's order of a convolution's weights (O, I/groups, H, W)."""
+
+
+def _count(archive: Any) -> int:
+    return sum(name.startswith("0/") and name.endswith("/weight") for name in archive.files)

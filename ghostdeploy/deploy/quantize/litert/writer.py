@@ -1,0 +1,68 @@
+"""The INT8 file: AI Edge Quantizer writes it, with our ranges and choice of layers.
+
+Activations are INT8 with a zero point, per tensor; weights INT8 symmetric per output channel; biases INT32. What its
+defaults lose, measured on both sample models: ranges as a moving average of each image's extremes clip what comes late
+(17 and 21 dB against 30 and 35 dB with the extremes of all images); everything else of it is kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ai_edge_quantizer import qtyping, quantizer
+from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.exporters.tflite_weights import scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_ACTIVATION = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=False)
+_WEIGHT = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE)
+_STATIC = qtyping.OpQuantizationConfig(
+    activation_tensor_config=_ACTIVATION,
+    weight_tensor_config=_WEIGHT,
+    compute_precision=qtyping.ComputePrecision.INTEGER,
+    explicit_dequantize=False,
+)
+
+
+def write(
+    data: bytes, ranges: Mapping[str, tuple[float, float]], float_outputs: Iterable[str], *, integer_io: bool
+) -> Any:
+    """Returns the INT8 model object.
+
+    Args:
+        data: Float file with named tensors.
+        ranges: Lowest and highest value of each activation to be representable.
+        float_outputs: Outputs of operators that stay float.
+        integer_io: The graph's inputs and outputs are INT8, not float.
+    """
+    every = qtyping.TFLOperationName.ALL_SUPPORTED
+    before, work = tf.read(data), quantizer.Quantizer(bytearray(data))
+    work.update_quantization_recipe(".*", every, _STATIC)
+    for name in () if integer_io else (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        work.update_quantization_recipe(".*", name, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    for output in float_outputs:
+        work.update_quantization_recipe(scope(output), every, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    seen = {name: {"min": _tensor(low), "max": _tensor(high)} for name, (low, high) in ranges.items()}
+    result = work.quantize(seen, enable_progress_bar=False, enable_progress_report=False)
+    model = tf.read(bytes(result.quantized_model))
+    _keep_output_names(model, [tf.name_of(before, index) for index in before.subgraphs[0].outputs])
+    return model
+
+
+def _keep_output_names(model: Any, names: list[str]) -> None:
+    """Gives the graph's outputs their names back, which the tensors before their conversion to float have kept."""
+    outputs = [int(index) for index in model.subgraphs[0].outputs]
+    for index, one in enumerate(model.subgraphs[0].tensors):
+        if index not in outputs and one.name.decode() in names:
+            one.name += b"/int8"
+    for index, name in zip(outputs, names, strict=True):
+        tf.tensor(model, index).name = name.encode()
+
+
+def _tensor(value: float) -> Any:
+    return np.full((1, 1, 1, 1), value, np.float32)

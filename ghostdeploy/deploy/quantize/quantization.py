@@ -1,0 +1,234 @@
+"""One quantization, whatever the graph's format: choose by measurement, hold against the gate, fall back.
+
+In order: equalization strength, range estimator and bias correction are chosen on calibration images; the simulation of
+the quantized graph is held against the gate; where the gate is missed, units go back to float, the worst first.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import msgspec
+import numpy as np
+
+from ghostdeploy.deploy.quantize import ranges as rg
+from ghostdeploy.deploy.quantize.calibration import read_batches
+from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, halves
+from ghostdeploy.deploy.quantize.fallback import Gate, affordable, agreement, rank, shortest_prefix, sqnr
+from ghostdeploy.deploy.quantize.recipe import RECIPES
+from ghostdeploy.deploy.quantize.spec import Diagnosis, LayerNoise, Quantized, QuantizeSpec, UnitGain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.exporters.base import ExportJob
+
+BATCH = 16
+RANKING_IMAGES = 64
+"""Images that each unit is ranked on."""
+
+
+class Runner(Protocol):
+    """Runs one graph."""
+
+    outputs: Sequence[str]
+
+    def __call__(self, batch: NDArray[Any]) -> Sequence[NDArray[Any]]:
+        """Returns the outputs of a batch."""
+        ...
+
+    def logits(self, batches: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        """Returns the first output of all batches."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerFacts:
+    """One layer with weights."""
+
+    name: str
+    """PyTorch module."""
+    role: str
+    """Its place in a Ghost network, see `blocks`."""
+    unit: str
+    """Layers that go back to float together share it."""
+    macs: int
+    source: str
+    """Tensor that its weights are multiplied with."""
+
+
+class Quantization(ABC):
+    """The state of one quantization; the three hooks and two facts below are the format's.
+
+    Args:
+        floating: Float graph, layers named by their PyTorch modules.
+        spec: What to do.
+    """
+
+    tool: ClassVar[str]
+    """Name of the vendor's quantizer, for manifests."""
+
+    def __init__(self, floating: Any, spec: QuantizeSpec) -> None:
+        self.spec = spec
+        self.recipe = RECIPES[spec.recipe]
+        self.floating = floating
+        self.layers = self.list_layers()
+        self.unit_of = {layer.name: layer.unit for layer in self.layers}
+        self.reference: NDArray[Any] = np.load(spec.reference, allow_pickle=False)
+        labels = None if spec.labels is None else np.load(spec.labels, allow_pickle=False)
+        self.gate = Gate(self.reference, labels, spec.required_agreement, spec.max_drop)
+        self.notes: list[str] = []
+        self.chosen = self._choose()
+        self.floating, self.errors = self.chosen.floating, self.chosen.errors
+        self.gains: tuple[UnitGain, ...] = ()
+        self.float_units: tuple[str, ...] = ()
+        self._accept(frozenset())
+        if not self.gate.holds(self.gate_logits):
+            self._fall_back()
+
+    @abstractmethod
+    def list_layers(self) -> list[LayerFacts]:
+        """Returns the layers of the float graph, in order."""
+
+    @abstractmethod
+    def runner(self, graph: Any, *, simulate: bool) -> Runner:
+        """Returns what runs a graph: exactly as written to simulate it, else in the fastest way."""
+
+    @abstractmethod
+    def candidates(self, images: Sequence[NDArray[Any]]) -> dict[float, Any]:
+        """Returns the float graphs by equalization strength; images are for the proof."""
+
+    @abstractmethod
+    def trial(self, judging: Sequence[NDArray[Any]], correcting: Sequence[NDArray[Any]], wanted: NDArray[Any]) -> Trial:
+        """Returns what tries choices; the arguments are those of `Trial`."""
+
+    @abstractmethod
+    def write(self, float_layers: frozenset[str]) -> Any:
+        """Returns the quantized graph of the chosen try with the named layers in float."""
+
+    @abstractmethod
+    def float_by_rule(self) -> tuple[str, ...]:
+        """Returns the layers that the recipe leaves in float."""
+
+    def count_saturable(self) -> int:
+        """Returns the output channels whose sums can overflow on some processor."""
+        return 0
+
+    def _choose(self) -> Chosen:
+        count = self.spec.fingerprint.count
+        judging, correcting = halves(self._calibration(), min(IMAGES, count // 2), BATCH)
+        candidates = {0.0: self.floating} if self.spec.conditioned is None else self.candidates(judging[:2])
+        wanted = self.runner(self.floating, simulate=False).logits(judging)
+        chosen, notes = choose(
+            self.trial(judging, correcting, wanted),
+            candidates,
+            self._calibration,
+            [*judging, *correcting],
+            batch_count=-(-count // BATCH),
+            on_progress=say,
+        )
+        self.notes += notes
+        return chosen
+
+    def _accept(self, float_units: frozenset[str]) -> None:
+        self.quantized = self._with_float(float_units)
+        self.simulation = self.runner(self.quantized, simulate=True)
+        gate = read_batches(Path(self.spec.gate), self.spec.preprocess, BATCH)
+        self.gate_logits = self.simulation.logits(gate)
+
+    def _fall_back(self) -> None:
+        count = min(RANKING_IMAGES, len(self.reference))
+        images = _first(read_batches(Path(self.spec.gate), self.spec.preprocess, BATCH), count)
+        reference = self.reference[:count]
+
+        def simulate(float_units: frozenset[str]) -> NDArray[Any]:
+            return self.runner(self._with_float(float_units), simulate=True).logits(images)
+
+        def holds(float_units: frozenset[str]) -> bool:
+            self._accept(float_units)
+            return self.gate.holds(self.gate_logits)
+
+        candidates = list(dict.fromkeys(self.unit_of[name] for name in self.errors))
+        self.gains = rank(candidates, simulate, reference, on_progress=say)
+        work: Counter[str] = Counter()
+        for layer in self.layers:
+            work[layer.unit] += layer.macs
+        self.float_units = shortest_prefix(affordable([gain.unit for gain in self.gains], work), holds) or ()
+        self._accept(frozenset(self.float_units))
+
+    def _with_float(self, float_units: frozenset[str]) -> Any:
+        return self.write(frozenset(name for name, unit in self.unit_of.items() if unit in float_units))
+
+    def _calibration(self) -> Iterable[NDArray[Any]]:
+        return read_batches(Path(self.spec.calibration), self.spec.preprocess, BATCH)
+
+    def leave_results(self, job: ExportJob) -> None:
+        """Writes what the pipeline reads beside the graph: gate logits, golden outputs, diagnosis, summary."""
+        folder = Path(job.folder)
+        np.save(folder / "gate.npy", self.gate_logits, allow_pickle=False)
+        golden = np.load(self.spec.golden, allow_pickle=False)
+        outputs = dict(zip(self.simulation.outputs, self.simulation(golden), strict=True))
+        np.savez(folder / "golden.npz", **outputs)  # type: ignore[arg-type]  # numpy's stub has no **arrays
+        (folder / "diagnosis.json").write_bytes(msgspec.json.encode(self.diagnosis()))
+        (folder / "quantized.json").write_bytes(msgspec.json.encode(self.summary()))
+
+    def diagnosis(self) -> Diagnosis:
+        """Returns where the error comes from."""
+        layers = [self._noise(layer) for layer in self.layers if layer.name in self.errors]
+        return Diagnosis(
+            images=len(self.reference),
+            sqnr_db=sqnr(self.gate_logits, self.reference),
+            agreement=agreement(self.gate_logits, self.reference),
+            layers=tuple(sorted(layers, key=lambda layer: (layer.sqnr_db is None, layer.sqnr_db))),
+            gains=self.gains,
+            float_units=self.float_units,
+            notes=tuple(self.notes),
+        )
+
+    def _noise(self, layer: LayerFacts) -> LayerNoise:
+        error = self.errors[layer.name]
+        low, high = self.chosen.ranges[layer.source]
+        histogram = self.chosen.histograms[layer.source]
+        return LayerNoise(
+            module=layer.name,
+            role=layer.role,
+            unit=layer.unit,
+            sqnr_db=None if error.error == 0 else 10 * float(np.log10(error.signal / error.error)),
+            clipped=rg.clipped_share(histogram, low, high),
+            dead=rg.dead_share(histogram, low, high, steps=254 if self.recipe.symmetric else 255),
+        )
+
+    def summary(self) -> Quantized:
+        """Returns what the manifest says."""
+        float_modules = [n for n, unit in self.unit_of.items() if unit in self.float_units]
+        order = {unit: place for place, unit in enumerate(self.float_units)}
+        return Quantized(
+            scheme=self.recipe.scheme(self.chosen.choice),
+            tool=self.tool,
+            strength=self.chosen.choice.strength,
+            float_layers=tuple(sorted(float_modules, key=lambda name: order[self.unit_of[name]])),
+            rule_float=self.float_by_rule(),
+            saturable_channels=self.count_saturable(),
+        )
+
+
+def _first(batches: Iterable[NDArray[Any]], count: int) -> list[NDArray[Any]]:
+    """Returns the batches of the first `count` images."""
+    found: list[NDArray[Any]] = []
+    for batch in batches:
+        left = count - sum(len(one) for one in found)
+        if left <= 0:
+            break
+        found.append(batch[:left])
+    return found
+
+
+def say(done: int, total: int) -> None:
+    """Writes progress to standard output; the parent process reads it from the log."""
+    print(f"progress: {done}/{total}", flush=True)

@@ -1,0 +1,40 @@
+"""Tensors that must share one scale, such as all inputs of a Concat and its output, so that the copy stays a copy."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from ghostdeploy.deploy.quantize import ranges as rg
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ghostdeploy.deploy.quantize.recipe import RangeMethod
+
+
+def merge(groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Returns the groups united where they share a member."""
+    merged: list[dict[str, None]] = []
+    for group in groups:
+        joined = dict.fromkeys(group)
+        apart = []
+        for other in merged:
+            if joined.keys() & other.keys():
+                joined |= other
+            else:
+                apart.append(other)
+        merged = [*apart, joined]
+    return [tuple(group) for group in merged]
+
+
+def tied_ranges(
+    ties: Sequence[Sequence[str]], histograms: Mapping[str, rg.Histogram], method: RangeMethod, *, symmetric: bool
+) -> dict[str, tuple[float, float]]:
+    """Returns the range of each tensor; tensors that share a scale have that of all their values together."""
+    found: dict[str, tuple[float, float]] = {}
+    for group in merge([*ties, *((name,) for name in histograms)]):
+        known = [histograms[name] for name in group if name in histograms]
+        both = reduce(rg.Histogram.merged, known)
+        found |= dict.fromkeys(group, rg.choose_range(both, method, symmetric=symmetric))
+    return found
