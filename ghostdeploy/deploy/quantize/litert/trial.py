@@ -9,7 +9,7 @@ from ghostdeploy.deploy.quantize.choose import Chosen
 from ghostdeploy.deploy.quantize.fallback import sqnr
 from ghostdeploy.deploy.quantize.litert import writer
 from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
-from ghostdeploy.deploy.quantize.litert.simulate import TFLiteRunner, TFLiteTaps
+from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner, TFLiteTaps
 from ghostdeploy.deploy.quantize.recipe import Choice
 from ghostdeploy.deploy.quantize.ties import tied_ranges
 from ghostdeploy.deploy.quantize.twins import LayerErrors

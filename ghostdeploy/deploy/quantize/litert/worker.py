@@ -11,8 +11,9 @@ import numpy as np
 
 from ghostdeploy.deploy.quantize.conditioned import RELATIVE_ERROR, key
 from ghostdeploy.deploy.quantize.litert import writer
+from ghostdeploy.deploy.quantize.litert.float_simulation import in_float
 from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
-from ghostdeploy.deploy.quantize.litert.simulate import TFLiteRunner
+from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner
 from ghostdeploy.deploy.quantize.litert.trial import ERROR_IMAGES, TFLiteTrial, layer_errors
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
@@ -72,7 +73,7 @@ class TFLiteQuantization(Quantization):
 
     def runner(self, graph: bytes, *, simulate: bool) -> TFLiteRunner:
         """See `Quantization.runner`."""
-        return TFLiteRunner(graph, delegate=not simulate, threads=1)
+        return TFLiteRunner(tf.pack(in_float(tf.read(graph))) if simulate else graph, delegate=not simulate)
 
     def candidates(self, images: Sequence[NDArray[Any]]) -> dict[float, bytes]:
         """See `Quantization.candidates`."""
