@@ -1,7 +1,8 @@
 """Weights in fewer bits, data in float: no image is needed.
 
 `fp16`    every weight in half precision, restored to float32 when the model is loaded.
-`hybrid`  INT8 weights, one scale per output channel, for *vector layers*: those that meet each weight once per image.
+`hybrid`  INT8 weights for *vector layers*: those that meet each weight once per image. One scale per output channel,
+          but one for all of a fully connected layer: tflite-runtime 2.14 takes the first for all whatever is there.
 
 A layer with K weights and P output positions does K·P multiplications for K weights read, so its arithmetic intensity
 is P MACs per weight. At P = 1 (squeeze-and-excite, the head behind the pool, the classifier) it waits for memory, 4
@@ -24,11 +25,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 COMPRESSED = ("fp16", "hybrid")
-_SCHEME = "weights int8 symmetric per channel on {} vector layers, their data quantized per image; else float32"
-_INT8 = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE)
-_DYNAMIC = qtyping.OpQuantizationConfig(
-    weight_tensor_config=_INT8, compute_precision=qtyping.ComputePrecision.INTEGER, explicit_dequantize=False
-)
+_SCHEME = "weights int8 symmetric on {} vector layers, their data quantized per image; else float32"
+
+
+def _dynamic(granularity: qtyping.QuantGranularity) -> qtyping.OpQuantizationConfig:
+    weights = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=True, granularity=granularity)
+    return qtyping.OpQuantizationConfig(
+        weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.INTEGER, explicit_dequantize=False
+    )
+
+
+_DYNAMIC = {
+    "CONV_2D": _dynamic(qtyping.QuantGranularity.CHANNELWISE),
+    "FULLY_CONNECTED": _dynamic(qtyping.QuantGranularity.TENSORWISE),
+}
 _HALF = qtyping.OpQuantizationConfig(
     weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
     compute_precision=qtyping.ComputePrecision.FLOAT,
@@ -52,7 +62,7 @@ def compress(model: Any, precision: str) -> tuple[Any, str | None]:
         return tflite_file.read(bytes(work.quantize(enable_progress_report=False).quantized_model)), None
     chosen = list(vector_layers(model))
     for kind, name in chosen:
-        work.update_quantization_recipe(scope(name), qtyping.TFLOperationName(kind), _DYNAMIC)
+        work.update_quantization_recipe(scope(name), qtyping.TFLOperationName(kind), _DYNAMIC[kind])
     if not chosen:
         return model, _SCHEME.format(0)
     found = work.quantize(enable_progress_report=False).quantized_model
@@ -64,7 +74,7 @@ def vector_layers(model: Any) -> Iterable[tuple[str, str]]:
     for kind, operator in tflite_file.layers(model):
         output = tflite_file.tensor(model, operator.outputs[0])
         positions = prod(int(size) for size in output.shape[1:-1])
-        if kind in ("FULLY_CONNECTED", "CONV_2D") and positions == 1:
+        if kind in _DYNAMIC and positions == 1:
             yield kind, tflite_file.name_of(model, operator.outputs[0])
 
 
