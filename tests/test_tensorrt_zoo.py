@@ -12,8 +12,8 @@ from ghostdeploy.deploy.program import save_program
 from ghostdeploy.deploy.qdq_lint import lint
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
-from ghostdeploy.deploy.quantize.ties import tied_ranges
 from ghostdeploy.deploy.quantize.recipe import RECIPES
+from ghostdeploy.deploy.quantize.ties import tied_ranges
 from ghostdeploy.exporters.base import ExportJob
 from ghostdeploy.exporters.onnx import OnnxExporter
 from ghostdeploy.models import create_model
@@ -59,7 +59,9 @@ def quantized(graph, recipe):
     batch = np.random.default_rng(1).normal(size=(4, 3, SIZE, SIZE)).astype(np.float32)
     chosen = writer.plan(graph, recipe)
     histograms = rg.collect(graph, chosen.activations, lambda: [batch])
-    return writer.write(graph, recipe, chosen, tied_ranges(chosen.ties, histograms, "absolute", symmetric=recipe.symmetric))
+    return writer.write(
+        graph, recipe, chosen, tied_ranges(chosen.ties, histograms, "absolute", symmetric=recipe.symmetric)
+    )
 
 
 @pytest.mark.slow
