@@ -163,9 +163,12 @@ def prepare(sources: list[Any], spec: Preprocess) -> NDArray[np.float32] | NDArr
 
 def as_input(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32] | NDArray[np.uint8]:
     """Maps cropped uint8 pixels (N, H, W, 3) to what the payload takes, see `prepare`."""
-    array = pixels if spec.takes_pixels else normalise(pixels, spec)
+    array: Any = pixels if spec.takes_pixels else normalise(pixels, spec)
     have = "nhwc" if spec.takes_pixels else "nchw"
-    return array if spec.layout == have else np.ascontiguousarray(array.transpose(ORDERS[spec.layout]))
+    if spec.layout != have:
+        array = np.ascontiguousarray(array.transpose(ORDERS[spec.layout]))
+    found: NDArray[np.float32] | NDArray[np.uint8] = array
+    return found
 
 
 def _check_area(image: Image.Image, path: Path) -> None:

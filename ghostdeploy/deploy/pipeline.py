@@ -154,11 +154,11 @@ def quantize(
     """Runs the quantizer of one recipe; its Q/DQ graph lies in `work/<step>/model.onnx` afterwards."""
     assert facts.evidence is not None  # prepare() gathered it for this precision
     assert step.recipe is not None
-    facts = facts.with_layout(step.layout)
+    evidence, facts = facts.evidence, facts.with_layout(step.layout)
     golden = work / f"{step.name}-golden.npy"
     np.save(golden, next(iter(facts.golden_inputs.values())), allow_pickle=False)
     spec = work / f"{step.name}-spec.json"
-    facts.evidence.write_spec(spec, step.recipe, facts.preprocess, golden, config.max_drop)
+    evidence.write_spec(spec, step.recipe, facts.preprocess, golden, config.max_drop)
     options = config.options_of(targets.find(step.target))
     job = _job(step, facts, config, work, options | {"spec": str(spec)})
     return converter.convert(job, seconds=config.timeout, on_progress=stages.advance)

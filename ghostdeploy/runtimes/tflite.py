@@ -106,8 +106,8 @@ class _Port:
     def encode(self, values: NDArray[Any]) -> NDArray[Any]:
         """Returns float values as the tensor holds them."""
         ends = np.iinfo(self._type)
-        codes = np.rint(values * np.float32(1 / self._scale)) + self._zero
-        return np.clip(codes, ends.min, ends.max).astype(self._type)
+        codes: NDArray[Any] = np.clip(np.rint(values * np.float32(1 / self._scale)) + self._zero, ends.min, ends.max)
+        return codes.astype(self._type)
 
     def decode(self, codes: NDArray[Any]) -> NDArray[np.float32]:
         """Returns what the tensor holds as float values."""

@@ -28,7 +28,7 @@ def units(graph: OnnxGraph) -> dict[str, str]:
     """Returns the unit of every layer by node name: its Ghost module's common prefix, else the layer's own name."""
     found = {node.name: node.name for node in graph.layers()}
     for cheap, primary in ghost_modules(graph):
-        found[cheap.name] = found[primary.name] = _common_prefix(primary.name, cheap.name)
+        found[cheap.name] = found[primary.name] = common_prefix(primary.name, cheap.name)
     return found
 
 
@@ -62,7 +62,8 @@ def _plain_role(graph: OnnxGraph, node: onnx.NodeProto) -> str:
     return "pointwise" if set(dims[2:]) == {1} else "convolution"
 
 
-def _common_prefix(first: str, second: str) -> str:
+def common_prefix(first: str, second: str) -> str:
+    """Returns the module that holds both, the first one where there is none."""
     parts = []
     for a, b in zip(first.split("."), second.split("."), strict=False):
         if a != b:

@@ -19,7 +19,7 @@ from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.calibration import read_batches
 from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, halves
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, agreement, rank, shortest_prefix, sqnr
-from ghostdeploy.deploy.quantize.recipe import RECIPES
+from ghostdeploy.deploy.quantize.recipe import find_recipe
 from ghostdeploy.deploy.quantize.spec import Diagnosis, LayerNoise, Quantized, QuantizeSpec, UnitGain
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ RANKING_IMAGES = 64
 class Runner(Protocol):
     """Runs one graph."""
 
-    outputs: Sequence[str]
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the outputs."""
+        ...
 
     def __call__(self, batch: NDArray[Any]) -> Sequence[NDArray[Any]]:
         """Returns the outputs of a batch."""
@@ -76,7 +79,7 @@ class Quantization(ABC):
 
     def __init__(self, floating: Any, spec: QuantizeSpec) -> None:
         self.spec = spec
-        self.recipe = RECIPES[spec.recipe]
+        self.recipe = find_recipe(spec.recipe)
         self.floating = floating
         self.layers = self.list_layers()
         self.unit_of = {layer.name: layer.unit for layer in self.layers}

@@ -13,9 +13,9 @@ output channel with z = 0, made safe for processors that add pairs of products i
 `litert`       is another file format: AI Edge Quantizer makes every operator INT8, weights with all 8 bits, because
                LiteRT's kernels add products in 32 bits on every processor.
 
-In ONNX graphs the multiplication by a squeeze-and-excite gate, its sigmoid, and the sum that merges a G-Ghost stage stay float
-everywhere. The small layers inside those branches are INT8 on CPUs, where they are a quarter of the file, and float for
-TensorRT, which has no kernel to gain from.
+In ONNX graphs the multiplication by a squeeze-and-excite gate, its sigmoid, and the sum that merges a G-Ghost stage
+stay float everywhere. The small layers inside those branches are INT8 on CPUs, where they are a quarter of the file,
+and float for TensorRT, which has no kernel to gain from.
 
 Equalization strength, range estimator and bias correction are no part of a recipe: none is best for every network, so
 they are chosen by measurement, see `choose`.
@@ -117,16 +117,24 @@ RECIPES: dict[str, Recipe] = {
             op_types=(*_LAYERS, "Concat"),
             bare_outputs=(*_LAYERS, "Concat"),
         ),
-        Recipe(
-            name="litert",
-            activations="asymmetric int8",
-            saturation_safe=False,
-            quantize_bias=True,
-            int8_gates=True,
-            quantize_shortcuts=False,
-            final=True,
-            op_types=(),
-            bare_outputs=(),
-        ),
     )
 }
+"""Of Q/DQ graphs in ONNX."""
+
+LITERT = Recipe(
+    name="litert",
+    activations="asymmetric int8",
+    saturation_safe=False,
+    quantize_bias=True,
+    int8_gates=True,
+    quantize_shortcuts=False,
+    final=True,
+    op_types=(),
+    bare_outputs=(),
+)
+"""Of TFLite graphs."""
+
+
+def find_recipe(name: str) -> Recipe:
+    """Returns the recipe called `name`, of whatever format."""
+    return LITERT if name == LITERT.name else RECIPES[name]

@@ -1,12 +1,12 @@
-"""Layers of a float TFLite graph with their roles and units, found by structure; see `quantize.blocks` for the words."""
+"""Layers of a float TFLite graph with roles and units, found by structure; see `quantize.blocks` for the words."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from math import prod
-from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
+from ghostdeploy.deploy.quantize.blocks import common_prefix
 from ghostdeploy.deploy.quantize.quantization import LayerFacts
 from ghostdeploy.exporters import tflite_file as tf
 
@@ -50,11 +50,9 @@ class TFLiteGraph:
 
     def layers(self) -> list[LayerFacts]:
         """Returns the layers with weights, in order."""
-        pairs = {cheap: primary for cheap, primary in self._ghost_modules()}
         unit, role = {}, {}
-        for cheap, primary in pairs.items():
-            shared = commonprefix([f"{cheap}.", f"{primary}."]).rpartition(".")[0]
-            unit[cheap] = unit[primary] = shared or primary
+        for cheap, primary in self._ghost_modules():
+            unit[cheap] = unit[primary] = common_prefix(primary, cheap)
             role[cheap], role[primary] = "cheap", "primary"
         found = []
         for kind, operator in tf.layers(self.model):

@@ -108,10 +108,14 @@ def encode(values: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
     if not scale or values.dtype == detail["dtype"]:
         return values
     ends = np.iinfo(detail["dtype"])
-    return np.clip(np.rint(values / np.float32(scale)) + zero, ends.min, ends.max).astype(detail["dtype"])
+    codes: NDArray[Any] = np.clip(np.rint(values / np.float32(scale)) + zero, ends.min, ends.max)
+    return codes.astype(detail["dtype"])
 
 
 def decode(codes: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
     """Returns what a tensor holds as values."""
     scale, zero = detail["quantization"]
-    return (codes.astype(np.float32) - np.float32(zero)) * np.float32(scale) if scale else codes
+    if not scale:
+        return codes
+    found: NDArray[Any] = (codes.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+    return found

@@ -8,7 +8,6 @@ from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.choose import Chosen
 from ghostdeploy.deploy.quantize.fallback import sqnr
 from ghostdeploy.deploy.quantize.litert import writer
-from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
 from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner, TFLiteTaps
 from ghostdeploy.deploy.quantize.recipe import Choice
 from ghostdeploy.deploy.quantize.ties import tied_ranges
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.deploy.quantize.choose import Stream
+    from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
     from ghostdeploy.deploy.quantize.recipe import RangeMethod
 
 ERROR_IMAGES = 16
