@@ -56,7 +56,7 @@ class TFLiteGraph:
             role[cheap], role[primary] = "cheap", "primary"
         found = []
         for kind, operator in tf.layers(self.model):
-            name = self.output_of(operator)
+            name = self.module_of(operator)
             found.append(
                 LayerFacts(
                     name=name,
@@ -68,9 +68,16 @@ class TFLiteGraph:
             )
         return found
 
-    def output_of(self, operator: Any) -> str:
-        """Returns the name of the first tensor that an operator writes."""
-        return tf.name_of(self.model, operator.outputs[0])
+    def module_of(self, operator: Any) -> str:
+        """Returns the PyTorch module of a layer."""
+        return tf.module_name(self.model, operator, operator.inputs[1])
+
+    def outputs(self) -> dict[str, str]:
+        """Returns the tensor that each layer writes, by module."""
+        return {
+            self.module_of(operator): tf.name_of(self.model, operator.outputs[0])
+            for _, operator in tf.layers(self.model)
+        }
 
     def _floats(self, kind: str, operator: Any) -> list[int]:
         inputs = operator.inputs if kind == "CONCATENATION" else operator.inputs[:1]
@@ -84,7 +91,7 @@ class TFLiteGraph:
             beside = {int(i) for k, reader in self._readers[output] if k == "CONCATENATION" for i in reader.inputs}
             made_by = self._producer.get(source)
             if grouped and source in beside and made_by is not None and made_by[0] == "CONV_2D":
-                yield self.output_of(operator), self.output_of(made_by[1])
+                yield self.module_of(operator), self.module_of(made_by[1])
 
     def _macs(self, kind: str, operator: Any) -> int:
         weights = [int(size) for size in tf.tensor(self.model, operator.inputs[1]).shape]
