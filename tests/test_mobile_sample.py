@@ -6,13 +6,19 @@ import ast
 import re
 
 import msgspec
+import numpy as np
 import pytest
+from PIL import Image
 
-from ghostdeploy.bundle import open_bundle
+import ghostdeploy as gd
+from ghostdeploy import samples
+from ghostdeploy.bundle import open_bundle, sha256
 from ghostdeploy.errors import BundleError
 from ghostdeploy.manifest import decode
 from ghostdeploy.preprocess import Preprocess
 from ghostdeploy.samples import mobile
+from tests.conftest import require
+from tests.exported import sample_bundle
 from tests.mobile_page import EXAMPLE, PAGE, filled
 
 
@@ -85,6 +91,36 @@ def test_every_digit_of_a_number_survives(write, example):
 
     assert (found["mean"], found["standard_deviation"]) == (spec.mean, spec.std)
     assert (found["crop_size"], found["resize_short_side"]) == (97, 108)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [mobile.kotlin, mobile.swift])
+def test_an_app_that_knows_only_the_contract_finds_the_classes_that_python_finds(write, tmp_path_factory):
+    require("tflite")
+    from ai_edge_litert.interpreter import Interpreter
+
+    bundle = sample_bundle(tmp_path_factory, "ghostnet_050", "tflite", precision="fp32")
+    known = constants(write(open_bundle(bundle).manifest))
+    interpreter = Interpreter(str(bundle / known["model_file"]))
+    interpreter.allocate_tensors()
+    labels = (bundle / known["labels_file"]).read_text("utf-8").splitlines()
+    assert sha256(bundle / known["model_file"]) == known["model_sha256"]
+    assert tuple(interpreter.get_input_details()[0]["shape"]) == known["input_shape"]
+    assert (known["input_type"], known["channels_last"], known["normalise"]) == ("float32", True, True)
+    assert len(labels) == known["class_count"]
+
+    found = []
+    for path in samples.example_images():
+        image = Image.open(path).convert("RGB").resize((known["resize_short_side"],) * 2, Image.Resampling.BILINEAR)
+        pixels = (np.asarray(image, np.float32)[None] / 255 - known["mean"]) / known["standard_deviation"]
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels.astype(np.float32))
+        interpreter.invoke()
+        found.append(labels[int(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).argmax())])
+
+    with gd.load(bundle) as model:
+        assert found == [model.classify(path, k=1)[0][0] for path in samples.example_images()]
+    assert known["interpolation"] == "bilinear"
+    assert known["crop_size"] == known["resize_short_side"]
 
 
 def test_names_are_quoted_for_each_language(example):
