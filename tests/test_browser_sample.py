@@ -88,9 +88,9 @@ def test_a_dropped_image_gets_the_classes_that_python_finds(exported, modules, t
             assert [p for _, p in page.classes] == pytest.approx([p for _, p in expected], abs=tolerance)
 
 
-def test_what_is_no_image_is_said_on_the_page(exported, modules, tmp_path):
+def test_what_is_no_image_is_said_on_the_page(tiny_bundle, modules, tmp_path):
     (tmp_path / "note.txt").write_text("no image")
-    with served(exported, modules, [tmp_path / "note.txt"]) as address:
+    with served(tiny_bundle("onnx"), modules, [tmp_path / "note.txt"]) as address:
         page = visit(f"{address}/?example=note.txt", tmp_path)
 
     assert page.attributes["status"]["data-state"] == "error"

@@ -134,14 +134,18 @@ async function classify(model, file) {
   $("result").dataset.file = file.name;
 }
 
-// Runs a task of the page; what goes wrong is said on it.
+let attempts = 0;
+
+// Runs a task of the page; what goes wrong is said on it. Of tasks that overlap, the last one begun has the word.
 async function attempt(busy, task) {
+  const turn = ++attempts;
+  const conclude = (state, text) => turn === attempts && say(state, text);
   say("loading", busy);
   try {
     await task();
-    say("ready", "Ready.");
+    conclude("ready", "Ready.");
   } catch (error) {
-    say("error", error.message || String(error));
+    conclude("error", error.message || String(error));
   }
 }
 
