@@ -163,7 +163,7 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def write_golden(folder: Path, inputs: Arrays, outputs: Arrays, simulated: Arrays | None = None) -> None:
-    """Writes `golden.npz`: one array per input and output tensor, keyed by its name.
+    """Writes `golden.npz`: one array per input and output tensor, keyed by its name, in C order for readers elsewhere.
 
     Args:
         folder: The bundle.
@@ -172,7 +172,8 @@ def write_golden(folder: Path, inputs: Arrays, outputs: Arrays, simulated: Array
         simulated: Outputs of the quantized graph executed in float, if any.
     """
     arrays = inputs | outputs | {_SIMULATED + name: array for name, array in (simulated or {}).items()}
-    np.savez_compressed(folder / GOLDEN, **arrays)  # type: ignore[arg-type]  # numpy's stub has no **arrays
+    ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    np.savez_compressed(folder / GOLDEN, **ordered)  # type: ignore[arg-type]  # numpy's stub has no **arrays
 
 
 def write_labels(folder: Path, labels: list[str]) -> None:

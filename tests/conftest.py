@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import NoReturn
 
 import pytest
@@ -24,7 +25,7 @@ settings.register_profile("fuzz", settings.get_profile("quick"), max_examples=20
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 REQUIRED = frozenset(filter(None, os.environ.get("GHOSTDEPLOY_REQUIRE", "").split(",")))
-"""Targets whose absence is a failure: `make test` names everything it installed."""
+"""Targets and programs whose absence is a failure: `make test` and CI name everything they installed."""
 
 
 def require(target: str, *, execution: bool = False) -> None:
@@ -43,6 +44,11 @@ def require(target: str, *, execution: bool = False) -> None:
     else:
         return
     refuse(target, said)
+
+
+def require_program(name: str) -> str:
+    """Returns the path of a program; skips the test without it, or fails it as `require` does."""
+    return shutil.which(name) or refuse(name, f"{name} is not installed here")
 
 
 def refuse(target: str, reason: str) -> NoReturn:

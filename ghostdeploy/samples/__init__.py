@@ -5,9 +5,10 @@ Everything lies in `data/`; its licences are in `data/LICENSES.md`. Importing th
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from ghostdeploy.errors import DataError, UsageError, did_you_mean
+from ghostdeploy.errors import DataError, GhostDeployError, UsageError, did_you_mean
 
 _DATA = Path(__file__).parent / "data"
 
@@ -55,3 +56,11 @@ def checkpoint(name: str = "ghostnet_050") -> Path:
         hint = did_you_mean(name, known, otherwise=f"sample models are {', '.join(known)}")
         raise UsageError(f"unknown sample model {name!r}", hint=hint)
     return data_path(f"{name}.safetensors")
+
+
+def report(error: GhostDeployError) -> int:
+    """Prints an error and its hint to stderr; returns the exit code of its kind."""
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return error.exit_code

@@ -11,6 +11,7 @@ import argparse
 import sys
 
 import ghostdeploy as gd
+from ghostdeploy.samples import report
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,10 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
                 for label, probability in model.classify(image, k=options.top):
                     print(f"{image}: {label} {probability:.1%}")
     except gd.GhostDeployError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        return error.exit_code
+        return report(error)
     return 0
 
 

@@ -1,0 +1,140 @@
+"""A page that classifies a dropped image in the browser: the ONNX bundle through `onnxruntime-web`.
+
+    npm ci --prefix FOLDER                           once; FOLDER is this one, or holds copies of its two package files
+    python -m ghostdeploy.samples.browser BUNDLE     then open the address that it prints
+
+Everything is served from here, and the page's security policy allows nothing else; the image never leaves the browser.
+The server answers for what is in its table: the page, the engine, the files that the manifest lists, the examples.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
+
+from ghostdeploy.bundle import MANIFEST
+from ghostdeploy.errors import BundleError, DataError, MissingDependency, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ghostdeploy.bundle import Bundle
+
+HOME = Path(__file__).parent
+PAGE = ("classify.js", "golden.js", "page.css", "preprocess.js")
+PACKAGE = "onnxruntime-web"
+ENGINE = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".json": "application/json",
+    ".mjs": "text/javascript",
+    ".png": "image/png",
+    ".txt": "text/plain; charset=utf-8",
+    ".wasm": "application/wasm",
+    ".webp": "image/webp",
+}
+_POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'; img-src 'self' data:; "
+    "style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the server answers: a file or a text for each address, and nothing else."""
+
+    files: dict[str, Path]
+    texts: dict[str, bytes]
+
+
+def build_site(bundle: Bundle, modules: Path, examples: Sequence[Path]) -> Site:
+    """Returns the table of addresses for a bundle.
+
+    Args:
+        bundle: Opened and checked; its payload must be an ONNX file.
+        modules: The `node_modules` folder that npm filled.
+        examples: Images that the page offers.
+
+    Raises:
+        BundleError: The bundle is for another engine.
+        DataError: An example is not there.
+        MissingDependency: `onnxruntime-web` is not installed, or not in the version that this sample is tested with.
+    """
+    if bundle.payload.suffix != ".onnx" or bundle.payload.parent != bundle.path:
+        raise BundleError(
+            f"{bundle.path} has payload {bundle.manifest.payload}, expected an .onnx file for onnxruntime-web",
+            hint="make one with: ghostdeploy export -t onnx",
+        )
+    missing = [str(path) for path in examples if not path.is_file()]
+    if missing:
+        raise DataError(f"example {missing[0]} does not exist, expected an image file")
+    engine = _engine(modules)
+    files = {"/": HOME / "index.html"} | {f"/{name}": HOME / name for name in PAGE}
+    files |= {f"/engine/{path.name}": path for path in engine}
+    listed = (MANIFEST, *(record.path for record in bundle.manifest.files))
+    files |= {f"/bundle/{name}": bundle.path / name for name in listed}
+    shown = {f"/examples/{path.name}": path for path in examples}
+    addresses = json.dumps([quote(address) for address in shown]).encode()
+    return Site(files | shown, {"/examples.json": addresses})
+
+
+def _engine(modules: Path) -> list[Path]:
+    folder = modules / PACKAGE
+    wanted = json.loads((HOME / "package.json").read_text("utf-8"))["dependencies"][PACKAGE]
+    try:
+        found = json.loads((folder / "package.json").read_text("utf-8"))["version"]
+    except (OSError, ValueError, KeyError):
+        found = "none"
+    if found != wanted:
+        raise MissingDependency(
+            f"{modules} has {PACKAGE} {found}, expected {wanted}", hint=f"npm ci --prefix {HOME}, or give --modules"
+        )
+    return [folder / "dist" / name for name in ENGINE]
+
+
+def make_server(site: Site, host: str, port: int) -> ThreadingHTTPServer:
+    """Returns a server for the site, bound but not started; port 0 takes a free one.
+
+    Raises:
+        UsageError: The address cannot be bound.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        """Answers GET for the addresses of the site."""
+
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            address = unquote(urlsplit(self.path).path)
+            path = site.files.get(address)
+            try:
+                body = site.texts[address] if path is None else path.read_bytes()
+            except (KeyError, OSError):
+                self.send_error(HTTPStatus.NOT_FOUND)
+                return
+            self.send_response(HTTPStatus.OK)
+            suffix = (path or Path(address)).suffix.lower()
+            self.send_header("Content-Type", _TYPES.get(suffix, "application/octet-stream"))
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Security-Policy", _POLICY)
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.send_header("Cache-Control", "no-cache")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Says nothing: the address was printed, and the page shows its own errors."""
+
+    try:
+        return ThreadingHTTPServer((host, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"{host}:{port} cannot be listened on: {error}", hint="give another --port") from error
