@@ -1,9 +1,9 @@
 """What INT8 keeps: our exports next to the default post-training quantization of the same tools, on the same images.
 
-    python benchmarks/int8_accuracy.py [--source /usr/share/datasets/fashion-mnist] [--out docs/int8_accuracy.md]
+    python benchmarks/int8_accuracy.py [--source /usr/share/datasets/fashion-mnist] [-t TARGET] [--out FILE]
 
-Without --source the 1,000 shipped test images are used, with it all 10,000. Rows per sample model: ONNX Runtime's and
-NNCF's defaults on the folded float graph, our bundles run by their engines, and the TensorRT kit run in float. The
+Without --source the 1,000 shipped test images are used, with it all 10,000. Rows per sample model: the
+vendors' defaults on the folded float graph, our bundles run by their engines, and the TensorRT kit run in float. The
 default graphs get the same calibration images. Agreement and SQNR are against the unfolded float32 PyTorch model.
 """
 
@@ -14,7 +14,7 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -30,8 +30,11 @@ from ghostdeploy.deploy.reference import Reference
 from ghostdeploy.models.source import load_model
 from ghostdeploy.runtimes import load
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 NAMES = ("ghostnet_050", "g_ghost_regnetx_002")
-TARGETS = ("onnx", "openvino", "tensorrt")
+TARGETS = ("onnx", "openvino", "tensorrt", "tflite")
 CALIBRATION = 300
 
 
@@ -39,13 +42,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, help="Folder of the IDX files: all 10,000 test images.")
     parser.add_argument("--out", type=Path, help="Markdown file to write; standard output without it.")
+    parser.add_argument("-t", "--target", action="append", choices=TARGETS, help="Only the rows of this target.")
     options = parser.parse_args()
     images = test_images(options.source)
     columns = ("model", "INT8 by", "run by", f"top-1 ({len(images)} images)", "drop, points (95 %)", "McNemar p")
     lines = ["| " + " | ".join((*columns, "agreement", "SQNR")) + " |", "|---" * (len(columns) + 2) + "|"]
     with tempfile.TemporaryDirectory() as folder:
         for name in NAMES:
-            lines += rows(name, images, Path(folder))
+            lines += rows(name, images, Path(folder), options.target or TARGETS)
     text = "\n".join(lines) + "\n"
     if options.out is None:
         print(text)
@@ -62,7 +66,7 @@ def test_images(source: Path | None) -> ImageSet:
     return from_arrays(pixels, labels, source="the Fashion-MNIST test split")
 
 
-def rows(name: str, images: ImageSet, folder: Path) -> list[str]:
+def rows(name: str, images: ImageSet, folder: Path, targets: Sequence[str]) -> list[str]:
     model = load_model(f"sample:{name}")
     spec = model.preprocess
     batches = list(images.batches(spec))
@@ -82,27 +86,29 @@ def rows(name: str, images: ImageSet, folder: Path) -> list[str]:
         lines.append(f"| {name} | {by} | {engine} | {figures} |")
         print(lines[-1], flush=True)
 
-    run_export(lambda: model, ExportConfig(targets=("onnx",), out=folder))
-    floating = folder / f"{name}-onnx-fp32" / "model.onnx"
-    calibration = open_images(samples.calibration_set()).sample(CALIBRATION)
-    for by, engine, logits in defaults(floating, list(calibration.batches(spec, size=1)), batches, folder):
-        row(by, engine, logits)
-    run_export(lambda: model, ExportConfig(targets=TARGETS, precision="int8", out=folder))
-    for target in TARGETS:
+    run_export(lambda: model, ExportConfig(targets=("onnx", "tflite"), out=folder))
+    calibration = list(open_images(samples.calibration_set()).sample(CALIBRATION).batches(spec, size=1))
+    for target in targets:
+        if target in DEFAULTS:
+            source, make = DEFAULTS[target]
+            floating = open_bundle(folder / f"{name}-{source}-fp32")
+            for by, engine, logits in make(floating.payload, calibration, batches, folder):
+                row(by, engine, logits)
+    run_export(lambda: model, ExportConfig(targets=tuple(targets), precision="int8", out=folder))
+    for target in targets:
         path = folder / f"{name}-{target}-int8"
         if target == "tensorrt":
             runner = GraphRunner(onnx.load(open_bundle(path).payload))
             row("ghostdeploy, TensorRT kit", "float simulation", runner.logits(batches))
         else:
+            own = images.batches(open_bundle(path).manifest.preprocess)
             with load(path, profile="throughput") as runtime:
-                row("ghostdeploy", runtime.engine, np.concatenate([runtime(batch) for batch in batches]))
+                row("ghostdeploy", runtime.engine, np.concatenate([runtime(batch) for batch in own]))
     return lines
 
 
-def defaults(floating: Path, calibration: list[Any], batches: list[Any], folder: Path) -> Any:
-    """Yields tool, engine and logits of the vendors' default quantization."""
-    import nncf
-    import openvino
+def onnxruntime_defaults(floating: Path, calibration: list[Any], batches: list[Any], folder: Path) -> Any:
+    """Yields tool, engine and logits of ONNX Runtime's default quantization, and of that with scales per channel."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -120,6 +126,13 @@ def defaults(floating: Path, calibration: list[Any], batches: list[Any], folder:
     per_channel = folder / "per_channel.onnx"
     quantize_static(str(floating), str(per_channel), Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
     yield "ONNX Runtime, per channel", "onnxruntime", GraphRunner(onnx.load(per_channel), fused=True).logits(batches)
+
+
+def nncf_defaults(floating: Path, calibration: list[Any], batches: list[Any], folder: Path) -> Any:
+    """Yields tool, engine and logits of NNCF's default quantization."""
+    import nncf
+    import openvino
+
     nncf.set_log_level(logging.ERROR)
     core = openvino.Core()
     quantized = nncf.quantize(core.read_model(floating), nncf.Dataset(calibration), subset_size=len(calibration))
@@ -127,6 +140,28 @@ def defaults(floating: Path, calibration: list[Any], batches: list[Any], folder:
     request = compiled.create_infer_request()
     logits = [request.infer({0: image[None]})[0].copy() for batch in batches for image in batch]
     yield "NNCF defaults", "openvino", np.concatenate(logits)
+
+
+def ai_edge_defaults(floating: Path, calibration: list[Any], batches: list[Any], folder: Path) -> Any:
+    """Yields tool, engine and logits of AI Edge Quantizer's default static recipe."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner
+
+    work = quantizer.Quantizer(str(floating), recipe.static_wi8_ai8())
+    channels_last = [{"input": np.ascontiguousarray(one.transpose(0, 2, 3, 1))} for one in calibration]
+    found = work.quantize(work.calibrate({"serving_default": channels_last}), enable_progress_report=False)
+    runner = TFLiteRunner(bytes(found.quantized_model), delegate=True)
+    logits = runner.logits(np.ascontiguousarray(batch.transpose(0, 2, 3, 1)) for batch in batches)
+    yield "AI Edge Quantizer defaults", "litert", logits
+
+
+DEFAULTS = {
+    "onnx": ("onnx", onnxruntime_defaults),
+    "openvino": ("onnx", nncf_defaults),
+    "tflite": ("tflite", ai_edge_defaults),
+}
+"""By target: the float bundle that its vendor's default quantization starts from, and that quantization."""
 
 
 if __name__ == "__main__":

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 0.2
 """How often a converter's log is looked at for progress."""
 
-_QUIET = {"OPENVINO_TELEMETRY": "0", "ORT_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
+_QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OPENVINO_TELEMETRY": "0",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "PYTHONUNBUFFERED": "1",
+}
 
 
 class Worker(Protocol):
