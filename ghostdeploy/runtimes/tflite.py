@@ -12,6 +12,7 @@ a model with integer inputs and outputs (`--int8-io`) is fed and answers in floa
 
 from __future__ import annotations
 
+import logging
 from importlib.metadata import version
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,9 @@ except ModuleNotFoundError as error:
     from tflite_runtime.interpreter import Interpreter
 
     _DISTRIBUTION = "tflite-runtime"
+
+_log = logging.getLogger("ghostdeploy")
+_SLOW = "measured 8× slower than float: install ai-edge-litert, or take the hybrid or float32 bundle here"
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +67,8 @@ class TFLiteRuntime(Runtime):
         device = (self._settings.device or "CPU").upper()
         if device != "CPU":
             raise UnsupportedHardware(f"LiteRT runs on CPU here, not on {self._settings.device!r}", hint="device CPU")
+        if self._interface.precision == "int8" and _DISTRIBUTION == "tflite-runtime":
+            _log.warning("%s has slow kernels for static INT8, %s", _DISTRIBUTION, _SLOW)
         threads = self._settings.threads or usable_cores()
         busy = self._settings.profile == "throughput"
         streams = threads if busy else 1
