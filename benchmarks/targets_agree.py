@@ -62,7 +62,7 @@ def rows(name: str, images: ImageSet, folder: Path) -> list[str]:
         classes = [one.argmax(axis=1) for one in logits.values()]
         least = min(((a == b).mean() for a, b in combinations(classes, 2)), default=None)
         for target, got in logits.items():
-            pair = "" if least is None else f"{least:.2%} and more"
+            pair = "" if least is None else ("100.00%" if least == 1 else f"≥ {least:.2%}")
             found.append(row(name, precision, target, got, wanted, images, pair))
     return found
 
@@ -81,7 +81,7 @@ def row(name: str, precision: str, target: str, got: Any, wanted: Any, images: I
         return f"| {name} | {precision} | {target} | {top1} | | | |"
     agreement = f"{(got.argmax(axis=1) == wanted.argmax(axis=1)).mean():.2%}"
     difference = f"{np.abs(got - wanted).max() / np.abs(wanted).max():.1e}"
-    return f"| {name} | {precision} | {target} | {top1} | {agreement} | {difference} | {pair} |"
+    return f"| {name} | {precision} | {target} | {top1} | {agreement} | {difference} | {pair} |".replace("|  |", "| |")
 
 
 if __name__ == "__main__":
