@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.deploy.config import ExportConfig
+    from ghostdeploy.deploy.intake.model import OnnxModel
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess
 
@@ -39,7 +40,7 @@ class Inputs:
     """Set for the quantizer, there for every precision with one; without labelled images it judges as well."""
 
     @classmethod
-    def choose(cls, model: LoadedModel, config: ExportConfig) -> Inputs:
+    def choose(cls, model: LoadedModel | OnnxModel, config: ExportConfig) -> Inputs:
         """Picks the sets.
 
         Raises:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.deploy.config import ExportConfig
     from ghostdeploy.deploy.quantize.evidence import Evidence
-    from ghostdeploy.deploy.reference import Reference
+    from ghostdeploy.deploy.reference import Reference, ReferenceModel
     from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.manifest import PassRecord
     from ghostdeploy.models.source import LoadedModel
@@ -94,7 +94,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
 
 
 def look(
-    inputs: Inputs, config: ExportConfig, preprocess: Preprocess, reference: Reference, work: Path, stages: Stages
+    inputs: Inputs, config: ExportConfig, preprocess: Preprocess, reference: ReferenceModel, work: Path, stages: Stages
 ) -> Evidence | None:
     """Gathers calibration and gate images for the precisions that need them."""
     if config.precision not in JUDGED_ON_IMAGES or not (inputs.calibration or inputs.data):
