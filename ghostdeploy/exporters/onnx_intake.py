@@ -1,4 +1,4 @@
-"""ONNX from ONNX: a graph that the intake passes have rewritten, simplified once, shape-inferred, checked; needs no torch.
+"""ONNX from ONNX: a graph that the intake has rewritten, simplified once, shape-inferred, checked; needs no torch.
 
 Layers are called by their weights where those have telling names (`blocks.3.0.se.conv_reduce.weight`), else they keep
 the names of their nodes; a node without a name gets that of its output.

@@ -1,1 +1,1 @@
-"""ONNX files as models of an export: read and refuse, run as they are, rewrite, hand over to the converters. No torch."""
+"""ONNX files as models of an export: read and refused, run as they are, rewritten, handed on. No torch."""

@@ -42,7 +42,8 @@ def refuse_unsupported(model: onnx.ModelProto, path: Path) -> None:
             )
         if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
             raise CheckpointError(
-                f"{path} has control flow ({node.op_type} {node.name}), expected a plain graph", hint="onnxsim removes it"
+                f"{path} has control flow ({node.op_type} {node.name}), expected a plain graph",
+                hint="onnxsim removes it",
             )
     if quantized:
         raise CheckpointError(
@@ -69,12 +70,21 @@ def checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     try:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
+        if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+            model = onnx.shape_inference.infer_shapes(model)  # the checker asks for what it could find itself
         onnx.checker.check_model(model, full_check=True)
+        _refuse_reserved_names(model, path)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0][:300] if lines else type(error).__name__
         raise CheckpointError(f"{path} is no valid ONNX model: {reason}", hint="export it again") from error
     return model
+
+
+def _refuse_reserved_names(model: onnx.ModelProto, path: Path) -> None:
+    """Raises where golden vectors could not be kept under the names of the graph."""
+    if "file" in {value.name for value in (*model.graph.input, *model.graph.output)}:
+        raise CheckpointError(f"{path} calls an input or output 'file', a name that .npz reserves", hint="rename it")
 
 
 def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
@@ -84,7 +94,11 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
         raise CheckpointError(damaged)
     try:
         width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize if tensor.HasField("raw_data") else 0
-        if width and tensor.data_type < onnx.TensorProto.UINT4 and len(tensor.raw_data) != math.prod(tensor.dims) * width:
+        if (
+            width
+            and tensor.data_type < onnx.TensorProto.UINT4
+            and len(tensor.raw_data) != math.prod(tensor.dims) * width
+        ):
             raise CheckpointError(f"{damaged} holds {len(tensor.raw_data)} bytes")
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:

@@ -6,8 +6,8 @@
 Patterns: Conv, ConvTranspose and Gemm whose output only the BatchNormalization reads. A ConvTranspose stores its
 weights as (in, out/groups, …), so channel o = g·(out/groups) + j is row j of group g.
 
-Limits: weights and statistics are constants; the node is in inference mode; a Gemm has α = β = 1 and adds at most a bias
-per output. A BatchNormalization with no such layer before it stays: every engine runs it.
+Limits: weights and statistics are constants; the node is in inference mode; a Gemm has α = β = 1 and adds at most one
+bias per output. A BatchNormalization with no such layer before it stays: every engine runs it.
 """
 
 from __future__ import annotations

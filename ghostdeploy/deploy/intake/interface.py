@@ -92,7 +92,7 @@ def with_shape(model: onnx.ModelProto, batch: int | None, size: int) -> onnx.Mod
 def with_pixels(model: onnx.ModelProto, spec: Preprocess) -> onnx.ModelProto:
     """Returns a copy that takes uint8 pixels (N, H, W, 3) and normalises them, under the name of the old input.
 
-        (x/255 − mean_c) / std_c  =  x · 1/(255 std_c) − mean_c/std_c
+    (x/255 − mean_c) / std_c  =  x · 1/(255 std_c) − mean_c/std_c
     """
     model = copy.deepcopy(model)
     graph = model.graph

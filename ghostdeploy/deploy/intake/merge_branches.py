@@ -79,8 +79,8 @@ def _branch(graph: Graph, node: onnx.NodeProto) -> _Branch | None:
         affine = scale_and_shift(graph, node)
         if affine is None:
             return None
-        weight = affine[0].reshape(-1, 1, 1, 1)
-        return _Branch(node, node.input[0], weight, affine[1], len(weight), (1, 1), (0, 0, 0, 0), (1, 1))
+        scale, shift = affine
+        return _Branch(node, node.input[0], scale.reshape(-1, 1, 1, 1), shift, len(scale), (1, 1), (0, 0, 0, 0), (1, 1))
     if node.op_type != "Conv" or found.get("auto_pad", b"NOTSET") != b"NOTSET":
         return None
     weight = graph.array(node.input[1])

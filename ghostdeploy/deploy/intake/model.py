@@ -88,13 +88,12 @@ def _read(path: Path) -> bytes:
 
 def _parse(data: bytes, path: Path) -> onnx.ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError
 
     proto = onnx.ModelProto()
     hint = "copy it again, or export it again"
     try:
         proto.ParseFromString(data)
-    except (DecodeError, RuntimeError) as error:
+    except Exception as error:  # protobuf's DecodeError: a package that onnx brings and we do not name
         raise CheckpointError(f"{path} is damaged or no ONNX file ({len(data)} bytes)", hint=hint) from error
     if not proto.graph.node:
         raise CheckpointError(f"{path} holds no ONNX graph ({len(data)} bytes)", hint=hint)

@@ -68,9 +68,7 @@ def site_error(site: Site, value: NDArray[np.float64], opset: int) -> float:
     return error if np.isfinite(error) else np.inf
 
 
-def _run(
-    site: Site, nodes: tuple[onnx.NodeProto, ...], value: NDArray[np.float64], opset: int
-) -> NDArray[np.float64]:
+def _run(site: Site, nodes: tuple[onnx.NodeProto, ...], value: NDArray[np.float64], opset: int) -> NDArray[np.float64]:
     from onnx.reference import ReferenceEvaluator
 
     names = {name for node in nodes for name in node.input}

@@ -83,7 +83,9 @@ def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, 
         program = folded
         if payload_spec.layout == "nhwc":
             program, golden = interface.with_pixels(folded, preprocess), inputs.golden(payload_spec)
-        (work / program_file(targets.chain(config.rows[0])[0])).write_bytes(program.SerializeToString(deterministic=True))
+        (work / program_file(targets.chain(config.rows[0])[0])).write_bytes(
+            program.SerializeToString(deterministic=True)
+        )
     return Facts(
         model=ModelInfo(
             name=name,
@@ -166,7 +168,9 @@ def require_batch(
 
 def count_parameters(model: onnx.ModelProto) -> int:
     """Returns the number of trained values: floating-point constants, running statistics left out."""
-    statistics = {n for node in model.graph.node if node.op_type == "BatchNormalization" for n in node.input[_STATISTICS]}
+    statistics = {
+        n for node in model.graph.node if node.op_type == "BatchNormalization" for n in node.input[_STATISTICS]
+    }
     floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
     weights = [t for t in model.graph.initializer if t.data_type in floats and t.dims and t.name not in statistics]
     return sum(math.prod(tensor.dims) for tensor in weights)

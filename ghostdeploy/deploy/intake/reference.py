@@ -48,7 +48,9 @@ class OnnxReference:
             arrays = self._runner(np.ascontiguousarray(batch))
         except Exception as error:
             hint = "give the size it was trained with: --image-size"
-            raise CheckpointError(f"the model cannot run on an input of shape {shape}: {reason(error)}", hint=hint) from error
+            raise CheckpointError(
+                f"the model cannot run on an input of shape {shape}: {reason(error)}", hint=hint
+            ) from error
         named = dict(zip(self._runner.outputs, arrays, strict=True))
         for name, array in named.items():
             _check(name, array, len(batch))

@@ -48,7 +48,8 @@ class RemoveNoOps:
 
 def _passed_through(node: onnx.NodeProto, graph: Graph) -> str | None:
     """Returns the input that the node hands on unchanged; None when it does something."""
-    kind, first = node.op_type, node.input[0] if node.input else ""
+    kind = node.op_type
+    first: str = node.input[0] if node.input else ""
     if kind == "Identity" or (kind in _SINGLE and len(node.input) == 1):
         return first
     if kind == "Dropout":
@@ -95,7 +96,8 @@ def _neutral(node: onnx.NodeProto, graph: Graph) -> str | None:
         return None
     places = (1,) if node.op_type in ("Sub", "Div") else (0, 1)
     for place in places:
-        constant, other = graph.array(node.input[place]), node.input[1 - place]
+        other: str = node.input[1 - place]
+        constant = graph.array(node.input[place])
         if constant is None or not np.all(constant == _NEUTRAL[node.op_type]):
             continue
         if _same_shape(other, node.output[0], graph):
