@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -55,29 +56,31 @@ def refuse_unsupported(model: onnx.ModelProto, path: Path) -> None:
 
 
 def checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """Checks tensors and graph; returns the model with functions inlined and no initializer among the inputs.
+    """Checks tensors and graph; returns the model with functions inlined.
 
     Raises:
         CheckpointError: A tensor's data does not fit its shape or is not finite, or the ONNX checker refuses the graph.
     """
     for tensor in tensors(model):
         _check_tensor(tensor, path)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, 4)  # before it, every initializer had to be an input
     try:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
-        if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
-            model = onnx.shape_inference.infer_shapes(model)  # the checker asks for what it could find itself
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(_with_output_shapes(model))
+        onnx.checker.check_model(onnx.shape_inference.infer_shapes(model), full_check=True)
         _refuse_reserved_names(model, path)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0][:300] if lines else type(error).__name__
         raise CheckpointError(f"{path} is no valid ONNX model: {reason}", hint="export it again") from error
+    return model
+
+
+def _with_output_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy in which every output has some shape: the checker asks for one before it looks at anything else."""
+    model = copy.deepcopy(model)
+    for value in model.graph.output:
+        value.type.tensor_type.shape.SetInParent()
     return model
 
 

@@ -32,6 +32,15 @@ class ImageInput:
     """Height and width; None where any are taken."""
 
 
+def drop_constant_inputs(model: onnx.ModelProto) -> None:
+    """Takes initializers out of the inputs, in place: before version 4 of the format each had to be one."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)
+
+
 def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
     """Returns the input of a graph.
 

@@ -1,6 +1,6 @@
 """Reading an ONNX file that somebody else wrote: hash, parse, refuse what cannot be deployed.
 
-Order: bytes → SHA-256 → protobuf → sizes of tensors → ONNX checker → the one input and its shape. Nothing of the file
+Order: bytes → SHA-256 → protobuf → operators → the one input → sizes of tensors → ONNX checker. Nothing of the file
 is executed here. Weights beside the file (external data) are read only from its own folder.
 """
 
@@ -59,8 +59,9 @@ def open_onnx(path: Path) -> OnnxModel:
     checks.refuse_unsupported(proto, path)
     for content in read_external(proto, path):
         digest.update(content)
-    proto = checks.checked(proto, path)
+    interface.drop_constant_inputs(proto)
     image = interface.image_input(proto, path)
+    proto = checks.checked(proto, path)
     checks.refuse_huge_values(proto, path)
     return OnnxModel(
         proto=proto,
