@@ -101,7 +101,7 @@ def reserved():
 MODELS = {
     "quantized": (quantized, ("quantized already (1 QuantizeLinear, 1 DequantizeLinear)", "--int8")),
     "another domain": (foreign, ("FusedConv", "com.microsoft")),
-    "control flow": (looping, ("control flow (If",)),
+    "control flow": (looping, ("control flow (operator If)",)),
     "NaN weight": (not_a_number, ("NaN", "stem.conv.weight")),
     "huge declared weight": (huge_weight, ("damaged", "head.weight", "1099511627776×1048576")),
     "negative size": (negative_weight, ("damaged", "-5×-8")),
@@ -305,6 +305,8 @@ def test_labels_that_do_not_fit_are_refused(capsys, tmp_path):
 def test_missing_packages_are_named_without_torch(monkeypatch):
     monkeypatch.setattr(targets, "find_spec", lambda name: None)
 
-    with pytest.raises(targets.MissingDependency, match="export to openvino needs onnx, onnxsim, onnxruntime") as caught:
+    with pytest.raises(
+        targets.MissingDependency, match="export to openvino needs onnx, onnxsim, onnxruntime"
+    ) as caught:
         targets.require_export([targets.find("openvino")], targets.intake_of("model.onnx"))
     assert caught.value.hint == 'pip install "ghostdeploy[intake,openvino-runtime]"'

@@ -43,7 +43,7 @@ def refuse_unsupported(model: onnx.ModelProto, path: Path) -> None:
             )
         if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
             raise CheckpointError(
-                f"{path} has control flow ({node.op_type} {node.name}), expected a plain graph",
+                f"{path} has control flow (operator {node.op_type}), expected a plain graph",
                 hint="onnxsim removes it",
             )
     if quantized:

@@ -3,10 +3,9 @@
     s = γ / √(σ² + ε)
     y = s·(W∗x + b − μ) + β  =  (s·W)∗x + s·(b − μ) + β          s per output channel
 
-Patterns: Conv, ConvTranspose and Gemm whose output only the BatchNormalization reads. A ConvTranspose stores its
-weights as (in, out/groups, …), so channel o = g·(out/groups) + j is row j of group g.
+Patterns: Conv, ConvTranspose and Gemm whose output only the BatchNormalization reads.
 
-Limits: weights and statistics are constants; the node is in inference mode; a Gemm has α = β = 1 and adds at most one
+Limits: a ConvTranspose has one group (the evaluator that proves a site has no other); weights and statistics are constants; the node is in inference mode; a Gemm has α = β = 1 and adds at most one
 bias per output. A BatchNormalization with no such layer before it stays: every engine runs it.
 """
 
@@ -82,7 +81,7 @@ def _fold(graph: Graph, layer: onnx.NodeProto, norm: onnx.NodeProto) -> Site | N
     bias = graph.array(layer.input[2]) if len(layer.input) > 2 and layer.input[2] else np.zeros(1)
     if affine is None or weight is None or bias is None or graph.is_constant(layer.input[0]):
         return None
-    if layer.op_type == "Gemm" and (not _plain(layer) or bias.ndim > 1):
+    if not _plain(layer) or bias.ndim > 1:
         return None
     scale, shift = affine
     before = (copy.deepcopy(layer), copy.deepcopy(norm))
@@ -105,19 +104,18 @@ def _fold(graph: Graph, layer: onnx.NodeProto, norm: onnx.NodeProto) -> Site | N
 
 def _scaled(layer: onnx.NodeProto, weight: Float, scale: Float) -> Float:
     """Multiplies the output channels of a layer's weight."""
-    found = attributes(layer)
     if layer.op_type == "Gemm":
-        return weight * (scale[:, None] if found.get("transB", 0) else scale[None, :])
+        return weight * (scale[:, None] if attributes(layer).get("transB", 0) else scale[None, :])
     if layer.op_type == "Conv":
         return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
-    groups = found.get("group", 1)
-    grouped = weight.reshape(groups, -1, *weight.shape[1:])
-    factors = scale.reshape(groups, 1, -1, *(1,) * (weight.ndim - 2))
-    return np.asarray(grouped * factors).reshape(weight.shape)
+    return weight * scale.reshape(1, -1, *(1,) * (weight.ndim - 2))
 
 
-def _plain(gemm: onnx.NodeProto) -> bool:
-    found = attributes(gemm)
+def _plain(layer: onnx.NodeProto) -> bool:
+    """Tells whether the layer is W∗x + b and nothing more."""
+    found = attributes(layer)
+    if layer.op_type == "ConvTranspose":
+        return bool(found.get("group", 1) == 1)
     return found.get("alpha", 1.0) == 1.0 and found.get("beta", 1.0) == 1.0 and not found.get("transA", 0)
 
 
