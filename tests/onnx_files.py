@@ -70,7 +70,7 @@ def norm(name, channels, generator):
 
 
 def small(*, batch="N", size=32, opset=18, dtype=TensorProto.FLOAT, inputs=("pixels",)):
-    """Returns a graph with an input name, outputs and no-ops of its own: two outputs, the first the scores of 5 classes.
+    """Returns a graph with names and no-ops of its own and two outputs, the first the scores of 5 classes.
 
     Args:
         batch: Of the input: a number, or a name.

@@ -1,4 +1,4 @@
-"""ONNX files that cannot be deployed, and options that say nothing to them: one sentence, a hint, the right exit code."""
+"""ONNX files that cannot be deployed, options that say nothing to them: one sentence and the right exit code."""
 
 from __future__ import annotations
 
@@ -198,16 +198,17 @@ def test_every_truncation_and_every_flipped_byte_is_a_sentence_or_a_model(tmp_pa
 
     rng = np.random.default_rng(0)
     path = tmp_path / "bad.onnx"
+    messages = []
     for _ in range(150):
         data = bytearray(WHOLE)
         data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
         path.write_bytes(data if rng.random() < 0.7 else data[: rng.integers(len(data))])
         try:
-            found = open_onnx(path)
+            assert isinstance(open_onnx(path), OnnxModel)
         except BadInput as error:
-            assert "\n" not in error.message
-        else:
-            assert isinstance(found, OnnxModel)
+            messages.append(error.message)
+    assert len(messages) > 50
+    assert not any("\n" in message for message in messages)
 
 
 def beside(tmp_path, location):

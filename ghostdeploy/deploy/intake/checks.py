@@ -77,7 +77,7 @@ def checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 
 def _with_output_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy in which every output has some shape: the checker asks for one before it looks at anything else."""
+    """Returns a copy in which every output has some shape: without one the checker says nothing else."""
     model = copy.deepcopy(model)
     for value in model.graph.output:
         value.type.tensor_type.shape.SetInParent()

@@ -5,8 +5,9 @@
 
 Patterns: Conv, ConvTranspose and Gemm whose output only the BatchNormalization reads.
 
-Limits: a ConvTranspose has one group (the evaluator that proves a site has no other); weights and statistics are constants; the node is in inference mode; a Gemm has α = β = 1 and adds at most one
-bias per output. A BatchNormalization with no such layer before it stays: every engine runs it.
+Limits: weights and statistics are constants; the node is in inference mode; a ConvTranspose has one group (what proves
+a site knows no more); a Gemm has α = β = 1 and at most one bias per output. A BatchNormalization with no such layer
+before it stays: every engine runs it.
 """
 
 from __future__ import annotations
