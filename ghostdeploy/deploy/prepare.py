@@ -9,7 +9,7 @@ from ghostdeploy.deploy.assemble import Facts
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.evaluate import check_labels
 from ghostdeploy.deploy.images import check_class_names
-from ghostdeploy.deploy.inputs import Inputs, read_labels
+from ghostdeploy.deploy.inputs import Inputs, read_labels, require_logits
 from ghostdeploy.deploy.steps import JUDGED_ON_IMAGES, PROGRAM, QUANTIZED
 from ghostdeploy.manifest import ModelInfo, TensorSpec
 
@@ -52,6 +52,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
         reference = Reference(model.module)
         golden = inputs.golden(preprocess)
         outputs = reference.outputs(golden)
+        require_logits(outputs, inputs, config)
         num_classes = int(next(iter(outputs.values())).shape[1])
     labels = read_labels(config.labels, model.labels, num_classes)
     if inputs.data is not None:

@@ -15,7 +15,7 @@ from ghostdeploy.deploy.assemble import Facts
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.evaluate import check_labels
 from ghostdeploy.deploy.images import check_class_names
-from ghostdeploy.deploy.inputs import Inputs, read_labels
+from ghostdeploy.deploy.inputs import Inputs, read_labels, require_logits
 from ghostdeploy.deploy.intake import interface
 from ghostdeploy.deploy.intake.reference import OnnxReference, reason
 from ghostdeploy.deploy.intake.rewrite import rewrite, upgrade
@@ -66,6 +66,7 @@ def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, 
         reference = OnnxReference(model)
         golden = inputs.golden(preprocess)
         outputs = reference.outputs(golden)
+        require_logits(outputs, inputs, config)
         num_classes = int(next(iter(outputs.values())).shape[1])
     labels = read_labels(config.labels, model.labels, num_classes)
     if inputs.data is not None:
