@@ -22,7 +22,7 @@ from ghostdeploy.deploy.intake.rewrite import rewrite, upgrade
 from ghostdeploy.deploy.prepare import look, spec_of
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
-from ghostdeploy.deploy.steps import QUANTIZED, program_file
+from ghostdeploy.deploy.steps import program_file
 from ghostdeploy.deploy.tolerance import TOLERANCES
 from ghostdeploy.errors import UsageError
 from ghostdeploy.manifest import ModelInfo
@@ -73,30 +73,19 @@ def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, 
         check_labels(inputs.data, num_classes)
         check_class_names(inputs.data, labels)
     evidence = look(inputs, config, preprocess, reference, work, stages)
-    if config.precision in QUANTIZED:
-        _log.info("no equalization of channels: it needs the PyTorch model")
     with stages.stage("fold"):
         shaped = interface.with_shape(upgrade(model.proto, model.name), config.batch, preprocess.size)
         require_batch(shaped, golden, outputs, config.batch, model)
         folded, passes = rewrite(shaped, golden[: config.batch or 1])
     payload_spec = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
     with stages.stage("save program"):
-        program = folded
         if payload_spec.layout == "nhwc":
-            program, golden = interface.with_pixels(folded, preprocess), inputs.golden(payload_spec)
-        (work / program_file(targets.chain(config.rows[0])[0])).write_bytes(
-            program.SerializeToString(deterministic=True)
-        )
+            golden = inputs.golden(payload_spec)
+        program = interface.with_pixels(folded, preprocess) if payload_spec.layout == "nhwc" else folded
+        file = program_file(targets.chain(config.rows[0])[0])
+        (work / file).write_bytes(program.SerializeToString(deterministic=True))
     return Facts(
-        model=ModelInfo(
-            name=name,
-            family=model.family,
-            source=model.source,
-            weights_sha256=model.weights_sha256,
-            num_classes=num_classes,
-            params=count_parameters(model.proto),
-            macs=count_macs(folded),
-        ),
+        model=describe(model, name, num_classes, folded),
         preprocess=payload_spec,
         reference_preprocess=preprocess,
         labels=labels,
@@ -111,6 +100,19 @@ def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, 
         tools={tool: version(tool) for tool in ("ghostdeploy", "onnx", "onnxruntime")},
         modules=(),
         evidence=evidence,
+    )
+
+
+def describe(model: OnnxModel, name: str, num_classes: int, folded: onnx.ModelProto) -> ModelInfo:
+    """Returns the manifest's record of the model; MACs are counted after the passes, parameters before."""
+    return ModelInfo(
+        name=name,
+        family=model.family,
+        source=model.source,
+        weights_sha256=model.weights_sha256,
+        num_classes=num_classes,
+        params=count_parameters(model.proto),
+        macs=count_macs(folded),
     )
 
 
