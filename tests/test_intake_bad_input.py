@@ -294,6 +294,14 @@ def test_a_target_that_is_made_from_pytorch_takes_no_onnx_file(capsys, tmp_path,
     assert "fromtorch" not in every.document["targets"]
 
 
+def test_tflite_is_made_from_the_pytorch_model(capsys, tmp_path):
+    path = saved(small(), tmp_path / "mine.onnx")
+
+    answer = run(capsys, "export", path, "-t", "tflite", "-o", tmp_path)
+
+    assert_one_sentence(answer, 2, "tflite is made from the PyTorch model", "-t onnx, openvino, tensorrt")
+
+
 def test_labels_that_do_not_fit_are_refused(capsys, tmp_path):
     path = saved(small(), tmp_path / "mine.onnx")
     (tmp_path / "names.txt").write_text("a\nb\n")

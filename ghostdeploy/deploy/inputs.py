@@ -89,7 +89,8 @@ def require_logits(outputs: Arrays, inputs: Inputs, config: ExportConfig) -> Non
         UsageError: It is a map, such as a detector backbone gives, and the export is quantized or has labelled images.
     """
     name, array = next(iter(outputs.items()))
-    judge = config.precision if config.precision in QUANTIZED else "--data" if inputs.data is not None else None
+    images = inputs.calibration is not None or inputs.data is not None
+    judge = config.precision if config.precision in JUDGED_ON_IMAGES and images else "--data" if inputs.data else None
     if judge is not None and array.ndim != 2:
         raise UsageError(
             f"{judge} is judged by the first class, the model's first output {name} has shape (N, "
