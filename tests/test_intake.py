@@ -14,6 +14,7 @@ import pytest
 import ghostdeploy as gd
 from ghostdeploy.bundle import open_bundle, sha256
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.exporters.onnx_intake import module_path
 from tests.commands import run
 from tests.conftest import require
 from tests.exported import sample_bundle
@@ -78,6 +79,45 @@ def test_layers_are_called_like_the_modules_whose_weights_they_hold(capsys, tmp_
     layers = [node.name for node in graph.node if node.op_type in ("Conv", "Gemm")]
     assert set(layers) <= modules.keys()
     assert len({node.name for node in graph.node}) == len(graph.node)
+
+
+@pytest.mark.parametrize(
+    ("node", "module"),
+    [
+        ("/conv_stem/Conv", "conv_stem"),
+        (
+            "/blocks/blocks.0/blocks.0.1/ghost1/cheap_operation/cheap_operation.0/Conv",
+            "blocks.0.1.ghost1.cheap_operation.0",
+        ),
+        ("/stem/conv/Conv_1", "stem.conv"),
+        ("/Conv", None),
+        ("Conv_3", None),
+        ("/stem/conv/Gemm", None),
+    ],
+)
+def test_paths_of_older_torch_exporters_are_read_as_modules(node, module):
+    assert module_path(node, "Conv") == module
+
+
+def test_an_export_of_the_older_torch_exporter_keeps_module_names(capsys, tmp_path):
+    """Its weights are called `onnx::Conv_123`, its nodes by their paths; opset 13, initializers listed as inputs."""
+    model = small(opset=13)
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            stem = node.input[1].removesuffix(".weight")
+            node.name = f"/{stem.partition('.')[0]}/{stem.rpartition('.')[2]}/Conv"
+    for number, tensor in enumerate(model.graph.initializer):
+        for node in model.graph.node:
+            node.input[:] = [f"onnx::{number}" if name == tensor.name else name for name in node.input]
+        tensor.name = f"onnx::{number}"
+        value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(value)
+
+    manifest, folder = export(capsys, saved(model, tmp_path / "old.onnx"), tmp_path, "-t", "onnx")
+
+    assert manifest.verdict == "passed"
+    names = [node.name for node in onnx.load(folder / "model.onnx").graph.node if node.op_type == "Conv"]
+    assert names == ["stem.conv", "wide.conv"]
 
 
 def test_the_manifest_says_that_the_file_itself_is_the_reference(capsys, tmp_path, tmp_path_factory):
