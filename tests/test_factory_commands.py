@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import pytest
+import torch
 
 from tests.commands import assert_one_sentence, run
 
@@ -127,6 +129,23 @@ def test_the_installed_command_finds_modules_of_the_working_directory(folder):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_timm_names_become_proven_bundles_where_timm_is_installed(capsys, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import timm
+        except (ImportError, OSError, RuntimeError) as error:  # a torchvision of another build raises the last two
+            pytest.skip(f"timm cannot be imported here: {error}")
+    torch.save(timm.create_model("ghostnet_050", num_classes=4).state_dict(), tmp_path / "weights.pth")
+    options = ("--num-classes", "4", "--weights", tmp_path / "weights.pth", "--image-size", "64")
+
+    answer = run(capsys, "export", "timm:ghostnet_050", *options, "-t", "onnx", "-o", tmp_path, "--json")
+
+    manifest = answer.document["bundles"][0]["manifest"]
+    assert (manifest["verdict"], manifest["model"]["num_classes"]) == ("passed", 4)
+    assert manifest["model"]["source"] == "timm:ghostnet_050 with file:weights.pth"
 
 
 def test_timm_names_without_timm_are_exit_4(capsys, monkeypatch, tmp_path):

@@ -219,6 +219,17 @@ def test_weights_beside_the_file_are_read_and_hashed(capsys, tmp_path):
     assert one.model.weights_sha256 not in (sha256(path), two.model.weights_sha256)
 
 
+def test_what_the_file_does_not_say_is_a_warning(capsys, tmp_path):
+    path = saved(small(size="side"), tmp_path / "mine.onnx")
+
+    silent = run(capsys, "export", path, "-t", "onnx", "-o", tmp_path / "one")
+    told = run(capsys, "export", path, "-t", "onnx", "-o", tmp_path / "two", "--image-size", "32", "--mean", "0,0,0")
+
+    assert "ImageNet's mean and std, see --mean and --std" in silent.err
+    assert "exported for 224 pixels, see --image-size" in silent.err
+    assert "warning" not in told.err
+
+
 def test_python_takes_a_path(tmp_path):
     path = saved(small(), tmp_path / "mine.onnx")
 
