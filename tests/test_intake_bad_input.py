@@ -270,6 +270,14 @@ def test_an_option_that_says_nothing_to_a_finished_file_is_refused(options, word
     assert_one_sentence(answer, 2, *words)
 
 
+def test_an_onnx_file_as_weights_is_sent_to_its_place(capsys, tmp_path):
+    path = saved(small(), tmp_path / "mine.onnx")
+
+    answer = run(capsys, "export", "--weights", path, "-t", "onnx", "-o", tmp_path / "out")
+
+    assert_one_sentence(answer, 2, "is a whole model", f"ghostdeploy export {path}")
+
+
 def test_a_batch_that_is_built_into_the_graph_is_named(capsys, tmp_path):
     model = small(batch=1)
     model.graph.initializer.append(numpy_helper.from_array(np.array([1, 8, 16, 16]), "fixed"))

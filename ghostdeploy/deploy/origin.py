@@ -51,6 +51,10 @@ def find_origin(
         UsageError: The options say nothing to such a model, or a target cannot be made from it.
         MissingDependency: A package that a target needs is absent.
     """
+    if targets.intake_of(weights) is not None:
+        raise UsageError(
+            f"--weights {weights} is a whole model, expected a checkpoint", hint=f"ghostdeploy export {weights}"
+        )
     intake = targets.intake_of(model)
     if intake is not None:
         _refuse_idle_options(config, weights, num_classes)
