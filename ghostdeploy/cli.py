@@ -58,9 +58,9 @@ def doctor(*, as_json: bool) -> None:
 def export(*, as_json: bool, **options: Any) -> int:
     """Fold, export and prove MODEL for one or more targets.
 
-    MODEL is a zoo name (see `ghostdeploy models`), timm:NAME, package.module:factory or path/file.py:factory. Without
-    MODEL and --weights it is the trained sample model; with --weights alone the checkpoint itself tells family, width
-    and classes.
+    MODEL is a zoo name (see `ghostdeploy models`), timm:NAME, package.module:factory, path/file.py:factory, or a float
+    ONNX file (model.onnx, no PyTorch needed). Without MODEL and --weights it is the trained sample model; with
+    --weights alone the checkpoint itself tells family, width and classes.
     """
     from ghostdeploy import tables
     from ghostdeploy.deploy import request

@@ -64,7 +64,7 @@ def exported(found: Exported) -> None:
     rows = []
     for bundle in found.bundles:
         m = bundle.manifest
-        top1 = "–" if m.accuracy is None else f"{m.accuracy.top1:.2%} (PyTorch {m.accuracy.reference_top1:.2%})"
+        top1 = "–" if m.accuracy is None else f"{m.accuracy.top1:.2%} ({_reference(m)} {m.accuracy.reference_top1:.2%})"
         parity = "–" if m.parity is None else relative(m.parity)
         if m.agreement is not None:
             parity = f"{m.agreement.top1:.2%} agree"
@@ -105,7 +105,7 @@ def inspected(bundle: Bundle) -> None:
         a = m.accuracy
         low, high = a.drop_ci95
         decided = "" if a.decided else ", not enough images to decide"
-        figures = f"top-1 {a.top1:.2%} on {a.count} images, PyTorch {a.reference_top1:.2%}"
+        figures = f"top-1 {a.top1:.2%} on {a.count} images, {_reference(m)} {a.reference_top1:.2%}"
         drop = (
             f"drop {100 * a.drop:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f}), allowed {100 * a.max_drop:.2f}"
         )
@@ -118,6 +118,11 @@ def inspected(bundle: Bundle) -> None:
         [(p.name, str(p.sites), f"{p.max_relative_error:.1e}") for p in m.passes],
     )
     table(("file", ">bytes", "SHA-256"), [(f.path, str(f.bytes), f.sha256) for f in m.files])
+
+
+def _reference(m: Manifest) -> str:
+    """Returns what the bundle is compared with."""
+    return "PyTorch" if "torch" in m.tools else "original"
 
 
 def _quantized(m: Manifest) -> list[tuple[str, str]]:

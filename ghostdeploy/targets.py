@@ -10,12 +10,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import PurePath
 from typing import Any, Literal
 
 from ghostdeploy.errors import MissingDependency, UsageError, did_you_mean
 
 PRECISIONS = ("fp32", "fp16", "int8", "hybrid")
 """Every precision a bundle can have; a row lists the ones its exporter makes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """How a finished file of a row's kind is taken as the model, in place of a PyTorch graph."""
+
+    suffix: str
+    """Ending of such files."""
+    exporter: str
+    """Import string of the `Exporter` class that stands in for the row's own."""
+    packages: tuple[str, ...]
+    """Top-level modules it needs; torch is none of them."""
+    extra: str
+    """The pip extra that brings them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +71,8 @@ class Target:
     """Its payload is built for one batch size."""
     quantizer: str = "ghostdeploy.deploy.quantize.worker:Quantizer"
     """Import string of the worker that makes its INT8 graph."""
+    intake: Intake | None = None
+    """Set where a finished file of this kind can be the model of an export."""
     options: tuple[str, ...] = ()
     """Settings that only its exporter knows, by the names of `ExportConfig` fields."""
 
@@ -86,6 +103,12 @@ TARGETS: dict[str, Target] = {
             runtimes=("onnxruntime",),
             export_packages=("torch", "onnx", "onnxscript", "onnxsim", "safetensors"),
             runtime_packages=("onnxruntime",),
+            intake=Intake(
+                suffix=".onnx",
+                exporter="ghostdeploy.exporters.onnx_intake:OnnxIntake",
+                packages=("onnx", "onnxsim", "onnxruntime"),
+                extra="intake",
+            ),
         ),
         Target(
             name="openvino",
@@ -161,9 +184,28 @@ def chain(target: Target) -> list[Target]:
     return rows
 
 
-def missing_for_export(target: Target) -> list[str]:
-    """Returns the packages that `target` and its parents need and that are not installed; imports nothing."""
-    wanted = dict.fromkeys(package for row in chain(target) for package in row.export_packages)
+def intake_of(model: object) -> Target | None:
+    """Returns the row whose finished files end like `model`; None for everything that is no such path."""
+    name = str(model).lower() if isinstance(model, str | PurePath) else ""
+    rows = (row for row in TARGETS.values() if row.intake is not None and name.endswith(row.intake.suffix))
+    return next(rows, None)
+
+
+def takes(target: Target, intake: Target | None) -> bool:
+    """Tells whether `target` can be made from a file of the kind `intake`; None is the PyTorch graph."""
+    return intake is None or chain(target)[0].name == intake.name
+
+
+def missing_for_export(target: Target, intake: Target | None = None) -> list[str]:
+    """Returns the packages that `target` and its parents need and that are not installed; imports nothing.
+
+    Args:
+        target: The row.
+        intake: Row whose finished file is the model; None is the PyTorch graph.
+    """
+    first, *rest = chain(target)
+    start = first.export_packages if intake is None or intake.intake is None else intake.intake.packages
+    wanted = dict.fromkeys((*start, *(package for row in rest for package in row.export_packages)))
     return [package for package in wanted if find_spec(package) is None]
 
 
@@ -172,18 +214,33 @@ def missing_for_run(target: Target) -> list[str]:
     return [choice for choice in target.runtime_packages if not any(find_spec(p) for p in choice.split("|"))]
 
 
-def require_export(targets: list[Target]) -> None:
+def require_export(targets: list[Target], intake: Target | None = None) -> None:
     """Checks every target's packages at once, before any work.
 
+    Args:
+        targets: The rows.
+        intake: Row whose finished file is the model; None is the PyTorch graph.
+
     Raises:
+        UsageError: A target cannot be made from such a file.
         MissingDependency: Names all missing packages and the one pip command that brings them.
     """
-    missing = {target.name: missing_for_export(target) for target in targets}
+    for target in targets:
+        if not takes(target, intake):
+            assert intake is not None  # the PyTorch graph is taken by every row
+            able = ", ".join(name for name, row in TARGETS.items() if takes(row, intake))
+            raise UsageError(
+                f"target {target.name} is made from the PyTorch model, MODEL is a file of {intake.name}",
+                hint=f"give the PyTorch model, or one of -t {able}",
+            )
+    missing = {target.name: missing_for_export(target, intake) for target in targets}
     lacking = [name for name, packages in missing.items() if packages]
     if not lacking:
         return
     packages = dict.fromkeys(package for name in lacking for package in missing[name])
     extras = ",".join(TARGETS[name].export_extra for name in lacking)
+    if intake is not None and intake.intake is not None:
+        extras = ",".join((intake.intake.extra, *(TARGETS[name].runtime_extra for name in lacking)))
     raise MissingDependency(
         f"export to {', '.join(lacking)} needs {', '.join(packages)}, not installed here",
         hint=f'pip install "ghostdeploy[{extras}]"',

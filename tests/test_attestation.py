@@ -15,7 +15,8 @@ from ghostdeploy.exporters.attestation import Layer, achieved, convolution_macs,
 from ghostdeploy.exporters.base import ExportJob
 from ghostdeploy.exporters.graph_precision import quantized_layers
 from ghostdeploy.exporters.graph_precision import read_precision as read_onnx
-from ghostdeploy.exporters.onnx import OnnxExporter, dotted_names, module_of, name_layers
+from ghostdeploy.exporters.onnx import OnnxExporter
+from ghostdeploy.exporters.onnx_graph import dotted_names, module_of, name_layers
 from ghostdeploy.exporters.openvino import OpenVINOExporter
 from ghostdeploy.preprocess import Preprocess
 from tests.kernels import one_layer

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.evaluate import Predictions
     from ghostdeploy.deploy.images import ImageSet
     from ghostdeploy.deploy.quantize.evidence import Evidence
-    from ghostdeploy.deploy.reference import Reference
+    from ghostdeploy.deploy.reference import ReferenceModel
     from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.deploy.steps import Step
     from ghostdeploy.exporters.base import ExportResult
@@ -44,9 +44,9 @@ class Facts:
     preprocess: Preprocess
     """As the payload takes its input."""
     reference_preprocess: Preprocess
-    """As the PyTorch model takes it."""
+    """As the reference takes it."""
     labels: list[str]
-    reference: Reference
+    reference: ReferenceModel
     data: ImageSet | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]

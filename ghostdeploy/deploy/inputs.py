@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.bundle import Arrays
     from ghostdeploy.deploy.config import ExportConfig
+    from ghostdeploy.deploy.intake.model import OnnxModel
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess
 
@@ -39,7 +41,7 @@ class Inputs:
     """Set for the quantizer, there for every precision with one; without labelled images it judges as well."""
 
     @classmethod
-    def choose(cls, model: LoadedModel, config: ExportConfig) -> Inputs:
+    def choose(cls, model: LoadedModel | OnnxModel, config: ExportConfig) -> Inputs:
         """Picks the sets.
 
         Raises:
@@ -73,6 +75,28 @@ def _calibration(config: ExportConfig, *, sample: bool) -> ImageSet | None:
             f"{config.precision} needs calibration images", hint="add --calib with a folder of images or an .npz"
         )
     return open_images(samples.calibration_set())
+
+
+def require_logits(outputs: Arrays, inputs: Inputs, config: ExportConfig) -> None:
+    """Checks that the first output names a class where a gate judges by it.
+
+    Args:
+        outputs: What the reference gives, by name.
+        inputs: The image sets of the export.
+        config: The request.
+
+    Raises:
+        UsageError: It is a map, such as a detector backbone gives, and the export is quantized or has labelled images.
+    """
+    name, array = next(iter(outputs.items()))
+    images = inputs.calibration is not None or inputs.data is not None
+    judge = config.precision if config.precision in JUDGED_ON_IMAGES and images else "--data" if inputs.data else None
+    if judge is not None and array.ndim != 2:
+        raise UsageError(
+            f"{judge} is judged by the first class, the model's first output {name} has shape (N, "
+            f"{', '.join(map(str, array.shape[1:]))}), expected (N, classes)",
+            hint="a backbone exports to fp32 and fp16, without --data",
+        )
 
 
 def read_labels(path: Path | None, own: list[str] | None, num_classes: int) -> list[str]:

@@ -16,7 +16,7 @@ from ghostdeploy.deploy.advice import int8_advice
 from ghostdeploy.deploy.assemble import Facts, assemble
 from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.doctor import cpu_flags
-from ghostdeploy.deploy.prepare import prepare
+from ghostdeploy.deploy.origin import facts_of, find_origin
 from ghostdeploy.deploy.stages import Listener, Stages
 from ghostdeploy.deploy.steps import QUANTIZED, Step, all_steps, steps_to
 from ghostdeploy.errors import ExportFailed, GateFailed, OutputError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ghostdeploy.bundle import Bundle
+    from ghostdeploy.deploy.intake.model import OnnxModel
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.targets import Target
 
@@ -45,7 +46,7 @@ class Exported:
 
 
 def export(
-    model: nn.Module | str | None = None,
+    model: nn.Module | str | Path | None = None,
     *,
     target: str = "openvino",
     precision: str = "fp32",
@@ -57,8 +58,8 @@ def export(
     """Exports one model to one target and proves the result.
 
     Args:
-        model: A trained module from float32 (N, 3, H, W) to logits, or a MODEL as on the command line; None is the
-            trained sample model.
+        model: A trained module from float32 (N, 3, H, W) to logits or several outputs, or a MODEL as on the command
+            line, a path to an ONNX file included; None is the trained sample model.
         target: Row of the target table.
         precision: One of the row's precisions.
         weights: Checkpoint file, when `model` is a name.
@@ -74,28 +75,21 @@ def export(
         GateFailed: The bundle was written and its verdict is "failed".
         GhostDeployError: See the tree in `ghostdeploy.errors`.
     """
-    from ghostdeploy.models.source import from_module, load_model
-
     config = ExportConfig(targets=(target,), precision=precision, out=Path(out), **options)
-    targets.require_export(config.rows)
-
-    def load() -> LoadedModel:
-        if model is None or isinstance(model, str):
-            return load_model(model, weights=Path(weights) if weights else None)
-        return from_module(model)
-
-    bundle = run_export(load, config, name=name).bundles[0]
+    origin = find_origin(model, config, weights=Path(weights) if weights else None)
+    bundle = run_export(origin.load, config, name=name, intake=origin.intake).bundles[0]
     if bundle.manifest.verdict == "failed":
         raise GateFailed(f"{bundle.path} failed its gates", hint=f"ghostdeploy inspect {bundle.path}")
     return bundle
 
 
 def run_export(
-    load: Callable[[], LoadedModel],
+    load: Callable[[], LoadedModel | OnnxModel],
     config: ExportConfig,
     *,
     name: str | None = None,
     listener: Listener | None = None,
+    intake: Target | None = None,
 ) -> Exported:
     """Exports a model to every target of the configuration.
 
@@ -104,6 +98,7 @@ def run_export(
         config: The request.
         name: Name of the bundles instead of the model's.
         listener: Hears the progress.
+        intake: Row whose finished file the model is; None is PyTorch.
 
     Raises:
         GhostDeployError: See the tree in `ghostdeploy.errors`. Bundles finished before the error stay; none is half.
@@ -111,7 +106,7 @@ def run_export(
     stages = Stages(listener)
     if config.precision in QUANTIZED:
         advise(config.rows)
-    steps = all_steps(config.rows, config.precision)
+    steps = all_steps(config.rows, config.precision, intake)
     with ExitStack() as stack:
         work = stack.enter_context(staging.workspace(config.out, f"{name or 'export'}-work"))
         converters = {
@@ -123,7 +118,7 @@ def run_export(
         names = {row.name: f"{name}-{row.name}-{config.precision}" for row in config.rows}
         for bundle_name in names.values():
             staging.refuse_existing(config.out / bundle_name, force=config.replace)
-        facts = prepare(model, name, config, work, stages)
+        facts = facts_of(model, name, config, work, stages)
         results: dict[str, ExportResult] = {}
         for step in steps.values():
             with stages.stage(step.label), keep_log(config.out, name):
@@ -134,7 +129,7 @@ def run_export(
         bundles = []
         for row in config.rows:
             with stages.stage(f"prove {row.name}"):
-                chain = [(step, results[step.name]) for step in steps_to(row, config.precision)]
+                chain = [(step, results[step.name]) for step in steps_to(row, config.precision, intake)]
                 with staging.staging(config.out, names[row.name], force=config.replace) as folder:
                     bundle = assemble(row, chain, facts, config, work, folder, stages)
             bundles.append(type(bundle)(config.out / names[row.name], bundle.manifest))

@@ -9,7 +9,7 @@ from ghostdeploy.deploy.assemble import Facts
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.evaluate import check_labels
 from ghostdeploy.deploy.images import check_class_names
-from ghostdeploy.deploy.inputs import Inputs, read_labels
+from ghostdeploy.deploy.inputs import Inputs, read_labels, require_logits
 from ghostdeploy.deploy.steps import JUDGED_ON_IMAGES, PROGRAM, QUANTIZED
 from ghostdeploy.manifest import ModelInfo, TensorSpec
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.deploy.config import ExportConfig
     from ghostdeploy.deploy.quantize.evidence import Evidence
-    from ghostdeploy.deploy.reference import Reference
+    from ghostdeploy.deploy.reference import Reference, ReferenceModel
     from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.manifest import PassRecord
     from ghostdeploy.models.source import LoadedModel
@@ -52,6 +52,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
         reference = Reference(model.module)
         golden = inputs.golden(preprocess)
         outputs = reference.outputs(golden)
+        require_logits(outputs, inputs, config)
         num_classes = int(next(iter(outputs.values())).shape[1])
     labels = read_labels(config.labels, model.labels, num_classes)
     if inputs.data is not None:
@@ -94,7 +95,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
 
 
 def look(
-    inputs: Inputs, config: ExportConfig, preprocess: Preprocess, reference: Reference, work: Path, stages: Stages
+    inputs: Inputs, config: ExportConfig, preprocess: Preprocess, reference: ReferenceModel, work: Path, stages: Stages
 ) -> Evidence | None:
     """Gathers calibration and gate images for the precisions that need them."""
     if config.precision not in JUDGED_ON_IMAGES or not (inputs.calibration or inputs.data):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy import staging, targets
 from ghostdeploy.deploy.config import ExportConfig, apply_overrides
+from ghostdeploy.deploy.origin import Origin, find_origin
 from ghostdeploy.errors import MissingDependency, UsageError
 from ghostdeploy.manifest import Record
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
@@ -15,7 +16,7 @@ from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves 
 if TYPE_CHECKING:
     from ghostdeploy.deploy.pipeline import Exported
     from ghostdeploy.deploy.stages import Listener
-    from ghostdeploy.models.source import LoadedModel
+    from ghostdeploy.targets import Target
 
 _PREPROCESS = ("size", "crop_fraction", "interpolation", "mean", "std")
 
@@ -30,11 +31,9 @@ class Request:
     name: str | None
     config: ExportConfig
 
-    def load(self) -> LoadedModel:
-        """Builds the module and loads its weights."""
-        from ghostdeploy.models.source import load_model
-
-        return load_model(self.spec, weights=self.weights, num_classes=self.num_classes)
+    def origin(self) -> Origin:
+        """Tells where the model comes from, and checks that what it needs is here."""
+        return find_origin(self.spec, self.config, weights=self.weights, num_classes=self.num_classes)
 
 
 class Plan(Record, frozen=True, kw_only=True):
@@ -70,7 +69,7 @@ def from_options(**options: Any) -> Request:
     spec, weights, num_classes, name = (options.pop(key) for key in ("model", "weights", "num_classes", "name"))
     if name is not None and Path(name).name != name:
         raise UsageError(f"--name is {name!r}, expected a plain folder name")
-    names = _expand(options.pop("target_names"), precision)
+    names = _expand(options.pop("target_names"), precision, targets.intake_of(spec))
     align = options.pop("align_channels")
     config = ExportConfig(
         align_channels=None if align is None else int(align),
@@ -91,8 +90,7 @@ def plan(asked: Request) -> Plan:
         GhostDeployError: What `fulfil` would raise before its first conversion.
     """
     config = asked.config
-    targets.require_export(config.rows)
-    model = asked.load()
+    model = asked.origin().load()
     name = asked.name or model.name
     folders = [config.out / f"{name}-{row.name}-{config.precision}" for row in config.rows]
     for folder in folders:
@@ -123,16 +121,16 @@ def fulfil(asked: Request, listener: Listener) -> Exported:
     """
     from ghostdeploy.deploy.pipeline import run_export
 
-    targets.require_export(asked.config.rows)
-    return run_export(asked.load, asked.config, name=asked.name, listener=listener)
+    origin = asked.origin()
+    return run_export(origin.load, asked.config, name=asked.name, listener=listener, intake=origin.intake)
 
 
-def _expand(names: tuple[str, ...], precision: str) -> tuple[str, ...]:
+def _expand(names: tuple[str, ...], precision: str, intake: Target | None) -> tuple[str, ...]:
     """Replaces `all` by every target that can be exported here in this precision."""
     if "all" not in names:
         return names
-    rows = [row for row in targets.TARGETS.values() if precision in row.precisions]
-    able = tuple(row.name for row in rows if not targets.missing_for_export(row))
+    rows = [row for row in targets.TARGETS.values() if precision in row.precisions and targets.takes(row, intake)]
+    able = tuple(row.name for row in rows if not targets.missing_for_export(row, intake))
     if not able:
         raise MissingDependency("no target can be exported on this machine", hint="ghostdeploy doctor")
     return able

@@ -2,9 +2,11 @@
 
     fp32, fp16    program.pt2 → onnx → openvino
     int8          program.pt2 → onnx (float) → quantize-openvino → openvino
+    from ONNX     program.onnx → onnx → openvino
 
 A target's own steps are its chain of parents; a quantized precision puts the quantizer of the row's recipe behind the
-first graph, and further targets convert from the quantized graph.
+first graph, and further targets convert from the quantized graph. Where a finished file is the model, the first step is
+the intake of its row.
 """
 
 from __future__ import annotations
@@ -59,17 +61,26 @@ class Step:
         return f"convert to {self.name}" if self.recipe is None else "quantize"
 
 
-def steps_to(row: Target, precision: str) -> list[Step]:
-    """Returns the steps that lead to the payload of `row`, in order."""
+def steps_to(row: Target, precision: str, intake: Target | None = None) -> list[Step]:
+    """Returns the steps that lead to the payload of `row`, in order.
+
+    Args:
+        row: The target.
+        precision: One of its precisions.
+        intake: Row whose finished file is the model; None is the PyTorch graph.
+    """
     found: list[Step] = []
     for link in targets.chain(row):
-        source = found[-1].result if found else PROGRAM
+        source = found[-1].result if found else program_file(intake)
         quantized = precision in QUANTIZED
         own = "fp32" if quantized and not found else precision
+        exporter, extra = link.exporter, link.export_extra
+        if not found and intake is not None and intake.intake is not None:
+            exporter, extra = intake.intake.exporter, intake.intake.extra
         step = Step(
             name=link.name,
-            exporter=link.exporter,
-            export_extra=link.export_extra,
+            exporter=exporter,
+            export_extra=extra,
             source=source,
             precision=own,
             layout=link.layout,
@@ -85,6 +96,11 @@ def steps_to(row: Target, precision: str) -> list[Step]:
     return found
 
 
-def all_steps(rows: Iterable[Target], precision: str) -> dict[str, Step]:
-    """Returns the steps to all rows, each once, by name, in order."""
-    return {step.name: step for row in rows for step in steps_to(row, precision)}
+def all_steps(rows: Iterable[Target], precision: str, intake: Target | None = None) -> dict[str, Step]:
+    """Returns the steps to all rows, each once, by name, in order; see `steps_to`."""
+    return {step.name: step for row in rows for step in steps_to(row, precision, intake)}
+
+
+def program_file(intake: Target | None) -> str:
+    """Returns the name of the file that the first step reads."""
+    return PROGRAM if intake is None or intake.intake is None else f"program{intake.intake.suffix}"

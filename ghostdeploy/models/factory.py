@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+_TRACEBACK = "add -v for the traceback"
+
 
 def call_factory(spec: str, num_classes: int | None) -> nn.Module:
     """Imports and calls a factory.
@@ -32,24 +34,31 @@ def call_factory(spec: str, num_classes: int | None) -> nn.Module:
         num_classes: Passed on by this name where given.
 
     Raises:
-        UsageError: The module, file or factory does not exist, is not callable, or takes no `num_classes`.
+        UsageError: The module, file or factory does not exist, is not callable, needs arguments, or takes no
+            `num_classes`.
         CheckpointError: Importing or calling it raises, or it returns something else than an `nn.Module`.
     """
     from torch import nn
 
     location, _, name = spec.rpartition(":")
+    if not location or not name:
+        raise UsageError(f"MODEL is {spec!r}, expected package.module:factory or path/file.py:factory")
     is_file = location.endswith(".py") or "/" in location or "\\" in location
     folder = Path(location).resolve().parent if is_file else Path.cwd()
     with _on_path(folder):
         home = _import_file(Path(location)) if is_file else _import_module(location)
         factory = _find_callable(home, name, spec)
+        if isinstance(factory, nn.Module):
+            kind = type(factory).__name__
+            raise UsageError(f"{spec} is a {kind} already, expected a function that returns one", hint="wrap it in one")
         arguments = {} if num_classes is None else {"num_classes": num_classes}
         if arguments and not _takes(factory, "num_classes"):
             raise UsageError(f"{spec} takes no argument num_classes", hint="leave out --num-classes")
+        _refuse_needed(factory, arguments, spec)
         try:
             module = factory(**arguments)
         except (Exception, SystemExit) as error:
-            raise CheckpointError(f"calling {spec} raised {_short(error)}") from error
+            raise CheckpointError(f"calling {spec} raised {_short(error)}", hint=_TRACEBACK) from error
     if not isinstance(module, nn.Module):
         raise CheckpointError(f"{spec} returned {type(module).__name__}, expected a torch.nn.Module")
     return module
@@ -71,9 +80,9 @@ def _import_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise UsageError(f"there is no Python module {name}", hint="check PYTHONPATH or give a file.py") from error
-        raise CheckpointError(f"importing {name} raised {_short(error)}") from error
+        raise CheckpointError(f"importing {name} raised {_short(error)}", hint=_TRACEBACK) from error
     except (Exception, SystemExit) as error:
-        raise CheckpointError(f"importing {name} raised {_short(error)}") from error
+        raise CheckpointError(f"importing {name} raised {_short(error)}", hint=_TRACEBACK) from error
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -90,7 +99,7 @@ def _import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise CheckpointError(f"importing {path} raised {_short(error)}") from error
+        raise CheckpointError(f"importing {path} raised {_short(error)}", hint=_TRACEBACK) from error
     return module
 
 
@@ -106,6 +115,19 @@ def _find_callable(home: ModuleType, name: str, spec: str) -> Callable[..., Any]
         raise UsageError(f"{spec} is a {type(target).__name__}, expected a function that returns a torch.nn.Module")
     factory: Callable[..., Any] = target
     return factory
+
+
+def _refuse_needed(factory: Callable[..., Any], given: dict[str, Any], spec: str) -> None:
+    """Raises `UsageError` when the factory cannot be called with what there is."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # some C callables have no signature
+        return
+    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in free and p.name not in given]
+    if needed:
+        missing = "add --num-classes N" if needed == ["num_classes"] else "write a function without arguments around it"
+        raise UsageError(f"{spec} needs {', '.join(needed)}, expected a factory without arguments", hint=missing)
 
 
 def _takes(factory: Callable[..., Any], name: str) -> bool:

@@ -36,6 +36,8 @@ def create_timm_model(name: str, num_classes: int | None, *, pretrained: bool) -
         UsageError: timm has no such network.
         CheckpointError: The weights cannot be fetched, or the network takes no square RGB images.
     """
+    if not name:
+        raise UsageError("MODEL is 'timm:', expected timm:NAME", hint="such as timm:ghostnet_100")
     try:
         timm = import_module("timm")
     except (ImportError, OSError, RuntimeError) as error:  # a torchvision of another build raises the last two

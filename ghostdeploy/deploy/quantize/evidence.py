@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.config import ExportConfig
     from ghostdeploy.deploy.inputs import Inputs
     from ghostdeploy.deploy.quantize.calibration import CalibrationSet
-    from ghostdeploy.deploy.reference import Reference
+    from ghostdeploy.deploy.reference import ReferenceModel
     from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.preprocess import Preprocess
 
@@ -92,7 +92,7 @@ class Evidence:
 
 
 def gather(
-    inputs: Inputs, config: ExportConfig, preprocess: Preprocess, reference: Reference, work: Path, stages: Stages
+    inputs: Inputs, config: ExportConfig, preprocess: Preprocess, reference: ReferenceModel, work: Path, stages: Stages
 ) -> Evidence:
     """Chooses and decodes the images, and runs the reference on those of the gate.
 

@@ -127,6 +127,8 @@ class Quantization(ABC):
         count = self.spec.fingerprint.count
         judging, correcting = halves(self._calibration(), min(IMAGES, count // 2), BATCH)
         candidates = {0.0: self.floating} if self.spec.conditioned is None else self.candidates(judging[:2])
+        if self.spec.conditioned is None:
+            self.notes.append("no equalization: it needs the PyTorch model")
         wanted = self.runner(self.floating, simulate=False).logits(judging)
         chosen, notes = choose(
             self.trial(judging, correcting, wanted),

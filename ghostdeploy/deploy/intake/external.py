@@ -1,0 +1,83 @@
+"""Weights that lie beside an ONNX file: only regular files in its own folder or below, and only as long as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from onnx import TensorProto, external_data_helper
+
+from ghostdeploy.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yields initializers and the tensors in attributes."""
+    yield from model.graph.initializer
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def read_external(model: onnx.ModelProto, path: Path) -> Iterator[bytes]:
+    """Reads the tensors that a model keeps in other files, in place.
+
+    Args:
+        model: Changed: such tensors hold their data afterwards.
+        path: File of the model.
+
+    Yields:
+        The content of each file, in the order of their names.
+
+    Raises:
+        CheckpointError: A file lies outside the model's folder, is missing, or shorter than the tensor says.
+    """
+    outside = [t for t in tensors(model) if t.data_location == TensorProto.EXTERNAL]
+    by_file: dict[str, list[onnx.TensorProto]] = {}
+    for tensor in outside:
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        by_file.setdefault(location, []).append(tensor)
+    for location in sorted(by_file):
+        content = _content(location, path)
+        for tensor in by_file[location]:
+            _fill(tensor, content, location, path)
+        yield content
+
+
+def _content(location: str, path: Path) -> bytes:
+    folder = path.resolve().parent
+    relative = PurePosixPath(location)
+    inside = location and not relative.is_absolute() and ".." not in relative.parts and not {"\\", "\0"} & set(location)
+    if not inside or not (folder / relative).resolve().is_relative_to(folder):
+        raise CheckpointError(f"{path} keeps weights in {location!r}, outside its folder; refused")
+    try:
+        if not (folder / relative).is_file():
+            raise CheckpointError(
+                f"{path} keeps weights in {location}, which is not in its folder", hint="copy that file beside it"
+            )
+        return Path(folder / relative).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"weights {folder / relative} cannot be read: {error.strerror}") from error
+
+
+def _fill(tensor: onnx.TensorProto, content: bytes, location: str, path: Path) -> None:
+    try:
+        info = external_data_helper.ExternalDataInfo(tensor)
+        start = int(info.offset or 0)
+        end = start + int(info.length) if info.length is not None else len(content)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} says no valid place in {location} for tensor {tensor.name!r}") from error
+    if not 0 <= start <= end <= len(content):
+        raise CheckpointError(
+            f"{path} expects tensor {tensor.name!r} at bytes {start} to {end} of {location}, which has {len(content)}",
+            hint="copy that file again",
+        )
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.DEFAULT
+    tensor.raw_data = content[start:end]

@@ -1,0 +1,187 @@
+"""All that comes before the first converter of an ONNX model: golden vectors, passes, evidence, the program file."""
+
+from __future__ import annotations
+
+import logging
+import math
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import TensorProto
+
+from ghostdeploy import targets
+from ghostdeploy.deploy.assemble import Facts
+from ghostdeploy.deploy.config import apply_overrides
+from ghostdeploy.deploy.evaluate import check_labels
+from ghostdeploy.deploy.images import check_class_names
+from ghostdeploy.deploy.inputs import Inputs, read_labels, require_logits
+from ghostdeploy.deploy.intake import interface
+from ghostdeploy.deploy.intake.reference import OnnxReference, reason
+from ghostdeploy.deploy.intake.rewrite import rewrite, upgrade
+from ghostdeploy.deploy.prepare import look, spec_of
+from ghostdeploy.deploy.quantize.graph import OnnxGraph
+from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.deploy.steps import program_file
+from ghostdeploy.deploy.tolerance import TOLERANCES
+from ghostdeploy.errors import UsageError
+from ghostdeploy.manifest import ModelInfo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle import Arrays
+    from ghostdeploy.deploy.config import ExportConfig
+    from ghostdeploy.deploy.intake.model import OnnxModel
+    from ghostdeploy.deploy.stages import Stages
+    from ghostdeploy.preprocess import Preprocess
+
+_STATISTICS = slice(3, 5)
+"""Inputs of a BatchNormalization that are no parameters: running mean and variance."""
+
+_log = logging.getLogger("ghostdeploy")
+
+
+def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
+    """Brings an ONNX model to where converters can start.
+
+    Args:
+        model: As it was read.
+        name: Name of the bundles.
+        config: The request.
+        work: Folder that receives the program file and, for quantized precisions, the evidence.
+        stages: Hears the progress.
+
+    Raises:
+        UsageError: Image size or batch do not fit what the file fixes.
+        CheckpointError: ONNX Runtime cannot run it on the images.
+        GateFailed: A pass changed the outputs.
+    """
+    preprocess = preprocess_of(model, config)
+    inputs = Inputs.choose(model, config)
+    with stages.stage("golden vectors"):
+        reference = OnnxReference(model)
+        golden = inputs.golden(preprocess)
+        outputs = reference.outputs(golden)
+        require_logits(outputs, inputs, config)
+        num_classes = int(next(iter(outputs.values())).shape[1])
+    labels = read_labels(config.labels, model.labels, num_classes)
+    if inputs.data is not None:
+        check_labels(inputs.data, num_classes)
+        check_class_names(inputs.data, labels)
+    evidence = look(inputs, config, preprocess, reference, work, stages)
+    with stages.stage("fold"):
+        shaped = interface.with_shape(upgrade(model.proto, model.name), config.batch, preprocess.size)
+        require_batch(shaped, golden, outputs, config.batch, model)
+        folded, passes = rewrite(shaped, golden[: config.batch or 1])
+    payload_spec = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
+    with stages.stage("save program"):
+        if payload_spec.layout == "nhwc":
+            golden = inputs.golden(payload_spec)
+        program = interface.with_pixels(folded, preprocess) if payload_spec.layout == "nhwc" else folded
+        file = program_file(targets.chain(config.rows[0])[0])
+        (work / file).write_bytes(program.SerializeToString(deterministic=True))
+    return Facts(
+        model=describe(model, name, num_classes, folded),
+        preprocess=payload_spec,
+        reference_preprocess=preprocess,
+        labels=labels,
+        reference=reference,
+        data=inputs.data,
+        inputs=(spec_of(reference.input_name, golden, config.batch, payload_spec.layout),),
+        outputs=tuple(spec_of(key, array, config.batch) for key, array in outputs.items()),
+        golden_inputs={reference.input_name: golden},
+        golden_outputs=outputs,
+        passes=passes,
+        conditioning={},
+        tools={tool: version(tool) for tool in ("ghostdeploy", "onnx", "onnxruntime")},
+        modules=(),
+        evidence=evidence,
+    )
+
+
+def describe(model: OnnxModel, name: str, num_classes: int, folded: onnx.ModelProto) -> ModelInfo:
+    """Returns the manifest's record of the model; MACs are counted after the passes, parameters before."""
+    return ModelInfo(
+        name=name,
+        family=model.family,
+        source=model.source,
+        weights_sha256=model.weights_sha256,
+        num_classes=num_classes,
+        params=count_parameters(model.proto),
+        macs=count_macs(folded),
+    )
+
+
+def preprocess_of(model: OnnxModel, config: ExportConfig) -> Preprocess:
+    """Returns how an image becomes the model's input.
+
+    Raises:
+        UsageError: `--image-size` is another size than the one that the file fixes.
+    """
+    spec = apply_overrides(model.preprocess, config.preprocess)
+    if model.image.size is None and "size" not in config.preprocess:
+        _log.warning("%s takes images of any size: exported for %d pixels, see --image-size", model.name, spec.size)
+    if not config.preprocess.keys() & {"mean", "std"}:
+        _log.warning("%s does not say how it was normalised: ImageNet's mean and std, see --mean and --std", model.name)
+    if model.image.size not in (None, spec.size):
+        raise UsageError(
+            f"{model.name} takes images of {model.image.size} pixels, --image-size says {spec.size}",
+            hint="leave out --image-size, or export the ONNX file with free height and width",
+        )
+    return spec
+
+
+def require_batch(
+    shaped: onnx.ModelProto, golden: NDArray[Any], outputs: Arrays, batch: int | None, model: OnnxModel
+) -> None:
+    """Checks that the graph computes the same after batch and image size were written into it.
+
+    Args:
+        shaped: With that batch and size.
+        golden: Golden inputs.
+        outputs: What the reference gives for them.
+        batch: Images per inference; None is free.
+        model: As it was read.
+
+    Raises:
+        UsageError: The file has another batch built in.
+    """
+    why = None
+    try:
+        got = GraphRunner(shaped)(golden)
+    except Exception as error:  # ONNX Runtime's errors are of a dozen classes under Exception
+        why = reason(error)
+    else:
+        limit = TOLERANCES["fp32"].max_abs_relative or 0.0
+        for array, wanted in zip(got, outputs.values(), strict=True):
+            if array.shape != wanted.shape:
+                why = f"an output of shape {array.shape}, expected {wanted.shape}"
+            elif not np.abs(array - wanted).max() <= limit * np.abs(wanted).max():
+                why = "other outputs"
+    if why is not None:
+        asked = "dynamic" if batch is None else str(batch)
+        own = "any" if model.image.batch is None else str(model.image.batch)
+        raise UsageError(
+            f"{model.name} was exported for batch {own} and gives errors with batch {asked}: {why}",
+            hint=f"add --batch {model.image.batch}" if model.image.batch else "export it again with that batch",
+        )
+
+
+def count_parameters(model: onnx.ModelProto) -> int:
+    """Returns the number of trained values: floating-point constants, running statistics left out."""
+    statistics = {
+        n for node in model.graph.node if node.op_type == "BatchNormalization" for n in node.input[_STATISTICS]
+    }
+    floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+    weights = [t for t in model.graph.initializer if t.data_type in floats and t.dims and t.name not in statistics]
+    return sum(math.prod(tensor.dims) for tensor in weights)
+
+
+def count_macs(model: onnx.ModelProto) -> int:
+    """Returns the multiply-accumulates of layers for one image; shapes have been inferred."""
+    graph = OnnxGraph(model)
+    return sum(graph.macs(node) for node in graph.layers())

@@ -1,0 +1,81 @@
+"""The reference of an ONNX model: the file as it was given, run by ONNX Runtime with all optimisations off.
+
+Golden vectors and reference accuracy come from here, never from the rewritten graph, so that a wrong pass shows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle import Arrays
+    from ghostdeploy.deploy.intake.model import OnnxModel
+
+
+class OnnxReference:
+    """Runs the original graph on arrays.
+
+    Args:
+        model: As it was read.
+
+    Raises:
+        CheckpointError: ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, model: OnnxModel) -> None:
+        self.input_name = model.image.name
+        try:
+            self._runner = GraphRunner(model.proto)
+        except Exception as error:  # ONNX Runtime's errors are of a dozen classes under Exception
+            raise CheckpointError(f"ONNX Runtime refuses the model: {reason(error)}") from error
+
+    def outputs(self, batch: NDArray[Any]) -> Arrays:
+        """Returns all outputs by the names they have in the file.
+
+        Raises:
+            CheckpointError: The graph cannot run on this input, or gives something else than finite float32 with the
+                batch as first dimension.
+        """
+        shape = tuple(batch.shape)
+        try:
+            arrays = self._runner(np.ascontiguousarray(batch))
+        except Exception as error:
+            hint = "give the size it was trained with: --image-size"
+            raise CheckpointError(
+                f"the model cannot run on an input of shape {shape}: {reason(error)}", hint=hint
+            ) from error
+        named = dict(zip(self._runner.outputs, arrays, strict=True))
+        for name, array in named.items():
+            _check(name, array, len(batch))
+        return named
+
+    def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Returns the first output."""
+        return next(iter(self.outputs(batch).values()))
+
+
+def _check(name: str, array: NDArray[Any], count: int) -> None:
+    if array.dtype != np.float32 or array.ndim < 2 or len(array) != count:
+        raise CheckpointError(
+            f"the model's output {name} is {array.dtype} of shape {array.shape} for {count} images, expected float32 "
+            f"({count}, classes)",
+            hint="export the network without post-processing, the batch as first dimension",
+        )
+    if not np.isfinite(array).all():
+        raise CheckpointError(
+            f"the model's output {name} holds NaN or infinity on real images",
+            hint="check the weights and the preprocessing",
+        )
+
+
+def reason(error: Exception) -> str:
+    """Returns the last line of ONNX Runtime's message, which says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
