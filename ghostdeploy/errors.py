@@ -2,6 +2,7 @@
 
     GhostDeployError                exit 70 when raised as itself: a bug in ghostdeploy
     ├── UsageError                  exit 2   the request makes no sense
+    │   └── QueueFull                        a runtime took no more submissions in time
     ├── BadInput                    exit 3   what was given is damaged, wrong, or refused
     │   ├── CheckpointError                  weights or model source
     │   ├── BundleError                      bundle directory, manifest, payload
@@ -46,6 +47,10 @@ class UsageError(GhostDeployError):
     """The request makes no sense: unknown name, options that exclude each other."""
 
     exit_code = 2
+
+
+class QueueFull(UsageError):
+    """A runtime's queue had no room in time; the batch was not taken and may be dropped or given again."""
 
 
 class BadInput(GhostDeployError):

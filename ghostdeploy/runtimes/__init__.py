@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
@@ -13,6 +15,8 @@ from ghostdeploy.runtimes.interface import PROFILES, Interface, Profile, Setting
 if TYPE_CHECKING:
     import os
 
+    from ghostdeploy.bundle import Bundle
+
 __all__ = ["Runtime", "load"]
 
 
@@ -22,6 +26,8 @@ def load(
     threads: int | None = None,
     device: str | None = None,
     profile: Profile = "latency",
+    queue: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
     verify: bool = True,
 ) -> Runtime:
     """Loads a bundle into the engine of its target; needs neither torch nor any exporter.
@@ -31,20 +37,26 @@ def load(
         threads: Threads of the engine; None is one per core that this process may use.
         device: The engine's own device name; None is the CPU.
         profile: `latency` for one call at a time as fast as it can be, `throughput` for many calls at a time.
+        queue: Submissions that may be without result at a time; `submit` waits beyond. None is four per stream.
+        cache: Folder in which an engine that compiles keeps the result, so that the next process starts faster. Nobody
+            else should be able to write there: engines trust what they compiled. With a cache the hashes are always
+            compared, because its entries are found by them.
         verify: Compare the files' SHA-256 before the engine's parser sees them; paths and sizes always are.
 
     Raises:
         BundleError: Damaged, altered, refused by the engine, or not what its manifest says.
         MissingDependency: The engine is not installed.
+        OutputError: The cache folder cannot be written.
         UnsupportedHardware: The device is unknown to the engine or not there.
-        UsageError: Unknown profile, or `threads` below 1.
+        UsageError: Unknown profile, or `threads` or `queue` below 1.
     """
     if profile not in PROFILES:
         hint = did_you_mean(str(profile), PROFILES, otherwise=f"profiles are {', '.join(PROFILES)}")
         raise UsageError(f"unknown profile {profile!r}", hint=hint)
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise UsageError(f"threads is {threads!r}, expected a whole number from 1")
-    bundle = open_bundle(path, check_hashes=verify)
+    for name, value in (("threads", threads), ("queue", queue)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UsageError(f"{name} is {value!r}, expected a whole number from 1")
+    bundle = open_bundle(path, check_hashes=verify or cache is not None)
     manifest = bundle.manifest
     row = targets.find(manifest.target)
     interface = Interface(
@@ -56,7 +68,15 @@ def load(
         outputs=manifest.outputs,
         preprocess=manifest.preprocess,
         labels=bundle.labels(),
+        fingerprint=_fingerprint(bundle),
     )
-    settings = Settings(threads=threads, device=device, profile=profile)
+    folder = None if cache is None else Path(cache)
+    settings = Settings(threads=threads, device=device, profile=profile, queue=queue, cache=folder)
     runtime: Runtime = targets.resolve(row.runtime, extra=row.runtime_extra)(bundle.payload, interface, settings)
     return runtime
+
+
+def _fingerprint(bundle: Bundle) -> str:
+    files = set(targets.find(bundle.manifest.target).files)
+    listed = sorted(f"{record.path} {record.sha256}" for record in bundle.manifest.files if record.path in files)
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()

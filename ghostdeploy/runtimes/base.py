@@ -3,9 +3,10 @@
 The base class does the worrying: life cycle, input checks, the batch rule, threads, futures. A backend opens an engine,
 runs exact batches on it, closes it, and says what it opened:
 
-    _open()       → Engine       load the payload, describe what was loaded
-    _run(inputs)  → [output, …]  arrays of exactly the payload's batch; called from many threads at once
-    _close()                     free what `_open` took
+    _open()               → Engine       load the payload, describe what was loaded
+    _run(inputs)          → [output, …]  arrays of exactly the payload's batch; called from many threads at once
+    _close()                             free what `_open` took
+    _start(inputs, done)                 only where the engine has a queue of its own: as `_run`, in the background
 
 A runtime belongs to the process that loaded it: engines keep threads that a `fork` does not copy. A forked child that
 calls its parent's runtime gets a `UsageError`; it must load its own, or be started with the `spawn` method.
@@ -14,6 +15,7 @@ calls its parent's runtime gets a `UsageError`; it must load its own, or be star
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,8 +25,9 @@ from ghostdeploy.preprocess import prepare
 from ghostdeploy.runtimes.gate import Gate
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings, describe, require_match
 from ghostdeploy.runtimes.pool import Pool
-from ghostdeploy.runtimes.ports import InputPort, check_all, chunks
+from ghostdeploy.runtimes.ports import InputPort, check_all, chunks, first_output
 from ghostdeploy.runtimes.ranking import rank
+from ghostdeploy.runtimes.submissions import Submissions, Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ghostdeploy.bundle import Arrays
+    from ghostdeploy.runtimes.submissions import Done
 
 
 class Runtime(ABC):
@@ -62,9 +66,11 @@ class Runtime(ABC):
         self._output_names = [spec.name for spec in interface.outputs]
         self._gate = Gate(interface.where)
         self._opened = self._open_checked()
+        streams = self._opened.streams
         # A batch waits for its pieces: in one pool the waiting ones could take all threads.
-        self._submitted = Pool("ghostdeploy-submit", self._opened.streams)
-        self._pieces = Pool("ghostdeploy-pieces", self._opened.streams)
+        self._workers = Pool("ghostdeploy-submit", streams)
+        self._pieces = Pool("ghostdeploy-pieces", streams)
+        self._submissions = Submissions(self._where, capacity=settings.queue or 4 * streams, window=2 * streams)
 
     @abstractmethod
     def _open(self) -> Engine:
@@ -84,6 +90,16 @@ class Runtime(ABC):
     @abstractmethod
     def _close(self) -> None:
         """Frees the engine; no call is under way."""
+
+    def _start(self, inputs: Arrays, done: Done) -> None:
+        """Runs one batch of exactly the payload's size in the background: on a worker thread, or by the engine.
+
+        Args:
+            inputs: As for `_run`; nobody else writes to them.
+            done: To be called once, with the outputs or the error, from any thread. An exception of `_start` itself
+                counts as the error.
+        """
+        self._workers.tell(done, self._run, inputs)
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Runs a model with one input and returns its first output.
@@ -121,23 +137,35 @@ class Runtime(ABC):
             self._gate.leave()
         return dict(zip(self._output_names, outputs, strict=True))
 
-    def submit(self, batch: NDArray[Any]) -> Future[NDArray[Any]]:
-        """Starts `__call__` in the background.
+    def submit(self, batch: NDArray[Any], *, timeout: float | None = None) -> Future[NDArray[Any]]:
+        """Starts `__call__` in the background; waits while `queue` submissions are without result.
 
         The batch is copied, so its memory may be reused at once. Errors of the input come out of `Future.result`.
+        Callbacks of the future run on a thread of their own.
+
+        Args:
+            batch: As for `__call__`.
+            timeout: Seconds to wait for room; 0 does not wait, None waits as long as it takes.
 
         Raises:
-            UsageError: This runtime was closed.
+            QueueFull: There was no room in time.
+            UsageError: This runtime was closed, or `timeout` is negative.
         """
         self._gate.enter()  # inside from now on, so that close() waits for it
         try:
-            own = np.array(batch) if isinstance(batch, np.ndarray) else batch
-            future = self._submitted.submit(self._call, own)
+            try:
+                inputs = self._checked(np.array(batch, order="C") if isinstance(batch, np.ndarray) else batch)
+            except GhostDeployError as error:
+                future = self._submissions.refused(error)
+                self._gate.leave()
+                return future
+            self._submissions.wait_for_room(timeout)
         except BaseException:
             self._gate.leave()
             raise
-        future.add_done_callback(lambda _: self._gate.leave())
-        return future
+        merge = partial(first_output, count=len(batch))
+        work = Work(start=self._start, merge=merge, explain=self._explain, leave=self._gate.leave)
+        return self._submissions.add(self._split(inputs), work)
 
     def classify(self, image: str | Path | Image.Image | NDArray[np.uint8], k: int = 5) -> list[tuple[str, float]]:
         """Classifies one image.
@@ -178,6 +206,9 @@ class Runtime(ABC):
             "threads": opened.threads,
             "streams": opened.streams,
             "profile": self._settings.profile,
+            "queue": self._submissions.capacity,
+            "async": "engine" if opened.queues else "threads",
+            "cache": opened.cache if self._settings.cache else "off",
             "batch": "dynamic" if self._port.batch is None else self._port.batch,
             "inputs": [describe(spec) for spec in facts.inputs],
             "outputs": [describe(spec) for spec in facts.outputs],
@@ -187,8 +218,9 @@ class Runtime(ABC):
     def close(self) -> None:
         """Frees the engine after the calls under way and the submitted ones have ended; safe to call twice."""
         if self._gate.close():
-            self._submitted.close()
+            self._workers.close()
             self._pieces.close()
+            self._submissions.close()
             self._close()
 
     def __enter__(self) -> Self:
@@ -217,26 +249,42 @@ class Runtime(ABC):
         return opened
 
     def _call(self, batch: NDArray[Any]) -> NDArray[Any]:
+        return self._compute(self._checked(batch))[0]
+
+    def _checked(self, batch: NDArray[Any]) -> Arrays:
         port = self._port
         if len(self._ports) > 1:
             raise UsageError(f"{self._where} has inputs {', '.join(self._ports)}", hint="call infer({name: array, …})")
-        return self._compute({port.name: port.check(batch)})[0]
+        return {port.name: port.check(batch)}
+
+    def _split(self, inputs: Arrays) -> list[Arrays]:
+        size, count = self._port.batch, len(inputs[self._port.name])
+        return [inputs] if size is None or size == count else list(chunks(inputs, size))
 
     def _compute(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
-        size, count = self._port.batch, len(inputs[self._port.name])
+        count = len(inputs[self._port.name])
         try:
-            if size is None or size == count:
+            pieces = self._split(inputs)
+            if pieces[0] is inputs:
                 return self._run(inputs)
-            pieces = list(chunks(inputs, size))
             if len(pieces) > 1 and self._opened.streams > 1:
                 parts = list(self._pieces.map(self._run, pieces))
             else:
                 parts = [self._run(piece) for piece in pieces]
-        except (GhostDeployError, MemoryError):
-            raise
         except Exception as error:
-            raise BundleError(f"{self.engine} failed while running {self._where}: {reason(error)}") from error
+            explained = self._explain(error)
+            if explained is error:
+                raise
+            raise explained from error
         return [np.concatenate(output)[:count] for output in zip(*parts, strict=True)]
+
+    def _explain(self, error: BaseException) -> BaseException:
+        """Returns what the caller gets for an error of the engine."""
+        if isinstance(error, (GhostDeployError, MemoryError)) or not isinstance(error, Exception):
+            return error
+        explained = BundleError(f"{self.engine} failed while running {self._where}: {reason(error)}")
+        explained.__cause__ = error
+        return explained
 
 
 def reason(error: Exception) -> str:

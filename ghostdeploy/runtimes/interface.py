@@ -10,10 +10,13 @@ import numpy as np
 from ghostdeploy.errors import BundleError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ghostdeploy.manifest import TensorSpec
     from ghostdeploy.preprocess import Preprocess
 
 Profile = Literal["latency", "throughput"]
+Cached = Literal["none", "hit", "stored"]
 PROFILES: tuple[Profile, ...] = ("latency", "throughput")
 
 
@@ -35,6 +38,8 @@ class Interface:
     preprocess: Preprocess
     labels: list[str]
     """One per class."""
+    fingerprint: str = ""
+    """SHA-256 over the hashes of the payload's files; they were compared where a cache is used."""
 
     def __post_init__(self) -> None:
         if not self.inputs or not self.outputs:
@@ -59,6 +64,10 @@ class Settings:
     """The engine's own device name; None is the CPU."""
     profile: Profile = "latency"
     """`latency`: one call at a time, as fast as it can. `throughput`: many calls at a time."""
+    queue: int | None = None
+    """Submissions accepted at a time; None is four per stream."""
+    cache: Path | None = None
+    """Folder for compiled models, used by the engines that compile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +84,10 @@ class Engine:
     inputs: tuple[TensorSpec, ...]
     """Read back from the loaded payload, not from the manifest."""
     outputs: tuple[TensorSpec, ...]
+    queues: bool = False
+    """Whether submitted batches wait in the engine's own queue and not on worker threads."""
+    cache: Cached = "none"
+    """What became of the cache of compiled models; `none`: this engine has none."""
 
 
 def require_match(interface: Interface, engine: Engine) -> None:

@@ -31,6 +31,10 @@ class Pool:
         """Starts a task."""
         return self._made().submit(task, *args)
 
+    def tell(self, done: Callable[[T | BaseException], None], task: Callable[..., T], *args: Any) -> None:
+        """Starts a task whose result, or whose exception, `done` gets on the same thread."""
+        self._made().submit(_tell, done, task, args)
+
     def map(self, task: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
         """Runs a task on each item; results come in the items' order."""
         return self._made().map(task, items)
@@ -45,3 +49,11 @@ class Pool:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self._threads, self._name)
             return self._executor
+
+
+def _tell(done: Callable[[T | BaseException], None], task: Callable[..., T], args: tuple[Any, ...]) -> None:
+    try:
+        outcome: T | BaseException = task(*args)
+    except BaseException as error:
+        outcome = error
+    done(outcome)

@@ -20,7 +20,7 @@ from ghostdeploy.errors import InputError, did_you_mean
 from ghostdeploy.runtimes.interface import shape_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -165,6 +165,19 @@ def chunks(inputs: Arrays, size: int) -> Iterator[Arrays]:
     count = len(next(iter(inputs.values())))
     for start in range(0, count, size):
         yield {name: _piece(array, start, size) for name, array in inputs.items()}
+
+
+def first_output(parts: Sequence[Sequence[NDArray[Any]]], *, count: int) -> NDArray[Any]:
+    """Puts the first outputs of the pieces of a batch together.
+
+    Args:
+        parts: The outputs of each piece, in order.
+        count: Images of the batch; what was filled up is cut off.
+    """
+    whole = parts[0][0]
+    if len(parts) == 1 and len(whole) == count:
+        return whole
+    return np.concatenate([outputs[0] for outputs in parts])[:count]
 
 
 def _piece(array: NDArray[Any], start: int, size: int) -> NDArray[Any]:

@@ -1,0 +1,65 @@
+"""Compiled models kept between processes: one file per payload, engine, device and settings.
+
+    <key>.blob = SHA-256 of the rest (32 bytes) | what the engine exported
+    key        = SHA-256 of everything that the compiled model depends on
+
+A file appears whole or not at all, and a damaged one counts as absent. The digest finds damage, not malice: an engine
+trusts a compiled model as it trusts code, so the folder is made for its owner alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ghostdeploy.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+class CompileCache:
+    """One entry of a cache folder.
+
+    Args:
+        folder: Made when something is written.
+        key: What the compiled model depends on: the payload's hashes, the engine's version, device, settings.
+    """
+
+    def __init__(self, folder: Path, key: Iterable[str]) -> None:
+        self._folder = folder
+        self._path = folder / f"{hashlib.sha256(chr(0).join(key).encode()).hexdigest()}.blob"
+
+    def read(self) -> bytes | None:
+        """Returns what the engine exported; None when there is no entry, or a damaged one."""
+        try:
+            data = self._path.read_bytes()
+        except OSError:
+            return None
+        digest, blob = data[:_DIGEST], data[_DIGEST:]
+        return blob if blob and hashlib.sha256(blob).digest() == digest else None
+
+    def write(self, blob: bytes) -> None:
+        """Keeps what the engine exported.
+
+        Raises:
+            OutputError: The folder cannot be written, or the disk is full.
+        """
+        written: Path | None = None
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as file:
+                written = Path(file.name)
+                file.write(hashlib.sha256(blob).digest() + blob)
+            written.replace(self._path)
+        except OSError as error:
+            if written is not None:
+                written.unlink(missing_ok=True)
+            raise OutputError(
+                f"cache folder {self._folder} cannot be written: {error.strerror or error}",
+                hint="give ghostdeploy.load a cache folder that this user may write to, or none",
+            ) from error
