@@ -9,63 +9,8 @@ import pytest
 
 from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.manifest import TensorSpec
-from ghostdeploy.preprocess import Preprocess
 from ghostdeploy.runtimes import cores
-from ghostdeploy.runtimes.base import Runtime
-from ghostdeploy.runtimes.interface import Engine, Interface, Settings
-
-LABELS = ["a", "b", "c"]
-
-
-class Means(Runtime):
-    """Gives the mean of each channel; `before` runs inside each native call."""
-
-    engine = "numpy"
-
-    def __init__(self, *, batch=None, streams=1, before=lambda inputs: None, opening=lambda: None, **changes):
-        self.before = before
-        self.opening = opening
-        self.streams = streams
-        self.calls = []
-        self.closed = 0
-        inputs = (TensorSpec(name="x", dtype="float32", shape=(batch, 3, 4, 4), layout="nchw"),)
-        outputs = (TensorSpec(name="y", dtype="float32", shape=(batch, 3)),)
-        facts = {"labels": LABELS, "inputs": inputs, "outputs": outputs} | changes
-        super().__init__(
-            Interface(
-                name="means",
-                where="out/means",
-                target="numpy",
-                precision="fp32",
-                preprocess=Preprocess(size=4, crop_fraction=1.0),
-                **facts,
-            ),
-            Settings(),
-        )
-
-    def _open(self):
-        self.opening()
-        return Engine(
-            version="1",
-            device="CPU",
-            threads=1,
-            streams=self.streams,
-            precision="float32",
-            inputs=self._interface.inputs,
-            outputs=(TensorSpec(name="y", dtype="float32", shape=(self._interface.inputs[0].shape[0], 3)),),
-        )
-
-    def _run(self, inputs):
-        self.before(inputs)
-        self.calls.append(len(inputs["x"]))
-        return [inputs["x"].mean(axis=(2, 3))]
-
-    def _close(self):
-        self.closed += 1
-
-
-def images(count):
-    return np.random.default_rng(count).normal(size=(count, 3, 4, 4)).astype(np.float32)
+from tests.means import LABELS, Means, images
 
 
 def knock_until_refused(gate):

@@ -107,7 +107,9 @@ class OpenVINORuntime(Runtime):
             request = self._compiled.create_infer_request()
         _give(request, inputs)
         request.start_async()
-        self._waiter.tell(done, _wait, request, self._idle, self._outputs, inputs)
+        # In a list, for it to be taken out: a pool holds the arguments of a task until after `done`, and with the
+        # request the whole model, which shall be free when close() returns.
+        self._waiter.tell(done, _wait, [(request, inputs)], self._idle, self._outputs)
 
     def _close(self) -> None:
         self._waiter.close()
@@ -125,9 +127,11 @@ def _outputs(request: Any, count: int) -> Sequence[NDArray[Any]]:
     return [np.array(request.get_output_tensor(index).data) for index in range(count)]
 
 
-def _wait(request: Any, idle: SimpleQueue[Any], count: int, inputs: Arrays) -> Sequence[NDArray[Any]]:
-    """Returns the outputs of a started request; `inputs` are read in place, so this holds them until then."""
+def _wait(started: list[tuple[Any, Arrays]], idle: SimpleQueue[Any], count: int) -> Sequence[NDArray[Any]]:
+    """Returns the outputs of the started request; its inputs are read in place, so they are held here until then."""
+    request, inputs = started.pop()
     request.wait()
+    del inputs
     outputs = _outputs(request, count)
     idle.put(request)  # one that failed is not used again
     return outputs
