@@ -9,7 +9,8 @@ runs exact batches on it, closes it, and says what it opened:
     _start(inputs, done)                 only where the engine has a queue of its own: as `_run`, in the background
 
 A runtime belongs to the process that loaded it: engines keep threads that a `fork` does not copy. A forked child that
-calls its parent's runtime gets a `UsageError`; it must load its own, or be started with the `spawn` method.
+calls its parent's runtime gets a `UsageError`; it must load its own, or be started with the `spawn` method. Closing or
+dropping the parent's runtime in the child does nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from ghostdeploy.errors import BundleError, GhostDeployError, UsageError
 from ghostdeploy.preprocess import prepare
+from ghostdeploy.runtimes.forks import keep_in_children
 from ghostdeploy.runtimes.gate import Gate
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings, describe, require_match
 from ghostdeploy.runtimes.pool import Pool
@@ -71,6 +73,7 @@ class Runtime(ABC):
         self._workers = Pool("ghostdeploy-submit", streams)
         self._pieces = Pool("ghostdeploy-pieces", streams)
         self._submissions = Submissions(self._where, capacity=settings.queue or 4 * streams, window=2 * streams)
+        keep_in_children(self)
 
     @abstractmethod
     def _open(self) -> Engine:

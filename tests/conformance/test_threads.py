@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -93,26 +92,3 @@ def test_closing_while_others_call_gives_results_or_a_usage_error_and_nothing_el
         start.wait()
         opened.close()
         assert {future.result(60) for future in waiting} == {"refused"}
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_is_told_to_load_its_own(path):
-    with gd.load(path, threads=1) as opened:
-        read, write = os.pipe()
-        child = os.fork()
-        if child == 0:  # nothing here may reach pytest: its state was copied too
-            try:
-                opened(TINY.example(1)["input"])
-                said = "no error"
-            except UsageError as error:
-                said = f"{error.message} | {error.hint}"
-            opened.close()
-            os.write(write, said.encode())
-            os._exit(0)
-        os.close(write)
-        with os.fdopen(read) as stream:
-            said = stream.read()
-        os.waitpid(child, 0)
-
-    assert "forked" in said
-    assert "ghostdeploy.load in the child" in said

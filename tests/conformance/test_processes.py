@@ -1,0 +1,105 @@
+"""A runtime belongs to the process that loaded it: what a forked child may do, and that a spawned one is as good."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ghostdeploy as gd
+from ghostdeploy import targets
+from ghostdeploy.errors import UsageError
+from tests.bundles import Tiny
+from tests.conftest import require
+
+BATCH = Tiny().example(1)["input"]
+USES = {
+    "call": lambda r: r(BATCH),
+    "infer": lambda r: r.infer({"input": BATCH}),
+    "submit": lambda r: r.submit(BATCH, timeout=0),
+    "warmup": lambda r: r.warmup(),
+    "classify": lambda r: r.classify(Tiny().images(1)[0]),
+}
+
+LOADS_AGAIN = """
+import os, signal, sys
+import numpy as np
+import ghostdeploy as gd
+
+path, threads, profile = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+batch = np.ones((2, 3, 16, 16), np.float32)
+model = gd.load(path, threads=threads, profile=profile)
+expected = model(batch)
+model.submit(batch).result()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    model = gd.load(path, threads=threads, profile=profile)  # drops the parent's
+    found = model(batch), model.submit(batch).result()
+    model.close()
+    os._exit(0 if all(np.array_equal(one, expected) for one in found) else 1)
+ended = os.waitpid(child, 0)[1]
+assert ended == 0, f"the child ended with {ended}"
+assert np.array_equal(model(batch), expected)
+assert np.array_equal(model.submit(batch).result(), expected)
+"""
+
+
+@pytest.fixture(params=targets.TARGETS)
+def path(request, tiny_bundle):
+    require(request.param, execution=True)
+    return tiny_bundle(request.param)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("use", USES)
+def test_a_forked_child_is_told_to_load_its_own(path, use):
+    with gd.load(path, threads=2) as opened:
+        expected = opened.submit(BATCH).result(60)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:  # nothing here may reach pytest: its state was copied too
+            try:
+                USES[use](opened)
+                said = "no error"
+            except UsageError as error:
+                said = f"{error.message} | {error.hint} | {opened.info()['name']}"
+            opened.close()
+            os.write(write, said.encode())
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as stream:
+            said = stream.read()
+        os.waitpid(child, 0)
+        assert np.array_equal(opened(BATCH), expected)
+
+    assert "forked" in said
+    assert "ghostdeploy.load in the child" in said
+    assert "tiny" in said
+
+
+@pytest.mark.parametrize("profile", ["latency", "throughput"])
+def test_a_forked_child_may_load_its_own_and_drop_its_parents(path, profile):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", LOADS_AGAIN, path, "2", profile],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def answer(path):
+    with gd.load(path, threads=1) as opened:
+        return opened.submit(BATCH).result(60)
+
+
+def test_a_spawned_child_loads_its_own(path):
+    with gd.load(path, threads=1) as opened, multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert np.array_equal(pool.apply_async(answer, (path,)).get(120), opened(BATCH))
