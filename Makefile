@@ -8,7 +8,7 @@ JOBS ?= 2
 # Programs whose absence fails their tests instead of skipping them: .ci/run names what it installs.
 PROGRAMS ?=
 
-.PHONY: help demo test setup check bench docs fuzz clean
+.PHONY: help demo test setup check bench docs fuzz device-wheel clean
 
 help:
 	@echo "make demo    export, verify, evaluate and run the shipped model"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench   wrapper overhead, export time by stage"
 	@echo "make docs    check that every command and link in the docs is real"
 	@echo "make fuzz    the property tests, many more examples"
+	@echo "make device-wheel  dist/: the wheel for devices, without exporters, models and samples"
 	@echo "make setup   everything into .venv"
 
 $(BIN)/python:
@@ -54,6 +55,9 @@ docs: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_fold_property.py tests/test_checkpoint.py -p no:cacheprovider
+
+device-wheel: | $(BIN)/python
+	GHOSTDEPLOY_WHEEL=device $(BIN)/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache

@@ -63,7 +63,14 @@ def __getattr__(name: str) -> Any:
         home = _HOME[name]
     except KeyError:
         raise AttributeError(f"module 'ghostdeploy' has no attribute {name!r}") from None
-    return getattr(import_module(home), name)
+    try:
+        return getattr(import_module(home), name)
+    except ImportError as error:
+        from ghostdeploy.wheel import is_device_wheel, not_on_device
+
+        if not is_device_wheel():
+            raise
+        raise not_on_device(f"ghostdeploy.{name}") from error
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ghostdeploy.errors import ExportFailed, GhostDeployError, UsageError, did_you_mean
+from ghostdeploy.wheel import is_device_wheel, not_on_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,10 @@ class CommandGroup(click.Group):
             code = super().main(arguments, standalone_mode=False, **kwargs)
         except GhostDeployError as error:
             code = fail(error, as_json=as_json, verbose=verbose)
+        except ImportError as error:
+            absent = not_on_device(f"what `ghostdeploy {next(iter(arguments), '')}` needs")
+            ours = (error.name or "").startswith("ghostdeploy") and is_device_wheel()
+            code = fail(absent, as_json=as_json, verbose=verbose) if ours else fail_bug(error, as_json=as_json)
         except click.exceptions.Abort:
             code = INTERRUPTED
         except click.ClickException as error:

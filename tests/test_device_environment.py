@@ -1,7 +1,13 @@
-"""A device: a fresh environment with one engine and four small libraries runs a bundle, without torch and onnx."""
+"""A device: a fresh environment with one engine and four small libraries runs a bundle, without torch and onnx.
+
+Both wheels are built as a release builds them. The device wheel is put into a folder of its own, which stands before
+the whole one in the search path.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ghostdeploy import samples
+import ghostdeploy as gd
+from ghostdeploy import samples, targets
 from tests.exported import sample_bundle
 from tests.shared import shared_folder
 
@@ -50,21 +57,29 @@ def source(folder):
     """Returns a copy of what a wheel is built from: building in place would leave files in the checkout."""
     copy = folder / "source"
     copy.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "ghostdeploy", copy / "ghostdeploy", ignore=shutil.ignore_patterns("__pycache__"))
     return copy
 
 
-def output(*command):
+def output(*command, **environment):
     """Runs a command outside the checkout and returns what it printed."""
-    done = attempt(*command)
+    done = attempt(*command, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def attempt(*command):
-    return subprocess.run([str(part) for part in command], cwd="/", capture_output=True, text=True, check=False)
+def attempt(*command, **environment):
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd="/",
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +126,111 @@ def test_what_needs_torch_says_which_extra_brings_it(python):
     assert done.returncode == 4, done.stderr
     assert "torch" in done.stderr
     assert 'pip install "ghostdeploy[openvino]"' in done.stderr
+
+
+@pytest.fixture(scope="module")
+def device(python, tmp_path_factory):
+    """The folder in which the device wheel is installed, bytecode included."""
+    with shared_folder(tmp_path_factory, "device-wheel") as folder:
+        done, installed = folder / "done", folder / "installed"
+        if not done.exists():
+            pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+            build = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source(folder)]
+            output(*build)  # first the whole one: what it leaves in the build folder must not get into the other
+            output(*build, GHOSTDEPLOY_WHEEL="device")
+            (wheel,) = folder.glob("*+device-*.whl")
+            output(python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", installed, wheel)
+            done.touch()
+    return installed
+
+
+def test_the_device_wheel_is_below_one_megabyte_installed(device):
+    files = [path for path in device.rglob("*") if path.is_file()]
+
+    assert sum(path.stat().st_size for path in files) < 1_000_000
+    assert [path for path in files if "samples/data" in str(path)] == []
+    assert (device / "ghostdeploy" / "py.typed").exists()
+
+
+def test_the_device_wheel_says_what_it_is(python, device):
+    program = "import ghostdeploy as gd; print(gd.__version__, gd.__file__)"
+
+    assert output(python, "-c", program, PYTHONPATH=str(device)).split() == [
+        f"{gd.__version__}+device",
+        str(device / "ghostdeploy" / "__init__.py"),
+    ]
+
+
+def test_the_device_wheel_loads_and_runs_a_bundle(python, device, bundle):
+    program = PROGRAM.replace("site-packages", "installed")
+
+    assert output(python, "-c", program, bundle, PYTHONPATH=str(device)).strip() == "3 10"
+
+
+def test_the_device_wheel_has_every_command_that_takes_a_bundle(python, device, bundle, tiny_bundle, tmp_path):
+    ghostdeploy = [python, "-m", "ghostdeploy"]
+    boot = next(image for image in samples.example_images() if image.stem == "ankle_boot")
+    data, int8 = samples.evaluation_set(), tiny_bundle("openvino", "int8")
+
+    for words, wanted in (
+        (["verify", bundle, int8], "passed"),
+        (["inspect", bundle], "openvino"),
+        (["run", bundle, boot], "ankle boot"),
+        (["eval", bundle, "--data", data], "93.10%"),
+        (["diagnose", int8], "depthwise"),
+        (["doctor"], "openvino"),
+        (["--version"], "+device"),
+    ):
+        assert wanted in output(*ghostdeploy, *words, PYTHONPATH=str(device)), words
+    assert "ankle boot" in output(
+        python, "-m", "ghostdeploy.samples.classify_image", bundle, boot, PYTHONPATH=str(device)
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [["export", "-t", "openvino"], ["models"], ["build", "BUNDLE"], ["eval", "BUNDLE"]], ids=lambda w: w[0]
+)
+def test_what_the_device_wheel_leaves_out_is_told_in_one_sentence(python, device, bundle, words):
+    words = [bundle if word == "BUNDLE" else word for word in words]
+
+    done = attempt(python, "-m", "ghostdeploy", *words, PYTHONPATH=str(device))
+
+    error, hint = done.stderr.splitlines()
+    assert done.returncode == 4
+    assert "is not in the device wheel of ghostdeploy, which runs bundles and has no exporters, models or samp" in error
+    assert hint == 'hint: pip uninstall --yes ghostdeploy && pip install "ghostdeploy[openvino]"'
+
+
+def test_from_python_the_device_wheel_says_the_same(python, device):
+    program = "import ghostdeploy as gd\ntry: gd.export\nexcept gd.GhostDeployError as error: print(error.message)"
+
+    assert "ghostdeploy.export is not in the device wheel" in output(python, "-c", program, PYTHONPATH=str(device))
+
+
+CORE = {"click", "ghostdeploy", "markdown-it-py", "mdurl", "msgspec", "numpy", "pillow", "pygments", "rich"}
+ENGINES = {
+    "onnx": {"onnxruntime", "flatbuffers", "packaging", "protobuf"},
+    "openvino": {"openvino", "openvino-telemetry"},
+    "tflite": {
+        "ai-edge-litert",
+        "backports.strenum",
+        "flatbuffers",
+        "ml-dtypes",
+        "protobuf",
+        "tqdm",
+        "typing-extensions",
+    },
+}
+"""What a device gets: the engine, and what the engine itself asks for."""
+
+
+@pytest.mark.parametrize("target", ENGINES)
+def test_the_extra_of_a_runtime_resolves_to_its_engine_and_nothing_heavy(target, tmp_path):
+    wanted = f"{source(tmp_path)}[{targets.find(target).runtime_extra}]"
+
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--dry-run", "--ignore-installed"]
+    output(*pip, "--quiet", "--constraint", ROOT / "constraints.txt", "--report", tmp_path / "report.json", wanted)
+
+    report = json.loads((tmp_path / "report.json").read_text())
+    found = {entry["metadata"]["name"].lower().replace("_", "-") for entry in report["install"]}
+    assert found == CORE | ENGINES[target]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ghostdeploy.errors import DataError, GhostDeployError, UsageError, did_you_mean
+from ghostdeploy.wheel import is_device_wheel, not_on_device
 
 _DATA = Path(__file__).parent / "data"
 
@@ -18,9 +19,12 @@ def data_path(name: str) -> Path:
 
     Raises:
         DataError: It is not there: the installation is incomplete.
+        MissingDependency: This is the device wheel.
     """
     path = _DATA / name
     if not path.exists():
+        if is_device_wheel():
+            raise not_on_device(f"sample data {name}")
         raise DataError(f"shipped file {path} is missing", hint="install ghostdeploy again")
     return path
 

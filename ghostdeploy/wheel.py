@@ -1,0 +1,28 @@
+"""Which of the two wheels is installed, and the one sentence for what the device wheel leaves out.
+
+The device wheel (`make device-wheel`, version ending in `+device`) runs, verifies, evaluates and diagnoses bundles.
+What makes them, and the sample models and images, are in the whole wheel only.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ghostdeploy.errors import MissingDependency
+
+
+def is_device_wheel() -> bool:
+    """Tells whether the exporting half of ghostdeploy is absent."""
+    return find_spec("ghostdeploy.models") is None
+
+
+def not_on_device(what: str) -> MissingDependency:
+    """Returns the error for something that only the whole wheel has.
+
+    Args:
+        what: The subject of the sentence.
+    """
+    return MissingDependency(
+        f"{what} is not in the device wheel of ghostdeploy, which runs bundles and has no exporters, models or samples",
+        hint='pip uninstall --yes ghostdeploy && pip install "ghostdeploy[openvino]"',
+    )

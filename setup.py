@@ -1,0 +1,65 @@
+"""Two wheels from one source; everything else about the package is in pyproject.toml.
+
+    pip wheel .                               whole: exports, proves, runs; sample models and images inside
+    GHOSTDEPLOY_WHEEL=device pip wheel .      for devices: loads, verifies, evaluates, diagnoses and runs bundles
+
+The second is tagged `+device`. It leaves out what makes bundles, and the sample data.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import PurePath
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+LEFT_OUT = ("ghostdeploy.models", "ghostdeploy.exporters", "ghostdeploy.deploy", "ghostdeploy.samples")
+KEPT = {
+    "ghostdeploy.samples": {"__init__", "classify_image"},
+    "ghostdeploy.deploy.quantize": {"__init__", "spec"},
+    "ghostdeploy.deploy": {
+        "__init__",
+        "diagnose",
+        "doctor",
+        "evaluate",
+        "execution",
+        "images",
+        "parity",
+        "prove",
+        "stages",
+        "statistics",
+        "tolerance",
+    },
+}
+"""Modules of packages that are left out otherwise."""
+SAMPLES = ("ghostdeploy", "samples", "data")
+
+
+class DeviceBuild(build_py):
+    """Copies what a device needs."""
+
+    def run(self):
+        """Starts from nothing: what an earlier build left would get into the wheel."""
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+    def find_package_modules(self, package, package_dir):
+        """Returns (package, module, file) of each module that is wanted."""
+        found = super().find_package_modules(package, package_dir)
+        if any(f"{package}.".startswith(f"{name}.") for name in LEFT_OUT):
+            found = [one for one in found if one[1] in KEPT.get(package, ())]
+        return found
+
+    def find_data_files(self, package, src_dir):
+        """Returns the data files of a package, without the samples."""
+        parts = {file: PurePath(file).parts for file in super().find_data_files(package, src_dir)}
+        size = len(SAMPLES)
+        return [f for f, p in parts.items() if not any(p[i : i + size] == SAMPLES for i in range(len(p)))]
+
+
+if os.environ.get("GHOSTDEPLOY_WHEEL") == "device":
+    setup(cmdclass={"build_py": DeviceBuild}, options={"egg_info": {"tag_build": "+device"}})
+else:
+    setup()
