@@ -10,6 +10,7 @@ torchvision's `Resize` (Pillow, antialiased) and `CenterCrop`. Needs NumPy and P
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -111,7 +112,11 @@ def open_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> Image.Im
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image that Pillow can decode") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"image {path} is too large, expected at most {MAX_PIXELS} pixels") from error
+        found = re.search(r"\d+", str(error))  # Pillow's own limit is higher than ours, and comes first
+        raise InputError(
+            f"image {path} has {int(found[0]) // 1_000_000 if found else 'too many'} million pixels, "
+            f"expected at most {MAX_PIXELS // 1_000_000} million"
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"image {path} is damaged: {error}") from error
 

@@ -27,14 +27,14 @@ class Means(Runtime):
         self.closed = 0
         inputs = (TensorSpec(name="x", dtype="float32", shape=(batch, 3, 4, 4), layout="nchw"),)
         outputs = (TensorSpec(name="y", dtype="float32", shape=(batch, 3)),)
-        facts = {"labels": LABELS, "inputs": inputs, "outputs": outputs} | changes
+        preprocess = Preprocess(size=4, crop_fraction=1.0)
+        facts = {"labels": LABELS, "inputs": inputs, "outputs": outputs, "preprocess": preprocess} | changes
         super().__init__(
             Interface(
                 name="means",
                 where="out/means",
                 target="numpy",
                 precision="fp32",
-                preprocess=Preprocess(size=4, crop_fraction=1.0),
                 **facts,
             ),
             Settings(queue=queue),

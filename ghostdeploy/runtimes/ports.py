@@ -91,15 +91,16 @@ class InputPort:
 
     def _wrong_shape(self, array: NDArray[Any]) -> InputError:
         shape = array.shape
-        hint = None
+        got, expected, hint = f"{shape}", self._wanted_shape(), None
         if self._fits_without_batch(shape):
             hint = "add the batch dimension: array[None]"
         elif self._ndim == 4 == len(shape):
             order = (0, 2, 3, 1) if self._layout == "nhwc" else (0, 3, 1, 2)
             if self._fits(tuple(shape[axis] for axis in order[1:])):
                 found, wanted = ("NCHW", "NHWC") if self._layout == "nhwc" else ("NHWC", "NCHW")
+                got, expected = f"{got} as {found}", f"{expected} as {wanted}"
                 hint = f"it looks like {found}, the payload takes {wanted}: array.transpose{order}"
-        return InputError(f"input {self.name!r} has shape {shape}, expected {self._wanted_shape()}", hint=hint)
+        return InputError(f"input {self.name!r} has shape {got}, expected {expected}", hint=hint)
 
     def _fits_without_batch(self, shape: tuple[int, ...]) -> bool:
         return len(shape) == self._ndim - 1 and self._fits(shape)

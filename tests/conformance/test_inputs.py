@@ -42,13 +42,19 @@ def test_another_shape_is_refused(runtime, shape):
 
 def test_nhwc_given_to_nchw_is_told_the_transpose(runtime):
     refused(
-        runtime, np.zeros((2, 16, 16, 3), np.float32), "(2, 16, 16, 3)", hint="looks like NHWC, the payload takes NCHW"
+        runtime,
+        np.zeros((2, 16, 16, 3), np.float32),
+        "shape (2, 16, 16, 3) as NHWC, expected (any N, 3, 16, 16) as NCHW",
+        hint="looks like NHWC, the payload takes NCHW",
     )
 
 
 def test_nchw_given_to_nhwc_is_told_the_transpose(pixel_runtime):
     refused(
-        pixel_runtime, np.zeros((2, 3, 16, 16), np.uint8), "(2, 3, 16, 16)", hint="like NCHW, the payload takes NHWC"
+        pixel_runtime,
+        np.zeros((2, 3, 16, 16), np.uint8),
+        "shape (2, 3, 16, 16) as NCHW, expected (any N, 16, 16, 3) as NHWC",
+        hint="like NCHW, the payload takes NHWC",
     )
 
 
