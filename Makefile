@@ -14,7 +14,7 @@ help:
 	@echo "make demo    export, verify, evaluate and run the shipped model"
 	@echo "make test    check + all tests"
 	@echo "make check   ruff, mypy --strict, import-linter"
-	@echo "make bench   wrapper overhead, export time by stage"
+	@echo "make bench   wrapper overhead, export time by stage, time to the first result, endurance"
 	@echo "make docs    check that every command and link in the docs is real"
 	@echo "make fuzz    the property tests, many more examples"
 	@echo "make device-wheel  dist/: the wheel for devices, without exporters, models and samples"
@@ -49,6 +49,9 @@ test: check
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/wrapper_overhead.py
 	$(BIN)/python benchmarks/export_stages.py
+	$(BIN)/python -m ghostdeploy export -t onnx -t openvino --out build/bench --force
+	$(BIN)/python benchmarks/first_result.py --cache build/bench/*
+	$(BIN)/python benchmarks/endurance.py build/bench/*
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -1,0 +1,52 @@
+"""The benchmarks of the runtimes run, on tiny bundles and few calls; what is timed is not asserted, what is equal is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ghostdeploy import targets
+from tests.conftest import require
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(params=[row.name for row in targets.TARGETS.values() if row.device is None])
+def path(request, tiny_bundle):
+    require(request.param, execution=True)
+    return tiny_bundle(request.param)
+
+
+def report(name, *arguments):
+    command = [sys.executable, BENCHMARKS / name, *map(str, arguments), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_eight_threads_give_the_serial_bits_and_five_thousand_calls_leave_the_memory_alone(path):
+    found = report("endurance.py", path, "--calls", 100, "--long", 5000)
+
+    assert found["answers"] == 800
+    assert found["different"] == 0
+    assert max(found["grown_mb"], found["submit_grown_mb"]) < 5
+
+
+def test_the_first_result_is_measured_by_stage_beside_the_engine_alone(path):
+    found = report("first_result.py", path, "--repeat", 1, "--cache")
+
+    ours, raw = found.values()
+    assert ours["cache"] in {"hit", "none"}
+    assert all(seconds > 0 for row in (ours, raw) for seconds in (row["import"], row["load"], row["first"]))
+
+
+def test_the_wrapper_is_measured_against_the_engines_own_call(path):
+    (found,) = report("wrapper_overhead.py", path, "--calls", 20)
+
+    assert found["raw_us"] > 0
+    assert found["wrapped_us"] > 0
