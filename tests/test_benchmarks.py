@@ -1,4 +1,4 @@
-"""The benchmarks of the runtimes run, on tiny bundles and few calls; what is timed is not asserted, what is equal is."""
+"""The benchmarks of the runtimes run, on tiny bundles and few calls; times are not asserted, equality and memory are."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ dictionary that `InferRequest.infer` takes and gives costs more than all of this
 
 Submitted batches are queued inside OpenVINO (`start_async`), on requests of their own. One thread waits for them in
 order: OpenVINO 2026.4.1 does not call a request's callback when the inference fails, so a callback alone would leave
-its future without an end; `wait` raises. Two requests per stream keep each stream busy meanwhile (measured: 15 to 35 %
+its future without an end; `wait` raises. Two requests per stream keep each stream busy meanwhile (measured: 6 to 36 %
 more calls per second than one).
 
 The cache keeps what `export_model` gives, under our own key and digest. OpenVINO's `CACHE_DIR` starts as fast, but
