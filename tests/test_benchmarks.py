@@ -1,4 +1,4 @@
-"""The benchmarks of the runtimes run, on tiny bundles and few calls; times are not asserted, equality and memory are."""
+"""The benchmarks of the runtimes run, on tiny bundles and few calls; only equality and memory are asserted."""
 
 from __future__ import annotations
 
