@@ -12,17 +12,17 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import targets
+from ghostdeploy.bundle import open_bundle
 from ghostdeploy.errors import UsageError
 from tests.bundles import Tiny
 from tests.conftest import require
 
-BATCH = Tiny().example(1)["input"]
 USES = {
-    "call": lambda r: r(BATCH),
-    "infer": lambda r: r.infer({"input": BATCH}),
-    "submit": lambda r: r.submit(BATCH, timeout=0),
-    "warmup": lambda r: r.warmup(),
-    "classify": lambda r: r.classify(Tiny().images(1)[0]),
+    "call": lambda r, batch: r(batch),
+    "infer": lambda r, batch: r.infer({"input": batch}),
+    "submit": lambda r, batch: r.submit(batch, timeout=0),
+    "warmup": lambda r, _: r.warmup(),
+    "classify": lambda r, _: r.classify(Tiny().images(1)[0]),
 }
 
 LOADS_AGAIN = """
@@ -31,8 +31,8 @@ import numpy as np
 import ghostdeploy as gd
 
 path, threads, profile = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-batch = np.ones((2, 3, 16, 16), np.float32)
 model = gd.load(path, threads=threads, profile=profile)
+batch = np.ones([2, *model.info()["inputs"][0]["shape"][1:]], np.float32)
 expected = model(batch)
 model.submit(batch).result()
 child = os.fork()
@@ -49,6 +49,10 @@ assert np.array_equal(model.submit(batch).result(), expected)
 """
 
 
+def one_image(path):
+    return open_bundle(path).golden()[0]["input"][:1]
+
+
 @pytest.fixture(params=targets.TARGETS)
 def path(request, tiny_bundle):
     require(request.param, execution=True)
@@ -58,13 +62,14 @@ def path(request, tiny_bundle):
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("use", USES)
 def test_a_forked_child_is_told_to_load_its_own(path, use):
+    batch = one_image(path)
     with gd.load(path, threads=2) as opened:
-        expected = opened.submit(BATCH).result(60)
+        expected = opened.submit(batch).result(60)
         read, write = os.pipe()
         child = os.fork()
         if child == 0:  # nothing here may reach pytest: its state was copied too
             try:
-                USES[use](opened)
+                USES[use](opened, batch)
                 said = "no error"
             except UsageError as error:
                 said = f"{error.message} | {error.hint} | {opened.info()['name']}"
@@ -75,7 +80,7 @@ def test_a_forked_child_is_told_to_load_its_own(path, use):
         with os.fdopen(read) as stream:
             said = stream.read()
         os.waitpid(child, 0)
-        assert np.array_equal(opened(BATCH), expected)
+        assert np.array_equal(opened(batch), expected)
 
     assert "forked" in said
     assert "ghostdeploy.load in the child" in said
@@ -97,9 +102,9 @@ def test_a_forked_child_may_load_its_own_and_drop_its_parents(path, profile):
 
 def answer(path):
     with gd.load(path, threads=1) as opened:
-        return opened.submit(BATCH).result(60)
+        return opened.submit(one_image(path)).result(60)
 
 
 def test_a_spawned_child_loads_its_own(path):
     with gd.load(path, threads=1) as opened, multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert np.array_equal(pool.apply_async(answer, (path,)).get(120), opened(BATCH))
+        assert np.array_equal(pool.apply_async(answer, (path,)).get(120), opened(one_image(path)))

@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 
 import ghostdeploy as gd
+from ghostdeploy.bundle import open_bundle
 from ghostdeploy.errors import QueueFull, UsageError
-from tests.bundles import Tiny
 
-TINY = Tiny()
 THREADS = 8
 PROFILES = ("latency", "throughput")
 pytestmark = pytest.mark.parametrize("profile", PROFILES)
+
+
+def images(path, count, *, seed=0):
+    """A batch of the bundle's own golden images."""
+    golden = open_bundle(path).golden()[0]["input"]
+    return golden[np.random.default_rng(seed).integers(0, len(golden), count)]
 
 
 def opened(path, profile, **options):
@@ -24,7 +29,7 @@ def opened(path, profile, **options):
 
 
 def test_submitted_from_eight_threads_through_a_narrow_queue_gives_the_bits_of_calls(path, profile):
-    batches = [TINY.example(1 + seed % 4, seed=seed)["input"] for seed in range(THREADS)]
+    batches = [images(path, 1 + seed % 4, seed=seed) for seed in range(THREADS)]
     with opened(path, profile, queue=3) as runtime, ThreadPoolExecutor(THREADS) as pool:
         expected = [runtime(batch) for batch in batches]
 
@@ -36,7 +41,7 @@ def test_submitted_from_eight_threads_through_a_narrow_queue_gives_the_bits_of_c
 
 
 def test_calls_and_submissions_at_the_same_time_give_the_same_bits(path, profile):
-    batch = TINY.example(4)["input"]
+    batch = images(path, 4)
     with opened(path, profile) as runtime, ThreadPoolExecutor(2) as pool:
         expected = runtime(batch)
         calls = [pool.submit(runtime, batch) for _ in range(100)]
@@ -45,7 +50,7 @@ def test_calls_and_submissions_at_the_same_time_give_the_same_bits(path, profile
 
 
 def test_a_full_queue_is_refused_with_its_size_and_takes_more_later(path, profile):
-    batch = TINY.example(64)["input"]
+    batch = images(path, 64)
     accepted = []
     with opened(path, profile, queue=2) as runtime:
         assert runtime.info()["queue"] == 2
@@ -65,7 +70,7 @@ def test_a_full_queue_is_refused_with_its_size_and_takes_more_later(path, profil
 
 
 def test_a_chain_of_callbacks_through_a_queue_of_one_does_not_hang(path, profile):
-    batch, left, end = TINY.example(2)["input"], iter(range(100)), threading.Event()
+    batch, left, end = images(path, 2), iter(range(100)), threading.Event()
     with opened(path, profile, queue=1) as runtime:
         expected = runtime(batch)
         wrong = []
@@ -87,17 +92,17 @@ def test_a_chain_of_callbacks_through_a_queue_of_one_does_not_hang(path, profile
 def test_a_callback_may_close_the_runtime(path, profile):
     for _ in range(10):
         runtime, done = opened(path, profile), threading.Event()
-        futures = [runtime.submit(TINY.example(1)["input"]) for _ in range(5)]
+        futures = [runtime.submit(images(path, 1)) for _ in range(5)]
         futures[-1].add_done_callback(lambda _, close=runtime.close, done=done: (close(), done.set()))
 
         assert done.wait(60)
         assert all(future.done() for future in futures)
         with pytest.raises(UsageError, match="was closed"):
-            runtime.submit(TINY.example(1)["input"], timeout=0)
+            runtime.submit(images(path, 1), timeout=0)
 
 
 def test_closing_while_others_submit_gives_results_or_a_usage_error_and_nothing_else(path, profile):
-    batch = TINY.example(1)["input"]
+    batch = images(path, 1)
     runtime = opened(path, profile, queue=2)
     expected = runtime(batch)
     start = threading.Barrier(THREADS + 1)
@@ -120,7 +125,7 @@ def test_closing_while_others_submit_gives_results_or_a_usage_error_and_nothing_
 
 
 def test_what_was_cancelled_is_skipped_and_the_rest_is_right(path, profile):
-    batch = TINY.example(64)["input"]
+    batch = images(path, 64)
     with opened(path, profile, queue=40) as runtime:
         expected = runtime(batch)
         futures = [runtime.submit(batch) for _ in range(40)]
