@@ -50,16 +50,28 @@ def load(
         UnsupportedHardware: The device is unknown to the engine or not there.
         UsageError: Unknown profile, or `threads` or `queue` below 1.
     """
+    _require_sense(profile, threads=threads, queue=queue)
+    bundle = open_bundle(path, check_hashes=verify or cache is not None)
+    row = targets.find(bundle.manifest.target)
+    folder = None if cache is None else Path(cache)
+    settings = Settings(threads=threads, device=device, profile=profile, queue=queue, cache=folder)
+    backend = targets.resolve(row.runtime, extra=row.runtime_extra)
+    runtime: Runtime = backend(bundle.payload, _interface(bundle), settings)
+    return runtime
+
+
+def _require_sense(profile: str, **counts: int | None) -> None:
     if profile not in PROFILES:
         hint = did_you_mean(str(profile), PROFILES, otherwise=f"profiles are {', '.join(PROFILES)}")
         raise UsageError(f"unknown profile {profile!r}", hint=hint)
-    for name, value in (("threads", threads), ("queue", queue)):
+    for name, value in counts.items():
         if value is not None and (not isinstance(value, int) or value < 1):
             raise UsageError(f"{name} is {value!r}, expected a whole number from 1")
-    bundle = open_bundle(path, check_hashes=verify or cache is not None)
+
+
+def _interface(bundle: Bundle) -> Interface:
     manifest = bundle.manifest
-    row = targets.find(manifest.target)
-    interface = Interface(
+    return Interface(
         name=manifest.name,
         where=str(bundle.path),
         target=manifest.target,
@@ -70,10 +82,6 @@ def load(
         labels=bundle.labels(),
         fingerprint=_fingerprint(bundle),
     )
-    folder = None if cache is None else Path(cache)
-    settings = Settings(threads=threads, device=device, profile=profile, queue=queue, cache=folder)
-    runtime: Runtime = targets.resolve(row.runtime, extra=row.runtime_extra)(bundle.payload, interface, settings)
-    return runtime
 
 
 def _fingerprint(bundle: Bundle) -> str:

@@ -23,11 +23,11 @@ import numpy as np
 
 from ghostdeploy.errors import BundleError, GhostDeployError, UsageError
 from ghostdeploy.preprocess import prepare
-from ghostdeploy.runtimes.forks import keep_in_children
 from ghostdeploy.runtimes.gate import Gate
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings, describe, require_match
 from ghostdeploy.runtimes.pool import Pool
 from ghostdeploy.runtimes.ports import InputPort, check_all, chunks, first_output
+from ghostdeploy.runtimes.processes import watch
 from ghostdeploy.runtimes.ranking import rank
 from ghostdeploy.runtimes.submissions import Submissions, Work
 
@@ -73,7 +73,7 @@ class Runtime(ABC):
         self._workers = Pool("ghostdeploy-submit", streams)
         self._pieces = Pool("ghostdeploy-pieces", streams)
         self._submissions = Submissions(self._where, capacity=settings.queue or 4 * streams, window=2 * streams)
-        keep_in_children(self)
+        watch(self)
 
     @abstractmethod
     def _open(self) -> Engine:

@@ -73,10 +73,11 @@ def test_an_unknown_profile_is_told_the_near_one(path):
     assert caught.value.hint == "did you mean latency?"
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_threads_below_one_are_a_usage_error(path, threads):
-    with pytest.raises(UsageError, match=f"threads is {threads}"):
-        gd.load(path, threads=threads)
+@pytest.mark.parametrize("name", ["threads", "queue"])
+@pytest.mark.parametrize("count", [0, -1, 1.5])
+def test_threads_and_queue_below_one_are_a_usage_error(path, name, count):
+    with pytest.raises(UsageError, match=f"{name} is {count}, expected a whole number from 1"):
+        gd.load(path, **{name: count})
 
 
 @pytest.mark.parametrize("kind", ["garbage", "empty", "half", "text"])

@@ -100,6 +100,29 @@ def test_a_forked_child_may_load_its_own_and_drop_its_parents(path, profile):
     assert done.returncode == 0, done.stderr
 
 
+ENDS = """
+import sys
+import ghostdeploy as gd
+from ghostdeploy.bundle import open_bundle
+
+batch = open_bundle(sys.argv[1]).golden()[0]["input"][:1]
+model = gd.load(sys.argv[1], threads=2, profile=sys.argv[2], queue=100)
+futures = [model.submit(batch) for _ in range(100)]
+for future in futures:
+    future.add_done_callback(lambda done: done.exception())
+"""
+
+
+@pytest.mark.parametrize("profile", ["latency", "throughput"])
+def test_a_process_that_ends_without_close_ends_well(path, profile):
+    command = [sys.executable, "-c", ENDS, path, profile]
+    for _ in range(3):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def answer(path):
     with gd.load(path, threads=1) as opened:
         return opened.submit(one_image(path)).result(60)
