@@ -34,7 +34,7 @@ KEPT = {
     },
 }
 """Modules of packages that are left out otherwise."""
-SAMPLES = ("ghostdeploy", "samples", "data")
+SAMPLES = ("ghostdeploy", "samples")
 
 
 class DeviceBuild(build_py):
