@@ -56,7 +56,7 @@ class TFLiteGraph:
             role[cheap], role[primary] = "cheap", "primary"
         found = []
         for kind, operator in tf.layers(self.model):
-            name = self.output_of(operator)
+            name = self.module_of(operator)
             found.append(
                 LayerFacts(
                     name=name,
@@ -68,8 +68,14 @@ class TFLiteGraph:
             )
         return found
 
-    def output_of(self, operator: Any) -> str:
-        """Returns the name of the first tensor that an operator writes."""
+    def outputs(self) -> dict[str, str]:
+        """Returns the tensor that each layer writes, by the layer's name."""
+        return {self.module_of(op): tf.name_of(self.model, op.outputs[0]) for _, op in tf.layers(self.model)}
+
+    def module_of(self, operator: Any) -> str:
+        """Returns the PyTorch module of a layer: the name of its output, unless that is an output of the graph."""
+        if operator.outputs[0] in self.model.subgraphs[0].outputs:
+            return tf.module_name(self.model, operator, int(operator.inputs[1]))
         return tf.name_of(self.model, operator.outputs[0])
 
     def _floats(self, kind: str, operator: Any) -> list[int]:
@@ -84,7 +90,7 @@ class TFLiteGraph:
             beside = {int(i) for k, reader in self._readers[output] if k == "CONCATENATION" for i in reader.inputs}
             made_by = self._producer.get(source)
             if grouped and source in beside and made_by is not None and made_by[0] == "CONV_2D":
-                yield self.output_of(operator), self.output_of(made_by[1])
+                yield self.module_of(operator), self.module_of(made_by[1])
 
     def _macs(self, kind: str, operator: Any) -> int:
         weights = [int(size) for size in tf.tensor(self.model, operator.inputs[1]).shape]

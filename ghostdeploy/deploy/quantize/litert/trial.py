@@ -15,7 +15,7 @@ from ghostdeploy.deploy.quantize.twins import LayerErrors
 from ghostdeploy.exporters import tflite_file as tf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -58,22 +58,23 @@ class TFLiteTrial:
 
 
 def layer_errors(
-    floating: bytes, quantized: bytes, names: Sequence[str], batches: Iterable[NDArray[Any]]
+    floating: bytes, quantized: bytes, outputs: Mapping[str, str], batches: Iterable[NDArray[Any]]
 ) -> dict[str, LayerErrors]:
     """Returns the error at the output of every layer: its own and what arrives from the layers before it.
 
     Args:
         floating: Float file.
         quantized: INT8 file; tensors keep their names.
-        names: Of the layers' outputs.
+        outputs: Tensor that each layer writes, by the layer's name.
         batches: Model inputs.
     """
-    found = {name: LayerErrors() for name in names}
-    plain, coded = TFLiteTaps(floating, names), TFLiteTaps(quantized, names)
+    found = {name: LayerErrors() for name in outputs}
+    layer_of = {output: name for name, output in outputs.items()}
+    plain, coded = TFLiteTaps(floating, [*layer_of]), TFLiteTaps(quantized, [*layer_of])
     for batch in batches:
         wanted = dict(plain(batch))
-        for name, values in coded(batch):
-            record, reference = found[name], wanted[name].astype(float)
+        for output, values in coded(batch):
+            record, reference = found[layer_of[output]], wanted[output].astype(float)
             record.images += len(batch)
             record.signal += float((reference**2).sum())
             record.error += float(((values - reference) ** 2).sum())

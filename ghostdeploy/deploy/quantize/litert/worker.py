@@ -63,9 +63,8 @@ class TFLiteQuantization(Quantization):
         self._integer_io = integer_io
         self._graph = TFLiteGraph(tf.read(floating))
         super().__init__(floating, spec)
-        names = [layer.name for layer in self.layers]
         few = [batch[:ERROR_IMAGES] for batch in list(self._calibration())[:1]]
-        self.errors = layer_errors(self.floating, self.quantized, names, few)
+        self.errors = layer_errors(self.floating, self.quantized, self._graph.outputs(), few)
 
     def list_layers(self) -> list[LayerFacts]:
         """See `Quantization.list_layers`."""
@@ -122,9 +121,9 @@ class TFLiteQuantization(Quantization):
 
     def write(self, float_layers: frozenset[str]) -> bytes:
         """See `Quantization.write`."""
-        return tf.pack(
-            writer.write(self.floating, self.chosen.ranges, sorted(float_layers), integer_io=self._integer_io)
-        )
+        outputs = self._graph.outputs()
+        in_float = [outputs[name] for name in sorted(float_layers)]
+        return tf.pack(writer.write(self.floating, self.chosen.ranges, in_float, integer_io=self._integer_io))
 
     def float_by_rule(self) -> tuple[str, ...]:
         """See `Quantization.float_by_rule`."""
