@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-import venv
-from pathlib import Path
-
 import pytest
 
 from ghostdeploy import samples
+from tests.device import ROOT, attempt, make, output
 from tests.exported import sample_bundle
 from tests.shared import shared_folder
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = ("numpy", "pillow", "msgspec", "click", "rich", "openvino")
 PROGRAM = """
 import importlib.util, sys
@@ -36,35 +30,9 @@ def python(tmp_path_factory):
     with shared_folder(tmp_path_factory, "device") as folder:
         done, python = folder / "done", folder / "venv" / "bin" / "python"
         if not done.exists():
-            venv.create(folder / "venv", with_pip=True)
-            pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-            output(*pip, "--constraint", ROOT / "constraints.txt", *PACKAGES)
-            wheels = folder / "wheels"
-            output(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, source(folder))
-            output(*pip, "--no-deps", *wheels.glob("*.whl"))
+            make(folder, "--constraint", ROOT / "constraints.txt", *PACKAGES)
             done.touch()
     return python
-
-
-def source(folder):
-    """Returns a copy of what a wheel is built from: building in place would leave files in the checkout."""
-    copy = folder / "source"
-    copy.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    shutil.copytree(ROOT / "ghostdeploy", copy / "ghostdeploy", ignore=shutil.ignore_patterns("__pycache__"))
-    return copy
-
-
-def output(*command):
-    """Runs a command outside the checkout and returns what it printed."""
-    done = attempt(*command)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def attempt(*command):
-    return subprocess.run([str(part) for part in command], cwd="/", capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
