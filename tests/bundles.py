@@ -1,6 +1,7 @@
 """Real tiny bundles without the pipeline: a small convolutional network written node by node.
 
-    image → [uint8 NHWC: normalise] → conv 3×3/2, ReLU → depthwise 3×3, ReLU → global pool (features) → linear (logits)
+    image → [uint8: normalise; NHWC: transpose] → conv 3×3/2, ReLU → depthwise 3×3, ReLU → global pool (features)
+    → linear (logits)
 
 With `side=True` a second input `side` (N, 4) is added to the logits through its own linear layer, and the pooled
 features are a second output. Golden outputs are those of the ONNX reference evaluator: no engine judges itself. An INT8
@@ -10,8 +11,9 @@ bundle also has what an export adds: a diagnosis, the simulated golden outputs, 
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -22,12 +24,13 @@ from onnx.reference import ReferenceEvaluator
 from ghostdeploy import bundle as bundles
 from ghostdeploy import targets
 from ghostdeploy.exporters.base import Written
-from ghostdeploy.manifest import SCHEMA, Manifest, ModelInfo, PrecisionAchieved, TensorSpec, encode
+from ghostdeploy.manifest import SCHEMA, Manifest, ModelInfo, PrecisionAchieved, Quantization, TensorSpec, encode
 from ghostdeploy.preprocess import Preprocess, prepare
 from ghostdeploy.staging import staging
-from tests import quantized
+from tests import quantized, tiny_tflite
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from ghostdeploy.targets import Target
 
 CLASSES = 10
+LABELS = tuple(f"class {index}" for index in range(CLASSES))
 _TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 
 
@@ -51,17 +55,21 @@ class Tiny:
     batch: int | None = 1
     """None is a dynamic batch."""
     layout: str = "nchw"
+    dtype: str | None = None
+    """None is that of the layout, see `Preprocess`."""
     size: int = 16
     side: bool = False
 
     @property
     def preprocess(self) -> Preprocess:
-        return Preprocess(size=self.size, crop_fraction=0.9, interpolation="bilinear", layout=self.layout)
+        return Preprocess(
+            size=self.size, crop_fraction=0.9, interpolation="bilinear", layout=self.layout, dtype=self.dtype
+        )
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         shape = (3, self.size, self.size) if self.layout == "nchw" else (self.size, self.size, 3)
-        dtype = "float32" if self.layout == "nchw" else "uint8"
+        dtype = "uint8" if self.preprocess.takes_pixels else "float32"
         image = TensorSpec(name="input", dtype=dtype, shape=(self.batch, *shape), layout=self.layout)
         side = TensorSpec(name="side", dtype="float32", shape=(self.batch, 4))
         return (image, side) if self.side else (image,)
@@ -96,7 +104,7 @@ def network(tiny: Tiny) -> onnx.ModelProto:
         "bias": rng.normal(0, 0.1, CLASSES),
     }
     nodes, image = [], "input"
-    if tiny.layout == "nhwc":
+    if tiny.preprocess.takes_pixels:
         mean, std = (np.asarray(v).reshape(1, 3, 1, 1) for v in (tiny.preprocess.mean, tiny.preprocess.std))
         constants |= {"scale": 1 / (255 * std), "shift": -mean / std}
         nodes += [
@@ -106,6 +114,8 @@ def network(tiny: Tiny) -> onnx.ModelProto:
             helper.make_node("Add", ["scaled", "shift"], ["normal"]),
         ]
         image = "normal"
+    elif tiny.layout == "nhwc":
+        nodes, image = [helper.make_node("Transpose", ["input"], ["planes"], perm=[0, 3, 1, 2])], "planes"
     logits = "partial" if tiny.side else "logits"
     nodes += [
         helper.make_node("Conv", [image, "first"], ["a"], strides=[2, 2], pads=[1, 1, 1, 1]),
@@ -129,7 +139,7 @@ def network(tiny: Tiny) -> onnx.ModelProto:
     return model
 
 
-def write_onnx(model: onnx.ModelProto, folder: Path, precision: str) -> Written:
+def write_onnx(model: onnx.ModelProto, folder: Path, precision: str, tiny: Tiny) -> Written:
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
     if precision != "int8":
@@ -139,7 +149,7 @@ def write_onnx(model: onnx.ModelProto, folder: Path, precision: str) -> Written:
     return Written(precision=read_precision(path))
 
 
-def write_openvino(model: onnx.ModelProto, folder: Path, precision: str) -> Written:
+def write_openvino(model: onnx.ModelProto, folder: Path, precision: str, tiny: Tiny) -> Written:
     import openvino
 
     from ghostdeploy.exporters.openvino import read_precision
@@ -150,32 +160,45 @@ def write_openvino(model: onnx.ModelProto, folder: Path, precision: str) -> Writ
     return Written(precision=read_precision(core, folder / "model.xml"))
 
 
-def write_tensorrt(model: onnx.ModelProto, folder: Path, precision: str) -> Written:
+def write_tensorrt(model: onnx.ModelProto, folder: Path, precision: str, tiny: Tiny) -> Written:
     """Writes a kit, and with a GPU its engine too."""
     from tests.tensorrt_kits import export_kit
 
-    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
-    written = export_kit(model, folder, precision, dynamic=not batch.dim_value)
+    written = export_kit(model, folder, precision, dynamic=tiny.batch is None)
     (folder / "source.onnx").unlink()
     return written
 
 
 BY_HAND = PrecisionAchieved(int8_layers=0, float_layers=3, how="written node by node")
 
-WRITERS = {"onnx": write_onnx, "openvino": write_openvino, "tensorrt": write_tensorrt}
-"""One per target of the table: writes the payload, and says what it wrote as an exporter does."""
+WRITERS: dict[str, Callable[..., Written]] = {
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+    "tensorrt": write_tensorrt,
+    "tflite": tiny_tflite.write,
+}
+"""One per target of the table: writes the payload, and says what it wrote as an exporter does. What comes first is the
+graph, see `_graph`."""
+
+
+def for_target(target: str, **fields: Any) -> Tiny:
+    """Returns the tiny network as a target takes it: some have an order of dimensions of their own."""
+    tiny, row = Tiny(**fields), targets.find(target)
+    if row.layout in (None, tiny.layout):
+        return tiny
+    return replace(tiny, layout=row.layout, dtype="float32")
 
 
 def make_bundle(out: Path, target: str, *, precision: str = "fp32", tiny: Tiny | None = None) -> Path:
     """Writes a bundle of a tiny network into `out` and returns its folder."""
-    tiny, row = tiny or Tiny(), targets.find(target)
+    tiny, row = tiny or for_target(target), targets.find(target)
     model = quantized.named(network(tiny))
     name = f"tiny-{target}-{precision}"
     with staging(out, name) as folder:
         golden = tiny.example(3)
         found = ReferenceEvaluator(model).run(None, golden)
         outputs = dict(zip((o.name for o in tiny.outputs), found, strict=True))
-        bundles.write_labels(folder, [f"class {index}" for index in range(CLASSES)])
+        bundles.write_labels(folder, list(LABELS))
         write = _write_int8 if precision == "int8" else _write_float
         manifest = write(folder, model, _Golden(golden, outputs), described(name, row, precision, tiny), tiny)
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
@@ -183,24 +206,58 @@ def make_bundle(out: Path, target: str, *, precision: str = "fp32", tiny: Tiny |
 
 
 def _write_float(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest: Manifest, tiny: Tiny) -> Manifest:
-    written = WRITERS[manifest.target](model, folder, manifest.precision)
+    written = WRITERS[manifest.target](_graph(model, manifest.target, tiny), folder, manifest.precision, tiny)
+    if written.scheme is not None:
+        quantization = Quantization(scheme=written.scheme, tool="tests", calibration=None)
+        manifest = msgspec.structs.replace(manifest, quantization=quantization)
     bundles.write_golden(folder, golden.inputs, golden.outputs)
     return _complete(folder, manifest, written)
 
 
 def _write_int8(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest: Manifest, tiny: Tiny) -> Manifest:
     row = targets.find(manifest.target)
-    graph = quantized.quantize(model, tiny, row.recipe)
-    written = WRITERS[row.name](graph, folder, manifest.precision)
-    simulated = quantized.simulate(graph, golden.inputs)
-    quantized.write_diagnosis(folder / bundles.DIAGNOSIS, graph, golden.outputs, simulated)
+    made = _INTEGER_WRITERS.get(row.name, _write_qdq)(model, folder, row, tiny)
+    simulated = made.simulate(golden.inputs)
+    quantized.write_diagnosis(folder / bundles.DIAGNOSIS, quantized.layers_of(model), golden.outputs, simulated)
     bundles.write_golden(folder, golden.inputs, golden.outputs, simulated if row.simulation is None else None)
-    manifest = msgspec.structs.replace(manifest, quantization=quantized.describe(row.recipe))
-    manifest = _complete(folder, manifest, written, bundles.DIAGNOSIS)
+    manifest = msgspec.structs.replace(manifest, quantization=quantized.describe(made.tool))
+    manifest = _complete(folder, manifest, made.written, bundles.DIAGNOSIS)
     (folder / bundles.MANIFEST).write_bytes(encode(manifest))  # the runtime opens nothing that is not listed
+    return quantized.judge(folder, manifest, row, model, made.simulate, made.saturable, tiny)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Integers:
+    """An INT8 payload that was written."""
+
+    written: Written
+    simulate: Callable[[dict[str, NDArray]], dict[str, NDArray]]
+    tool: str
+    saturable: int = 0
+
+
+def _write_qdq(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny) -> _Integers:
+    graph = quantized.quantize(model, tiny, row.recipe)
+    written = WRITERS[row.name](graph, folder, "int8", tiny)
     if row.simulation is not None:
         graph = onnx.load(folder / row.simulation)
-    return quantized.judge(folder, manifest, row, model, graph, tiny)
+    simulate, tool = partial(quantized.simulate, graph), "ONNX Runtime's quantizer"
+    return _Integers(written=written, simulate=simulate, tool=tool, saturable=quantized.saturable(graph, row.recipe))
+
+
+def _write_tflite(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny) -> _Integers:
+    written = tiny_tflite.write_int8(_graph(model, row.name, tiny), folder, tiny)
+    simulate = partial(tiny_tflite.simulate, (folder / row.payload).read_bytes())
+    return _Integers(written=written, simulate=simulate, tool="AI Edge Quantizer")
+
+
+_INTEGER_WRITERS = {"tflite": _write_tflite}
+"""Of formats that Q/DQ graphs do not lead to."""
+
+
+def _graph(model: onnx.ModelProto, target: str, tiny: Tiny) -> Any:
+    """Returns the float network in the format that the writer of a target takes."""
+    return tiny_tflite.floating(tiny) if target == "tflite" else model
 
 
 def _complete(folder: Path, manifest: Manifest, written: Written, *more: str) -> Manifest:

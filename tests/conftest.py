@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 
 from ghostdeploy import targets
 from ghostdeploy.nvidia.driver import gpus
-from tests.bundles import Tiny, make_bundle
+from tests.bundles import for_target, make_bundle
+from tests.shared import shared_folder
 
 settings.register_profile(
     "quick",
@@ -58,6 +59,16 @@ def refuse(target: str, reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def conversions(tmp_path_factory):
+    """A cache of conversions for this run alone, shared by all workers: a user's own must not decide a test."""
+    with shared_folder(tmp_path_factory, "conversions") as folder:
+        pass  # others wait for the lock, not for the run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GHOSTDEPLOY_CACHE", str(folder))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
     """A function (target, precision="fp32", **fields of Tiny) → folder of a bundle that nobody changes."""
@@ -68,7 +79,7 @@ def tiny_bundle(tmp_path_factory):
         key = (target, precision, *sorted(fields.items()))
         if key not in made:
             out = tmp_path_factory.mktemp("tiny")
-            made[key] = make_bundle(out, target, precision=precision, tiny=Tiny(**fields))
+            made[key] = make_bundle(out, target, precision=precision, tiny=for_target(target, **fields))
         return made[key]
 
     return build

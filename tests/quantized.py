@@ -7,7 +7,6 @@ examples. Whatever has one input or two is quantized alike.
 from __future__ import annotations
 
 import copy
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +19,7 @@ from ghostdeploy.deploy.quantize.spec import Diagnosis, LayerNoise
 from ghostdeploy.manifest import Calibration, Quantization
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -57,6 +57,13 @@ def quantize(model: onnx.ModelProto, tiny: Tiny, recipe: str) -> onnx.ModelProto
     return writer.write(model, RECIPES[recipe], chosen, ranges)
 
 
+def saturable(graph: onnx.ModelProto, recipe: str) -> int:
+    """Returns the channels whose sums can overflow, 0 where the recipe does not count them."""
+    from ghostdeploy.deploy.saturation import count_saturable
+
+    return sum(count_saturable(graph).values()) if RECIPES[recipe].saturation_safe else 0
+
+
 def simulate(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
     """Runs a graph with any number of inputs as it is written; a fixed batch is fed in pieces and filled up."""
     import onnxruntime as ort
@@ -74,24 +81,27 @@ def simulate(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
     return {name: np.concatenate(one)[:count] for name, one in zip(names, zip(*parts, strict=True), strict=True)}
 
 
-def describe(recipe: str) -> Quantization:
+def describe(tool: str) -> Quantization:
     """Returns the manifest's record."""
     return Quantization(
-        scheme=f"activations {RECIPES[recipe].activations} between extremes, weights int8 per channel",
-        tool="ONNX Runtime's quantizer, called by a test",
+        scheme="activations between extremes, weights int8 per channel",
+        tool=f"{tool}, called by a test",
         calibration=Calibration(count=CALIBRATION_IMAGES, sha256="0" * 64),
     )
 
 
-def write_diagnosis(path: Path, graph: onnx.ModelProto, outputs: Arrays, simulated: Arrays) -> None:
+def layers_of(graph: onnx.ModelProto) -> list[str]:
+    """Returns the names of the layers with weights."""
+    return [node.name for node in graph.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+
+
+def write_diagnosis(path: Path, names: Sequence[str], outputs: Arrays, simulated: Arrays) -> None:
     """Writes what the golden vectors say of the whole graph, and one entry per layer."""
     from ghostdeploy.deploy.parity import agreement, sqnr_db
 
     got, reference = (np.asarray(arrays["logits"], np.float64) for arrays in (simulated, outputs))
     layers = [
-        LayerNoise(module=node.name, role="convolution", unit=node.name, sqnr_db=None, clipped=0.0, dead=0.0)
-        for node in graph.graph.node
-        if node.op_type in ("Conv", "Gemm", "MatMul")
+        LayerNoise(module=name, role="convolution", unit=name, sqnr_db=None, clipped=0.0, dead=0.0) for name in names
     ]
     found = Diagnosis(
         images=len(got),
@@ -102,7 +112,15 @@ def write_diagnosis(path: Path, graph: onnx.ModelProto, outputs: Arrays, simulat
     path.write_bytes(msgspec.json.encode(found))
 
 
-def judge(folder: Path, manifest: Manifest, row: Target, model: onnx.ModelProto, graph: onnx.ModelProto, tiny: Tiny):
+def judge(
+    folder: Path,
+    manifest: Manifest,
+    row: Target,
+    model: onnx.ModelProto,
+    simulate: Callable[[Arrays], Arrays],
+    saturable: int,
+    tiny: Tiny,
+):
     """Returns the manifest with parity, agreement, execution gap and verdict, by the package's own gates.
 
     Where the engine cannot run, the simulation stands for it and no gap is recorded.
@@ -112,7 +130,8 @@ def judge(folder: Path, manifest: Manifest, row: Target, model: onnx.ModelProto,
         manifest: As it is written there.
         row: Its target.
         model: Float network.
-        graph: Its Q/DQ graph, as the payload holds it.
+        simulate: Gives what the payload's graph says in float.
+        saturable: Channels of it whose sums can overflow.
         tiny: What both were made from.
     """
     from ghostdeploy.bundle import Bundle
@@ -121,17 +140,16 @@ def judge(folder: Path, manifest: Manifest, row: Target, model: onnx.ModelProto,
     from ghostdeploy.deploy.evaluate import agree
     from ghostdeploy.deploy.execution import compare_execution
     from ghostdeploy.deploy.judge import conclude, executor
-    from ghostdeploy.deploy.saturation import count_saturable
     from ghostdeploy.deploy.tolerance import TOLERANCES
 
     gate = tiny.example(GATE_IMAGES, seed=4)
     reference = dict(zip((o.name for o in tiny.outputs), ReferenceEvaluator(model).run(None, gate), strict=True))
-    simulated = simulate(graph, gate)
+    simulated = simulate(gate)
     bundle = Bundle(folder, manifest)
     golden, outputs = bundle.golden()
     with executor(bundle, row) as engine:
         missing, how = engine.unverified_because, engine.how
-        run = engine.infer if missing is None else partial(simulate, graph)  # the package's own takes one input
+        run = engine.infer if missing is None else simulate  # the package's own takes one input
         got, replayed = run(gate), run(golden)
     required = TOLERANCES["int8"].agreement_ci95_low
     agreement = agree(got["logits"], reference["logits"], source="tests", required=required)
@@ -139,7 +157,7 @@ def judge(folder: Path, manifest: Manifest, row: Target, model: onnx.ModelProto,
         got["logits"],
         simulated["logits"],
         isa=instruction_set(row.runtimes[0]),
-        saturable_channels=sum(count_saturable(graph).values()) if RECIPES[row.recipe].saturation_safe else 0,
+        saturable_channels=saturable,
     )
     manifest = msgspec.structs.replace(
         manifest,

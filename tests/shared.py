@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 def shared_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
     """Gives the same folder to every worker, to one at a time."""
     base = factory.getbasetemp()
-    folder = (base.parent if base.name.startswith("popen-") else base) / name
+    with locked((base.parent if base.name.startswith("popen-") else base) / name) as folder:
+        yield folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[Path]:
+    """Makes the folder where it is not there, and gives it to one process at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

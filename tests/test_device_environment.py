@@ -7,21 +7,16 @@ the whole one in the search path.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
-import venv
-from pathlib import Path
 
 import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import samples, targets
+from tests.device import ROOT, attempt, make, output, source
 from tests.exported import sample_bundle
 from tests.shared import shared_folder
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = ("numpy", "pillow", "msgspec", "click", "rich", "openvino")
 PROGRAM = """
 import importlib.util, sys
@@ -43,43 +38,9 @@ def python(tmp_path_factory):
     with shared_folder(tmp_path_factory, "device") as folder:
         done, python = folder / "done", folder / "venv" / "bin" / "python"
         if not done.exists():
-            venv.create(folder / "venv", with_pip=True)
-            pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-            output(*pip, "--constraint", ROOT / "constraints.txt", *PACKAGES)
-            wheels = folder / "wheels"
-            output(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, source(folder))
-            output(*pip, "--no-deps", *wheels.glob("*.whl"))
+            make(folder, "--constraint", ROOT / "constraints.txt", *PACKAGES)
             done.touch()
     return python
-
-
-def source(folder):
-    """Returns a copy of what a wheel is built from: building in place would leave files in the checkout."""
-    copy = folder / "source"
-    copy.mkdir()
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    shutil.copytree(ROOT / "ghostdeploy", copy / "ghostdeploy", ignore=shutil.ignore_patterns("__pycache__"))
-    return copy
-
-
-def output(*command, **environment):
-    """Runs a command outside the checkout and returns what it printed."""
-    done = attempt(*command, **environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def attempt(*command, **environment):
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run(
-        [str(part) for part in command],
-        cwd="/",
-        env=clean | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ CASES = [
     for row in targets.TARGETS.values()
     for precision in row.precisions
     for batch in BATCHES
+    if not (batch is None and row.fixed_batch)
 ]
 INT8 = [case for case in CASES if case.precision == "int8"]
 
@@ -55,7 +56,7 @@ def parsed(path: Path) -> Path:
 
 def step(case: Case, outputs: NDArray[Any]) -> float:
     """Returns one quantization step of a tensor with the range of these outputs; 0 where nothing is quantized."""
-    return float(np.ptp(outputs)) / 255 if case.precision == "int8" else 0.0
+    return float(np.ptp(outputs)) / 255 if case.precision in ("int8", "hybrid") else 0.0
 
 
 def alike(case: Case, ours: NDArray[Any], theirs: NDArray[Any], *, arithmetic: str) -> bool:
@@ -64,7 +65,7 @@ def alike(case: Case, ours: NDArray[Any], theirs: NDArray[Any], *, arithmetic: s
     A value on the border of two integers falls to either side as the order of summation has it.
 
     Args:
-        case: INT8 allows one quantization step.
+        case: what is quantized allows one quantization step.
         ours: Outputs.
         theirs: Outputs of the same images, computed in another way.
         arithmetic: What `info()` calls `engine_precision`.

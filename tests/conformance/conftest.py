@@ -7,6 +7,7 @@ import pytest
 import ghostdeploy as gd
 from ghostdeploy import targets
 from ghostdeploy.bundle import open_bundle
+from tests.bundles import for_target
 from tests.conformance.cases import CASES, engines
 from tests.conformance.gaps import GAPS
 from tests.conftest import refuse, require
@@ -42,6 +43,18 @@ def runnable(case, tiny_bundle):
 
 
 @pytest.fixture(scope="session")
+def tiny(case):
+    """The network of `path`: what it takes."""
+    return for_target(case.target, batch=case.batch)
+
+
+@pytest.fixture(scope="session")
+def side_tiny(case):
+    """The network of `side_path`."""
+    return for_target(case.target, batch=case.batch, side=True)
+
+
+@pytest.fixture(scope="session")
 def path(runnable):
     """A bundle with one input and one output."""
     return runnable()
@@ -56,7 +69,7 @@ def side_path(runnable):
 @pytest.fixture(scope="session")
 def pixel_path(runnable):
     """A bundle that takes uint8 NHWC pixels."""
-    return runnable(layout="nhwc")
+    return runnable(layout="nhwc", dtype="uint8")
 
 
 @pytest.fixture(scope="session")

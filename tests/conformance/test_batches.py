@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 
 import ghostdeploy as gd
-from tests.bundles import CLASSES, Tiny
+from tests.bundles import CLASSES
 from tests.conformance.cases import alike
-
-TINY = Tiny()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 7])
-def test_a_batch_gives_what_its_images_give_one_by_one(runtime, case, count):
-    batch = TINY.example(count)["input"]
+def test_a_batch_gives_what_its_images_give_one_by_one(runtime, case, count, tiny):
+    batch = tiny.example(count)["input"]
 
     whole = runtime(batch)
 
@@ -23,8 +21,8 @@ def test_a_batch_gives_what_its_images_give_one_by_one(runtime, case, count):
     assert alike(case, whole, one_by_one, arithmetic=runtime.info()["engine_precision"])
 
 
-def test_two_inputs_are_split_alike(side_runtime, case):
-    given = Tiny(side=True).example(5)
+def test_two_inputs_are_split_alike(side_runtime, case, side_tiny):
+    given = side_tiny.example(5)
 
     whole = side_runtime.infer(given)
 
@@ -34,15 +32,15 @@ def test_two_inputs_are_split_alike(side_runtime, case):
         assert alike(case, array, one_by_one, arithmetic=side_runtime.info()["engine_precision"])
 
 
-def test_the_order_of_the_names_does_not_matter(side_runtime):
-    given = Tiny(side=True).example(2)
+def test_the_order_of_the_names_does_not_matter(side_runtime, side_tiny):
+    given = side_tiny.example(2)
     turned = dict(reversed(given.items()))
 
     assert np.array_equal(side_runtime.infer(given)["logits"], side_runtime.infer(turned)["logits"])
 
 
-def test_the_same_input_gives_the_same_bits(runtime, path):
-    batch = TINY.example(7)["input"]
+def test_the_same_input_gives_the_same_bits(runtime, path, tiny):
+    batch = tiny.example(7)["input"]
     first = runtime(batch)
 
     assert all(np.array_equal(runtime(batch), first) for _ in range(20))
@@ -51,8 +49,8 @@ def test_the_same_input_gives_the_same_bits(runtime, path):
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
-def test_no_later_call_writes_into_earlier_outputs(runtime, count):
-    first, second = TINY.example(count, seed=1)["input"], TINY.example(count, seed=2)["input"]
+def test_no_later_call_writes_into_earlier_outputs(runtime, count, tiny):
+    first, second = tiny.example(count, seed=1)["input"], tiny.example(count, seed=2)["input"]
     output = runtime(first)
     kept = output.copy()
 
@@ -63,8 +61,8 @@ def test_no_later_call_writes_into_earlier_outputs(runtime, count):
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
-def test_outputs_may_be_written_to_and_outlive_the_runtime(path, count):
-    batch = TINY.example(count)["input"]
+def test_outputs_may_be_written_to_and_outlive_the_runtime(path, count, tiny):
+    batch = tiny.example(count)["input"]
     with gd.load(path, threads=1) as opened:
         output = opened(batch)
         kept = output.copy()

@@ -14,10 +14,9 @@ from ghostdeploy import targets
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.errors import InputError, UsageError
 from ghostdeploy.runtimes.base import Runtime
-from tests.bundles import CLASSES, Tiny
+from tests.bundles import CLASSES
 from tests.conformance.cases import alike, step
 
-TINY = Tiny()
 KEYS = {
     "name",
     "target",
@@ -53,7 +52,7 @@ def test_a_backend_writes_only_its_hooks(runtime):
     assert own - {"_start"} == {"engine", "_open", "_run", "_close"}
 
 
-def test_info_says_what_runs_and_is_json(runtime, case, path):
+def test_info_says_what_runs_and_is_json(runtime, case, path, tiny):
     info = runtime.info()
 
     assert set(info) == KEYS
@@ -61,7 +60,8 @@ def test_info_says_what_runs_and_is_json(runtime, case, path):
     assert info["engine"] in targets.find(case.target).runtimes
     assert info["engine_version"][0].isdigit()
     assert (info["name"], info["precision"], info["threads"]) == (open_bundle(path).manifest.name, case.precision, 1)
-    assert info["inputs"] == [{"name": "input", "dtype": "float32", "shape": [case.batch, 3, 16, 16], "layout": "nchw"}]
+    shape = [case.batch, 3, 16, 16] if tiny.layout == "nchw" else [case.batch, 16, 16, 3]
+    assert info["inputs"] == [{"name": "input", "dtype": "float32", "shape": shape, "layout": tiny.layout}]
     assert info["outputs"] == [{"name": "logits", "dtype": "float32", "shape": [case.batch, CLASSES], "layout": None}]
 
 
@@ -75,14 +75,14 @@ def test_golden_vectors_are_met_within_the_tolerance_of_the_precision(path, side
     assert [gd.verify(one).verdict for one in (path, side_path, pixel_path)] == ["passed"] * 3
 
 
-def test_a_call_gives_the_first_output_of_infer(runtime):
-    batch = TINY.example(2)
+def test_a_call_gives_the_first_output_of_infer(runtime, tiny):
+    batch = tiny.example(2)
 
     assert np.array_equal(runtime(batch["input"]), runtime.infer(batch)["logits"])
 
 
-def test_outputs_come_by_name_with_dtype_and_shape(side_runtime):
-    found = side_runtime.infer(Tiny(side=True).example(5))
+def test_outputs_come_by_name_with_dtype_and_shape(side_runtime, side_tiny):
+    found = side_runtime.infer(side_tiny.example(5))
 
     assert {name: (array.dtype.name, array.shape) for name, array in found.items()} == {
         "logits": ("float32", (5, CLASSES)),
@@ -90,15 +90,15 @@ def test_outputs_come_by_name_with_dtype_and_shape(side_runtime):
     }
 
 
-def test_a_model_with_two_inputs_cannot_be_called_with_one(side_runtime):
+def test_a_model_with_two_inputs_cannot_be_called_with_one(side_runtime, tiny):
     with pytest.raises(UsageError, match="input, side") as caught:
-        side_runtime(TINY.example(1)["input"])
+        side_runtime(tiny.example(1)["input"])
 
     assert "infer" in caught.value.hint
 
 
-def test_a_path_an_image_and_an_array_are_classified_alike(runtime, tmp_path):
-    pixels = TINY.images(1)[0]
+def test_a_path_an_image_and_an_array_are_classified_alike(runtime, tmp_path, tiny):
+    pixels = tiny.images(1)[0]
     Image.fromarray(pixels).save(tmp_path / "a.png")
 
     found = [runtime.classify(source) for source in (tmp_path / "a.png", str(tmp_path / "a.png"), pixels)]
@@ -109,26 +109,26 @@ def test_a_path_an_image_and_an_array_are_classified_alike(runtime, tmp_path):
     assert [p for _, p in found[0]] == sorted((p for _, p in found[0]), reverse=True)
 
 
-def test_pixels_and_normalised_floats_give_the_same_classes(runtime, pixel_runtime, case):
-    image = TINY.images(1)[0]
+def test_pixels_and_normalised_floats_give_the_same_classes(runtime, pixel_runtime, case, tiny):
+    image = tiny.images(1)[0]
 
     ours, theirs = dict(runtime.classify(image)), dict(pixel_runtime.classify(image))
 
     assert list(ours) == list(theirs)
-    logits = runtime(TINY.example(1)["input"])
+    logits = runtime(tiny.example(1)["input"])
     assert list(ours.values()) == pytest.approx(list(theirs.values()), abs=1e-3 + step(case, logits))
 
 
-def test_probabilities_of_all_classes_sum_to_one(runtime):
-    everything = runtime.classify(TINY.images(1)[0], k=CLASSES + 7)
+def test_probabilities_of_all_classes_sum_to_one(runtime, tiny):
+    everything = runtime.classify(tiny.images(1)[0], k=CLASSES + 7)
 
     assert len(everything) == CLASSES
     assert sum(probability for _, probability in everything) == pytest.approx(1, abs=1e-12)
 
 
-def test_classify_of_no_class_is_a_usage_error(runtime):
+def test_classify_of_no_class_is_a_usage_error(runtime, tiny):
     with pytest.raises(UsageError, match="k is 0"):
-        runtime.classify(TINY.images(1)[0], k=0)
+        runtime.classify(tiny.images(1)[0], k=0)
 
 
 def test_classify_of_a_file_that_is_no_image_names_it(runtime, tmp_path):
@@ -138,8 +138,8 @@ def test_classify_of_a_file_that_is_no_image_names_it(runtime, tmp_path):
         runtime.classify(tmp_path / "notes.jpg")
 
 
-def test_warmup_leaves_no_trace(runtime):
-    batch = TINY.example(3)["input"]
+def test_warmup_leaves_no_trace(runtime, tiny):
+    batch = tiny.example(3)["input"]
     before = runtime(batch)
 
     runtime.warmup()
@@ -148,8 +148,8 @@ def test_warmup_leaves_no_trace(runtime):
     assert np.array_equal(runtime(batch), before)
 
 
-def test_both_profiles_give_the_same_answers(path, runtime, case):
-    batch = TINY.example(7)["input"]
+def test_both_profiles_give_the_same_answers(path, runtime, case, tiny):
+    batch = tiny.example(7)["input"]
 
     with gd.load(path, threads=2, profile="throughput") as other:
         assert other.info()["profile"] == "throughput"

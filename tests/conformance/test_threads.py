@@ -10,15 +10,13 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy.errors import InputError, UsageError
-from tests.bundles import Tiny
 
-TINY = Tiny()
 THREADS, CALLS = 8, 200
 
 
 @pytest.mark.parametrize("profile", ["latency", "throughput"])
-def test_eight_threads_with_two_hundred_calls_give_the_bits_of_one_thread(path, profile):
-    batches = [TINY.example(1 + seed % 4, seed=seed)["input"] for seed in range(THREADS)]
+def test_eight_threads_with_two_hundred_calls_give_the_bits_of_one_thread(path, profile, tiny):
+    batches = [tiny.example(1 + seed % 4, seed=seed)["input"] for seed in range(THREADS)]
     with gd.load(path, threads=2, profile=profile) as opened:
         expected = [opened(batch) for batch in batches]
         start = threading.Barrier(THREADS)
@@ -33,8 +31,8 @@ def test_eight_threads_with_two_hundred_calls_give_the_bits_of_one_thread(path, 
 
 
 @pytest.mark.parametrize("profile", ["latency", "throughput"])
-def test_futures_give_what_calls_give_even_if_the_memory_is_reused(path, profile):
-    batches = [TINY.example(1 + seed % 5, seed=seed)["input"] for seed in range(20)]
+def test_futures_give_what_calls_give_even_if_the_memory_is_reused(path, profile, tiny):
+    batches = [tiny.example(1 + seed % 5, seed=seed)["input"] for seed in range(20)]
     with gd.load(path, threads=2, profile=profile) as opened:
         expected = [opened(batch) for batch in batches]
         futures = []
@@ -47,20 +45,20 @@ def test_futures_give_what_calls_give_even_if_the_memory_is_reused(path, profile
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_a_wrong_input_comes_out_of_the_future(runtime):
+def test_a_wrong_input_comes_out_of_the_future(runtime, tiny):
     with pytest.raises(InputError, match="float64"):
-        runtime.submit(np.zeros((1, 3, 16, 16))).result(60)
+        runtime.submit(tiny.example(1)["input"].astype("float64")).result(60)
 
 
-def test_no_thread_is_started_before_the_first_future(path):
+def test_no_thread_is_started_before_the_first_future(path, tiny):
     before = set(threading.enumerate())
     with gd.load(path, threads=1) as opened:
-        opened(TINY.example(4)["input"])
+        opened(tiny.example(4)["input"])
         assert set(threading.enumerate()) <= before
 
 
-def test_close_waits_for_what_was_submitted(path):
-    batch = TINY.example(4)["input"]
+def test_close_waits_for_what_was_submitted(path, tiny):
+    batch = tiny.example(4)["input"]
     opened = gd.load(path, threads=1)
     expected = opened(batch)
     futures = [opened.submit(batch) for _ in range(50)]
@@ -71,8 +69,8 @@ def test_close_waits_for_what_was_submitted(path):
     assert all(np.array_equal(future.result(), expected) for future in futures)
 
 
-def test_closing_while_others_call_gives_results_or_a_usage_error_and_nothing_else(path):
-    batch = TINY.example(1)["input"]
+def test_closing_while_others_call_gives_results_or_a_usage_error_and_nothing_else(path, tiny):
+    batch = tiny.example(1)["input"]
     opened = gd.load(path, threads=1)
     expected = opened(batch)
     start = threading.Barrier(THREADS + 1)

@@ -7,6 +7,7 @@ defaults lose, measured on both sample models: ranges as a moving average of eac
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +49,9 @@ def write(
     for output in float_outputs:
         work.update_quantization_recipe(scope(output), every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     seen = {name: {"min": _tensor(low), "max": _tensor(high)} for name, (low, high) in ranges.items()}
-    result = work.quantize(seen, enable_progress_bar=False, enable_progress_report=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # its interpreter says that keeping all tensors takes memory
+        result = work.quantize(seen, enable_progress_bar=False, enable_progress_report=False)
     model = tf.read(bytes(result.quantized_model))
     _keep_output_names(model, [tf.name_of(before, index) for index in before.subgraphs[0].outputs])
     return model

@@ -1,0 +1,88 @@
+"""The gate of `hybrid`: cosine on golden vectors, and the share of real images that keep their first class."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ghostdeploy as gd
+from ghostdeploy.bundle import open_bundle
+from ghostdeploy.deploy import parity
+from ghostdeploy.deploy.evaluate import agree
+from tests.exported import sample_bundle
+
+
+def agreement(same, count, **options):
+    """Judges `count` images of which `same` keep their first class."""
+    reference = np.eye(10)[np.arange(count) % 10]
+    logits = reference.copy()
+    logits[same:] = np.roll(logits[same:], 1, axis=1)
+    return agree(logits, reference, source="tests", required=0.99, **options)
+
+
+@pytest.mark.parametrize(("same", "verdict"), [(1000, "passed"), (990, "passed"), (989, "failed")])
+def test_the_share_itself_decides(same, verdict):
+    assert agreement(same, 1000, certain=False).verdict == verdict
+
+
+def test_a_bound_asks_for_more_images_where_the_share_does_not():
+    assert agreement(100, 100, certain=True).verdict == "unverified"
+    assert agreement(100, 100, certain=False).verdict == "passed"
+
+
+def test_logits_that_are_not_finite_fail():
+    reference = np.eye(10)
+    logits = reference.copy()
+    logits[3, 4] = np.nan
+
+    assert agree(logits, reference, source="tests", required=0.99, certain=False).verdict == "failed"
+
+
+@pytest.mark.parametrize(("noise", "verdict"), [(0.02, "passed"), (0.06, "failed")])
+def test_golden_vectors_are_held_to_a_cosine_of_0_999(noise, verdict):
+    rng = np.random.default_rng(0)
+    clear = 10 * np.eye(10)[np.arange(16) % 10]  # the first class is never in doubt
+    wanted = (rng.normal(size=(16, 10)) + clear).astype(np.float32)
+    error = rng.normal(size=wanted.shape)
+    error *= noise * np.linalg.norm(wanted) / np.linalg.norm(error)
+
+    found = parity.compare({"logits": wanted + error}, {"logits": wanted}, "hybrid")
+
+    assert found.verdict == verdict
+    assert (found.cosine >= 0.999) == (verdict == "passed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ghostnet_050", "g_ghost_regnetx_002"])
+def test_the_trained_samples_pass_it_on_a_thousand_images(name, tmp_path_factory):
+    manifest = open_bundle(sample_bundle(tmp_path_factory, name, "tflite", precision="hybrid")).manifest
+
+    assert (manifest.verdict, manifest.parity.verdict, manifest.agreement.verdict) == ("passed",) * 3
+    assert manifest.parity.cosine >= 0.999
+    assert manifest.agreement.count == 1000
+    assert manifest.agreement.top1 >= manifest.agreement.required == 0.99
+    assert manifest.quantization.calibration is None
+    assert "vector layers" in manifest.quantization.scheme
+    assert manifest.accuracy.drop <= 0.01
+
+
+@pytest.mark.slow
+def test_a_module_of_ones_own_needs_no_images(tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = nn.Sequential(network, nn.Linear(16, 10)).eval()
+
+    bundle = gd.export(
+        network,
+        target="tflite",
+        precision="hybrid",
+        name="own",
+        out=tmp_path,
+        preprocess={"size": 16, "crop_fraction": 1.0, "interpolation": "bilinear"},
+    )
+
+    manifest = bundle.manifest
+    assert (manifest.verdict, manifest.parity.verdict, manifest.agreement) == ("passed", "passed", None)
+    assert (manifest.precision_achieved.int8_layers, manifest.precision_achieved.float_layers) == (1, 1)

@@ -1,0 +1,199 @@
+"""TFLite payloads of the trained samples: what operators they hold, how they take images, how large they are."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ghostdeploy as gd
+from ghostdeploy import samples
+from ghostdeploy.bundle import open_bundle
+from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.models.blocks import GhostModule
+from ghostdeploy.preprocess import prepare
+from tests.commands import assert_one_sentence, run
+from tests.exported import sample_bundle
+
+MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
+PRECISIONS = ("fp32", "fp16", "hybrid", "int8")
+SMALL = {"size": 16, "crop_fraction": 1.0, "interpolation": "bilinear"}
+CUSTOM = 32  # BuiltinOperator of the schema
+
+slow = pytest.mark.slow
+
+
+class SmallGhostNet(nn.Module):
+    """Stem, one Ghost module, classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.ghost = GhostModule(8, 16)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.head(self.ghost(torch.relu(self.stem(x))).mean((2, 3)))
+
+
+@pytest.fixture
+def small():
+    torch.manual_seed(0)
+    return SmallGhostNet().eval()
+
+
+@pytest.fixture(params=MODELS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(params=PRECISIONS)
+def path(request, name, tmp_path_factory):
+    return sample_bundle(tmp_path_factory, name, "tflite", precision=request.param)
+
+
+def model_of(path):
+    return tf.read((path / "model.tflite").read_bytes())
+
+
+@slow
+def test_the_graph_holds_builtin_operators_alone_and_moves_no_dimensions(path):
+    model = model_of(path)
+
+    assert [code.builtinCode for code in model.operatorCodes if code.builtinCode == CUSTOM or code.customCode] == []
+    assert "TRANSPOSE" not in {kind for kind, _ in tf.operators(model)}
+
+
+@slow
+def test_images_are_taken_as_nhwc_and_all_gates_are_passed(path):
+    manifest = open_bundle(path).manifest
+
+    spec = manifest.inputs[0]
+    assert (spec.dtype, spec.shape, spec.layout) == ("float32", (1, 64, 64, 3), "nhwc")
+    assert manifest.verdict == "passed"
+    with gd.load(path, threads=1) as runtime:
+        batch = prepare([samples.example_images()[0]] * 2, manifest.preprocess)
+        assert batch.shape == (2, 64, 64, 3)
+        assert runtime(batch).shape == (2, 10)
+
+
+@slow
+def test_layers_are_called_by_their_pytorch_modules(path, name):
+    modules = dict(gd.create_model(name, num_classes=10).named_modules())
+    model = model_of(path)
+    sources = {int(op.outputs[0]): int(op.inputs[0]) for kind, op in tf.operators(model) if kind == "DEQUANTIZE"}
+    weighted = [op for kind, op in tf.operators(model) if kind in tf.WEIGHTED]
+    names = [tf.module_name(model, op, sources.get(int(op.inputs[1]), int(op.inputs[1]))) for op in weighted]
+
+    assert len(set(names)) == len(names) > 50
+    assert set(names) <= modules.keys()
+
+
+@slow
+def test_the_account_of_the_payload_counts_every_layer(path):
+    manifest = open_bundle(path).manifest
+    achieved, layers = manifest.precision_achieved, sum(kind in tf.WEIGHTED for kind, _ in tf.operators(model_of(path)))
+
+    assert achieved.int8_layers + achieved.float_layers == layers
+    assert (achieved.float_layers == 0) == (manifest.precision == "int8")
+    assert (achieved.int8_layers > 0) == (manifest.precision in ("int8", "hybrid"))
+
+
+@slow
+@pytest.mark.parametrize(("precision", "share"), [("fp16", 0.53), ("hybrid", 0.8), ("int8", 0.28)])
+def test_the_file_is_much_smaller_than_the_float_one(name, precision, share, tmp_path_factory):
+    whole, small = (
+        (sample_bundle(tmp_path_factory, name, "tflite", precision=one) / "model.tflite").stat().st_size
+        for one in ("fp32", precision)
+    )
+
+    assert small <= share * whole
+
+
+@slow
+def test_integer_inputs_and_outputs_are_fed_and_answer_in_float(tmp_path_factory):
+    plain = sample_bundle(tmp_path_factory, "ghostnet_050", "tflite", precision="int8")
+    path = sample_bundle(tmp_path_factory, "ghostnet_050", "tflite", precision="int8", int8_io=True)
+    model = model_of(path)
+    graph = model.subgraphs[0]
+
+    assert {tf.TYPES[tf.tensor(model, i).type] for i in (*graph.inputs, *graph.outputs)} == {"int8"}
+    assert not {"QUANTIZE", "DEQUANTIZE"} & {kind for kind, _ in tf.operators(model)}
+    batch = open_bundle(path).golden()[0]["input"]
+    with gd.load(path, threads=1) as ours, gd.load(plain, threads=1) as theirs:
+        assert batch.dtype == np.float32
+        assert np.array_equal(ours(batch), theirs(batch))
+
+
+@slow
+def test_a_payload_for_three_images_takes_any_number(small, tmp_path):
+    bundle = gd.export(small, target="tflite", batch=3, name="small", out=tmp_path, preprocess=SMALL)
+    batch = np.random.default_rng(0).normal(size=(5, 16, 16, 3)).astype(np.float32)
+
+    assert bundle.manifest.inputs[0].shape == (3, 16, 16, 3)
+    with gd.load(bundle.path, threads=1) as runtime, torch.inference_mode():
+        wanted = small(torch.from_numpy(batch.transpose(0, 3, 1, 2).copy())).numpy()
+        assert np.allclose(runtime(batch), wanted, atol=1e-4)
+
+
+@slow
+def test_pixels_are_normalised_in_the_graph(small, tmp_path):
+    bundle = gd.export(small, target="tflite", input="uint8-nhwc", name="small", out=tmp_path, preprocess=SMALL)
+
+    spec = bundle.manifest.inputs[0]
+    assert (spec.dtype, spec.shape, bundle.manifest.verdict) == ("uint8", (1, 16, 16, 3), "passed")
+    assert "TRANSPOSE" not in {kind for kind, _ in tf.operators(model_of(bundle.path))}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-t", "tflite", "--batch", "dynamic"), ("fixed batch", "--batch")),
+        (("-t", "tflite", "--int8-io"), ("--int8-io", "--int8")),
+        (("-t", "onnx", "--int8", "--int8-io"), ("--int8-io", "-t tflite")),
+    ],
+    ids=["dynamic batch", "integers without INT8", "another target"],
+)
+def test_what_makes_no_sense_is_a_usage_error(options, words, capsys, tmp_path):
+    answer = run(capsys, "export", *options, "-o", tmp_path / "out")
+
+    assert_one_sentence(answer, 2, *words)
+
+
+UNCOVERED = """
+import torch
+from torch import nn
+
+class Odd(nn.Module):
+    def forward(self, x):
+        return torch.cummax(x, dim=1).values + torch.fft.fft(x).abs()
+
+def build():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
+    net.add_module("odd", Odd())
+    return net.eval()
+"""
+
+
+@slow
+def test_an_operation_without_builtin_operator_is_named_with_its_module(capsys, tmp_path):
+    (tmp_path / "net.py").write_text(UNCOVERED)
+
+    answer = run(
+        capsys, "export", f"{tmp_path / 'net.py'}:build", "-t", "tflite", "--image-size", "16", "-o", tmp_path / "out"
+    )
+
+    assert_one_sentence(answer, 5, "no builtin TFLite operator", "cummax", "fft", "in odd")
+
+
+def test_a_payload_with_one_flipped_bit_is_refused_before_it_is_parsed(tiny_bundle, tmp_path, capsys):
+    copy = shutil.copytree(tiny_bundle("tflite"), tmp_path / "copy")
+    data = bytearray((copy / "model.tflite").read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / "model.tflite").write_bytes(data)
+
+    assert_one_sentence(run(capsys, "verify", copy), 3, "model.tflite", "SHA-256")
