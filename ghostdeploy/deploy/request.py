@@ -69,7 +69,7 @@ def from_options(**options: Any) -> Request:
     spec, weights, num_classes, name = (options.pop(key) for key in ("model", "weights", "num_classes", "name"))
     if name is not None and Path(name).name != name:
         raise UsageError(f"--name is {name!r}, expected a plain folder name")
-    names = _expand(options.pop("target_names"), precision, targets.intake_of(spec))
+    names = _expand(options.pop("target_names"), precision, options["batch"], targets.intake_of(spec))
     align = options.pop("align_channels")
     config = ExportConfig(
         align_channels=None if align is None else int(align),
@@ -125,11 +125,12 @@ def fulfil(asked: Request, listener: Listener) -> Exported:
     return run_export(origin.load, asked.config, name=asked.name, listener=listener, intake=origin.intake)
 
 
-def _expand(names: tuple[str, ...], precision: str, intake: Target | None) -> tuple[str, ...]:
-    """Replaces `all` by every target that can be exported here in this precision."""
+def _expand(names: tuple[str, ...], precision: str, batch: int | None, intake: Target | None) -> tuple[str, ...]:
+    """Replaces `all` by every target that can be exported here in this precision and with this batch."""
     if "all" not in names:
         return names
     rows = [row for row in targets.TARGETS.values() if precision in row.precisions and targets.takes(row, intake)]
+    rows = [row for row in rows if batch is not None or not row.fixed_batch]
     able = tuple(row.name for row in rows if not targets.missing_for_export(row, intake))
     if not able:
         raise MissingDependency("no target can be exported on this machine", hint="ghostdeploy doctor")
