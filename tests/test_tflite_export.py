@@ -134,6 +134,7 @@ def test_a_payload_for_three_images_takes_any_number(small, tmp_path):
     batch = np.random.default_rng(0).normal(size=(5, 16, 16, 3)).astype(np.float32)
 
     assert bundle.manifest.inputs[0].shape == (3, 16, 16, 3)
+    assert "TRANSPOSE" not in {kind for kind, _ in tf.operators(model_of(bundle.path))}
     with gd.load(bundle.path, threads=1) as runtime, torch.inference_mode():
         wanted = small(torch.from_numpy(batch.transpose(0, 3, 1, 2).copy())).numpy()
         assert np.allclose(runtime(batch), wanted, atol=1e-4)
