@@ -103,7 +103,7 @@ def test_the_account_of_the_payload_counts_every_layer(path):
 
 
 @slow
-@pytest.mark.parametrize(("precision", "share"), [("fp16", 0.53), ("hybrid", 0.8), ("int8", 0.28)])
+@pytest.mark.parametrize(("precision", "share"), [("fp16", 0.53), ("hybrid", 0.85), ("int8", 0.28)])
 def test_the_file_is_much_smaller_than_the_float_one(name, precision, share, tmp_path_factory):
     whole, small = (
         (sample_bundle(tmp_path_factory, name, "tflite", precision=one) / "model.tflite").stat().st_size
@@ -134,18 +134,20 @@ def test_a_payload_for_three_images_takes_any_number(small, tmp_path):
     batch = np.random.default_rng(0).normal(size=(5, 16, 16, 3)).astype(np.float32)
 
     assert bundle.manifest.inputs[0].shape == (3, 16, 16, 3)
+    assert "TRANSPOSE" not in {kind for kind, _ in tf.operators(model_of(bundle.path))}
     with gd.load(bundle.path, threads=1) as runtime, torch.inference_mode():
         wanted = small(torch.from_numpy(batch.transpose(0, 3, 1, 2).copy())).numpy()
         assert np.allclose(runtime(batch), wanted, atol=1e-4)
 
 
 @slow
-def test_pixels_are_normalised_in_the_graph(small, tmp_path):
-    bundle = gd.export(small, target="tflite", input="uint8-nhwc", name="small", out=tmp_path, preprocess=SMALL)
+def test_pixels_are_normalised_in_the_graph(tmp_path_factory):
+    path = sample_bundle(tmp_path_factory, "ghostnet_050", "tflite", input="uint8-nhwc")
+    manifest = open_bundle(path).manifest
 
-    spec = bundle.manifest.inputs[0]
-    assert (spec.dtype, spec.shape, bundle.manifest.verdict) == ("uint8", (1, 16, 16, 3), "passed")
-    assert "TRANSPOSE" not in {kind for kind, _ in tf.operators(model_of(bundle.path))}
+    spec = manifest.inputs[0]
+    assert (spec.dtype, spec.shape, manifest.verdict) == ("uint8", (1, 64, 64, 3), "passed")
+    assert "TRANSPOSE" not in {kind for kind, _ in tf.operators(model_of(path))}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ from torch import nn
 
 class Odd(nn.Module):
     def forward(self, x):
-        return torch.cummax(x, dim=1).values + torch.fft.fft(x).abs()
+        return torch.cummax(x, dim=1).values + torch.cummin(x, dim=1).values
 
 def build():
     torch.manual_seed(0)
@@ -187,7 +189,7 @@ def test_an_operation_without_builtin_operator_is_named_with_its_module(capsys, 
         capsys, "export", f"{tmp_path / 'net.py'}:build", "-t", "tflite", "--image-size", "16", "-o", tmp_path / "out"
     )
 
-    assert_one_sentence(answer, 5, "no builtin TFLite operator", "cummax", "fft", "in odd")
+    assert_one_sentence(answer, 5, "no builtin TFLite operator", "cummax in odd", "cummin in odd")
 
 
 def test_a_payload_with_one_flipped_bit_is_refused_before_it_is_parsed(tiny_bundle, tmp_path, capsys):

@@ -99,6 +99,7 @@ def test_weights_are_symmetric_per_channel_and_biases_have_32_bits(int8):
 
 
 @slow
+@pytest.mark.filterwarnings("ignore:Warning. Enabling:UserWarning")  # its interpreter keeps all tensors
 def test_the_quantizers_own_calibration_loses_much_more(tmp_path_factory):
     """Its ranges are moving averages of each image's extremes: they clip what comes late."""
     from ai_edge_quantizer import qtyping, quantizer

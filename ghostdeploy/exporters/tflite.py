@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob
 
 _CONVERTER = ("litert-torch", "litert-converter", "torch")
+_REVISION = 2
+"""Of `converted`: to be raised when it gives something else for the same program."""
 
 
 class TFLiteExporter:
@@ -90,7 +92,7 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
     if (known := cache.get(key)) is not None:
         print("progress: taken from the cache", flush=True)
         return known
-    network: nn.Module = program.module()
+    network: nn.Module = keep_pooled_dimensions(program.module())
     example = tuple(program.example_inputs[0]) if program.example_inputs else ()
     if channels_last:
         network = ChannelsLast(network)
@@ -107,9 +109,30 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
     return found
 
 
+def keep_pooled_dimensions(graph_module: Any) -> Any:
+    """Pools (N, C, H, W) to (N, C, 1, 1) and drops the ones after; the converter knows only that form in NHWC.
+
+    Args:
+        graph_module: Of a program; changed in place and returned.
+    """
+    graph, pool = graph_module.graph, torch.ops.aten.mean.dim
+    for node in list(graph.find_nodes(op="call_function", target=pool)):
+        value, axes, *kept = node.args
+        if kept not in ([], [False]) or node.kwargs or sorted(axis % 4 for axis in axes) != [2, 3]:
+            continue
+        if (known := value.meta.get("val")) is None or known.ndim != 4:
+            continue
+        with graph.inserting_after(node):
+            flat = graph.call_function(torch.ops.aten.flatten.using_ints, (node, 1))
+        node.replace_all_uses_with(flat, delete_user_cb=lambda user, own=flat: user is not own)
+        node.args = (value, axes, True)
+    graph_module.recompile()
+    return graph_module
+
+
 def content_key(program: torch.export.ExportedProgram, *, channels_last: bool) -> str:
     """Returns a hash of all that the conversion depends on."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"{_REVISION}\n".encode())
     for name in _CONVERTER:
         digest.update(f"{name} {version(name)}\n".encode())
     digest.update(f"{channels_last}\n{program.graph_module.code}".encode())
