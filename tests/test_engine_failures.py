@@ -50,7 +50,7 @@ def path(request, tiny_bundle, tmp_path):
     copy = shutil.copytree(tiny_bundle(request.param), tmp_path / "fragile")
     model = fragile()
     onnx.checker.check_model(model)
-    WRITERS[request.param](model, copy, "fp32")
+    WRITERS[request.param](model, copy, "fp32", Tiny())
     sign_again(copy)
     return copy
 

@@ -1,6 +1,6 @@
 """What `classify` gives the engine is what torchvision's Resize, CenterCrop, ToTensor and Normalize give.
 
-The stored arrays are torchvision's own, see `tests/reference/torchvision_transforms.py`; it is not needed here.
+The stored arrays are torchvision's own, see `tests/transforms/torchvision_transforms.py`; it is not needed here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from PIL import Image
 from ghostdeploy.manifest import TensorSpec
 from ghostdeploy.preprocess import Preprocess, prepare
 from tests.means import Means
-from tests.reference.torchvision_transforms import SHAPES, SPECS
+from tests.transforms.torchvision_transforms import SHAPES, SPECS
 
-FILE = Path(__file__).parent / "reference" / "torchvision_transforms.npz"
+FILE = Path(__file__).parent / "transforms" / "torchvision_transforms.npz"
 CASES = [
     pytest.param(how, index, f"{height}x{width}", id=f"{how}-{SPECS[index]['size']}-{height}x{width}")
     for how in ("bilinear", "bicubic")

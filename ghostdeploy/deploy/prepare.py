@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.deploy.assemble import Facts
 from ghostdeploy.deploy.config import apply_overrides
-from ghostdeploy.deploy.evaluate import check_labels
-from ghostdeploy.deploy.images import check_class_names
-from ghostdeploy.deploy.inputs import Inputs, read_labels, require_logits
-from ghostdeploy.deploy.steps import JUDGED_ON_IMAGES, PROGRAM, QUANTIZED
-from ghostdeploy.manifest import ModelInfo, TensorSpec
+from ghostdeploy.deploy.observe import observe
+from ghostdeploy.deploy.steps import PROGRAM, QUANTIZED
+from ghostdeploy.manifest import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import fx, nn
 
+    from ghostdeploy.deploy.assemble import Facts
     from ghostdeploy.deploy.config import ExportConfig
     from ghostdeploy.deploy.quantize.evidence import Evidence
-    from ghostdeploy.deploy.reference import Reference, ReferenceModel
+    from ghostdeploy.deploy.reference import Reference
     from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.manifest import PassRecord
     from ghostdeploy.models.source import LoadedModel
@@ -47,63 +44,27 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
     from ghostdeploy.models.count import count_macs, count_params
 
     preprocess = apply_overrides(model.preprocess, config.preprocess)
-    inputs = Inputs.choose(model, config)
-    with stages.stage("golden vectors"):
-        reference = Reference(model.module)
-        golden = inputs.golden(preprocess)
-        outputs = reference.outputs(golden)
-        require_logits(outputs, inputs, config)
-        num_classes = int(next(iter(outputs.values())).shape[1])
-    labels = read_labels(config.labels, model.labels, num_classes)
-    if inputs.data is not None:
-        check_labels(inputs.data, num_classes)
-        check_class_names(inputs.data, labels)
-    evidence = look(inputs, config, preprocess, reference, work, stages)
+    reference = Reference(model.module)
+    seen = observe(model, preprocess, reference, config, work, stages)
+    golden = seen.golden
     places = [i % len(golden) for i in range(2 if config.batch is None else config.batch)]
-    folded, passes, conditioning = rewrite(reference, golden[places], evidence, preprocess, config, stages)
-    payload_spec = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
+    folded, passes, conditioning = rewrite(reference, golden[places], seen.evidence, preprocess, config, stages)
     with stages.stage("save program"):
         graph: nn.Module = folded
-        if payload_spec.layout == "nhwc":
-            graph, golden = PixelInput(folded, preprocess), inputs.golden(payload_spec)
+        if seen.payload.takes_pixels:
+            graph, golden = PixelInput(folded, preprocess), seen.inputs.golden(seen.payload)
         save_program(graph, golden[places], work / PROGRAM, dynamic_batch=config.batch is None)
-    return Facts(
-        model=ModelInfo(
-            name=name,
-            family=model.family,
-            source=model.source,
-            weights_sha256=model.weights_sha256,
-            num_classes=num_classes,
-            params=count_params(reference.module),
-            macs=count_macs(folded, (1, 3, preprocess.size, preprocess.size)),
-        ),
-        preprocess=payload_spec,
-        reference_preprocess=preprocess,
-        labels=labels,
-        reference=reference,
-        data=inputs.data,
-        inputs=(spec_of(reference.input_name, golden, config.batch, payload_spec.layout),),
-        outputs=tuple(spec_of(key, array, config.batch) for key, array in outputs.items()),
-        golden_inputs={reference.input_name: golden},
-        golden_outputs=outputs,
-        passes=passes,
-        conditioning=conditioning,
-        tools={"ghostdeploy": version("ghostdeploy"), "torch": version("torch")},
-        modules=tuple(key for key, _ in reference.module.named_modules() if key),
-        evidence=evidence,
+    info = ModelInfo(
+        name=name,
+        family=model.family,
+        source=model.source,
+        weights_sha256=model.weights_sha256,
+        num_classes=seen.num_classes,
+        params=count_params(reference.module),
+        macs=count_macs(folded, (1, 3, preprocess.size, preprocess.size)),
     )
-
-
-def look(
-    inputs: Inputs, config: ExportConfig, preprocess: Preprocess, reference: ReferenceModel, work: Path, stages: Stages
-) -> Evidence | None:
-    """Gathers calibration and gate images for the precisions that need them."""
-    if config.precision not in JUDGED_ON_IMAGES or not (inputs.calibration or inputs.data):
-        return None
-    from ghostdeploy.deploy.quantize.evidence import gather
-
-    with stages.stage("calibration images"):
-        return gather(inputs, config, preprocess, reference, work, stages)
+    modules = tuple(key for key, _ in reference.module.named_modules() if key)
+    return seen.facts(info, golden, passes, config, tools=("ghostdeploy", "torch"), modules=modules, by=conditioning)
 
 
 def rewrite(
@@ -153,8 +114,3 @@ def condition(
                 return
 
     return equalize_all(folded, example, batches(), evidence.conditioned)
-
-
-def spec_of(name: str, array: Any, batch: int | None, layout: Any = None) -> TensorSpec:
-    """Returns the record of a tensor whose first dimension is the batch."""
-    return TensorSpec(name=name, dtype=str(array.dtype), shape=(batch, *array.shape[1:]), layout=layout)

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.assemble import Facts
 from ghostdeploy.deploy.config import apply_overrides
-from ghostdeploy.deploy.evaluate import check_labels
-from ghostdeploy.deploy.images import check_class_names
-from ghostdeploy.deploy.inputs import Inputs, read_labels, require_logits
 from ghostdeploy.deploy.intake import interface
 from ghostdeploy.deploy.intake.reference import OnnxReference, reason
 from ghostdeploy.deploy.intake.rewrite import rewrite, upgrade
-from ghostdeploy.deploy.prepare import look, spec_of
+from ghostdeploy.deploy.observe import observe
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.steps import program_file
@@ -34,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle import Arrays
+    from ghostdeploy.deploy.assemble import Facts
     from ghostdeploy.deploy.config import ExportConfig
     from ghostdeploy.deploy.intake.model import OnnxModel
     from ghostdeploy.deploy.stages import Stages
@@ -61,46 +57,20 @@ def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, 
         GateFailed: A pass changed the outputs.
     """
     preprocess = preprocess_of(model, config)
-    inputs = Inputs.choose(model, config)
-    with stages.stage("golden vectors"):
-        reference = OnnxReference(model)
-        golden = inputs.golden(preprocess)
-        outputs = reference.outputs(golden)
-        require_logits(outputs, inputs, config)
-        num_classes = int(next(iter(outputs.values())).shape[1])
-    labels = read_labels(config.labels, model.labels, num_classes)
-    if inputs.data is not None:
-        check_labels(inputs.data, num_classes)
-        check_class_names(inputs.data, labels)
-    evidence = look(inputs, config, preprocess, reference, work, stages)
+    seen = observe(model, preprocess, OnnxReference(model), config, work, stages)
+    golden = seen.golden
     with stages.stage("fold"):
         shaped = interface.with_shape(upgrade(model.proto, model.name), config.batch, preprocess.size)
-        require_batch(shaped, golden, outputs, config.batch, model)
+        require_batch(shaped, golden, seen.outputs, config.batch, model)
         folded, passes = rewrite(shaped, golden[: config.batch or 1])
-    payload_spec = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
     with stages.stage("save program"):
-        if payload_spec.layout == "nhwc":
-            golden = inputs.golden(payload_spec)
-        program = interface.with_pixels(folded, preprocess) if payload_spec.layout == "nhwc" else folded
+        program = folded
+        if seen.payload.takes_pixels:
+            program, golden = interface.with_pixels(folded, preprocess), seen.inputs.golden(seen.payload)
         file = program_file(targets.chain(config.rows[0])[0])
         (work / file).write_bytes(program.SerializeToString(deterministic=True))
-    return Facts(
-        model=describe(model, name, num_classes, folded),
-        preprocess=payload_spec,
-        reference_preprocess=preprocess,
-        labels=labels,
-        reference=reference,
-        data=inputs.data,
-        inputs=(spec_of(reference.input_name, golden, config.batch, payload_spec.layout),),
-        outputs=tuple(spec_of(key, array, config.batch) for key, array in outputs.items()),
-        golden_inputs={reference.input_name: golden},
-        golden_outputs=outputs,
-        passes=passes,
-        conditioning={},
-        tools={tool: version(tool) for tool in ("ghostdeploy", "onnx", "onnxruntime")},
-        modules=(),
-        evidence=evidence,
-    )
+    info = describe(model, name, seen.num_classes, folded)
+    return seen.facts(info, golden, passes, config, tools=("ghostdeploy", "onnx", "onnxruntime"))
 
 
 def describe(model: OnnxModel, name: str, num_classes: int, folded: onnx.ModelProto) -> ModelInfo:

@@ -1,7 +1,7 @@
 """Writes `torchvision_transforms.npz`: what torchvision's own transforms make of a few images.
 
     pip download --no-deps --only-binary :all: torchvision && unzip torchvision-*.whl -d unpacked
-    python tests/reference/torchvision_transforms.py unpacked
+    python tests/transforms/torchvision_transforms.py unpacked
 
 The stored file is by torchvision 0.29.1 with Pillow 13.0.0. torchvision is no dependency, and its compiled half does
 not load beside the CPU build of torch; the transforms of PIL images need only its Python files, so the `__init__`
