@@ -21,6 +21,8 @@ KEPT = {
     "ghostdeploy.deploy.quantize": {"__init__", "spec"},
     "ghostdeploy.deploy": {
         "__init__",
+        "bench",
+        "bench_worker",
         "diagnose",
         "doctor",
         "evaluate",

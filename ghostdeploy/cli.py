@@ -123,6 +123,24 @@ def evaluate(
 
 
 @main.command()
+@click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Of each engine.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Images per call.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="Blocks of calls per bundle."
+)
+@common
+def bench(bundles: tuple[Path, ...], threads: int, batch: int, rounds: int, *, as_json: bool) -> None:
+    """Measure latency, interleaved, with intervals of the ratio to the first bundle."""
+    from ghostdeploy import proof_tables
+    from ghostdeploy.deploy.bench import bench as measure
+
+    with Bars() as bars:
+        found = measure(bundles, threads=threads, batch=batch, rounds=rounds, listener=bars)
+    print_json(found) if as_json else proof_tables.benched(found)
+
+
+@main.command()
 @click.argument("bundle", type=_FOLDER)
 @click.argument("images", nargs=-1, required=True, type=_FOLDER)
 @click.option("-k", "--top", type=click.IntRange(1, 1000), default=5, show_default=True, help="Classes to show.")

@@ -11,6 +11,7 @@ from ghostdeploy.layout import bounds, console, cosine, folder_name, gap, relati
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ghostdeploy.deploy.bench import Bench
     from ghostdeploy.deploy.build import Built
     from ghostdeploy.deploy.evaluate import Evaluation
     from ghostdeploy.deploy.prove import Verification
@@ -121,3 +122,33 @@ def built(found: Built) -> None:
     if found.failed_because is not None:
         rows.append(("because", found.failed_because))
     table((found.name, ""), rows)
+
+
+def benched(found: Bench) -> None:
+    """Prints latencies with the ratio to the first bundle, and what else a device pays for."""
+    rows = []
+    for one in found.bundles:
+        low, high = one.ratio_ci95
+        ratio = "1" if one is found.bundles[0] else f"{one.ratio:.3f} ({low:.3f} to {high:.3f})"
+        rows.append(
+            (
+                one.name,
+                one.engine,
+                f"{one.median_ms:.3f} ms",
+                f"{one.p95_ms:.3f}",
+                f"{one.p99_ms:.3f}",
+                ratio,
+                f"{one.images_per_second:.0f}",
+                f"{one.first_result_ms:.0f} ms",
+                f"{one.peak_bytes / 1e6:.0f} MB",
+                f"{one.size_bytes / 1e6:.2f} MB",
+            )
+        )
+    columns = (">median", ">p95", ">p99", ">ratio (95 %)", ">images/s", ">first result", ">peak", ">size")
+    table(("bundle", "engine", *columns), rows)
+    said = f"{found.machine}; {found.threads} thread(s), batch {found.batch}, {found.rounds} interleaved rounds"
+    console().print(Text(said, style="dim"), soft_wrap=True)
+    if found.noisy:
+        worst = max(found.bundles, key=lambda one: one.spread)
+        text = f"this machine is noisy: {worst.name} varies by {worst.spread:.0%}; trust the ratios, not the times"
+        console().print(Text(text, style="yellow"), soft_wrap=True)
