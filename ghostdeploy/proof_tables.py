@@ -97,7 +97,7 @@ def diagnosed(found: Diagnosis, top: int) -> None:
         )
         for layer in found.layers[:top]
     ]
-    titles = ("PyTorch module", "role", ">SQNR alone", ">clipped", ">dead steps", ">gain in float", "now")
+    titles = ("PyTorch module", "role", f">SQNR {found.noise}", ">clipped", ">dead steps", ">gain in float", "now")
     table(titles, rows)
     overall = "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
     text = (
@@ -140,7 +140,7 @@ def benched(found: Bench) -> None:
                 ratio,
                 f"{one.images_per_second:.0f}",
                 f"{one.first_result_ms:.0f} ms",
-                f"{one.peak_bytes / 1e6:.0f} MB",
+                "–" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f} MB",
                 f"{one.size_bytes / 1e6:.2f} MB",
             )
         )

@@ -6,6 +6,7 @@ import math
 import shutil
 from random import Random
 
+import numpy as np
 import pytest
 
 from ghostdeploy.deploy.bench import bench
@@ -37,6 +38,14 @@ def test_figures_are_ordered_as_they_must_be(found):
         assert one.images_per_second > 0
         assert one.peak_bytes > 10_000_000
         assert one.first_result_ms > one.median_ms
+
+
+def test_the_memory_is_that_of_the_bundles_process_and_not_of_the_one_that_asks(paths):
+    held = np.ones(100_000_000)
+
+    measured = bench([paths[0]], rounds=8).bundles[0].peak_bytes
+
+    assert measured < held.nbytes / 2
 
 
 def test_the_first_bundle_has_ratio_one(found):

@@ -287,6 +287,7 @@ def test_a_gate_that_holds_leaves_nothing_in_float(floating, job):
     assert work.float_units == ()
     assert work.summary().float_layers == ()
     diagnosis = work.diagnosis()
+    assert diagnosis.noise == "alone"
     assert diagnosis.sqnr_db > 25
     assert [layer.module for layer in diagnosis.layers if layer.role == "cheap"]
     ordered = [layer.sqnr_db for layer in diagnosis.layers]

@@ -97,7 +97,7 @@ def test_a_finished_frame_is_given_out_before_the_limit_is_reached(clip):
 
 
 def test_a_video_is_read_by_opencv(tiny_bundle, tmp_path, capsys):
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed here")
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     red = np.zeros((48, 64, 3), np.uint8)
@@ -140,7 +140,7 @@ def test_a_damaged_frame_ends_the_stream_with_its_name(tiny_bundle, clip, capsys
 
 
 def test_a_file_that_is_no_video_is_one_sentence(tiny_bundle, tmp_path, capfd):
-    pytest.importorskip("cv2")
+    pytest.importorskip("cv2", reason="OpenCV is not installed here")
     (tmp_path / "clip.mp4").write_bytes(b"no video")
 
     assert run(tiny_bundle("onnx"), tmp_path / "clip.mp4") == 3

@@ -203,7 +203,7 @@ def test_a_gate_that_holds_leaves_nothing_in_float(graph, job):
     work = TFLiteQuantization(data, job(data), integer_io=False)
 
     assert (work.float_units, work.summary().float_layers) == ((), ())
-    assert work.diagnosis().sqnr_db > 25
+    assert (work.diagnosis().noise, work.diagnosis().sqnr_db > 25) == ("arriving", True)
     assert {layer.module for layer in work.diagnosis().layers} == {"first", "depthwise", "classifier"}
 
 

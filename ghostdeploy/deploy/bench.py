@@ -68,8 +68,8 @@ class Measured(Record, frozen=True, kw_only=True):
     """Loading, hash check and first call, in a fresh process after its imports."""
     images_per_second: float
     """Through `submit`, with two submissions per stream under way."""
-    peak_bytes: int
-    """Resident memory of the process."""
+    peak_bytes: int | None
+    """Largest resident memory of the process; None where the system does not say."""
     size_bytes: int
     """Payload on disk."""
     spread: float
@@ -201,7 +201,7 @@ def _block_size(worker: _Worker) -> int:
 
 
 def _measured(
-    worker: _Worker, blocks: list[list[float]], first: list[float], images_per_second: float, peak_bytes: int
+    worker: _Worker, blocks: list[list[float]], first: list[float], images_per_second: float, peak_bytes: int | None
 ) -> Measured:
     bundle = open_bundle(worker.path, check_hashes=False)
     calls = [seconds for block in blocks for seconds in block]

@@ -146,7 +146,7 @@ def advise(rows: list[Target]) -> None:
 def quantize(
     step: Step, converter: Converter, facts: Facts, config: ExportConfig, work: Path, stages: Stages
 ) -> ExportResult:
-    """Runs the quantizer of one recipe; its Q/DQ graph lies in `work/<step>/model.onnx` afterwards."""
+    """Runs the quantizer of one recipe; its graph lies at `work/<step.result>` afterwards."""
     assert facts.evidence is not None  # prepare() gathered it for this precision
     assert step.recipe is not None
     evidence, facts = facts.evidence, facts.with_layout(step.layout)

@@ -101,7 +101,7 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
         warnings.simplefilter("ignore")  # the converter warns about its own internals
         try:
             found = bytes(litert_torch.convert(network, example).model_content())
-        except RuntimeError as error:
+        except Exception as error:  # a missing lowering is a RuntimeError, one that fails later an MLIRError
             if (sentence := report(program)) is not None:
                 raise NotCoveredError(sentence) from error
             raise

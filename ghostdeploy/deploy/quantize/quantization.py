@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -76,6 +76,8 @@ class Quantization(ABC):
 
     tool: ClassVar[str]
     """Name of the vendor's quantizer, for manifests."""
+    noise: ClassVar[Literal["alone", "arriving"]] = "alone"
+    """What `errors` hold, see `Diagnosis.noise`."""
 
     def __init__(self, floating: Any, spec: QuantizeSpec) -> None:
         self.spec = spec
@@ -191,6 +193,7 @@ class Quantization(ABC):
             sqnr_db=sqnr(self.gate_logits, self.reference),
             agreement=agreement(self.gate_logits, self.reference),
             layers=tuple(sorted(layers, key=lambda layer: (layer.sqnr_db is None, layer.sqnr_db))),
+            noise=self.noise,
             gains=self.gains,
             float_units=self.float_units,
             notes=tuple(self.notes),

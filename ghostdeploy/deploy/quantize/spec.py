@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -49,7 +49,7 @@ class LayerNoise(Record, frozen=True, kw_only=True):
     unit: str
     """Layers that go back to float together share this name."""
     sqnr_db: float | None
-    """Output of the layer with only its own input and weights quantized; None when there is no error."""
+    """Of the layer's output, see `Diagnosis.noise`; None when there is no error."""
     clipped: float
     """Share of its input's values outside the quantized range."""
     dead: float
@@ -73,6 +73,8 @@ class Diagnosis(Record, frozen=True, kw_only=True):
     agreement: float
     layers: tuple[LayerNoise, ...]
     """Worst first."""
+    noise: Literal["alone", "arriving"] = "alone"
+    """`alone`: only the layer's own input and weights are quantized. `arriving`: all layers before it are, too."""
     gains: tuple[UnitGain, ...] = ()
     """Best first; measured when the gate was missed."""
     float_units: tuple[str, ...] = ()

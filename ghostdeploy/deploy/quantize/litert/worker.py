@@ -58,6 +58,7 @@ class TFLiteQuantization(Quantization):
     """
 
     tool = f"AI Edge Quantizer {version('ai-edge-quantizer')}"
+    noise = "arriving"
 
     def __init__(self, floating: bytes, spec: QuantizeSpec, *, integer_io: bool) -> None:
         self._integer_io = integer_io
