@@ -65,6 +65,13 @@ _OPTIONS = (
     ),
     click.option("--skip-bad", is_flag=True, help="Leave out calibration images that cannot be decoded."),
     click.option(
+        "--skip-pass",
+        "skip_passes",
+        multiple=True,
+        metavar="NAME",
+        help="Leave out a fold pass; repeatable. `inspect` shows the passes of a bundle.",
+    ),
+    click.option(
         "--align-channels",
         type=click.Choice(["8", "16", "32"]),
         help="Pad channels with zeros to a multiple, exactly, so that GPU INT8 kernels take every layer.",

@@ -65,6 +65,8 @@ class Target:
     """ONNX graph of the payload that may be run in float where the engine cannot run; None where it always can."""
     device: str | None = None
     """Hardware that its engine cannot do without."""
+    rewrites: tuple[str, ...] = ()
+    """Passes of `deploy.passes.REWRITES` that make float graphs faster on its engine, see docs/performance.md."""
     layout: Literal["nhwc"] | None = None
     """Order of the dimensions of image inputs, where the target has its own; None takes that of the request."""
     fixed_batch: bool = False
@@ -96,8 +98,9 @@ TARGETS: dict[str, Target] = {
             parent=None,
             payload="model.onnx",
             files=("model.onnx",),
-            precisions=("fp32", "int8"),
+            precisions=("fp32", "int8", "hybrid"),
             recipe="onnxruntime",
+            rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
             exporter="ghostdeploy.exporters.onnx:OnnxExporter",
             runtime="ghostdeploy.runtimes.onnx:OnnxRuntime",
             runtimes=("onnxruntime",),
@@ -116,8 +119,9 @@ TARGETS: dict[str, Target] = {
             parent="onnx",
             payload="model.xml",
             files=("model.xml", "model.bin"),
-            precisions=("fp32", "fp16", "int8"),
+            precisions=("fp32", "fp16", "int8", "hybrid"),
             recipe="openvino",
+            rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
             exporter="ghostdeploy.exporters.openvino:OpenVINOExporter",
             runtime="ghostdeploy.runtimes.openvino:OpenVINORuntime",
             runtimes=("openvino",),
@@ -149,6 +153,7 @@ TARGETS: dict[str, Target] = {
             files=("model.tflite",),
             precisions=("fp32", "fp16", "int8", "hybrid"),
             recipe="litert",
+            rewrites=("SplitConcat", "SplitSlices"),
             quantizer="ghostdeploy.deploy.quantize.litert.worker:Quantizer",
             layout="nhwc",
             fixed_batch=True,

@@ -25,6 +25,7 @@ EXPORT_OPTIONS = (
     "--data",
     "--max-drop",
     "--skip-bad",
+    "--skip-pass",
     "--align-channels",
     "--sm",
     "--version-compatible",

@@ -64,7 +64,7 @@ def test_the_trained_samples_pass_it_on_a_thousand_images(name, tmp_path_factory
     assert manifest.agreement.count == 1000
     assert manifest.agreement.top1 >= manifest.agreement.required == 0.99
     assert manifest.quantization.calibration is None
-    assert "vector layers" in manifest.quantization.scheme
+    assert "wait for memory" in manifest.quantization.scheme
     assert manifest.accuracy.drop <= 0.01
 
 
@@ -72,7 +72,7 @@ def test_the_trained_samples_pass_it_on_a_thousand_images(name, tmp_path_factory
 def test_a_module_of_ones_own_needs_no_images(tmp_path):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    network = nn.Sequential(network, nn.Linear(16, 10)).eval()
+    network = nn.Sequential(network, nn.Linear(16, 300), nn.ReLU(), nn.Linear(300, 10)).eval()
 
     bundle = gd.export(
         network,
@@ -85,4 +85,4 @@ def test_a_module_of_ones_own_needs_no_images(tmp_path):
 
     manifest = bundle.manifest
     assert (manifest.verdict, manifest.parity.verdict, manifest.agreement) == ("passed", "passed", None)
-    assert (manifest.precision_achieved.int8_layers, manifest.precision_achieved.float_layers) == (1, 1)
+    assert (manifest.precision_achieved.int8_layers, manifest.precision_achieved.float_layers) == (1, 2)  # 16 · 300 weights save time, 300 · 10 do not

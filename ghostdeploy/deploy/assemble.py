@@ -52,7 +52,8 @@ class Facts:
     outputs: tuple[TensorSpec, ...]
     golden_inputs: Arrays
     golden_outputs: Arrays
-    passes: tuple[PassRecord, ...]
+    passes: dict[str, tuple[PassRecord, ...]]
+    """Certificate of the fold, by the program file that it led to."""
     conditioning: dict[float, PassRecord]
     """Certificate of the equalization by strength; the quantizer chooses one."""
     tools: dict[str, str]
@@ -147,7 +148,7 @@ def _unjudged(
         inputs=facts.inputs,
         outputs=facts.outputs,
         preprocess=facts.preprocess,
-        passes=facts.passes if quantized is None else (*facts.passes, *_conditioned(quantized, facts)),
+        passes=(*facts.passes[chain[0][0].source], *(() if quantized is None else _conditioned(quantized, facts))),
         quantization=_quantization(quantized, chain, facts),
         precision_achieved=written.precision,
         parity=None,
@@ -164,11 +165,12 @@ def _conditioned(found: Quantized, facts: Facts) -> tuple[PassRecord, ...]:
 
 def _quantization(found: Quantized | None, chain: Chain, facts: Facts) -> Quantization | None:
     if found is None:
-        step, result = chain[-1]
-        if result.written is None or result.written.scheme is None:
-            return None
-        tools = " + ".join(f"{name} {number}" for name, number in result.written.tools.items())
-        return Quantization(scheme=result.written.scheme, tool=tools or step.name, calibration=None)
+        for _, result in chain:
+            if result.written is not None and result.written.scheme is not None:
+                used = result.written.tools or {"ghostdeploy": facts.tools["ghostdeploy"]}
+                tool = " + ".join(f"{name} {number}" for name, number in used.items())
+                return Quantization(scheme=result.written.scheme, tool=tool, calibration=None)
+        return None
     assert facts.evidence is not None  # the quantizer was fed from it
     return Quantization(
         scheme=found.scheme,

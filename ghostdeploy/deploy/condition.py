@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -52,7 +52,8 @@ def equalize(
     """
     from ghostdeploy.deploy.passes.equalize_channels import EqualizeChannels
 
-    return _proven(EqualizeChannels(_ranges(graph, batches), strength=strength), graph, example)
+    graph, (record,) = _proven([EqualizeChannels(_ranges(graph, batches), strength=strength)], graph, example)
+    return graph, record
 
 
 def equalize_all(
@@ -79,7 +80,7 @@ def equalize_all(
     ranges = _ranges(graph, batches)
     records, arrays = {}, {"strengths": np.array(STRENGTHS)} | _weights(graph, 0.0)
     for strength in STRENGTHS:
-        changed, records[strength] = _proven(EqualizeChannels(ranges, strength=strength), graph, example)
+        changed, (records[strength],) = _proven([EqualizeChannels(ranges, strength=strength)], graph, example)
         arrays |= _weights(changed, strength)
     np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stub has no **arrays
     return records
@@ -122,11 +123,35 @@ def align(graph: fx.GraphModule, example: Images, multiple: int) -> tuple[fx.Gra
     """
     from ghostdeploy.deploy.passes.align_channels import AlignChannels
 
-    return _proven(AlignChannels(multiple), graph, example)
+    graph, (record,) = _proven([AlignChannels(multiple)], graph, example)
+    return graph, record
 
 
-def _proven(step: Pass, graph: fx.GraphModule, example: Images) -> tuple[fx.GraphModule, PassRecord]:
-    """Applies a pass to a float64 copy of the graph and brings it back to the graph's precision."""
+def rewrite(
+    graph: fx.GraphModule, example: Images, names: Sequence[str]
+) -> tuple[fx.GraphModule, tuple[PassRecord, ...]]:
+    """Applies passes that suit an engine, see `deploy.passes.REWRITES`.
+
+    Args:
+        graph: What `fold` gave; it is not changed.
+        example: One batch of preprocessed images (N, 3, H, W) for the proof.
+        names: Of the passes, in order.
+
+    Returns:
+        The rewritten graph in the precision of `graph`, and the records for the certificate.
+
+    Raises:
+        GateFailed: A pass was not exact.
+    """
+    from ghostdeploy.deploy.passes import named_passes
+
+    return _proven(named_passes(names), graph, example)
+
+
+def _proven(
+    steps: Sequence[Pass], graph: fx.GraphModule, example: Images
+) -> tuple[fx.GraphModule, tuple[PassRecord, ...]]:
+    """Applies passes to a float64 copy of the graph and brings it back to the graph's precision."""
     import torch
 
     from ghostdeploy.deploy.passes.precision import cast, run
@@ -138,9 +163,12 @@ def _proven(step: Pass, graph: fx.GraphModule, example: Images) -> tuple[fx.Grap
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
         graph = copy.deepcopy(graph)
     cast(graph, dtype, torch.float64)
-    graph, _, record = apply(step, graph, inputs, run(graph, inputs))
+    last, records = run(graph, inputs), []
+    for step in steps:
+        graph, last, record = apply(step, graph, inputs, last)
+        records.append(record)
     cast(graph, torch.float64, dtype)
-    return graph, record
+    return graph, tuple(records)
 
 
 def _dtype(graph: fx.GraphModule) -> torch.dtype:

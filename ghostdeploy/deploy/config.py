@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from ghostdeploy import targets
+from ghostdeploy.deploy.passes import check_names
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.preprocess import Preprocess
 
@@ -64,6 +65,8 @@ class ExportConfig:
     hardware_compatibility: str = "none"
     """Engines for more than one architecture: `none`, `ampere_plus`, `same_compute_capability`."""
 
+    skip_passes: tuple[str, ...] = ()
+    """Names of passes to leave out, see `deploy.passes`."""
     int8_io: bool = False
     """Static INT8 with integer inputs and outputs, for devices without float arithmetic."""
 
@@ -82,6 +85,7 @@ class ExportConfig:
             from ghostdeploy.exporters.tensorrt_spec import check_sms
 
             object.__setattr__(self, "sm", check_sms(self.sm))
+        check_names(self.skip_passes)
         self._refuse_idle_options()
         if self.align_channels not in (None, 8, 16, 32):
             raise UsageError(f"channels are to be aligned to {self.align_channels}, expected 8, 16 or 32")

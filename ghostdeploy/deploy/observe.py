@@ -51,7 +51,7 @@ class Observed:
         self,
         model: ModelInfo,
         golden: NDArray[Any],
-        passes: tuple[PassRecord, ...],
+        passes: dict[str, tuple[PassRecord, ...]],
         config: ExportConfig,
         *,
         tools: tuple[str, ...],
@@ -63,7 +63,7 @@ class Observed:
         Args:
             model: The manifest's record.
             golden: Golden inputs of the payload.
-            passes: Certificate.
+            passes: Certificate by program file.
             config: The request.
             tools: Distributions whose versions are recorded.
             modules: Dotted names of the PyTorch modules.

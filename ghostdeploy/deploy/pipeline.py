@@ -106,7 +106,7 @@ def run_export(
     stages = Stages(listener)
     if config.precision in QUANTIZED:
         advise(config.rows)
-    steps = all_steps(config.rows, config.precision, intake)
+    steps = all_steps(config.rows, config.precision, intake, skip=config.skip_passes)
     with ExitStack() as stack:
         work = stack.enter_context(staging.workspace(config.out, f"{name or 'export'}-work"))
         converters = {
@@ -129,7 +129,8 @@ def run_export(
         bundles = []
         for row in config.rows:
             with stages.stage(f"prove {row.name}"):
-                chain = [(step, results[step.name]) for step in steps_to(row, config.precision, intake)]
+                way = steps_to(row, config.precision, intake, skip=config.skip_passes)
+                chain = [(step, results[step.name]) for step in way]
                 with staging.staging(config.out, names[row.name], force=config.replace) as folder:
                     bundle = assemble(row, chain, facts, config, work, folder, stages)
             bundles.append(type(bundle)(config.out / names[row.name], bundle.manifest))
@@ -177,6 +178,7 @@ def _job(step: Step, facts: Facts, config: ExportConfig, work: Path, options: di
         input_names=tuple(spec.name for spec in facts.inputs),
         output_names=tuple(spec.name for spec in facts.outputs),
         dynamic_batch=config.batch is None,
+        batch=config.batch,
         modules=facts.modules,
         about=About(name=facts.model.name, labels=tuple(facts.labels), preprocess=payload.preprocess),
         channels_last=payload.preprocess.layout != facts.preprocess.layout,

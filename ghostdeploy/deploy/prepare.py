@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.observe import observe
-from ghostdeploy.deploy.steps import PROGRAM, QUANTIZED
+from ghostdeploy.deploy.steps import QUANTIZED, all_steps
 from ghostdeploy.manifest import ModelInfo
 
 if TYPE_CHECKING:
@@ -49,11 +49,13 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
     golden = seen.golden
     places = [i % len(golden) for i in range(2 if config.batch is None else config.batch)]
     folded, passes, conditioning = rewrite(reference, golden[places], seen.evidence, preprocess, config, stages)
+    programs = all_programs(folded, passes, golden[places], config, stages)
     with stages.stage("save program"):
-        graph: nn.Module = folded
         if seen.payload.takes_pixels:
-            graph, golden = PixelInput(folded, preprocess), seen.inputs.golden(seen.payload)
-        save_program(graph, golden[places], work / PROGRAM, dynamic_batch=config.batch is None)
+            golden = seen.inputs.golden(seen.payload)
+        for file, (graph, _) in programs.items():
+            network: nn.Module = PixelInput(graph, preprocess) if seen.payload.takes_pixels else graph
+            save_program(network, golden[places], work / file, dynamic_batch=config.batch is None)
     info = ModelInfo(
         name=name,
         family=model.family,
@@ -64,7 +66,8 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
         macs=count_macs(folded, (1, 3, preprocess.size, preprocess.size)),
     )
     modules = tuple(key for key, _ in reference.module.named_modules() if key)
-    return seen.facts(info, golden, passes, config, tools=("ghostdeploy", "torch"), modules=modules, by=conditioning)
+    proofs = {file: records for file, (_, records) in programs.items()}
+    return seen.facts(info, golden, proofs, config, tools=("ghostdeploy", "torch"), modules=modules, by=conditioning)
 
 
 def rewrite(
@@ -77,22 +80,46 @@ def rewrite(
 ) -> tuple[fx.GraphModule, tuple[PassRecord, ...], dict[float, PassRecord]]:
     """Folds the module, and conditions the result for quantized precisions."""
     from ghostdeploy.deploy.fold import fold
+    from ghostdeploy.deploy.passes import default_passes
 
     with stages.stage("fold"):
         reference.outputs(example)  # some modules drop the batch when it is 1
-        folded, certificate = fold(reference.module, example, dynamic_batch=config.batch is None)
-    passes = certificate.passes
+        passes = default_passes(skip=config.skip_passes)
+        folded, certificate = fold(reference.module, example, passes=passes, dynamic_batch=config.batch is None)
+    records = certificate.passes
     if config.align_channels is not None:
         from ghostdeploy.deploy.condition import align
 
         with stages.stage("align channels"):
             folded, record = align(folded, example, config.align_channels)
-        passes = (*passes, record)
+        records = (*records, record)
     if evidence is None or config.precision not in QUANTIZED:
-        return folded, passes, {}
+        return folded, records, {}
     with stages.stage("condition"):
         conditioning = condition(folded, example, evidence, preprocess)
-    return folded, passes, conditioning
+    return folded, records, conditioning
+
+
+def all_programs(
+    folded: fx.GraphModule,
+    passes: tuple[PassRecord, ...],
+    example: NDArray[Any],
+    config: ExportConfig,
+    stages: Stages,
+) -> dict[str, tuple[fx.GraphModule, tuple[PassRecord, ...]]]:
+    """Returns the graph that each program file will hold, with its certificate: the fold, then what suits an engine."""
+    from ghostdeploy.deploy.condition import rewrite as apply
+
+    found = {}
+    for step in all_steps(config.rows, config.precision, skip=config.skip_passes).values():
+        if step.source in found or not step.source.endswith(".pt2"):
+            continue
+        found[step.source] = (folded, passes)
+        if step.rewrites:
+            with stages.stage(f"rewrite for {step.target}"):
+                graph, records = apply(folded, example, step.rewrites)
+            found[step.source] = (graph, (*passes, *records))
+    return found
 
 
 def condition(

@@ -7,6 +7,10 @@
 A target's own steps are its chain of parents; a quantized precision puts the quantizer of the row's recipe behind the
 first graph, and further targets convert from the quantized graph. Where a finished file is the model, the first step is
 the intake of its row.
+
+The program of a float precision has had the rewrites that suit the row's engine. Rows that want other rewrites than the
+first row of their chain get a first step of their own, `onnx-for-tensorrt`. Quantizers start from the plain fold: a sum
+of split layers would be one more tensor to quantize.
 """
 
 from __future__ import annotations
@@ -17,11 +21,10 @@ from typing import TYPE_CHECKING
 from ghostdeploy import targets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from ghostdeploy.targets import Target
 
-PROGRAM = "program.pt2"
 QUANTIZED = frozenset({"int8"})
 """Precisions whose graph the quantizer makes."""
 JUDGED_ON_IMAGES = QUANTIZED | {"hybrid"}
@@ -49,6 +52,8 @@ class Step:
     """Order of image dimensions in it, where that is not the program's."""
     recipe: str | None = None
     """Set for a quantizer."""
+    rewrites: tuple[str, ...] = ()
+    """Passes that its program has had behind the fold, for the first step of a chain."""
 
     @property
     def result(self) -> str:
@@ -61,24 +66,27 @@ class Step:
         return f"convert to {self.name}" if self.recipe is None else "quantize"
 
 
-def steps_to(row: Target, precision: str, intake: Target | None = None) -> list[Step]:
+def steps_to(row: Target, precision: str, intake: Target | None = None, *, skip: Collection[str] = ()) -> list[Step]:
     """Returns the steps that lead to the payload of `row`, in order.
 
     Args:
         row: The target.
         precision: One of its precisions.
         intake: Row whose finished file is the model; None is the PyTorch graph.
+        skip: Passes to leave out.
     """
     found: list[Step] = []
+    first = targets.chain(row)[0]
+    rewrites, usual = (rewrites_of(one, precision, intake, skip) for one in (row, first))
     for link in targets.chain(row):
-        source = found[-1].result if found else program_file(intake)
+        source = found[-1].result if found else program_file(intake, rewrites)
         quantized = precision in QUANTIZED
         own = "fp32" if quantized and not found else precision
         exporter, extra = link.exporter, link.export_extra
         if not found and intake is not None and intake.intake is not None:
             exporter, extra = intake.intake.exporter, intake.intake.extra
         step = Step(
-            name=link.name,
+            name=link.name if found or rewrites == usual else f"{link.name}-for-{row.name}",
             exporter=exporter,
             export_extra=extra,
             source=source,
@@ -86,6 +94,7 @@ def steps_to(row: Target, precision: str, intake: Target | None = None) -> list[
             layout=link.layout,
             payload=link.payload,
             target=link.name,
+            rewrites=() if found else rewrites,
         )
         found.append(step)
         if quantized and len(found) == 1:
@@ -96,11 +105,22 @@ def steps_to(row: Target, precision: str, intake: Target | None = None) -> list[
     return found
 
 
-def all_steps(rows: Iterable[Target], precision: str, intake: Target | None = None) -> dict[str, Step]:
+def all_steps(
+    rows: Iterable[Target], precision: str, intake: Target | None = None, *, skip: Collection[str] = ()
+) -> dict[str, Step]:
     """Returns the steps to all rows, each once, by name, in order; see `steps_to`."""
-    return {step.name: step for row in rows for step in steps_to(row, precision, intake)}
+    return {step.name: step for row in rows for step in steps_to(row, precision, intake, skip=skip)}
 
 
-def program_file(intake: Target | None) -> str:
+def rewrites_of(row: Target, precision: str, intake: Target | None, skip: Collection[str]) -> tuple[str, ...]:
+    """Returns the passes behind the fold that a row's program gets; none for quantizers and finished files."""
+    if precision in QUANTIZED or intake is not None:
+        return ()
+    return tuple(name for name in row.rewrites if name not in skip)
+
+
+def program_file(intake: Target | None, rewrites: tuple[str, ...] = ()) -> str:
     """Returns the name of the file that the first step reads."""
-    return PROGRAM if intake is None or intake.intake is None else f"program{intake.intake.suffix}"
+    if intake is not None and intake.intake is not None:
+        return f"program{intake.intake.suffix}"
+    return f"{'-'.join(('program', *rewrites))}.pt2"

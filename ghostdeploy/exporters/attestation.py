@@ -42,11 +42,11 @@ def achieved(layers: Sequence[Layer], *, how: str) -> PrecisionAchieved:
 
     Args:
         layers: All layers with weights of the artefact.
-        how: What was read; the share and the names of float layers are added to it when there is INT8.
+        how: What was read; the share and the names of float layers are added to it when convolutions are INT8.
     """
     int8 = sum(layer.int8 for layer in layers)
     share = int8_mac_share(layers)
-    if int8:
+    if int8 and share != 0:
         percent = "unknown share" if share is None else f"{100 * share:.1f} %"
         how = f"{how}; {percent} of convolution MACs in INT8{_in_float(layers)}"
     return PrecisionAchieved(int8_layers=int8, float_layers=len(layers) - int8, how=how, int8_mac_share=share)

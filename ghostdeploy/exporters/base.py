@@ -41,6 +41,8 @@ class ExportJob(Record, frozen=True, kw_only=True):
     output_names: tuple[str, ...]
     dynamic_batch: bool
     """The first dimension of every input and output is free."""
+    batch: int | None = 1
+    """Images per inference; None is free."""
     modules: tuple[str, ...] = ()
     """Dotted names of the PyTorch modules, to name layers by."""
     about: About | None = None

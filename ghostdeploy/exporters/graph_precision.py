@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INTEGER = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat")
+_INTEGER_WEIGHTS = "MatMulNBits"
 _FUSION_SUFFIX = re.compile(r"_token_\d+$")
 
 
@@ -33,7 +34,7 @@ def read_precision(path: Path, *, executed: bool = True) -> PrecisionAchieved:
     """
     model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), data_prop=True)
     nodes = [node for node in model.graph.node if node.op_type in WEIGHTED]
-    written = quantized_layers(model.graph)
+    written = quantized_layers(model.graph) or compressed_layers(model.graph)
     if not written:
         how = f"{path.name} holds {_float_phrase(nodes, model.graph)}"
         return achieved([Layer(name=n.name, executed=n.op_type, int8=False, macs=0) for n in nodes], how=how)
@@ -65,14 +66,27 @@ def _float_phrase(nodes: Sequence[onnx.NodeProto], graph: onnx.GraphProto) -> st
 
 def quantized_layers(graph: onnx.GraphProto) -> list[str]:
     """Returns the names of layers whose data and weights both come from 8-bit integers."""
+    integers = _restored(graph)
+    return [node.name for node in graph.node if node.op_type in WEIGHTED and integers.issuperset(node.input[:2])]
+
+
+def compressed_layers(graph: onnx.GraphProto) -> list[str]:
+    """Returns the names of layers whose weights alone come from 8-bit integers."""
+    constants = {tensor.name for tensor in graph.initializer}
+    restored = _restored(graph)
+    stored = {node.output[0] for node in graph.node if node.input[:1] and node.input[0] in constants} & restored
+    return [node.name for node in graph.node if node.op_type in WEIGHTED and node.input[1] in stored]
+
+
+def _restored(graph: onnx.GraphProto) -> set[str]:
+    """Returns the values that come from 8-bit integers; without a zero point the type is one of them too."""
     bits8 = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    integers = {
+    return {
         node.output[0]
         for node in graph.node
         if node.op_type == "DequantizeLinear" and types.get((*node.input, "", "")[2], bits8[0]) in bits8
     }
-    return [node.name for node in graph.node if node.op_type in WEIGHTED and integers.issuperset(node.input[:2])]
 
 
 def integer_layers(path: Path) -> tuple[str, dict[str, str]]:
@@ -90,7 +104,8 @@ def integer_layers(path: Path) -> tuple[str, dict[str, str]]:
             path, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]
         )
         nodes = onnx.load(options.optimized_model_filepath).graph.node
-    named = {_FUSION_SUFFIX.sub("", node.name): node.op_type for node in nodes if node.op_type in _INTEGER}
+    kinds = (*_INTEGER, _INTEGER_WEIGHTS)
+    named = {_FUSION_SUFFIX.sub("", node.name): node.op_type for node in nodes if node.op_type in kinds}
     return f"ONNX Runtime {onnxruntime.__version__}", named
 
 

@@ -1,6 +1,7 @@
 """ONNX from a saved `torch.export` program: dynamo exporter, simplified once, shape-inferred, checked.
 
-The file is one piece (no external data), opset 18, with the names given in the job.
+The file is one piece (no external data), opset 18, with the names given in the job. `hybrid` stores the weights of
+layers that wait for memory in INT8, see `onnx_weights`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.graph_precision import read_precision
 from ghostdeploy.exporters.onnx_graph import check_names, name_layers, simplify
+from ghostdeploy.exporters.onnx_weights import compress
 
 if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob
@@ -34,9 +36,10 @@ class OnnxExporter:
         onnx.checker.check_model(model, full_check=True)
         check_names(model, job)
         name_layers(model.graph, job.modules)
+        scheme = compress(model, job.batch) if job.precision == "hybrid" else None
         path = Path(job.folder) / "model.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
-        return Written(precision=read_precision(path))
+        return Written(precision=read_precision(path), scheme=scheme)
 
 
 def to_onnx(job: ExportJob) -> onnx.ModelProto:

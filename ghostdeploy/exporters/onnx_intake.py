@@ -16,6 +16,7 @@ from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.graph_precision import WEIGHTED, read_precision
 from ghostdeploy.exporters.module_names import numbered
 from ghostdeploy.exporters.onnx_graph import check_names, name_layers, simplify
+from ghostdeploy.exporters.onnx_weights import compress
 
 if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob
@@ -33,9 +34,10 @@ class OnnxIntake:
         check_names(model, job)
         name_nodes(model.graph)
         name_layers(model.graph, job.modules)
+        scheme = compress(model, job.batch) if job.precision == "hybrid" else None
         path = Path(job.folder) / "model.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
-        return Written(precision=read_precision(path))
+        return Written(precision=read_precision(path), scheme=scheme)
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:

@@ -1,4 +1,4 @@
-"""OpenVINO IR from the ONNX payload; `fp16` stores the weights in half precision, a Q/DQ graph keeps its integers.
+"""OpenVINO IR from the ONNX payload; `fp16` stores the weights in half precision, integers stay integers.
 
 `openvino.convert_model` is not used: `Core.read_model` reads ONNX as well and has no telemetry.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import openvino
+from openvino import opset15
 
 from ghostdeploy.exporters.attestation import Layer, achieved, convolution_macs, executed_phrase
 from ghostdeploy.exporters.base import Written, count_phrase
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ghostdeploy.manifest import PrecisionAchieved
 
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+_BARE = "/WithoutBiases"
 _EXECUTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
@@ -31,9 +33,28 @@ class OpenVINOExporter:
         """See `Exporter.export`."""
         core = openvino.Core()
         model = core.read_model(job.source)
+        if job.precision == "hybrid":
+            write_max_as_relu(model)
         path = Path(job.folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=job.precision == "fp16")
         return Written(precision=read_precision(core, path))
+
+
+def write_max_as_relu(model: Any) -> None:
+    """Restores the activations that `onnx_weights` writes as Max(x, 0); OpenVINO fuses a ReLU into the layer before it.
+
+    Args:
+        model: Changed in place.
+    """
+    for op in model.get_ordered_ops():
+        if op.get_type_name() == "Maximum" and _is_zero(op.input_value(1).get_node()):
+            relu = opset15.relu(op.input_value(0))
+            relu.set_friendly_name(op.get_friendly_name())
+            op.output(0).replace(relu.output(0))
+
+
+def _is_zero(node: Any) -> bool:
+    return node.get_type_name() == "Constant" and not node.get_data().any()
 
 
 def read_precision(core: Any, path: Path) -> PrecisionAchieved:
@@ -51,9 +72,12 @@ def read_precision(core: Any, path: Path) -> PrecisionAchieved:
         return achieved([Layer(name=module_name(op), executed="", int8=False, macs=0) for op in ops], how=how)
     executed = executed_types(core, model)
     layers = []
+    static = any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
     for op in ops:
-        kind, precision = executed.get(op.get_friendly_name(), (op.get_type_name(), "removed"))
+        kind, precision = next((executed[n] for n in names_of(op) if n in executed), (op.get_type_name(), "removed"))
         int8 = precision in ("u8", "i8")
+        if not static and not int8 and stored_type(op.input_value(1)) in ("i8", "u8"):
+            int8, precision = True, f"{precision} with i8 weights"
         layers.append(Layer(name=module_name(op), executed=f"{kind} {precision}", int8=int8, macs=_macs(op)))
     version = openvino.__version__.partition("-")[0]
     return achieved(layers, how=f"compiled for CPU by OpenVINO {version}: {executed_phrase(layers)}")
@@ -72,8 +96,17 @@ def executed_types(core: Any, model: Any) -> dict[str, tuple[str, str]]:
         kind, precision = (facts[key].astype(str) for key in ("layerType", "runtimePrecision"))
         if kind in _EXECUTED:
             for name in facts["originalLayersNames"].astype(str).split(","):
-                found[name.removesuffix("/DequantizationMultiply")] = (kind, precision)
+                found[name.removesuffix("/DequantizationMultiply").removesuffix(_BARE)] = (kind, precision)
     return found
+
+
+def names_of(op: Any) -> list[str]:
+    """Returns the names under which the compiled graph may know a layer: its own, that of the sum with its bias, and
+    that of an output of the model."""
+    readers = (target.get_node() for target in op.output(0).get_target_inputs())
+    found = [op, *(reader for reader in readers if reader.get_type_name() == "Add")]
+    names = [str(one.get_friendly_name()).removesuffix(_BARE) for one in found]
+    return [*names, *(str(name) for one in found for name in one.output(0).get_names())]
 
 
 def module_name(op: Any) -> str:
@@ -85,7 +118,7 @@ def module_name(op: Any) -> str:
     readers = list(op.output(0).get_target_inputs())
     if name.startswith(f"{op.get_type_name()}_") and len(readers) == 1:
         return str(readers[0].get_node().get_friendly_name())
-    return name.removesuffix("/WithoutBiases")
+    return name.removesuffix(_BARE)
 
 
 def _macs(op: Any) -> int | None:

@@ -1,13 +1,12 @@
 """Weights in fewer bits, data in float: no image is needed.
 
 `fp16`    every weight in half precision, restored to float32 when the model is loaded.
-`hybrid`  INT8 weights for *vector layers*: those that meet each weight once per image. One scale per output channel,
-          but one for all of a fully connected layer: tflite-runtime 2.14 takes the first for all whatever is there.
+`hybrid`  INT8 weights for layers that wait for memory (see `intensity`): squeeze-and-excite, the head behind the pool,
+          the classifier. One scale per output channel, but one for all of a fully connected layer: tflite-runtime 2.14
+          takes the first for all whatever is there.
 
-A layer with K weights and P output positions does K·P multiplications for K weights read, so its arithmetic intensity
-is P MACs per weight. At P = 1 (squeeze-and-excite, the head behind the pool, the classifier) it waits for memory, 4
-bytes a weight; in INT8 it waits a quarter of that. LiteRT quantizes the layer's data at run time, per image (dynamic
-range), and multiplies integers.
+In INT8 such a layer reads a quarter of the bytes. LiteRT quantizes its data at run time, per image (dynamic range), and
+multiplies integers.
 """
 
 from __future__ import annotations
@@ -20,12 +19,13 @@ from ai_edge_quantizer import qtyping, quantizer
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 from ghostdeploy.exporters import tflite_file
+from ghostdeploy.exporters.intensity import waits_for_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 COMPRESSED = ("fp16", "hybrid")
-_SCHEME = "weights int8 symmetric on {} vector layers, their data quantized per image; else float32"
+_SCHEME = "weights int8 symmetric on {} layers that wait for memory, their data quantized per image; else float32"
 
 
 def _dynamic(granularity: qtyping.QuantGranularity) -> qtyping.OpQuantizationConfig:
@@ -70,11 +70,12 @@ def compress(model: Any, precision: str) -> tuple[Any, str | None]:
 
 
 def vector_layers(model: Any) -> Iterable[tuple[str, str]]:
-    """Yields kind and output name of every layer that meets each weight once per image."""
+    """Yields kind and output name of every layer that waits for memory, see `intensity`."""
     for kind, operator in tflite_file.layers(model):
         output = tflite_file.tensor(model, operator.outputs[0])
-        positions = prod(int(size) for size in output.shape[1:-1])
-        if kind in _DYNAMIC and positions == 1:
+        batch, *places = (int(size) for size in output.shape[:-1])
+        weights = prod(int(size) for size in tflite_file.tensor(model, operator.inputs[1]).shape)
+        if kind in _DYNAMIC and waits_for_memory(weights, prod(places), batch):
             yield kind, tflite_file.name_of(model, operator.outputs[0])
 
 

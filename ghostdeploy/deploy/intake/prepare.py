@@ -70,7 +70,7 @@ def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, 
         file = program_file(targets.chain(config.rows[0])[0])
         (work / file).write_bytes(program.SerializeToString(deterministic=True))
     info = describe(model, name, seen.num_classes, folded)
-    return seen.facts(info, golden, passes, config, tools=("ghostdeploy", "onnx", "onnxruntime"))
+    return seen.facts(info, golden, {file: passes}, config, tools=("ghostdeploy", "onnx", "onnxruntime"))
 
 
 def describe(model: OnnxModel, name: str, num_classes: int, folded: onnx.ModelProto) -> ModelInfo:

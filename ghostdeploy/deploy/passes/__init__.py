@@ -1,19 +1,50 @@
-"""The fold passes, in the order in which they run."""
+"""The fold passes, in the order in which they run.
+
+`FOLDS` make the graph smaller for every engine. `REWRITES` change how the same numbers are computed; whether one pays
+depends on the engine, so each row of the target table names those that do (docs/performance.md has the figures).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ghostdeploy.errors import UsageError, did_you_mean
+
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from ghostdeploy.deploy.passes.base import Pass
 
+FOLDS = (
+    "RemoveNoOps",
+    "CanonicalizeHardSigmoid",
+    "FoldBatchNorm",
+    "ReparameterizeBranches",
+    "FoldScaleShift",
+    "PoolBeforeConcat",
+    "FixResizeSize",
+)
+REWRITES = ("SplitConcat", "SplitSlices", "VectorLayers")
 
-def default_passes() -> tuple[Pass, ...]:
+
+def default_passes(*, skip: Collection[str] = ()) -> tuple[Pass, ...]:
     """Returns the passes of a fold.
 
     The order matters: gates are recognised before constants move into weights, BatchNorm reaches its convolution once
     dropout and slices between them are gone, branches can be summed once their BatchNorms are weights, and a scale
     behind a sum folds once the sum is one layer.
+
+    Args:
+        skip: Names of passes to leave out.
+    """
+    return named_passes(name for name in FOLDS if name not in skip)
+
+
+def named_passes(names: Iterable[str]) -> tuple[Pass, ...]:
+    """Returns passes by name.
+
+    Raises:
+        UsageError: There is no such pass.
     """
     from ghostdeploy.deploy.passes.canonicalize_hard_sigmoid import CanonicalizeHardSigmoid
     from ghostdeploy.deploy.passes.fix_resize_size import FixResizeSize
@@ -22,8 +53,11 @@ def default_passes() -> tuple[Pass, ...]:
     from ghostdeploy.deploy.passes.pool_before_concat import PoolBeforeConcat
     from ghostdeploy.deploy.passes.remove_no_ops import RemoveNoOps
     from ghostdeploy.deploy.passes.reparameterize_branches import ReparameterizeBranches
+    from ghostdeploy.deploy.passes.split_concat import SplitConcat
+    from ghostdeploy.deploy.passes.split_slices import SplitSlices
+    from ghostdeploy.deploy.passes.vector_layers import VectorLayers
 
-    return (
+    made: tuple[Pass, ...] = (
         RemoveNoOps(),
         CanonicalizeHardSigmoid(),
         FoldBatchNorm(),
@@ -31,4 +65,23 @@ def default_passes() -> tuple[Pass, ...]:
         FoldScaleShift(),
         PoolBeforeConcat(),
         FixResizeSize(),
+        SplitConcat(),
+        SplitSlices(),
+        VectorLayers(),
     )
+    known = {one.name: one for one in made}
+    wanted = list(names)
+    check_names(wanted)
+    return tuple(known[name] for name in wanted)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Checks names of passes; imports no torch.
+
+    Raises:
+        UsageError: There is no such pass.
+    """
+    for name in names:
+        if name not in (*FOLDS, *REWRITES):
+            hint = did_you_mean(name, (*FOLDS, *REWRITES), otherwise=f"passes are {', '.join((*FOLDS, *REWRITES))}")
+            raise UsageError(f"unknown pass {name!r}", hint=hint)

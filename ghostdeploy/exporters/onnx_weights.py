@@ -1,0 +1,102 @@
+"""INT8 weights for linear layers of an ONNX graph that wait for memory; the arithmetic stays float.
+
+    y = x·W + b,  W ≈ s·Q        Q = round(W / s) in −127 … 127,  s = max |W| / 127 per output column
+
+Written in standard operators: `DequantizeLinear(Q, s)` in front of the matrix of each chosen layer. ONNX Runtime makes
+`MatMulNBits` of the pair when it loads the file, with the data quantized per block; OpenVINO keeps the integers and
+multiplies by s afterwards; any other reader restores floats.
+ONNX Runtime 1.32 leaves a layer alone when a Relu is all that stands between it and the next such layer, and would
+then restore its floats at every inference: there the Relu is written as Max(y, 0), the same function.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import helper, numpy_helper
+
+from ghostdeploy.exporters.intensity import waits_for_memory
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+_LEVELS = 127
+_SCHEME = "weights int8 symmetric per channel on {} layers that wait for memory; else float32"
+
+
+def compress(model: onnx.ModelProto, batch: int | None) -> str:
+    """Gives the layers that wait for memory INT8 weights.
+
+    Args:
+        model: Simplified float graph, changed in place.
+        batch: Images per inference; None is free.
+
+    Returns:
+        The line for manifests.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    chosen = [node for node in graph.node if is_chosen(node, constants, batch)]
+    for node in chosen:
+        _compress_layer(graph, node, constants)
+    _write_relu_as_max(graph, chosen)
+    used = Counter(name for node in graph.node for name in node.input)
+    kept = [tensor for tensor in graph.initializer if used[tensor.name]]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return _SCHEME.format(len(chosen))
+
+
+def is_chosen(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], batch: int | None) -> bool:
+    """Tells whether a node is a linear layer on vectors that waits for memory."""
+    if node.op_type not in ("Gemm", "MatMul") or len(node.input) < 2 or node.input[1] not in constants:
+        return False
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    plain = attributes.get("alpha", 1) == attributes.get("beta", 1) == 1 and not attributes.get("transA", 0)
+    weight = constants[node.input[1]]
+    return plain and len(weight.dims) == 2 and waits_for_memory(int(np.prod(weight.dims)), 1, batch)
+
+
+def quantize_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Returns integers (K, N) and scales (N,) of a matrix (K, N); a column of zeros has scale 1."""
+    largest = np.abs(weight).max(axis=0)
+    scale = np.where(largest > 0, largest / _LEVELS, 1).astype(np.float32)
+    return np.rint(weight / scale).clip(-_LEVELS, _LEVELS).astype(np.int8), scale
+
+
+def _compress_layer(graph: onnx.GraphProto, node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> None:
+    name = node.input[1]
+    weight = numpy_helper.to_array(constants[name])
+    for attribute in node.attribute:
+        if attribute.name == "transB" and attribute.i:
+            weight, attribute.i = weight.T, 0
+    integers, scale = quantize_columns(np.ascontiguousarray(weight))
+    restored = f"{name}_restored"
+    if not any(tensor.name == f"{name}_int8" for tensor in graph.initializer):
+        graph.initializer.append(numpy_helper.from_array(integers, f"{name}_int8"))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+    restore = helper.make_node(
+        "DequantizeLinear",
+        [f"{name}_int8", f"{name}_scale"],
+        [f"{restored}_{node.name}"],
+        name=f"{restored}_{node.name}",
+        axis=1,
+    )
+    place = next(index for index, one in enumerate(graph.node) if one is node or one == node)
+    graph.node.insert(place, restore)
+    graph.node[place + 1].input[1] = restore.output[0]
+
+
+def _write_relu_as_max(graph: onnx.GraphProto, chosen: list[onnx.NodeProto]) -> None:
+    results = {name for node in chosen for name in node.output}
+    found = [node for node in graph.node if node.op_type == "Relu" and node.input[0] in results]
+    if not found:
+        return
+    zero = "zero_of_max"
+    graph.initializer.append(numpy_helper.from_array(np.float32(0), zero))
+    for node in found:
+        node.op_type = "Max"
+        node.input.append(zero)
