@@ -85,4 +85,7 @@ def test_a_module_of_ones_own_needs_no_images(tmp_path):
 
     manifest = bundle.manifest
     assert (manifest.verdict, manifest.parity.verdict, manifest.agreement) == ("passed", "passed", None)
-    assert (manifest.precision_achieved.int8_layers, manifest.precision_achieved.float_layers) == (1, 2)  # 16 · 300 weights save time, 300 · 10 do not
+    assert (manifest.precision_achieved.int8_layers, manifest.precision_achieved.float_layers) == (
+        1,
+        2,
+    )  # 16 · 300 weights save time, 300 · 10 do not

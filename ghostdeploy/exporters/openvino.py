@@ -101,8 +101,10 @@ def executed_types(core: Any, model: Any) -> dict[str, tuple[str, str]]:
 
 
 def names_of(op: Any) -> list[str]:
-    """Returns the names under which the compiled graph may know a layer: its own, that of the sum with its bias, and
-    that of an output of the model."""
+    """Returns the names under which the compiled graph may know a layer.
+
+    They are its own, that of the sum with its bias, and that of an output of the model.
+    """
     readers = (target.get_node() for target in op.output(0).get_target_inputs())
     found = [op, *(reader for reader in readers if reader.get_type_name() == "Add")]
     names = [str(one.get_friendly_name()).removesuffix(_BARE) for one in found]

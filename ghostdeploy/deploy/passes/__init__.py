@@ -21,7 +21,9 @@ FOLDS = (
     "FoldBatchNorm",
     "ReparameterizeBranches",
     "FoldScaleShift",
+    "MergeLayers",
     "PoolBeforeConcat",
+    "ResizeLast",
     "FixResizeSize",
 )
 REWRITES = ("SplitConcat", "SplitSlices", "VectorLayers")
@@ -31,8 +33,8 @@ def default_passes(*, skip: Collection[str] = ()) -> tuple[Pass, ...]:
     """Returns the passes of a fold.
 
     The order matters: gates are recognised before constants move into weights, BatchNorm reaches its convolution once
-    dropout and slices between them are gone, branches can be summed once their BatchNorms are weights, and a scale
-    behind a sum folds once the sum is one layer.
+    dropout and slices between them are gone, branches can be summed once their BatchNorms are weights, a scale behind a
+    sum folds once the sum is one layer, and layers merge once nothing is left between them.
 
     Args:
         skip: Names of passes to leave out.
@@ -50,9 +52,11 @@ def named_passes(names: Iterable[str]) -> tuple[Pass, ...]:
     from ghostdeploy.deploy.passes.fix_resize_size import FixResizeSize
     from ghostdeploy.deploy.passes.fold_batch_norm import FoldBatchNorm
     from ghostdeploy.deploy.passes.fold_scale_shift import FoldScaleShift
+    from ghostdeploy.deploy.passes.merge_layers import MergeLayers
     from ghostdeploy.deploy.passes.pool_before_concat import PoolBeforeConcat
     from ghostdeploy.deploy.passes.remove_no_ops import RemoveNoOps
     from ghostdeploy.deploy.passes.reparameterize_branches import ReparameterizeBranches
+    from ghostdeploy.deploy.passes.resize_last import ResizeLast
     from ghostdeploy.deploy.passes.split_concat import SplitConcat
     from ghostdeploy.deploy.passes.split_slices import SplitSlices
     from ghostdeploy.deploy.passes.vector_layers import VectorLayers
@@ -63,7 +67,9 @@ def named_passes(names: Iterable[str]) -> tuple[Pass, ...]:
         FoldBatchNorm(),
         ReparameterizeBranches(),
         FoldScaleShift(),
+        MergeLayers(),
         PoolBeforeConcat(),
+        ResizeLast(),
         FixResizeSize(),
         SplitConcat(),
         SplitSlices(),

@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from torch import fx
 
 
-CALL = 4000
-"""Values that could be moved in the time that a call takes on the smallest map: 1 to 2 µs at 10 GB/s."""
+CALL = 16_000
+"""Values that could be moved in the time that one more call costs: 2 to 3 µs at 20 to 30 GB/s from the second cache. By
+measurement: GhostNetV2 at 224 px is faster with 16,000 and 30,000 than with 4,000, see docs/performance.md."""
 
 
 @dataclass
