@@ -18,7 +18,7 @@ from ghostdeploy.models.count import count_macs, count_params
 from tests.folding import folded, image, randomize, sites
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\):FutureWarning")
-SIDE = 40
+SIDE = 96
 """Large enough for every site to pay."""
 
 
