@@ -74,7 +74,13 @@ def export(*, as_json: bool, **options: Any) -> int:
     with Bars() as bars:
         exported = request.fulfil(asked, bars)
     if as_json:
-        print_json({"bundles": [tables.bundle_document(b) for b in exported.bundles], "seconds": exported.seconds})
+        print_json(
+            {
+                "bundles": [tables.bundle_document(b) for b in exported.bundles],
+                "seconds": exported.seconds,
+                "advice": exported.advice,
+            }
+        )
     else:
         tables.exported(exported)
     return int(any(bundle.manifest.verdict == "failed" for bundle in exported.bundles))

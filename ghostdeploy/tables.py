@@ -78,6 +78,8 @@ def exported(found: Exported) -> None:
     sites = ", ".join(f"{p.name} ×{p.sites}" for p in passes if p.sites) or "nothing to do"
     worst = max((p.max_relative_error for p in passes), default=0.0)
     console().print(Text(f"fold: {sites}; largest float64 error {worst:.1e}", style="dim"), soft_wrap=True)
+    if found.advice:
+        console().print(Text(found.advice, style="dim"), soft_wrap=True)
 
 
 def inspected(bundle: Bundle) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from ghostdeploy import targets
 from ghostdeploy.deploy import doctor
-from ghostdeploy.deploy.advice import INT8_TIME_WITHOUT_DOT_PRODUCT, int8_advice
+from ghostdeploy.deploy.advice import INT8_TIME_WITHOUT_DOT_PRODUCT, int8_advice, recommendation, recommended
 from ghostdeploy.deploy.doctor import has_int8_dot_product, instruction_set
 
 AVX2 = frozenset({"sse4_1", "avx", "avx2", "fma"})
@@ -102,3 +102,26 @@ def test_the_examination_agrees_with_the_flags():
 
     assert found.int8_dot_product == has_int8_dot_product(doctor.cpu_flags())
     assert msgspec.json.encode(found)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino", "tflite"])
+@pytest.mark.parametrize(("flags", "precision"), [(AVX2, "hybrid"), (AVX512, "hybrid"), (VNNI, "int8")])
+def test_every_cpu_target_has_a_precision_that_pays(name, flags, precision):
+    assert recommended(targets.find(name), flags) == precision
+
+
+def test_nothing_is_recommended_for_other_hardware_or_an_unknown_processor():
+    assert recommended(targets.find("tensorrt"), AVX2) is None
+    assert recommended(targets.find("onnx"), frozenset()) is None
+
+
+def test_a_float_export_ends_with_what_would_be_faster():
+    rows = [targets.find("onnx"), targets.find("tensorrt")]
+
+    assert "--hybrid is recommended for onnx, " in recommendation(rows, "fp32", AVX2)
+    assert "--int8 is recommended for onnx" in recommendation(rows, "fp32", VNNI)
+
+
+@pytest.mark.parametrize(("precision", "flags"), [("hybrid", AVX2), ("int8", VNNI), ("fp32", frozenset())])
+def test_the_recommended_precision_is_not_recommended_again(precision, flags):
+    assert recommendation([targets.find("onnx")], precision, flags) is None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy import staging, targets
-from ghostdeploy.deploy.advice import int8_advice
+from ghostdeploy.deploy.advice import int8_advice, recommendation
 from ghostdeploy.deploy.assemble import Facts, assemble
 from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.doctor import cpu_flags
@@ -43,6 +43,8 @@ class Exported:
     bundles: list[Bundle]
     seconds: dict[str, float]
     """Wall time by stage."""
+    advice: str | None = None
+    """The precision that would pay more on this processor, one sentence."""
 
 
 def export(
@@ -134,7 +136,7 @@ def run_export(
                 with staging.staging(config.out, names[row.name], force=config.replace) as folder:
                     bundle = assemble(row, chain, facts, config, work, folder, stages)
             bundles.append(type(bundle)(config.out / names[row.name], bundle.manifest))
-    return Exported(bundles, stages.seconds)
+    return Exported(bundles, stages.seconds, recommendation(config.rows, config.precision, cpu_flags()))
 
 
 def advise(rows: list[Target]) -> None:

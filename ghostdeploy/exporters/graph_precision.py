@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INTEGER = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat")
 _INTEGER_WEIGHTS = "MatMulNBits"
-_FUSION_SUFFIX = re.compile(r"_token_\d+$")
+_FUSION_SUFFIX = re.compile(r"_token_\d+$|/MatMulAddFusion$")
 
 
 def read_precision(path: Path, *, executed: bool = True) -> PrecisionAchieved:

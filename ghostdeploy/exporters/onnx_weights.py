@@ -92,6 +92,7 @@ def _compress_layer(graph: onnx.GraphProto, node: onnx.NodeProto, constants: dic
 
 def _write_relu_as_max(graph: onnx.GraphProto, chosen: list[onnx.NodeProto]) -> None:
     results = {name for node in chosen for name in node.output}
+    results |= {node.output[0] for node in graph.node if node.op_type == "Add" and results & set(node.input)}
     found = [node for node in graph.node if node.op_type == "Relu" and node.input[0] in results]
     if not found:
         return
