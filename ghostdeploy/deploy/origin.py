@@ -89,6 +89,7 @@ def _refuse_idle_options(config: ExportConfig, weights: Path | None, num_classes
         ("--weights", weights, "the weights are inside the file"),
         ("--num-classes", num_classes, "the classes are fixed in the file"),
         ("--align-channels", config.align_channels, "it rewrites the PyTorch graph: give the PyTorch model"),
+        ("--skip-pass", config.skip_passes or None, "a finished file has passes of its own: give the PyTorch model"),
     )
     for option, value, hint in given:
         if value is not None:
