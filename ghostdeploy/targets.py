@@ -73,6 +73,8 @@ class Target:
     """Its payload is built for one batch size."""
     quantizer: str = "ghostdeploy.deploy.quantize.worker:Quantizer"
     """Import string of the worker that makes its INT8 graph."""
+    costs: str | None = None
+    """Import string of the function (payload, batch) that lists its layers' multiply-accumulates and bytes."""
     default_route: str | None = None
     """Import string of the worker that exports the untouched module in the vendor's usual way, to compare with."""
     intake: Intake | None = None
@@ -104,6 +106,7 @@ TARGETS: dict[str, Target] = {
             recipe="onnxruntime",
             rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
             exporter="ghostdeploy.exporters.onnx:OnnxExporter",
+            costs="ghostdeploy.runtimes.layer_costs.onnx:read_costs",
             default_route="ghostdeploy.deploy.default_route.onnx:DefaultOnnx",
             runtime="ghostdeploy.runtimes.onnx:OnnxRuntime",
             runtimes=("onnxruntime",),
@@ -126,6 +129,7 @@ TARGETS: dict[str, Target] = {
             recipe="openvino",
             rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
             exporter="ghostdeploy.exporters.openvino:OpenVINOExporter",
+            costs="ghostdeploy.runtimes.layer_costs.openvino:read_costs",
             default_route="ghostdeploy.deploy.default_route.openvino:DefaultOpenVINO",
             runtime="ghostdeploy.runtimes.openvino:OpenVINORuntime",
             runtimes=("openvino",),
@@ -163,6 +167,7 @@ TARGETS: dict[str, Target] = {
             fixed_batch=True,
             options=("int8_io",),
             exporter="ghostdeploy.exporters.tflite:TFLiteExporter",
+            costs="ghostdeploy.runtimes.layer_costs.tflite:read_costs",
             default_route="ghostdeploy.deploy.default_route.tflite:DefaultTFLite",
             runtime="ghostdeploy.runtimes.tflite:TFLiteRuntime",
             runtimes=("litert", "tflite_runtime"),

@@ -38,6 +38,8 @@ class Source(Record, frozen=True, kw_only=True):
     """The file that `ExportJob.source` names."""
 
     model: Named
+    state: str
+    """File with the state dictionary: a factory may draw other weights at each call."""
     batch: int
     size: int
     """Height and width of the input in pixels."""
@@ -56,7 +58,9 @@ def open_source(job: ExportJob) -> tuple[nn.Module, torch.Tensor]:
     """Returns the untouched module in eval mode, and one example input: seeded noise, (N, 3, size, size)."""
     source = msgspec.json.decode(Path(job.source).read_bytes(), type=Source)
     shape = (source.batch, 3, source.size, source.size)
-    return source.model.load().module.eval(), torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    module = source.model.load().module.eval()
+    module.load_state_dict(torch.load(source.state, weights_only=True))
+    return module, torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def leave(job: ExportJob, artefact: Artefact) -> None:

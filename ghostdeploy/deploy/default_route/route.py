@@ -9,16 +9,17 @@ from __future__ import annotations
 import datetime
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import torch
 
 from ghostdeploy import bundle as bundles
 from ghostdeploy import samples, staging, targets
 from ghostdeploy.deploy import parity
 from ghostdeploy.deploy.default_route.model import ARTEFACT, Artefact, Named, Source
 from ghostdeploy.deploy.inputs import read_labels
+from ghostdeploy.deploy.pipeline import keep_log
 from ghostdeploy.deploy.reference import Reference
 from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.exporters.base import ExportJob
@@ -29,6 +30,8 @@ from ghostdeploy.preprocess import prepare
 from ghostdeploy.runtimes import load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle import Arrays, Bundle
@@ -72,16 +75,31 @@ class DefaultRoute:
         self._preprocess = msgspec.structs.replace(self.model.preprocess, **changed)
         self._reference = Reference(self.model.module)
         self._images = prepare(samples.photos()[:_PHOTOS], self._preprocess) if images is None else images
-        self.outputs: Arrays = self._reference.outputs(self._images)
+        self.outputs: Arrays = self.run(self._images)
 
-    def export(self, target: str, out: Path, *, batch: int = 1, timeout: float = TIMEOUT) -> Bundle:
-        """Writes `out/<model>-<target>-default`, a bundle like any other.
+    def run(self, images: NDArray[Any]) -> Arrays:
+        """Returns what the module gives for float32 (N, 3, size, size), by name."""
+        return self._reference.outputs(images)
+
+    def export(
+        self,
+        target: str,
+        out: Path,
+        *,
+        name: str | None = None,
+        batch: int = 1,
+        timeout: float = TIMEOUT,
+        logs: Path | None = None,
+    ) -> Bundle:
+        """Writes a bundle like any other.
 
         Args:
             target: Row of the target table.
             out: Parent folder.
+            name: Name of the bundle; None is `<model>-<target>-default`.
             batch: Images per call of the engine.
             timeout: Seconds that the converter may take.
+            logs: Folder that receives the log of a converter that fails; None is `out`.
 
         Raises:
             UsageError: The row has no default route, or the bundle exists.
@@ -94,9 +112,10 @@ class DefaultRoute:
             known = ", ".join(name for name, one in targets.TARGETS.items() if one.default_route)
             raise UsageError(f"target {row.name} has no default route", hint=f"there is one for {known}")
         targets.require_export([row])
-        name = f"{self.model.name}-{row.name}-default"
+        name = name or f"{self.model.name}-{row.name}-default"
         with staging.workspace(out, f"{name}-work") as work, staging.staging(out, name) as folder:
-            result = self._convert(row, row.default_route, work, batch, timeout)
+            with keep_log(logs or out, self.model.name):
+                result = self._convert(row, row.default_route, work, batch, timeout)
             found = msgspec.json.decode((work / "payload" / ARTEFACT).read_bytes(), type=Artefact)
             for file in row.files:
                 shutil.copyfile(work / "payload" / file, folder / file)
@@ -104,9 +123,11 @@ class DefaultRoute:
         return bundles.open_bundle(out / name)
 
     def _convert(self, row: Target, reference: str, work: Path, batch: int, timeout: float) -> ExportResult:
-        payload, source = work / "payload", work / "source.json"
+        payload, source, state = work / "payload", work / "source.json", work / "state.pt"
         payload.mkdir()
-        source.write_bytes(msgspec.json.encode(Source(model=self._named, batch=batch, size=self._preprocess.size)))
+        torch.save(self._reference.module.state_dict(), state)
+        asked = Source(model=self._named, state=str(state), batch=batch, size=self._preprocess.size)
+        source.write_bytes(msgspec.json.encode(asked))
         job = ExportJob(
             source=str(source),
             folder=str(payload),
@@ -117,11 +138,8 @@ class DefaultRoute:
             dynamic_batch=False,
         )
         worker = _Worker(f"default {row.name}", reference, row.export_extra)
-        log = work.parent / f"{self.model.name}-{row.name}-default.log"  # stays where the converter fails
-        with Converter(worker, log) as converter:
-            result = converter.convert(job, seconds=timeout)
-        log.unlink()
-        return result
+        with Converter(worker, work / f"default-{row.name}.log") as converter:
+            return converter.convert(job, seconds=timeout)
 
     def _complete(self, row: Target, name: str, found: Artefact, result: ExportResult, folder: Path) -> None:
         """Writes golden vectors, labels and manifest, runs the payload, and judges it by the tolerance table."""
