@@ -14,6 +14,7 @@ What the machine could do at best stands beside it, see `roofline`.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ghostdeploy.bundle import open_bundle
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ghostdeploy.deploy.bench_process import Process
+    from ghostdeploy.deploy.bench_worker import Answer, Loaded
     from ghostdeploy.deploy.stages import Listener
 
 NOISY = 0.1
@@ -111,39 +112,13 @@ def bench(
     """
     require_sense(threads=threads, rounds=rounds)
     stages = Stages(listener)
-    with ExitStack() as stack:
-        processes = []
-        for path in paths:
-            open_bundle(path)  # what is damaged is said before any process starts
-        with stages.stage("load"):
-            for path in paths:
-                processes.append(stack.enter_context(bundle_process(str(path), threads=threads, batch=batch)))
-        with stages.stage("measure"):
-            counts = [block_size(process) for process in processes]
-            blocks = interleave(processes, counts, rounds, stages)
-            queued = [process.ask("queue", count) for process, count in zip(processes, counts, strict=True)]
+    taken = _take(paths, threads=threads, batch=batch, rounds=rounds, stages=stages)
     with stages.stage("measure the machine"):
         rates = measure_rates(threads)
-    medians = [[quantile(block, 0.5) for block in own] for own in blocks]
-    names = [open_bundle(path, check_hashes=False).manifest.name for path in paths]
     found = []
-    for index, path in enumerate(paths):
-        base = baselines[index] if baselines else 0
-        ratios = [own / other for own, other in zip(medians[index], medians[base], strict=True)]
-        answer = queued[index]
-        found.append(
-            _measured(
-                path,
-                processes[index],
-                calls=[seconds for block in blocks[index] for seconds in block],
-                medians=medians[index],
-                baseline=names[base],
-                ratios=ratios,
-                images_per_second=counts[index] * batch / answer.seconds[0],
-                peak_bytes=answer.peak_bytes,
-                limit=limit_of(path, batch, rates),
-            )
-        )
+    for index, one in enumerate(taken):
+        base = taken[baselines[index] if baselines else 0]
+        found.append(_measured(one, base, limit=limit_of(one.path, batch, rates), batch=batch))
     return Bench(
         machine=f"{cpu_name()}, {instruction_set()}",
         threads=threads,
@@ -155,6 +130,41 @@ def bench(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    """What the process of one bundle gave."""
+
+    path: Path
+    loaded: Loaded
+    blocks: list[list[float]]
+    """Seconds of each call, by round."""
+    count: int
+    """Calls of the queue."""
+    queued: Answer
+
+    @property
+    def medians(self) -> list[float]:
+        return [quantile(block, 0.5) for block in self.blocks]
+
+
+def _take(paths: Sequence[Path], *, threads: int, batch: int, rounds: int, stages: Stages) -> list[_Taken]:
+    for path in paths:
+        open_bundle(path)  # what is damaged is said before any process starts
+    with ExitStack() as stack:
+        processes = []
+        with stages.stage("load"):
+            for path in paths:
+                processes.append(stack.enter_context(bundle_process(str(path), threads=threads, batch=batch)))
+        with stages.stage("measure"):
+            counts = [block_size(process) for process in processes]
+            blocks = interleave(processes, counts, rounds, stages)
+            queued = [process.ask("queue", count) for process, count in zip(processes, counts, strict=True)]
+    return [
+        _Taken(path=path, loaded=process.loaded, blocks=own, count=count, queued=answer)
+        for path, process, own, count, answer in zip(paths, processes, blocks, counts, queued, strict=True)
+    ]
+
+
 def require_sense(*, threads: int, rounds: int) -> None:
     """Raises `UsageError` for too few rounds, or more threads than cores."""
     if rounds < FEWEST_ROUNDS:
@@ -163,36 +173,27 @@ def require_sense(*, threads: int, rounds: int) -> None:
         raise UsageError(f"threads is {threads}, expected 1 to {usable_cores()}, the cores that are usable here")
 
 
-def _measured(
-    path: Path,
-    process: Process,
-    *,
-    calls: list[float],
-    medians: list[float],
-    baseline: str,
-    ratios: list[float],
-    images_per_second: float,
-    peak_bytes: int | None,
-    limit: Limit,
-) -> Measured:
-    bundle = open_bundle(path, check_hashes=False)
+def _measured(one: _Taken, base: _Taken, *, limit: Limit, batch: int) -> Measured:
+    bundle = open_bundle(one.path, check_hashes=False)
+    calls, medians = [seconds for block in one.blocks for seconds in block], one.medians
+    ratios = [own / other for own, other in zip(medians, base.medians, strict=True)]
     median_ms = 1e3 * quantile(calls, 0.5)
     return Measured(
-        path=str(path),
+        path=str(one.path),
         name=bundle.manifest.name,
         target=bundle.manifest.target,
         precision=bundle.manifest.precision,
-        engine=f"{process.loaded.info['engine']} {process.loaded.info['engine_version']}",
+        engine=f"{one.loaded.info['engine']} {one.loaded.info['engine_version']}",
         calls=len(calls),
         median_ms=median_ms,
         p95_ms=1e3 * quantile(calls, 0.95),
         p99_ms=1e3 * quantile(calls, 0.99),
-        baseline=baseline,
+        baseline=open_bundle(base.path, check_hashes=False).manifest.name,
         ratio=quantile(ratios, 0.5),
         ratio_ci95=median_interval(ratios),
-        first_result_ms=1e3 * process.loaded.seconds,
-        images_per_second=images_per_second,
-        peak_bytes=peak_bytes,
+        first_result_ms=1e3 * one.loaded.seconds,
+        images_per_second=one.count * batch / one.queued.seconds[0],
+        peak_bytes=one.queued.peak_bytes,
         size_bytes=bundle.size,
         spread=(quantile(medians, 0.75) - quantile(medians, 0.25)) / quantile(medians, 0.5),
         limit=limit,
