@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from comparison.artefacts import Shelf
 from comparison.claims import claims
-from comparison.contest import NETWORKS, RIVAL, Engine, Network, engines, networks
+from comparison.contest import NETWORKS, Engine, Network, engines, networks
 from comparison.report import Key, markdown, plot
 from comparison.run import Group, measured
 
@@ -23,7 +23,6 @@ from ghostdeploy.deploy.doctor import usable_cores
 from ghostdeploy.errors import GhostDeployError
 
 _FOLDER = click.Path(path_type=Path)
-_RIVAL_KINDS = ("ours", "default")
 
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,8 +51,8 @@ def main(*, out: Path, models: str, engine_names: str, batch: str, threads: str,
                     file, wanted, batch=size, threads=count, seconds=how["seconds"], log=log
                 )
     single = {key[0]: group for key, group in groups.items() if key[1:] == (1, 1)}
-    rivals = _rivals(out, [one for one in chosen if one.name in single], able, how["seconds"])
-    found = claims(single, rivals)
+    across = _across(out, [one for one in chosen if one.name in single], able, how["seconds"]) if single else {}
+    found = claims(single, across)
     text = markdown(groups, chosen, able, found)
     document = {"claims": [{"text": c.text, "ratio": c.ratio, "limit": c.limit, "met": c.met} for c in found]}
     (out / "peers.md").write_text(text, "utf-8")
@@ -63,20 +62,26 @@ def main(*, out: Path, models: str, engine_names: str, batch: str, threads: str,
         for one in group.entries
     }
     (out / "peers.json").write_text(json.dumps(document, indent=1), "utf-8")
-    document["figure"] = plot(single, chosen, out / "peers")
+    document["figure"] = plot(across, chosen, out / "peers")
     click.echo(json.dumps(document) if as_json else text)
 
 
-def _rivals(out: Path, chosen: list[Network], able: list[Engine], seconds: float) -> Group | None:
-    """Measures GhostNet and MobileNetV3 in one run, where both were asked for."""
-    pair = [one for one in chosen if one.name in RIVAL]
-    if len(pair) < len(RIVAL):
-        return None
-    wanted = []
-    for network in pair:
-        shelf = Shelf(out, network, 1, None, log)
-        wanted += [(network, one, shelf.source(one), shelf.failure(one)) for one in able if one.kind in _RIVAL_KINDS]
-    return measured(out / "results" / "rivals-b1-t1.json", wanted, batch=1, threads=1, seconds=seconds, log=log)
+def _across(out: Path, chosen: list[Network], able: list[Engine], seconds: float) -> dict[str, Group]:
+    """Measures all networks in one run per target: times of different runs cannot be compared."""
+    found = {}
+    for target in dict.fromkeys(one.target for one in able if one.kind == "ours"):
+        wanted = []
+        for network in chosen:
+            shelf = Shelf(out, network, 1, None, log)
+            kept = [one for one in able if one.target == target and _in_figure(one)]
+            wanted += [(network, one, shelf.source(one), shelf.failure(one)) for one in kept]
+        file = out / "results" / f"across-{target}-b1-t1.json"
+        found[target] = measured(file, wanted, batch=1, threads=1, seconds=seconds, log=log)
+    return found
+
+
+def _in_figure(engine: Engine) -> bool:
+    return engine.kind == "default" or (engine.kind == "ours" and engine.precision != "int8")
 
 
 def log(line: str) -> None:

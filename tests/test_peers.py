@@ -107,7 +107,7 @@ def test_the_family_ratio_is_the_geometric_mean_over_its_networks():
         ),
     }
 
-    family, worst, *_ = claims(groups, None)
+    family, worst, *_ = claims(groups, {})
 
     assert family.ratio == pytest.approx(0.7)
     assert (family.limit, family.met) == (0.80, True)
@@ -128,7 +128,7 @@ def test_the_best_of_ours_is_compared_with_the_best_of_all_others():
 
     name = "ghostnet_100"
     rows = {"ours-onnx-fp32": 4, "ours-tflite-int8": 2, "ncnn": 5, "default-tflite": 4.5, "torch": 20}
-    found = claims({name: group(*(entry(name, engine, time) for engine, time in rows.items()))}, None)
+    found = claims({name: group(*(entry(name, engine, time) for engine, time in rows.items()))}, {})
 
     best, floats = [one for one in found if one.text.startswith("best of ours")]
     assert (best.ratio, best.beside) == (pytest.approx(2 / 4.5), "ours-tflite-int8 / default-tflite")
@@ -144,7 +144,7 @@ def test_ghostnet_is_compared_with_mobilenet_in_the_same_runtime():
         entry("mobilenetv3_large", "ours-onnx-fp32", 2),
     )
 
-    default, ours = claims({}, rivals)
+    default, ours = claims({}, {"onnx": rivals})
 
     assert (default.ratio, default.met) == (0.75, True)
     assert (ours.ratio, ours.met) == (1.5, False)
@@ -175,10 +175,10 @@ def test_the_figure_needs_a_published_accuracy(tmp_path):
     from comparison.report import plot
 
     name = "ghostnet_050"
-    groups = {name: group(entry(name, "ours-onnx-fp32", 0.002), entry(name, "default-onnx", 0.004))}
+    across = {"onnx": group(entry(name, "ours-onnx-fp32", 0.002), entry(name, "default-onnx", 0.004))}
 
-    assert plot(groups, networks([name]), tmp_path / "figure")
-    assert not plot(groups, networks(["sample:ghostnet_050"]), tmp_path / "none")
+    assert plot(across, networks([name]), tmp_path / "figure")
+    assert not plot(across, networks(["sample:ghostnet_050"]), tmp_path / "none")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "figure.svg"]
 
 

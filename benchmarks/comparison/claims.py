@@ -63,15 +63,15 @@ def geometric(rows: Iterable[list[float]]) -> list[float]:
     return [exp(sum(map(log, values)) / len(values)) for values in zip(*rows, strict=True)]
 
 
-def claims(groups: dict[str, Group], rivals: Group | None) -> list[Claim]:
+def claims(groups: dict[str, Group], across: dict[str, Group]) -> list[Claim]:
     """Returns all claims that the measured groups can decide.
 
     Args:
         groups: By network, batch 1, one thread.
-        rivals: GhostNet and MobileNetV3 in one run.
+        across: By target: all networks in one run.
     """
-    found = [*_families(groups), *_singles(groups), *_best(groups)]
-    return found if rivals is None else [*found, *_rivals(rivals)]
+    rivals = [claim for target, group in across.items() for claim in _rivals(group, target)]
+    return [*_families(groups), *_singles(groups), *_best(groups), *rivals]
 
 
 def _families(groups: dict[str, Group]) -> list[Claim]:
@@ -132,15 +132,14 @@ def _best(groups: dict[str, Group]) -> list[Claim]:
     return found
 
 
-def _rivals(group: Group) -> list[Claim]:
+def _rivals(group: Group, target: str) -> list[Claim]:
     found = []
-    for target in ROUTES:
-        ghost = ours(group, RIVAL[0], target)
-        for label, mobile in (
-            ("default export of", group.find(RIVAL[1], f"default-{target}")),
-            ("our export of", ours(group, RIVAL[1], target)),
-        ):
-            if ghost is not None and mobile is not None:
-                text = f"{RIVAL[0]} / {label} {RIVAL[1]}, {target}"
-                found.append(Claim(text, ratios(ghost, mobile), 1.0, f"{ghost.engine} / {mobile.engine}"))
+    ghost = ours(group, RIVAL[0], target)
+    for label, mobile in (
+        ("default export of", group.find(RIVAL[1], f"default-{target}")),
+        ("our export of", ours(group, RIVAL[1], target)),
+    ):
+        if ghost is not None and mobile is not None:
+            text = f"{RIVAL[0]} / {label} {RIVAL[1]}, {target}"
+            found.append(Claim(text, ratios(ghost, mobile), 1.0, f"{ghost.engine} / {mobile.engine}"))
     return found

@@ -75,7 +75,7 @@ NETWORKS = (
     ),
 )
 RIVAL = ("ghostnet_100", "mobilenetv3_large")
-"""Measured against each other in one run."""
+"""The paper's comparison."""
 
 
 def networks(words: list[str]) -> list[Network]:

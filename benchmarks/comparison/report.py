@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from comparison.claims import ROUTES, Claim, ours
+from comparison.claims import Claim, ours
 from comparison.run import Entry, Group, ratios, shown
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ COLOURS = {
     "regnet_x": "#7f7f7f",
     "mobilenet_v3": "#ff7f0e",
 }
+OTHER = "#17becf"
+LABEL_GAP = 0.45
+"""Least distance of names in percent of accuracy."""
+POINTS_PER_PERCENT = 18
+"""About what a percent takes on the page."""
 Key = tuple[str, int, int]
 """Network, batch, threads."""
 
@@ -37,8 +42,9 @@ def markdown(
         "",
         "Made by `python benchmarks/peers.py`. Each network is one interleaved run, a process per artefact; times are",
         "medians in milliseconds of a call, ratios medians over rounds with their 95 % interval. Times of different",
-        "networks come from different runs. Weights of zoo networks are seeded, not trained: INT8 says what it costs",
-        "in time only, and † marks artefacts that such weights let miss a gate of accuracy.",
+        "networks come from different runs, but for the figure (`peers.svg`), which is one run per runtime. Weights of",
+        "zoo networks are seeded, not trained: INT8 says what it costs in time only, and † marks artefacts that such",
+        "weights let miss a gate of accuracy.",
         "",
         f"{first.machine}. {', '.join(sorted({one.version for group in groups.values() for one in group.entries}))}.",
         "",
@@ -90,11 +96,11 @@ def _ratios(groups: dict[str, Group], networks: Sequence[Network], engines: Sequ
     return ["| network | | ratio |", "|---|---|---|", *lines] if lines else []
 
 
-def plot(groups: dict[str, Group], networks: Sequence[Network], path: Path) -> bool:
+def plot(across: dict[str, Group], networks: Sequence[Network], path: Path) -> bool:
     """Draws published top-1 against latency, one panel per runtime, as PNG and SVG.
 
     Args:
-        groups: By network, batch 1, one thread.
+        across: By target: all networks in one run, batch 1, one thread.
         networks: Those with a published accuracy are drawn.
         path: Files without their ending.
 
@@ -102,14 +108,12 @@ def plot(groups: dict[str, Group], networks: Sequence[Network], path: Path) -> b
         False when there is nothing to draw.
     """
     points = {
-        target: [
-            (one, group.find(one.name, f"default-{target}"), ours(group, one.name, target))
-            for one in networks
-            if one.top1 is not None and (group := groups.get(one.name)) is not None
-        ]
-        for target in ROUTES
+        target: [(one, group.find(one.name, f"default-{target}"), ours(group, one.name, target)) for one in networks]
+        for target, group in across.items()
     }
-    points = {target: kept for target, row in points.items() if (kept := [p for p in row if p[1] or p[2]])}
+    points = {
+        target: kept for target, row in points.items() if (kept := [p for p in row if p[0].top1 and (p[1] or p[2])])
+    }
     if not points:
         return False
     import matplotlib as mpl
@@ -117,7 +121,7 @@ def plot(groups: dict[str, Group], networks: Sequence[Network], path: Path) -> b
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, len(points), figsize=(4.6 * len(points), 4.4), sharey=True, squeeze=False)
+    figure, panels = plt.subplots(1, len(points), figsize=(4.6 * len(points), 4.8), sharey=True, squeeze=False)
     for panel, (target, row) in zip(panels[0], points.items(), strict=True):
         _panel(panel, row, TITLES.get(target, target))
     panels[0][0].set_ylabel("published ImageNet top-1, %")
@@ -134,22 +138,34 @@ def _panel(panel, row, title: str) -> None:
     for network, default, own in row:
         families.setdefault(network.family, []).append((network, default, own))
     for family, members in families.items():
-        colour = COLOURS.get(family, "#17becf")
+        colour = COLOURS.get(family, OTHER)
         for place, style, fill in ((1, "--", "white"), (2, "-", colour)):
             line = sorted((m[place].milliseconds, m[0].top1) for m in members if m[place])
             if line:
                 x, y = zip(*line, strict=True)
                 panel.plot(x, y, style, color=colour, marker="o", markersize=6, markerfacecolor=fill, linewidth=1.2)
         for network, default, own in members:
-            x = min(one.milliseconds for one in (default, own) if one)
-            panel.annotate(
-                network.name, (x, network.top1), xytext=(-6, 3), textcoords="offset points", ha="right", fontsize=7,
-                color=colour,
-            )  # fmt: skip
+            if default and own:
+                x = (default.milliseconds, own.milliseconds)
+                panel.plot(x, (network.top1,) * 2, color=colour, linewidth=0.7, alpha=0.6, zorder=0)
+    height = float("-inf")
+    for network, *both in sorted(row, key=lambda one: one[0].top1):
+        height = max(network.top1, height + LABEL_GAP)  # names of networks with close accuracies would overlap
+        place = (min(one.milliseconds for one in both if one), network.top1)
+        panel.annotate(
+            network.name,
+            place,
+            xytext=(-8, (height - network.top1) * POINTS_PER_PERCENT),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=7,
+            color=COLOURS.get(network.family, OTHER),
+        )
     panel.set_xscale("log")
     low, high = panel.get_xlim()
-    panel.set_xlim(low / 1.9, high)  # room for the names
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if low / 1.9 <= t <= high]
+    panel.set_xlim(low / 2.6, high)  # room for the names
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if low / 2.6 <= t <= high]
     panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
     panel.minorticks_off()
     panel.set_xlabel("milliseconds per image, batch 1, one thread")
