@@ -129,24 +129,22 @@ def benched(found: Bench) -> None:
     rows = []
     for one in found.bundles:
         low, high = one.ratio_ci95
-        ratio = "1" if low == high == 1 else f"{one.ratio:.3f} ({low:.3f} to {high:.3f})"
+        ratio = "1" if low == high == 1 else f"{one.ratio:.3f} ({low:.3f}–{high:.3f})"
         rows.append(
             (
                 one.name,
                 one.engine,
-                f"{one.median_ms:.3f} ms",
-                f"{one.p95_ms:.3f}",
-                f"{one.p99_ms:.3f}",
+                *(f"{value:#.3g}" for value in (one.median_ms, one.p95_ms, one.p99_ms)),
                 ratio,
                 f"{one.limit_share:.0%}",
                 f"{one.images_per_second:.0f}",
-                f"{one.first_result_ms:.0f} ms",
-                "–" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f} MB",
-                f"{one.size_bytes / 1e6:.2f} MB",
+                f"{one.first_result_ms:.0f}",
+                "–" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f}",
+                f"{one.size_bytes / 1e6:.2f}",
             )
         )
-    columns = (">median", ">p95", ">p99", ">ratio (95 %)", ">of limit")
-    table(("bundle", "engine", *columns, ">images/s", ">first result", ">peak", ">size"), rows)
+    columns = (">median, ms", ">p95", ">p99", ">ratio (95 %)", ">of limit")
+    table(("bundle", "engine", *columns, ">images/s", ">first, ms", ">peak, MB", ">size, MB"), rows)
     _said(found)
 
 

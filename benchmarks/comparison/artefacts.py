@@ -13,16 +13,28 @@ import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from comparison.contest import FOLDER, Engine, Network
 from ghostdeploy import samples
 from ghostdeploy.deploy.default_route.model import Named
 from ghostdeploy.deploy.default_route.route import DefaultRoute
 from ghostdeploy.errors import GhostDeployError
+from ghostdeploy.preprocess import Preprocess, to_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _SECONDS = 3600
+
+
+def shipped_images(path: Path) -> Path:
+    """Writes the shipped photographs, and their mirror images, as a calibration set; returns its path."""
+    if not path.exists():
+        spec = Preprocess(size=256, crop_fraction=1.0)
+        images = np.stack([to_pixels(photo, spec) for photo in samples.photos()])
+        np.savez(path, images=np.concatenate([images, images[:, :, ::-1]]))
+    return path
 
 
 class Shelf:
@@ -93,7 +105,7 @@ class Shelf:
         if precision != "fp32":
             words.append(f"--{precision}")
         if precision == "int8" and not self._network.spec.startswith("sample:"):
-            words += ["--calib", str(self._calibration or samples.data_path("photos"))]
+            words += ["--calib", str(self._calibration or shipped_images(self._ncnn / "calibration.npz"))]
         words += ["--batch", str(self._batch), "-o", str(self._folder), "--name", self._network.name]
         self._run(group[0], "-m", "ghostdeploy", "export", self._network.spec, *words, alone=len(group) == 1)
 
