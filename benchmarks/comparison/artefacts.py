@@ -8,6 +8,7 @@ FOLDER/b1/<network>-ncnn                          pnnx's files
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -90,7 +91,7 @@ class Shelf:
         self._defaults([one for one in missing if one.kind in ("default", "merged")])
         for one in missing:
             if one.name == "ncnn":
-                self._run(one, "-m", "comparison.ncnn_export", self._network.spec, self.path(one))
+                self._ncnn_files(one)
 
     def _is_missing(self, engine: Engine) -> bool:
         if engine.name.startswith("torch") or (engine.kind == "merged" and self._network.merged is None):
@@ -107,7 +108,20 @@ class Shelf:
         if precision == "int8" and not self._network.spec.startswith("sample:"):
             words += ["--calib", str(self._calibration or shipped_images(self._ncnn / "calibration.npz"))]
         words += ["--batch", str(self._batch), "-o", str(self._folder), "--name", self._network.name]
-        self._run(group[0], "-m", "ghostdeploy", "export", self._network.spec, *words, alone=len(group) == 1)
+        said = self._run("-m", "ghostdeploy", "export", self._network.spec, *words)
+        if len(group) == 1 and self._is_missing(group[0]):
+            self._failed(group[0]).write_text(said)
+
+    def _ncnn_files(self, engine: Engine) -> None:
+        path = self.path(engine)
+        part = path.with_suffix(".part")  # a killed export must not look like a finished one
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        said = self._run("-m", "comparison.ncnn_export", self._network.spec, part, folder=part)
+        if said:
+            self._failed(engine).write_text(said)
+        else:
+            part.rename(path)
 
     def _defaults(self, missing: list[Engine]) -> None:
         routes: dict[str, DefaultRoute] = {}
@@ -121,24 +135,24 @@ class Shelf:
             except GhostDeployError as error:
                 self._failed(one).write_text(error.message)
 
-    def _run(self, engine: Engine, *words: object, alone: bool = True) -> None:
-        """Runs a command; one that makes nothing leaves its last words, if it had a single thing to make."""
+    def _run(self, *words: object, folder: Path | None = None) -> str:
+        """Runs Python with these words; returns its last words where it fails."""
         self._log(f"{self._network.name}: {' '.join(map(str, words[2:]))}")
-        path = self.path(engine)
-        if engine.name == "ncnn":
-            path.mkdir()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(FOLDER), *filter(None, sys.path)])}
-        done = subprocess.run(
-            [sys.executable, *map(str, words)],
-            cwd=path if engine.name == "ncnn" else None,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-        if engine.name == "ncnn" and done.returncode:
-            path.rename(path.with_suffix(".rest"))
-        if alone and not path.is_dir():
-            said = [line for line in done.stderr.splitlines() if line.startswith("error: ")] or done.stderr.splitlines()
-            self._failed(engine).write_text((said or [f"exit {done.returncode}"])[-1].removeprefix("error: "))
+        try:
+            done = subprocess.run(
+                [sys.executable, *map(str, words)],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"took more than {_SECONDS} s"
+        if done.returncode == 0:
+            return ""
+        lines = done.stderr.splitlines()
+        said = [line for line in lines if line.startswith("error: ")] or lines or [f"exit {done.returncode}"]
+        return said[-1].removeprefix("error: ")
