@@ -77,6 +77,8 @@ def _across(out: Path, chosen: list[Network], able: list[Engine], seconds: float
             shelf = Shelf(out, network, 1, None, log)
             kept = [one for one in able if one.target == target and _in_figure(one)]
             wanted += [(network, one, shelf.source(one), shelf.failure(one)) for one in kept]
+        if not wanted:
+            continue
         file = out / "results" / f"across-{target}-b1-t1.json"
         found[target] = measured(file, wanted, batch=1, threads=1, seconds=seconds, log=log)
     return found
