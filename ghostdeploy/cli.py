@@ -135,14 +135,27 @@ def evaluate(
 @click.option(
     "--rounds", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="Blocks of calls per bundle."
 )
+@click.option(
+    "--against", type=click.Choice(["default"]), help="Compare each bundle with the default export of its model."
+)
+@click.option("--model", metavar="MODEL", help="With --against: the model, where the bundle's own name is not enough.")
+@click.option("--weights", type=_FOLDER, metavar="FILE", help="With --against: its checkpoint.")
 @common
-def bench(bundles: tuple[Path, ...], threads: int, batch: int, rounds: int, *, as_json: bool) -> None:
-    """Measure latency, interleaved, with intervals of the ratio to the first bundle."""
+def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
+    """Measure latency, interleaved, with intervals of the ratio to the first bundle or to the default route."""
     from ghostdeploy import proof_tables
     from ghostdeploy.deploy.bench import bench as measure
 
+    against, model, weights = (options.pop(name) for name in ("against", "model", "weights"))
+    if against is None and (model is not None or weights is not None):
+        raise UsageError("--model and --weights say nothing without --against", hint="add --against default")
     with Bars() as bars:
-        found = measure(bundles, threads=threads, batch=batch, rounds=rounds, listener=bars)
+        if against is None:
+            found = measure(bundles, listener=bars, **options)
+        else:
+            from ghostdeploy.deploy.against import against_default
+
+            found = against_default(bundles, model=model, weights=weights, listener=bars, **options)
     print_json(found) if as_json else proof_tables.benched(found)
 
 

@@ -21,7 +21,7 @@ _COLORS = {"passed": "green", "failed": "bold red", "unverified": "yellow"}
 def console() -> Console:
     """Returns the console for data: standard output, wide enough for a table when it is no terminal."""
     plain = Console()
-    return plain if plain.is_terminal else Console(width=max(plain.width, 140))
+    return plain if plain.is_terminal else Console(width=max(plain.width, 160))
 
 
 def table(columns: Iterable[str], rows: Iterable[Sequence[str | Text]], *, clip: bool = False) -> None:

@@ -125,29 +125,41 @@ def built(found: Built) -> None:
 
 
 def benched(found: Bench) -> None:
-    """Prints latencies with the ratio to the first bundle, and what else a device pays for."""
+    """Prints latencies with the ratio to the baseline, and what else a device pays for."""
     rows = []
     for one in found.bundles:
         low, high = one.ratio_ci95
-        ratio = "1" if one is found.bundles[0] else f"{one.ratio:.3f} ({low:.3f} to {high:.3f})"
+        ratio = "1" if low == high == 1 else f"{one.ratio:.3f} ({low:.3f}–{high:.3f})"
         rows.append(
             (
                 one.name,
                 one.engine,
-                f"{one.median_ms:.3f} ms",
-                f"{one.p95_ms:.3f}",
-                f"{one.p99_ms:.3f}",
+                *(f"{value:#.3g}" for value in (one.median_ms, one.p95_ms, one.p99_ms)),
                 ratio,
+                f"{one.limit_share:.0%}",
                 f"{one.images_per_second:.0f}",
-                f"{one.first_result_ms:.0f} ms",
-                "–" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f} MB",
-                f"{one.size_bytes / 1e6:.2f} MB",
+                f"{one.first_result_ms:.0f}",
+                "–" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f}",
+                f"{one.size_bytes / 1e6:.2f}",
             )
         )
-    columns = (">median", ">p95", ">p99", ">ratio (95 %)", ">images/s", ">first result", ">peak", ">size")
-    table(("bundle", "engine", *columns), rows)
-    said = f"{found.machine}; {found.threads} thread(s), batch {found.batch}, {found.rounds} interleaved rounds"
-    console().print(Text(said, style="dim"), soft_wrap=True)
+    columns = (">median, ms", ">p95", ">p99", ">ratio (95 %)", ">of limit")
+    table(("bundle", "engine", *columns, ">images/s", ">first, ms", ">peak, MB", ">size, MB"), rows)
+    _said(found)
+
+
+def _said(found: Bench) -> None:
+    """Prints the conditions of a run."""
+    memory = found.rates.bandwidths[-1].bytes_per_second
+    lines = [
+        f"{found.machine}; {found.threads} thread(s), batch {found.batch}, {found.rounds} interleaved rounds",
+        f"float limit of each graph from {found.rates.macs_per_second / 1e9:.1f} GMAC/s and {memory / 1e9:.1f} GB/s "
+        "of memory, measured here; INT8 may go beyond it",
+    ]
+    if len({one.baseline for one in found.bundles}) > 1:
+        lines.insert(1, "each ratio is to the default route of the same model and target")
+    for line in lines:
+        console().print(Text(line, style="dim"), soft_wrap=True)
     if found.noisy:
         worst = max(found.bundles, key=lambda one: one.spread)
         text = f"this machine is noisy: {worst.name} varies by {worst.spread:.0%}; trust the ratios, not the times"

@@ -73,6 +73,10 @@ class Target:
     """Its payload is built for one batch size."""
     quantizer: str = "ghostdeploy.deploy.quantize.worker:Quantizer"
     """Import string of the worker that makes its INT8 graph."""
+    costs: str | None = None
+    """Import string of the function (payload, batch) that lists its layers' multiply-accumulates and bytes."""
+    default_route: str | None = None
+    """Import string of the worker that exports the untouched module in the vendor's usual way, to compare with."""
     intake: Intake | None = None
     """Set where a finished file of this kind can be the model of an export."""
     options: tuple[str, ...] = ()
@@ -102,6 +106,8 @@ TARGETS: dict[str, Target] = {
             recipe="onnxruntime",
             rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
             exporter="ghostdeploy.exporters.onnx:OnnxExporter",
+            costs="ghostdeploy.runtimes.layer_costs.onnx:read_costs",
+            default_route="ghostdeploy.deploy.default_route.onnx:DefaultOnnx",
             runtime="ghostdeploy.runtimes.onnx:OnnxRuntime",
             runtimes=("onnxruntime",),
             export_packages=("torch", "onnx", "onnxscript", "onnxsim", "safetensors"),
@@ -123,6 +129,8 @@ TARGETS: dict[str, Target] = {
             recipe="openvino",
             rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
             exporter="ghostdeploy.exporters.openvino:OpenVINOExporter",
+            costs="ghostdeploy.runtimes.layer_costs.openvino:read_costs",
+            default_route="ghostdeploy.deploy.default_route.openvino:DefaultOpenVINO",
             runtime="ghostdeploy.runtimes.openvino:OpenVINORuntime",
             runtimes=("openvino",),
             export_packages=("openvino",),
@@ -159,6 +167,8 @@ TARGETS: dict[str, Target] = {
             fixed_batch=True,
             options=("int8_io",),
             exporter="ghostdeploy.exporters.tflite:TFLiteExporter",
+            costs="ghostdeploy.runtimes.layer_costs.tflite:read_costs",
+            default_route="ghostdeploy.deploy.default_route.tflite:DefaultTFLite",
             runtime="ghostdeploy.runtimes.tflite:TFLiteRuntime",
             runtimes=("litert", "tflite_runtime"),
             export_packages=("torch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer"),

@@ -162,6 +162,17 @@ def test_what_the_device_wheel_leaves_out_is_told_in_one_sentence(python, device
     assert hint == 'hint: pip uninstall --yes ghostdeploy && pip install "ghostdeploy[openvino]"'
 
 
+def test_bench_measures_on_a_device_and_its_default_routes_need_the_whole_wheel(python, device, bundle):
+    words = ["-m", "ghostdeploy", "bench", bundle, "--rounds", "8", "--json"]
+    (found,) = json.loads(output(python, *words, PYTHONPATH=str(device)))["bundles"]
+
+    against = attempt(python, *words, "--against", "default", PYTHONPATH=str(device))
+
+    assert found["limit"]["layers"] == 96
+    assert against.returncode == 4, against.stderr
+    assert "is not in the device wheel" in against.stderr
+
+
 def test_from_python_the_device_wheel_says_the_same(python, device):
     program = "import ghostdeploy as gd\ntry: gd.export\nexcept gd.GhostDeployError as error: print(error.message)"
 

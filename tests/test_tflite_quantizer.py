@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import msgspec
@@ -156,6 +157,12 @@ def test_a_constant_that_others_share_is_not_overwritten(graph):
     assert np.array_equal(tf.constant(model, again["depthwise"].inputs[2]), before)
     with pytest.raises(ValueError, match="bytes, got"):
         tf.set_constant(graph, first, 2, before[:3])
+
+
+def test_a_bias_that_the_converter_left_out_is_not_the_last_tensor(graph):
+    graph.subgraphs[0].tensors.append(copy.copy(tf.tensor(graph, operators(graph)["first"].inputs[2])))
+
+    assert tf.constant(graph, -1) is None
 
 
 def test_layers_have_names_roles_and_work(graph):

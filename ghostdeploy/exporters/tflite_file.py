@@ -92,7 +92,9 @@ def name_of(model: Any, index: int) -> str:
 
 
 def constant(model: Any, index: int) -> NDArray[Any] | None:
-    """Returns the values of a constant tensor, None for an activation."""
+    """Returns the values of a constant tensor, None for an activation and for an input that is left out (−1)."""
+    if index < 0:
+        return None
     found = tensor(model, index)
     data = model.buffers[found.buffer].data
     if data is None or not len(data) or found.type not in TYPES:

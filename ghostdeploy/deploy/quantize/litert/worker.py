@@ -109,9 +109,11 @@ class TFLiteQuantization(Quantization):
             order = _ORDERS[kind] if array.ndim == 4 else tuple(range(array.ndim))
             tf.set_constant(model, operator, 1, array.transpose(order).reshape(weights.shape))
             bias = tf.constant(model, operator.inputs[2]) if len(operator.inputs) > 2 else None
+            shift = archive[key(strength, index, "bias")] - archive[key(0.0, index, "bias")]
             if bias is not None:  # the converter adds what follows: the 3 of a hard sigmoid
-                shift = archive[key(strength, index, "bias")] - archive[key(0.0, index, "bias")]
                 tf.set_constant(model, operator, 2, bias + shift)
+            elif shift.any():  # it leaves a bias of zeros out
+                return None
         return tf.pack(model)
 
     def trial(

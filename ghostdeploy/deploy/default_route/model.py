@@ -1,0 +1,68 @@
+"""The model of a default route by name, so that the parent and the converter's process load the same one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import torch
+
+from ghostdeploy.manifest import Record, TensorSpec
+from ghostdeploy.models.source import load_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.models.source import LoadedModel
+
+ARTEFACT = "artefact.json"
+"""File that a worker leaves beside its payload."""
+
+
+class Named(Record, frozen=True, kw_only=True):
+    """A model as the command line names it, see `load_model`."""
+
+    spec: str | None
+    weights: str | None = None
+    num_classes: int | None = None
+
+    def load(self) -> LoadedModel:
+        """Builds the module and loads its weights."""
+        weights = None if self.weights is None else Path(self.weights)
+        return load_model(self.spec, weights=weights, num_classes=self.num_classes)
+
+
+class Source(Record, frozen=True, kw_only=True):
+    """The file that `ExportJob.source` names."""
+
+    model: Named
+    state: str
+    """File with the state dictionary: a factory may draw other weights at each call."""
+    batch: int
+    size: int
+    """Height and width of the input in pixels."""
+
+
+class Artefact(Record, frozen=True, kw_only=True):
+    """What a worker wrote, with the names that the vendor gave."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    precision: str
+    """Row of the tolerance table that fits the stored weights."""
+
+
+def open_source(job: ExportJob) -> tuple[nn.Module, torch.Tensor]:
+    """Returns the untouched module in eval mode, and one example input: seeded noise, (N, 3, size, size)."""
+    source = msgspec.json.decode(Path(job.source).read_bytes(), type=Source)
+    shape = (source.batch, 3, source.size, source.size)
+    module = source.model.load().module.eval()
+    module.load_state_dict(torch.load(source.state, weights_only=True))
+    return module, torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def leave(job: ExportJob, artefact: Artefact) -> None:
+    """Writes the record beside the payload."""
+    (Path(job.folder) / ARTEFACT).write_bytes(msgspec.json.encode(artefact))

@@ -1,0 +1,55 @@
+"""Default OpenVINO IR: `openvino.convert_model` of the module, `openvino.save_model` with its half-precision weights.
+
+`save_model` compresses the weights to half precision unless told otherwise; the runtime computes in float32 all the
+same. Without `input=` batch, height and width of the IR would be dynamic, which costs time in each call: the shape is
+given, as OpenVINO's own examples do. `convert_model` reports to Intel where `openvino-telemetry` is installed; that
+package is hidden from it here.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ghostdeploy.deploy.default_route.model import Artefact, leave, open_source
+from ghostdeploy.exporters.base import Written
+from ghostdeploy.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    from ghostdeploy.exporters.base import ExportJob
+
+
+class DefaultOpenVINO:
+    """Module → `model.xml` + `model.bin`."""
+
+    tools = ("torch", "openvino")
+
+    def export(self, job: ExportJob) -> Written:
+        """See `Exporter.export`."""
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # absent, for the import below
+        import openvino
+
+        from ghostdeploy.exporters.openvino import read_precision
+
+        module, example = open_source(job)
+        model = openvino.convert_model(module, example_input=example, input=[list(example.shape)])
+        for port, names in ((model.inputs, "input"), (model.outputs, "logits")):
+            _name(port, names)
+        path = Path(job.folder) / "model.xml"
+        openvino.save_model(model, path)
+        inputs, outputs = (tuple(_spec(port) for port in ports) for ports in (model.inputs, model.outputs))
+        leave(job, Artefact(inputs=inputs, outputs=outputs, precision="fp16"))
+        return Written(precision=read_precision(openvino.Core(), path))
+
+
+def _name(ports: list[Any], stem: str) -> None:
+    """Gives names to tensors that the converter left without; a runtime asks for tensors by name."""
+    for index, port in enumerate(ports):
+        if not port.get_names():
+            port.get_tensor().set_names({stem if len(ports) == 1 else f"{stem}_{index}"})
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
+    return TensorSpec(name=port.get_any_name(), dtype=port.get_element_type().to_dtype().name, shape=shape)

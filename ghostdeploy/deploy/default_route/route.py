@@ -1,0 +1,198 @@
+"""Default-route bundles of one model: exported, run, compared with the module's own outputs.
+
+The module is taken as it was loaded. A network in training form (GhostNetV3, RepGhost with its parallel branches) stays
+in training form: merging the branches is what an exporter of ours does, and no vendor's.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+
+from ghostdeploy import bundle as bundles
+from ghostdeploy import samples, staging, targets
+from ghostdeploy.deploy import parity
+from ghostdeploy.deploy.default_route.model import ARTEFACT, Artefact, Named, Source
+from ghostdeploy.deploy.inputs import read_labels
+from ghostdeploy.deploy.pipeline import keep_log
+from ghostdeploy.deploy.reference import Reference
+from ghostdeploy.errors import BundleError, UsageError
+from ghostdeploy.exporters.base import ExportJob
+from ghostdeploy.exporters.process import Converter
+from ghostdeploy.manifest import SCHEMA, Manifest, ModelInfo, Precision, encode
+from ghostdeploy.models.count import count_macs, count_params
+from ghostdeploy.preprocess import prepare
+from ghostdeploy.runtimes import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle import Arrays, Bundle
+    from ghostdeploy.exporters.base import ExportResult
+    from ghostdeploy.models.source import LoadedModel
+    from ghostdeploy.targets import Target
+
+TIMEOUT = 900.0
+_PHOTOS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """The converter of a row's default route."""
+
+    name: str
+    exporter: str
+    export_extra: str
+
+
+class DefaultRoute:
+    """One model, ready for its default exports.
+
+    Args:
+        named: The model.
+        size: Height and width of the input in pixels; None takes the model's own.
+        images: Golden inputs, float32 (N, 3, size, size); None takes some of the shipped photographs.
+
+    Attributes:
+        model: What was loaded.
+        outputs: What the module gives for the golden inputs, by name.
+
+    Raises:
+        GhostDeployError: See `load_model` and `Reference.outputs`.
+    """
+
+    def __init__(self, named: Named, *, size: int | None = None, images: NDArray[Any] | None = None) -> None:
+        self.model: LoadedModel = named.load()
+        self._named = named
+        changed = {} if size is None else {"size": size}
+        self._preprocess = msgspec.structs.replace(self.model.preprocess, **changed)
+        self._reference = Reference(self.model.module)
+        self._images = prepare(samples.photos()[:_PHOTOS], self._preprocess) if images is None else images
+        self.outputs: Arrays = self.run(self._images)
+
+    def run(self, images: NDArray[Any]) -> Arrays:
+        """Returns what the module gives for float32 (N, 3, size, size), by name."""
+        return self._reference.outputs(images)
+
+    def export(
+        self,
+        target: str,
+        out: Path,
+        *,
+        name: str | None = None,
+        batch: int = 1,
+        timeout: float = TIMEOUT,
+        logs: Path | None = None,
+    ) -> Bundle:
+        """Writes a bundle like any other.
+
+        Args:
+            target: Row of the target table.
+            out: Parent folder.
+            name: Name of the bundle; None is `<model>-<target>-default`.
+            batch: Images per call of the engine.
+            timeout: Seconds that the converter may take.
+            logs: Folder that receives the log of a converter that fails; None is `out`.
+
+        Raises:
+            UsageError: The row has no default route, or the bundle exists.
+            MissingDependency: A package is absent.
+            ExportFailed: The vendor's converter failed, crashed or timed out.
+            BundleError: Its artefact does not give what the module gives.
+        """
+        row = targets.find(target)
+        if row.default_route is None:
+            known = ", ".join(name for name, one in targets.TARGETS.items() if one.default_route)
+            raise UsageError(f"target {row.name} has no default route", hint=f"there is one for {known}")
+        targets.require_export([row])
+        name = name or f"{self.model.name}-{row.name}-default"
+        with staging.workspace(out, f"{name}-work") as work, staging.staging(out, name) as folder:
+            with keep_log(logs or out, self.model.name):
+                result = self._convert(row, row.default_route, work, batch, timeout)
+            found = msgspec.json.decode((work / "payload" / ARTEFACT).read_bytes(), type=Artefact)
+            for file in row.files:
+                shutil.copyfile(work / "payload" / file, folder / file)
+            self._complete(row, name, found, result, folder)
+        return bundles.open_bundle(out / name)
+
+    def _convert(self, row: Target, reference: str, work: Path, batch: int, timeout: float) -> ExportResult:
+        payload, source, state = work / "payload", work / "source.json", work / "state.pt"
+        payload.mkdir()
+        torch.save(self._reference.module.state_dict(), state)
+        asked = Source(model=self._named, state=str(state), batch=batch, size=self._preprocess.size)
+        source.write_bytes(msgspec.json.encode(asked))
+        job = ExportJob(
+            source=str(source),
+            folder=str(payload),
+            result=str(work / "result.json"),
+            precision="fp32",
+            input_names=(),
+            output_names=(),
+            dynamic_batch=False,
+        )
+        worker = _Worker(f"default {row.name}", reference, row.export_extra)
+        with Converter(worker, work / f"default-{row.name}.log") as converter:
+            return converter.convert(job, seconds=timeout)
+
+    def _complete(self, row: Target, name: str, found: Artefact, result: ExportResult, folder: Path) -> None:
+        """Writes golden vectors, labels and manifest, runs the payload, and judges it by the tolerance table."""
+        if len(found.inputs) != 1 or len(found.outputs) != len(self.outputs):
+            counts = f"{len(found.inputs)} inputs and {len(found.outputs)} outputs"
+            raise BundleError(f"{name} has {counts}, the model has 1 and {len(self.outputs)}")
+        golden = {spec.name: array for spec, array in zip(found.outputs, self.outputs.values(), strict=True)}
+        classes = next(iter(self.outputs.values())).shape[1]
+        bundles.write_golden(folder, {found.inputs[0].name: self._images}, golden)
+        bundles.write_labels(folder, read_labels(None, self.model.labels, classes))
+        manifest = self._manifest(row, name, found, result, folder)
+        (folder / bundles.MANIFEST).write_bytes(encode(manifest))
+        with load(folder) as runtime:
+            executed = runtime.infer({found.inputs[0].name: self._images})
+        judged = parity.compare(executed, golden, found.precision)
+        if judged.verdict == "failed":
+            off = f"max error {judged.max_abs:.2g} of {judged.reference_max_abs:.2g}, cosine {judged.cosine:.6f}"
+            raise BundleError(f"{name} does not give what the model gives: {off}")
+        manifest = msgspec.structs.replace(manifest, parity=judged, verdict="passed", unverified_because=None)
+        (folder / bundles.MANIFEST).write_bytes(encode(manifest))
+
+    def _manifest(self, row: Target, name: str, found: Artefact, result: ExportResult, folder: Path) -> Manifest:
+        assert result.written is not None  # a result with status "done" has it
+        model, size = self.model, self._preprocess.size
+        info = ModelInfo(
+            name=model.name,
+            family=model.family,
+            source=model.source,
+            weights_sha256=model.weights_sha256,
+            num_classes=next(iter(self.outputs.values())).shape[1],
+            params=count_params(self._reference.module),
+            macs=count_macs(self._reference.module, (1, 3, size, size)),
+        )
+        image = msgspec.structs.replace(found.inputs[0], layout="nchw")
+        return Manifest(
+            schema=SCHEMA,
+            name=name,
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            tools=result.tools,
+            model=info,
+            target=row.name,
+            precision=msgspec.convert(found.precision, type=Precision),
+            payload=row.payload,
+            runtimes=row.runtimes,
+            inputs=(image,),
+            outputs=found.outputs,
+            preprocess=self._preprocess,
+            passes=(),
+            quantization=None,
+            precision_achieved=result.written.precision,
+            parity=None,
+            accuracy=None,
+            verdict="unverified",
+            unverified_because="not judged yet",
+            files=tuple(bundles.describe_file(folder, file) for file in (*row.files, bundles.GOLDEN, bundles.LABELS)),
+        )
