@@ -29,6 +29,7 @@ from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.reference import Reference
 from ghostdeploy.models.source import load_model
 from ghostdeploy.runtimes import load
+from ghostdeploy.telemetry import absent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,8 +131,9 @@ def onnxruntime_defaults(floating: Path, calibration: list[Any], batches: list[A
 
 def nncf_defaults(floating: Path, calibration: list[Any], batches: list[Any], folder: Path) -> Any:
     """Yields tool, engine and logits of NNCF's default quantization."""
-    import nncf
-    import openvino
+    with absent():
+        import nncf
+        import openvino
 
     nncf.set_log_level(logging.ERROR)
     core = openvino.Core()
@@ -166,5 +168,4 @@ DEFAULTS = {
 
 if __name__ == "__main__":
     os.environ.setdefault("NNCF_CI", "1")  # the tool's own switch: no telemetry
-    os.environ.setdefault("OPENVINO_TELEMETRY", "0")
     main()

@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.telemetry import absent
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -178,7 +180,8 @@ def count_saturable_ir(path: Path | str) -> dict[str, int]:
 
     Weights are INT8 constants behind Convert, Subtract, Multiply and Reshape. Needs OpenVINO.
     """
-    import openvino
+    with absent():
+        import openvino
 
     found = {}
     for op in openvino.Core().read_model(path).get_ordered_ops():

@@ -28,7 +28,6 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino
 
 from ghostdeploy.errors import UnsupportedHardware, UsageError
 from ghostdeploy.manifest import TensorSpec
@@ -37,6 +36,10 @@ from ghostdeploy.runtimes.compile_cache import CompileCache
 from ghostdeploy.runtimes.cores import usable_cores
 from ghostdeploy.runtimes.interface import Cached, Engine, Interface, Settings
 from ghostdeploy.runtimes.pool import Pool
+from ghostdeploy.telemetry import absent
+
+with absent():
+    import openvino
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,19 +2,18 @@
 
 `save_model` compresses the weights to half precision unless told otherwise; the runtime computes in float32 all the
 same. Without `input=` batch, height and width of the IR would be dynamic, which costs time in each call: the shape is
-given, as OpenVINO's own examples do. `convert_model` reports to Intel where `openvino-telemetry` is installed; that
-package is hidden from it here.
+given, as OpenVINO's own examples do.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.default_route.model import Artefact, leave, open_source
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.manifest import TensorSpec
+from ghostdeploy.telemetry import absent
 
 if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob
@@ -27,8 +26,8 @@ class DefaultOpenVINO:
 
     def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # absent, for the import below
-        import openvino
+        with absent():
+            import openvino
 
         from ghostdeploy.exporters.openvino import read_precision
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import openvino
-
 from ghostdeploy.runtimes.layer_costs import FLOAT_BYTES, LayerCost, layer_cost
+from ghostdeploy.telemetry import absent
+
+with absent():
+    import openvino
 
 if TYPE_CHECKING:
     from pathlib import Path
