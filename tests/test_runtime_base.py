@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -151,3 +152,12 @@ def test_the_quota_of_a_control_group_is_rounded_up_to_cores(text, expected):
 
 def test_at_least_one_core_is_usable():
     assert cores.usable_cores() >= 1
+
+
+def test_threads_get_physical_cores_before_their_siblings(tmp_path, monkeypatch):
+    for cpu, siblings in enumerate(("0-1", "0-1", "2-3", "2-3")):
+        (tmp_path / f"{cpu}").write_text(siblings)
+    monkeypatch.setattr(cores, "_TOPOLOGY", f"{tmp_path}/{{}}")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+
+    assert [cores.choose_cores(count) for count in (1, 2, 3, 4)] == [(0,), (0, 2), (0, 2, 1), (0, 2, 1, 3)]

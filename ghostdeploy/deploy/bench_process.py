@@ -94,9 +94,13 @@ def first_cores(threads: int) -> tuple[int, ...]:
 
 def bundle_process(path: str, *, threads: int, batch: int) -> Process:
     """Starts the process of a bundle; see `Process`."""
-    job = Job(path=path, threads=threads, batch=batch, cores=first_cores(threads))
+    return job_process(Job(path=path, threads=threads, batch=batch, cores=first_cores(threads)))
+
+
+def job_process(job: Job) -> Process:
+    """Starts the process of a bundle with all that it is told; see `Process`."""
     words = [sys.executable, "-m", "ghostdeploy.deploy.bench_worker", msgspec.json.encode(job).decode()]
-    return Process(words, path)
+    return Process(words, job.path)
 
 
 def block_size(process: Process, seconds: float = BLOCK_SECONDS) -> int:

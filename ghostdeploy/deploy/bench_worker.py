@@ -34,6 +34,8 @@ class Job(Record, frozen=True, kw_only=True):
     batch: int
     cores: tuple[int, ...]
     """Cores that the process may use; none where the system cannot say."""
+    profile: Literal["latency", "throughput"] = "latency"
+    """See `ghostdeploy.runtimes.load`."""
 
 
 class Order(Record, frozen=True, kw_only=True):
@@ -70,7 +72,7 @@ def main() -> int:
         os.sched_setaffinity(0, job.cores)
     start = time.perf_counter()
     try:
-        runtime = load(job.path, threads=job.threads)
+        runtime = load(job.path, threads=job.threads, profile=job.profile)
     except GhostDeployError as error:
         _say(Loaded(error=error.message, hint=error.hint))
         return 0

@@ -24,6 +24,18 @@ def usable_cores() -> int:
     return max(1, min(cores, _quota(_read(_QUOTA))))
 
 
+def choose_cores(count: int) -> tuple[int, ...]:
+    """Returns the logical cores for `count` threads, one of each physical core first; none where nobody can say."""
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    first: dict[str, int] = {}
+    allowed = sorted(os.sched_getaffinity(0))
+    for cpu in allowed:
+        first.setdefault(_read(Path(_TOPOLOGY.format(cpu))) or str(cpu), cpu)
+    alone = list(first.values())
+    return tuple([*alone, *(cpu for cpu in allowed if cpu not in alone)][:count])
+
+
 def _quota(text: str) -> int:
     """Returns the cores that a `cpu.max` line (`QUOTA PERIOD` in microseconds) allows."""
     quota, _, period = text.partition(" ")
