@@ -13,6 +13,7 @@ import click
 from ghostdeploy.console import Bars, CommandGroup, common, print_json
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.export_options import export_options
+from ghostdeploy.tune_options import shared_parameters, tune_options
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -157,6 +158,25 @@ def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
 
             found = against_default(bundles, model=model, weights=weights, listener=bars, **options)
     print_json(found) if as_json else proof_tables.benched(found)
+
+
+@main.command(params=shared_parameters())
+@tune_options
+@common
+def tune(*, as_json: bool, **options: Any) -> None:
+    """Find the best bundle of MODEL for this machine, and how many threads it wants.
+
+    Exports every target and precision that this machine can run, measures all in turn, leaves single fold passes out of
+    the fastest, and measures the best few once more. A run that was killed goes on when it is started again. MODEL is
+    as for `export`; without it, the trained sample model.
+    """
+    from ghostdeploy import tune_tables
+    from ghostdeploy.deploy.tune import request
+    from ghostdeploy.deploy.tune.tune import tune as find_best
+
+    with tune_tables.TuneBar() as bar:
+        found = find_best(request.from_options(**options), bar)
+    print_json(found) if as_json else tune_tables.tuned(found)
 
 
 @main.command()

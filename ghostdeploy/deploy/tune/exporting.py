@@ -1,0 +1,110 @@
+"""Candidates become bundles: one export per precision and set of passes, so that its targets share the fold.
+
+A bundle exists whole or not at all, and a state folder holds bundles of one request only, so whatever bundle is there
+is taken over once its hashes are right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from ghostdeploy import targets
+from ghostdeploy.bundle import open_bundle
+from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.errors import BundleError, CheckpointError, DataError, GhostDeployError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from ghostdeploy.bundle import Bundle
+    from ghostdeploy.deploy.config import ExportConfig
+    from ghostdeploy.deploy.intake.model import OnnxModel
+    from ghostdeploy.deploy.stages import Listener
+    from ghostdeploy.deploy.tune.candidates import Candidate
+    from ghostdeploy.models.source import LoadedModel
+    from ghostdeploy.targets import Target
+
+_OF_THE_REQUEST = (CheckpointError, DataError, OutputError)
+"""Faults of the model, the image sets or the disk: every other candidate would meet them too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Makes the bundles of one model in a state folder.
+
+    Args:
+        model: Loaded once for all exports; none changes it.
+        name: Name of the bundles.
+        config: What all exports have in common.
+        state: The state folder.
+        intake: Row whose finished file the model is; None is PyTorch.
+    """
+
+    model: LoadedModel | OnnxModel
+    name: str
+    config: ExportConfig
+    state: Path
+    intake: Target | None
+
+    def path(self, candidate: Candidate) -> Path:
+        """Returns where the bundle of a candidate is, or will be."""
+        return self.state / candidate.folder / f"{self.name}-{candidate.target}-{candidate.precision}"
+
+    def take_over(self, candidate: Candidate) -> Bundle | None:
+        """Returns the bundle that an earlier run left; None when there is none, or it is damaged."""
+        try:
+            return open_bundle(self.path(candidate))
+        except BundleError:
+            return None
+
+    def make(self, group: list[Candidate], listener: Listener) -> dict[Candidate, str]:
+        """Exports candidates of one precision and set of passes.
+
+        Args:
+            group: What to export.
+            listener: Hears the stages.
+
+        Returns:
+            Why each one that failed did. A missed gate is no failure: the bundle's verdict says it.
+
+        Raises:
+            CheckpointError: The model cannot be exported at all.
+            DataError: An image set is unusable.
+            OutputError: The bundles cannot be written.
+        """
+        try:
+            self._export(group, listener)
+        except _OF_THE_REQUEST:
+            raise
+        except GhostDeployError as error:
+            if isinstance(error, UsageError) or len(group) == 1:
+                return dict.fromkeys(group, error.message.partition("\n")[0].rstrip(". "))
+            alone = [self.make([one], listener) for one in group if self.take_over(one) is None]
+            return {candidate: why for found in alone for candidate, why in found.items()}
+        return {}
+
+    def _export(self, group: list[Candidate], listener: Listener) -> None:
+        first = group[0]
+        changes: dict[str, Any] = {} if first.without is None else {"skip_passes": (first.without,)}
+        config = replace(
+            self.config,
+            targets=tuple(one.target for one in group),
+            precision=first.precision,
+            out=self.state / first.folder,
+            replace=True,  # only what is missing or damaged is made
+            **changes,
+        )
+        run_export(lambda: self.model, config, name=self.name, listener=listener, intake=self.intake)
+        for one in group:
+            if targets.find(one.target).device is not None:  # what an export gives for a device is a build kit
+                from ghostdeploy.deploy.build import build
+
+                build(self.path(one), listener=listener, timeout=config.timeout)
+
+
+def groups(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+    """Returns neighbours of one precision and set of passes together."""
+    return [list(found) for _, found in groupby(candidates, key=lambda one: (one.without, one.precision))]

@@ -1,0 +1,77 @@
+"""What a run must find: a bundle at all, one that passed its gates, one within the limits; else what came nearest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ghostdeploy.errors import ExportFailed, GateFailed
+
+if TYPE_CHECKING:
+    from ghostdeploy.deploy.tune.candidates import Candidate
+    from ghostdeploy.deploy.tune.field import Field
+
+
+def require_bundles(field: Field, candidates: list[Candidate]) -> None:
+    """Checks that something can be measured.
+
+    Raises:
+        ExportFailed: No candidate could be exported.
+        GateFailed: None passed its gates.
+    """
+    if not field.bundles:
+        first, why = next((one.name, field.journal.refused[one.name]) for one in candidates)
+        raise ExportFailed(
+            f"none of {len(candidates)} candidates could be exported, the first ({first}) because {why}",
+            hint="--force tries again",
+        )
+    if not any(bundle.manifest.verdict == "passed" for bundle in field.bundles.values()):
+        nearest, because = _nearest_to_passing(field)
+        raise GateFailed(
+            f"none of {len(field.bundles)} bundles passed its gates, {nearest} came nearest: {because}",
+            hint=f"they are in {field.journal.folder}; ghostdeploy inspect BUNDLE",
+        )
+
+
+def require_within_limits(field: Field) -> None:
+    """Checks that something may be picked.
+
+    Raises:
+        ExportFailed: No bundle could be run.
+        GateFailed: None is within the limits; the message says what came nearest.
+    """
+    if field.standing():
+        return
+    measured = field.scores()
+    if not measured:
+        reasons = field.journal.refused
+        first = next(iter(reasons), None)
+        why = f", the first ({first}) because {reasons[first]}" if first is not None else ""
+        raise ExportFailed(f"none of {len(field.bundles)} bundles could be run{why}", hint="ghostdeploy doctor")
+    nearest = min(measured, key=lambda key: sum(field.excess(key).values()))
+    size = field.bundles[field.entries()[nearest].candidate].size
+    raise GateFailed(
+        f"no candidate is within {_said(field)}, {nearest} comes nearest with {size / 1e6:.2f} MB and "
+        f"{field.latency_ms(nearest):.3f} ms",
+        hint="loosen a limit: what was measured is kept and not measured again",
+    )
+
+
+def _nearest_to_passing(field: Field) -> tuple[str, str]:
+    """Returns the bundle with the smallest drop, or the highest agreement, and why it did not pass."""
+
+    def loss(item: tuple[Candidate, object]) -> float:
+        manifest = field.bundles[item[0]].manifest
+        if manifest.accuracy is not None:
+            return manifest.accuracy.drop
+        return 1.0 if manifest.agreement is None else 1 - manifest.agreement.top1
+
+    candidate, bundle = min(field.bundles.items(), key=loss)
+    because = bundle.manifest.failed_because or bundle.manifest.unverified_because
+    return candidate.name, because or bundle.manifest.verdict
+
+
+def _said(field: Field) -> str:
+    config = field.config
+    size = "" if config.max_size is None else f"--max-size {config.max_size / 1e6:.2f} MB"
+    latency = "" if config.max_latency is None else f"--max-latency {config.max_latency:g} ms"
+    return " and ".join(filter(None, (size, latency)))

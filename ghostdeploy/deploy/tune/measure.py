@@ -1,0 +1,99 @@
+"""Entries measured in turn, each in a process of its own, as `bench` does it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ghostdeploy.deploy.bench_process import Process, block_size, job_process
+from ghostdeploy.deploy.bench_worker import Job
+from ghostdeploy.deploy.statistics import quantile
+from ghostdeploy.errors import BundleError
+from ghostdeploy.runtimes.cores import choose_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ghostdeploy.deploy.tune.candidates import Setting
+
+BLOCK_SECONDS = 0.1
+"""About how long one block of calls takes."""
+
+
+@dataclass(slots=True)
+class Seat:
+    """One entry's process."""
+
+    process: Process
+    count: int
+    """Calls of a block."""
+    batch: int
+
+    def call(self) -> float:
+        """Returns the median seconds of a block of calls."""
+        return quantile(self.process.ask("calls", self.count).seconds, 0.5)
+
+    def queue(self) -> float:
+        """Returns the seconds per image of a block of submissions."""
+        return self.process.ask("queue", self.count).seconds[0] / (self.count * self.batch)
+
+
+def job_of(path: Path, setting: Setting, batch: int) -> Job:
+    """Returns what a process is to load; it is kept on as many cores as it has threads."""
+    cores = choose_cores(setting.threads)
+    return Job(path=str(path), threads=setting.threads, batch=batch, cores=cores, profile=setting.profile)
+
+
+def sit(
+    jobs: dict[str, Job],
+    *,
+    rounds: int,
+    queue: bool,
+    on_round: Callable[[dict[str, float], dict[str, float]], bool],
+    on_failure: Callable[[str, str], None],
+    on_start: Callable[[str], None],
+) -> None:
+    """Starts one process per entry and measures them in turn, the order turning by one from round to round.
+
+    Args:
+        jobs: By entry.
+        rounds: Blocks of each, at most.
+        queue: Measure submissions too.
+        on_round: Hears seconds per call and per queued image by entry; returns whether that was enough.
+        on_failure: Hears which entry could not be loaded or died, and why; the others go on.
+        on_start: Hears which entry is being loaded.
+    """
+    with ExitStack() as stack:
+        seats: dict[str, Seat] = {}
+        for key, job in jobs.items():
+            on_start(key)
+            try:
+                process = stack.enter_context(job_process(job))
+                seats[key] = Seat(process, block_size(process, BLOCK_SECONDS), job.batch)
+            except BundleError as error:
+                on_failure(key, error.message)
+        for number in range(rounds):
+            calls, queued = _round(seats, number, on_failure, queue=queue)
+            if not seats or on_round(calls, queued):
+                return
+
+
+def _round(
+    seats: dict[str, Seat], number: int, on_failure: Callable[[str, str], None], *, queue: bool
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns seconds per call and per queued image, in the order of the seats; takes away the seats of the dead."""
+    calls: dict[str, float] = {}
+    queued: dict[str, float] = {}
+    keys = list(seats)
+    place = number % len(keys) if keys else 0
+    for key in (*keys[place:], *keys[:place]):
+        try:
+            calls[key] = seats[key].call()
+            if queue:
+                queued[key] = seats[key].queue()
+        except BundleError as error:
+            del seats[key]
+            on_failure(key, error.message)
+    return {key: calls[key] for key in seats}, {key: queued[key] for key in seats if queue}

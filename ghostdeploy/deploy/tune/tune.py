@@ -1,0 +1,59 @@
+"""`ghostdeploy tune` from request to result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ghostdeploy.deploy.doctor import cpu_flags
+from ghostdeploy.deploy.tune.candidates import enumerate_candidates, settings
+from ghostdeploy.deploy.tune.exporting import Workshop
+from ghostdeploy.deploy.tune.field import Field
+from ghostdeploy.deploy.tune.fingerprint import header_of
+from ghostdeploy.deploy.tune.journal import Journal
+from ghostdeploy.deploy.tune.progress import Progress
+from ghostdeploy.deploy.tune.report import publish, refuse_foreign, write_tables
+from ghostdeploy.deploy.tune.run import Tuning
+from ghostdeploy.deploy.tune.summary import summarize
+from ghostdeploy.runtimes.cores import usable_cores
+
+if TYPE_CHECKING:
+    from ghostdeploy.deploy.tune.progress import Watcher
+    from ghostdeploy.deploy.tune.request import TuneRequest
+    from ghostdeploy.deploy.tune.results import Tuned
+
+
+def tune(asked: TuneRequest, watcher: Watcher | None = None) -> Tuned:
+    """Finds the best bundle of a model for this machine, and how to run it.
+
+    Everything is kept in `OUT/<model>-tune`: bundles, journal, tables. A second call goes on where the first one ended.
+
+    Args:
+        asked: The request.
+        watcher: Is shown the progress.
+
+    Returns:
+        The record; the winning bundle lies in `OUT/<model>-<target>-<precision>`.
+
+    Raises:
+        GateFailed: No bundle passed its gates, or none is within the limits.
+        GhostDeployError: See the tree in `ghostdeploy.errors`.
+    """
+    config, origin = asked.config, asked.origin()
+    candidates = enumerate_candidates(config.export.rows, config.precisions, cpu_flags())
+    model = origin.load()
+    name = asked.name or model.name
+    out, state = config.export.out, config.export.out / f"{name}-tune"
+    if not config.restart:
+        refuse_foreign(out, name, candidates, state)
+    header = header_of(model, config.export)
+    with Journal(state, header, restart=config.restart) as journal:
+        progress = Progress(watcher, config.budget, journal.spent)
+        field = Field(config, journal, settings(usable_cores(), config.objective))
+        workshop = Workshop(model, name, config.export, state, origin.intake)
+        tuning = Tuning(field, workshop, journal, progress)
+        picked = tuning.run(candidates)
+        found = summarize(field, workshop, picked, tuning.considered, machine=header.machine)
+        winner = workshop.path(field.entries()[picked.pick].candidate)
+        publish(winner, out, state, replace=config.restart)
+        write_tables(found, state)
+    return found
