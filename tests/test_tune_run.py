@@ -1,0 +1,192 @@
+"""A run of `tune` with real engines over tiny bundles: what is measured, what goes on after a stop, what is left."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ghostdeploy.bundle import MANIFEST, open_bundle
+from ghostdeploy.deploy.stages import Silent
+from ghostdeploy.deploy.tune import measure, report, run
+from ghostdeploy.deploy.tune.candidates import Candidate, Entry
+from ghostdeploy.deploy.tune.field import QUICK_ROUNDS
+from ghostdeploy.deploy.tune.journal import Picked, Refused
+from ghostdeploy.errors import GateFailed, UsageError
+from ghostdeploy.manifest import PassRecord
+from ghostdeploy.models.source import from_module
+from tests.conftest import require
+from tests.signing import sign_again
+from tests.tuning import ONE, Net, stage
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch):
+    monkeypatch.setattr(measure, "BLOCK_SECONDS", 0.005)
+    monkeypatch.setattr(run, "CONTEST_ROUNDS", 8)
+    monkeypatch.setattr(run, "FINAL_ROUNDS", 6)
+
+
+def test_the_clearly_fastest_bundle_is_picked_and_nothing_is_measured_twice(tmp_path, tiny_bundle):
+    small, large = tiny_bundle("onnx"), tiny_bundle("openvino", size=512)
+    with stage(tmp_path) as on:
+        tried = [on.plant(large), on.plant(small)]
+        picked = on.tuning.run(tried)
+        before = len(on.journal.events)
+    with stage(tmp_path) as again:
+        repeated = again.tuning.run(tried)
+
+        assert len(again.journal.events) == before
+    assert picked.pick.startswith("onnx fp32")
+    assert repeated == picked
+
+
+def test_every_entry_gets_its_rounds_with_the_anchor_a_few_processes_at_a_time(tmp_path, tiny_bundle, monkeypatch):
+    monkeypatch.setattr(run, "WAVE", 3)
+    with stage(tmp_path) as on:
+        on.tuning.run([on.plant(tiny_bundle("onnx")), on.plant(tiny_bundle("openvino"))])
+        rounds, keys = on.journal.rounds, list(on.field.entries())
+
+        assert on.field.unmeasured() == []
+    anchor = next(iter(rounds[0].calls))
+    quick = [one for one in rounds if anchor in one.calls]
+    assert len(keys) == 4
+    assert all(sum(key in one.calls for one in quick) >= QUICK_ROUNDS for key in keys)
+    assert max(len(one.calls) for one in quick[:QUICK_ROUNDS]) <= 3
+
+
+def test_a_stopped_measurement_goes_on_with_what_is_missing(tmp_path, tiny_bundle):
+    with stage(tmp_path) as on:
+        first, second = on.plant(tiny_bundle("onnx")), on.plant(tiny_bundle("openvino"))
+        on.measured(*[{Entry(first, how): 0.001 for how in on.field.settings}] * QUICK_ROUNDS)
+    with stage(tmp_path) as again:
+        again.tuning.run([first, second])
+        later = again.journal.rounds[QUICK_ROUNDS:]
+
+    assert {Entry(second, how).key for how in again.field.settings} < set(later[0].calls)
+    assert set(later[0].calls) - {Entry(first, ONE).key} == {Entry(second, how).key for how in again.field.settings}
+    assert later[0].sitting == 2
+
+
+def test_a_bundle_that_its_engine_refuses_does_not_end_the_run(tmp_path, tiny_bundle):
+    broken = shutil.copytree(tiny_bundle("openvino"), tmp_path / "broken")
+    (broken / "model.xml").write_bytes(b"no graph")
+    sign_again(broken)
+    with stage(tmp_path) as on:
+        kept, lost = on.plant(tiny_bundle("onnx")), on.plant(broken)
+        picked = on.tuning.run([lost, kept])
+        refused = on.journal.refused
+
+    assert picked.pick.startswith("onnx fp32")
+    assert "openvino refuses" in refused["openvino fp32, 1 thread"]
+
+
+def test_an_export_that_fails_does_not_end_the_run_and_is_not_tried_again(tmp_path, tiny_bundle):
+    with stage(tmp_path) as on:
+        kept, lost = on.plant(tiny_bundle("onnx")), Candidate("onnx", "int8")
+        on.tuning.run([kept, lost])
+        refused = [event for event in on.journal.events if isinstance(event, Refused)]
+
+    assert [event.what for event in refused] == ["onnx int8"]
+    assert "needs calibration images" in refused[0].why
+    with stage(tmp_path) as again:
+        again.tuning.run([kept, lost])
+
+        assert sum(isinstance(event, Refused) for event in again.journal.events) == 1
+
+
+class Sorting(Net):
+    """A network whose operator LiteRT does not know."""
+
+    def forward(self, image):
+        return torch.sort(super().forward(image), 1).values
+
+
+@pytest.mark.slow
+def test_a_target_that_cannot_do_it_takes_no_other_of_its_group_with_it(tmp_path):
+    require("tflite")
+    with stage(tmp_path) as on:
+        able, odd = Candidate("onnx", "fp32"), Candidate("tflite", "fp32")
+        config = replace(on.config.export, preprocess={"size": 32})
+        failed = replace(on.workshop, model=from_module(Sorting().eval()), config=config).make([odd, able], Silent())
+
+        assert on.workshop.take_over(able) is not None
+    assert list(failed) == [odd]
+    assert "\n" not in failed[odd]
+
+
+def test_a_used_budget_exports_nothing_more_but_still_picks(tmp_path, tiny_bundle):
+    with stage(tmp_path, budget=0.001) as on:
+        kept, late = on.plant(tiny_bundle("onnx")), Candidate("openvino", "fp32")
+        picked = on.tuning.run([kept, late])
+
+        assert list(on.field.bundles) == [kept]
+        assert on.tuning.considered == [kept, late]
+    assert picked.pick.startswith("onnx fp32")
+
+
+def test_bundles_near_the_best_are_tried_without_single_passes(tmp_path, tiny_bundle):
+    records = (PassRecord(name="SplitConcat", sites=3, max_relative_error=0.0),)
+    with stage(tmp_path) as on:
+        far = on.plant(tiny_bundle("openvino", size=512), passes=records)
+        without = on.plant(tiny_bundle("onnx"), without="SplitConcat")
+        near = on.plant(tiny_bundle("onnx"), passes=records)
+        on.tuning.run([near, far])
+        measured = {entry.candidate for entry in on.field.entries().values() if entry.key in on.field.scores()}
+
+    assert on.tuning.considered == [near, far, without]
+    assert measured == {near, far, without}
+    assert without.name == "onnx fp32 without SplitConcat"
+
+
+def test_throughput_is_measured_through_the_queue_with_both_profiles(tmp_path, tiny_bundle):
+    with stage(tmp_path, objective="throughput") as on:
+        on.tuning.run([on.plant(tiny_bundle("onnx"))])
+        rounds = on.journal.rounds
+
+    assert set(rounds[0].queued) == set(rounds[0].calls)
+    assert {"onnx fp32, 1 thread", "onnx fp32, 1 thread for throughput"} <= set(rounds[0].queued)
+
+
+def test_other_limits_pick_anew_from_the_same_measurements(tmp_path, tiny_bundle):
+    small, large = tiny_bundle("onnx"), tiny_bundle("openvino", size=512)
+    with stage(tmp_path) as on:
+        tried = [on.plant(small), on.plant(large)]
+        on.tuning.run(tried)
+        measured = len(on.journal.rounds)
+    with stage(tmp_path, objective="size") as again:
+        again.tuning.run(tried)
+        picks = [event for event in again.journal.events if isinstance(event, Picked)]
+
+        assert len(picks) == 2
+        assert picks[0].asked != picks[1].asked
+        assert len(again.journal.rounds) <= measured + 8 + 6
+    with stage(tmp_path, max_latency=1e-6) as strict, pytest.raises(GateFailed, match="comes nearest"):
+        strict.tuning.run(tried)
+
+
+def test_the_winner_is_copied_whole_and_an_earlier_winner_of_the_same_state_is_replaced(tmp_path, tiny_bundle):
+    with stage(tmp_path) as on:
+        first = on.plant(tiny_bundle("onnx"))
+        second = on.plant(tiny_bundle("onnx"), without="SplitConcat", created="2026-02-02T00:00:00+00:00")
+        paths = [on.workshop.path(one) for one in (first, second)]
+    for path in (*paths, paths[1]):
+        report.publish(path, tmp_path, tmp_path / "tiny-tune", replace=False)
+
+        copy = open_bundle(tmp_path / "tiny-onnx-fp32")
+        assert (copy.path / MANIFEST).read_bytes() == (path / MANIFEST).read_bytes()
+
+
+def test_a_bundle_of_somebody_else_is_refused_before_any_work(tmp_path, tiny_bundle):
+    with stage(tmp_path) as on:
+        candidate = on.plant(tiny_bundle("onnx"))
+        state = on.journal.folder
+    shutil.copytree(tiny_bundle("onnx"), tmp_path / "tiny-onnx-fp32")
+
+    with pytest.raises(UsageError, match="tiny-onnx-fp32 exists already"):
+        report.refuse_foreign(tmp_path, "tiny", [candidate], state)
+
+    report.publish(state / "all-passes" / "tiny-onnx-fp32", tmp_path, state, replace=True)
+    report.refuse_foreign(tmp_path, "tiny", [candidate], state)
