@@ -149,7 +149,9 @@ def test_the_device_wheel_has_every_command_that_takes_a_bundle(python, device, 
 
 
 @pytest.mark.parametrize(
-    "words", [["export", "-t", "openvino"], ["tune"], ["models"], ["build", "BUNDLE"], ["eval", "BUNDLE"]], ids=lambda w: w[0]
+    "words",
+    [["export", "-t", "openvino"], ["tune"], ["models"], ["build", "BUNDLE"], ["eval", "BUNDLE"]],
+    ids=lambda w: w[0],
 )
 def test_what_the_device_wheel_leaves_out_is_told_in_one_sentence(python, device, bundle, words):
     words = [bundle if word == "BUNDLE" else word for word in words]
