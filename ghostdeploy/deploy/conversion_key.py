@@ -72,7 +72,7 @@ def surroundings() -> dict[str, Any]:
 
 def content(path: Path) -> str:
     """Returns the hash of a file's content; a saved program's without the identities in it."""
-    if path.suffix == ".pt2":
+    if path.suffix == ".pt2" and zipfile.is_zipfile(path):
         return _content_of_program(path)
     with path.open("rb") as stream:
         return digest_of(stream).hexdigest()
