@@ -1,8 +1,8 @@
 """The steps of one export, run: from the cache of conversions where it has them, else each in a process of its own.
 
-A converter's libraries take seconds to import, and hold memory from then on. So the first converter is started at once,
-to import while the model is folded, and each further one when the step before it begins to convert. A step that comes
-from the cache starts none.
+A converter's libraries take seconds to import, and hold memory from then on. So the first converter may be started
+while the model is folded, and each further one is when the step before it begins to convert. A step that comes from the
+cache starts none.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Conversions:
     """Runs steps in order.
 
     Args:
-        steps: All that may be run, in order; the first one's converter is started.
+        steps: All that may be run, in order.
         work: The workspace: logs and results of the steps go there.
         cache: Of conversions.
         seconds: Time limit of each converter.
@@ -50,13 +50,16 @@ class Conversions:
         self._seconds = seconds
         self._stack = ExitStack()
         self._started: dict[str, Converter] = {}
-        self._converter(self._steps[0])
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._stack.close()
+
+    def start_ahead(self) -> None:
+        """Starts the first converter, so that it imports while the caller does other work."""
+        self._converter(self._steps[0])
 
     def run(self, step: Step, job: ExportJob, stages: Stages) -> ExportResult:
         """Runs one step; its payload files lie in `job.folder` afterwards.

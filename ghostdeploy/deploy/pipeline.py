@@ -23,6 +23,7 @@ from ghostdeploy.deploy.steps import QUANTIZED, Step, all_steps, steps_to
 from ghostdeploy.errors import ExportFailed, GateFailed, OutputError
 from ghostdeploy.exporters.base import About, ExportJob, ExportResult
 from ghostdeploy.exporters.cache import Cache
+from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +98,7 @@ def run_export(
     """Exports a model to every target of the configuration.
 
     Args:
-        load: Gives the model; called after the converters have been started, so that they import meanwhile.
+        load: Gives the model.
         config: The request.
         name: Name of the bundles instead of the model's.
         listener: Hears the progress.
@@ -117,11 +118,15 @@ def run_export(
         )
         with stages.stage("load model"):
             model = load()
+        if model.weight_bytes <= LARGE_WEIGHTS:
+            conversions.start_ahead()
         name = name or model.name
         names = {row.name: f"{name}-{row.name}-{config.precision}" for row in config.rows}
         for bundle_name in names.values():
             staging.refuse_existing(config.out / bundle_name, force=config.replace)
         facts = facts_of(model, name, config, work, stages)
+        del model
+        give_back()
         results: dict[str, ExportResult] = {}
         for step in steps.values():
             with keep_log(config.out, name):

@@ -14,6 +14,7 @@ import msgspec
 
 from ghostdeploy.errors import ExportFailed, MissingDependency, OutputError
 from ghostdeploy.exporters.base import ExportJob, ExportResult
+from ghostdeploy.exporters.memory import LARGE_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 0.2
 """How often a converter's log is looked at for progress."""
 
-_QUIET = {
+_SURROUNDINGS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK),
     "ORT_DISABLE_TELEMETRY": "1",
     "PYTHONUNBUFFERED": "1",
 }
+"""Environment of a converter: no telemetry, its log at once, and large blocks of memory go back when they are freed
+(glibc reads the variable), for converters make and drop many copies of the weights."""
 
 
 class Worker(Protocol):
@@ -68,7 +72,7 @@ class Converter:
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env=os.environ | _QUIET,
+                env=os.environ | _SURROUNDINGS,
                 start_new_session=True,  # Ctrl-C reaches the parent, which closes us
             )
 
