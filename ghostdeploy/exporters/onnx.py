@@ -19,6 +19,7 @@ from ghostdeploy.exporters.graph_precision import read_precision
 from ghostdeploy.exporters.memory import give_back
 from ghostdeploy.exporters.onnx_graph import check_names, name_layers, simplify
 from ghostdeploy.exporters.onnx_weights import compress
+from ghostdeploy.exporters.program_memory import drop_weights
 
 if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob
@@ -64,7 +65,5 @@ def to_onnx(job: ExportJob) -> onnx.ModelProto:
     if exported is None:  # the type allows it, the dynamo path never does it
         raise RuntimeError("torch.onnx.export returned nothing")
     proto = exported.model_proto
-    for tensor in (*program.state_dict.values(), *program.constants.values()):
-        if isinstance(tensor, torch.Tensor):  # torch keeps the captured graph in a table of its own, weights and all
-            tensor.data = tensor.new_empty(0)
+    drop_weights(program)
     return proto
