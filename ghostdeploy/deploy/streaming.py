@@ -72,7 +72,7 @@ def outputs(given: Iterable[NDArray[Any]], submit: Submit) -> Iterator[NDArray[A
 
 
 def _in_order(started: Iterator[Future[NDArray[Any]]], *, ahead: int) -> Iterator[NDArray[Any]]:
-    """Yields results in the order of their start; the next of `started` begins when fewer than `ahead` are under way."""
+    """Yields results in the order of their start; the next one is started when fewer than `ahead` are under way."""
     waiting = deque(islice(started, ahead))
     while waiting:
         result = waiting.popleft().result()
