@@ -47,10 +47,10 @@ class TFLiteExporter:
     def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
         program = torch.export.load(job.source)
+        owners = tflite_file.owners_of(parameters(program), job.modules)
         model = tflite_file.read(converted(program, channels_last=job.channels_last))
         require_builtin(model)
-        tflite_file.name_tensors(model, parameters(program), job.modules, job.input_names, job.output_names)
-        drop_weights(program)
+        tflite_file.name_tensors(model, owners, job.input_names, job.output_names)
         scheme, tools = None, {}
         if job.precision in tflite_weights.COMPRESSED:
             model, scheme = tflite_weights.compress(model, job.precision)
@@ -87,7 +87,7 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
     """Returns the converter's file of a program.
 
     Args:
-        program: With its example inputs.
+        program: With its example inputs; its weights are gone afterwards.
         channels_last: Its images are to be taken as (N, H, W, C).
 
     Raises:
@@ -111,6 +111,7 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
                 raise NotCoveredError(sentence) from error
             raise
     del network
+    drop_weights(program)
     give_back()
     found = bytes(made.model_content())
     del made
