@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.observe import observe
 from ghostdeploy.deploy.steps import QUANTIZED, all_steps
-from ghostdeploy.exporters.memory import give_back
+from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.manifest import ModelInfo
 
 if TYPE_CHECKING:
@@ -87,7 +87,14 @@ def rewrite(
     with stages.stage("fold"):
         reference.outputs(example)  # some modules drop the batch when it is 1
         passes = default_passes(skip=config.skip_passes)
-        folded, certificate = fold(reference.module, example, passes=passes, dynamic_batch=config.batch is None)
+        heavy = sum(tensor.nbytes for tensor in reference.module.state_dict().values()) > LARGE_WEIGHTS
+        folded, certificate = fold(
+            reference.module,
+            example,
+            passes=passes,
+            dynamic_batch=config.batch is None,
+            on_pass=(lambda _: give_back()) if heavy else None,
+        )
     records = certificate.passes
     if config.align_channels is not None:
         from ghostdeploy.deploy.condition import align
