@@ -100,7 +100,7 @@ class Conversions:
 
     def _converter(self, step: Step) -> Converter:
         if step.name not in self._started:
-            converter = Converter(step, self._work / f"{step.name}.log")
+            converter = Converter(step, self._work / f"{step.name}.log", frugal=step.recipe is None)
             self._started[step.name] = self._stack.enter_context(converter)
         return self._started[step.name]
 

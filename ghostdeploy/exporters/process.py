@@ -27,12 +27,12 @@ _LOOK_SECONDS = 0.2
 
 _SURROUNDINGS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK),
     "ORT_DISABLE_TELEMETRY": "1",
     "PYTHONUNBUFFERED": "1",
 }
-"""Environment of a converter: no telemetry, its log at once, and large blocks of memory go back when they are freed
-(glibc reads the variable), for converters make and drop many copies of the weights."""
+"""Environment of a converter: no telemetry, its log at once."""
+_FRUGAL = {"MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK)}
+"""Large blocks of memory go back when they are freed; glibc reads it."""
 
 
 class Worker(Protocol):
@@ -60,9 +60,11 @@ class Converter:
     Args:
         target: What it runs.
         log: File that receives all that the converter prints.
+        frugal: Memory that it frees goes back to the system at once: for work that makes and drops copies of the
+            weights, not for work that needs blocks of the same size over and over.
     """
 
-    def __init__(self, target: Worker, log: Path) -> None:
+    def __init__(self, target: Worker, log: Path, *, frugal: bool = False) -> None:
         self._target = target
         self._log = log
         command = [sys.executable, "-m", "ghostdeploy.exporters.child", target.exporter, target.export_extra]
@@ -72,7 +74,7 @@ class Converter:
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env=os.environ | _SURROUNDINGS,
+                env=os.environ | _SURROUNDINGS | (_FRUGAL if frugal else {}),
                 start_new_session=True,  # Ctrl-C reaches the parent, which closes us
             )
 
