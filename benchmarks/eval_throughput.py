@@ -12,7 +12,7 @@ are alike. Measured in turn, `rounds` times, the median of each:
 
 All use the same cores, so that `eval` cannot be as fast as the slower half: with p seconds per prepared image and r per
 inference it needs p + r on cores that do both, and `bound` is 1 / (p + r). Shown are the ratios of `eval` to the slower
-of decode and runtime, and to `bound`. On a busy machine look at processor time instead: what `eval` takes per image over
+of decode and runtime, and to `bound`. On a busy machine look at processor time: what `eval` takes per image, over
 what preparing and inference take alone; 1.00 is no overhead. Default models: `sample:ghostnet_050` at 64 pixels, and
 `ghostnet_100` at 224 with seeded weights.
 """
