@@ -35,6 +35,7 @@ KEPT = {
         "roofline",
         "stages",
         "statistics",
+        "streaming",
         "tolerance",
     },
 }

@@ -144,9 +144,15 @@ def to_pixels(source: str | Path | Image.Image | NDArray[np.uint8], spec: Prepro
 
 def normalise(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32]:
     """Maps uint8 pixels (N, H, W, 3) to normalised float32 (N, 3, H, W)."""
-    scaled = pixels.astype(np.float32) / np.float32(255)
-    out = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
-    return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
+    count, height, width, _ = pixels.shape
+    out = np.empty((count, 3, height, width), np.float32)
+    mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+    for image, planes in zip(pixels, out, strict=True):  # a plane fits into the cache, a batch does not
+        for channel, plane in enumerate(planes):
+            np.divide(image[:, :, channel], np.float32(255), out=plane, dtype=np.float32)
+            plane -= mean[channel]
+            plane /= std[channel]
+    return out
 
 
 def prepare(sources: list[Any], spec: Preprocess) -> NDArray[np.float32] | NDArray[np.uint8]:

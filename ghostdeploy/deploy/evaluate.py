@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 
 from ghostdeploy.deploy.parity import sqnr_db
 from ghostdeploy.deploy.statistics import mcnemar, paired_drop, wilson
+from ghostdeploy.deploy.streaming import batches, outputs
 from ghostdeploy.errors import DataError
 from ghostdeploy.manifest import Accuracy, Agreement, Record, Verdict
+from ghostdeploy.runtimes.cores import usable_cores
 
 if TYPE_CHECKING:
     from ghostdeploy.deploy.images import ImageSet
     from ghostdeploy.deploy.stages import Stages
+    from ghostdeploy.deploy.streaming import Submit
     from ghostdeploy.preprocess import Preprocess
 
 MAX_DROP = 0.01
@@ -98,8 +101,17 @@ class Predictions:
         return float((self.top5 == self.labels[:, None]).any(axis=1).mean())
 
 
-def predict(run: Run, images: ImageSet, spec: Preprocess, num_classes: int, stages: Stages) -> Predictions:
-    """Runs a model over a labelled set.
+def predict(
+    run: Run,
+    images: ImageSet,
+    spec: Preprocess,
+    num_classes: int,
+    stages: Stages,
+    *,
+    submit: Submit | None = None,
+    threads: int | None = None,
+) -> Predictions:
+    """Runs a model over a labelled set; images are decoded meanwhile.
 
     Args:
         run: Model input of N images → logits (N, classes).
@@ -107,17 +119,19 @@ def predict(run: Run, images: ImageSet, spec: Preprocess, num_classes: int, stag
         spec: How an image becomes the input.
         num_classes: Classes of the model.
         stages: Hears the progress.
+        submit: Starts `run` in the background, where the model has a queue.
+        threads: That decode; by default one per usable core.
 
     Raises:
         DataError: The set's classes are not the model's, or an image cannot be decoded.
     """
     labels = check_labels(images, num_classes)
+    given = batches(images, spec, threads=threads or usable_cores())
     best = []
     done = 0
-    for batch in images.batches(spec):
-        logits = run(batch)
+    for logits in map(run, given) if submit is None else outputs(given, submit):
         best.append(best_five(logits))
-        done += len(batch)
+        done += len(logits)
         stages.advance(done, len(images))
     return Predictions(np.concatenate(best), labels)
 

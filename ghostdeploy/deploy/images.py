@@ -92,13 +92,13 @@ class ImageSet:
             DataError: An image cannot be decoded; it is named.
         """
         for start in range(0, len(self), size):
-            yield as_input(np.stack([self._pixels(i, spec) for i in range(start, min(start + size, len(self)))]), spec)
+            yield as_input(np.stack([self.pixels(i, spec) for i in range(start, min(start + size, len(self)))]), spec)
 
     def fingerprint(self, spec: Preprocess) -> str:
         """Returns the SHA-256 over the prepared pixels, in order."""
         digest = hashlib.sha256()
         for i in range(len(self)):
-            digest.update(self._pixels(i, spec).tobytes())
+            digest.update(self.pixels(i, spec).tobytes())
         return digest.hexdigest()
 
     def _decodes(self, index: int) -> bool:
@@ -108,7 +108,12 @@ class ImageSet:
             return False
         return True
 
-    def _pixels(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+    def pixels(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
+        """Returns one image, decoded and cropped, as uint8 (size, size, 3).
+
+        Raises:
+            DataError: It cannot be decoded; it is named.
+        """
         try:
             return to_pixels(self.images[index], spec)
         except InputError as error:

@@ -15,13 +15,15 @@ from ghostdeploy import staging, targets
 from ghostdeploy.deploy.advice import int8_advice, recommendation
 from ghostdeploy.deploy.assemble import Facts, assemble
 from ghostdeploy.deploy.config import ExportConfig
+from ghostdeploy.deploy.conversions import Conversions
 from ghostdeploy.deploy.doctor import cpu_flags
 from ghostdeploy.deploy.origin import facts_of, find_origin
 from ghostdeploy.deploy.stages import Listener, Stages
 from ghostdeploy.deploy.steps import QUANTIZED, Step, all_steps, steps_to
 from ghostdeploy.errors import ExportFailed, GateFailed, OutputError
 from ghostdeploy.exporters.base import About, ExportJob, ExportResult
-from ghostdeploy.exporters.process import Converter
+from ghostdeploy.exporters.cache import Cache
+from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +98,7 @@ def run_export(
     """Exports a model to every target of the configuration.
 
     Args:
-        load: Gives the model; called after the converters have been started, so that they import meanwhile.
+        load: Gives the model.
         config: The request.
         name: Name of the bundles instead of the model's.
         listener: Hears the progress.
@@ -111,23 +113,25 @@ def run_export(
     steps = all_steps(config.rows, config.precision, intake, skip=config.skip_passes)
     with ExitStack() as stack:
         work = stack.enter_context(staging.workspace(config.out, f"{name or 'export'}-work"))
-        converters = {
-            step.name: stack.enter_context(Converter(step, work / f"{step.name}.log")) for step in steps.values()
-        }
+        conversions = stack.enter_context(
+            Conversions(list(steps.values()), work, cache=Cache.of_user(), seconds=config.timeout)
+        )
         with stages.stage("load model"):
             model = load()
+        if model.weight_bytes <= LARGE_WEIGHTS:
+            conversions.start_ahead()
         name = name or model.name
         names = {row.name: f"{name}-{row.name}-{config.precision}" for row in config.rows}
         for bundle_name in names.values():
             staging.refuse_existing(config.out / bundle_name, force=config.replace)
         facts = facts_of(model, name, config, work, stages)
+        del model
+        give_back()
         results: dict[str, ExportResult] = {}
         for step in steps.values():
-            with stages.stage(step.label), keep_log(config.out, name):
-                if step.recipe is not None:
-                    results[step.name] = quantize(step, converters[step.name], facts, config, work, stages)
-                else:
-                    results[step.name] = convert(step, converters[step.name], facts, config, work)
+            with keep_log(config.out, name):
+                job = job_of(step, facts, config, work)
+                results[step.name] = conversions.run(step, job, stages)
         bundles = []
         for row in config.rows:
             with stages.stage(f"prove {row.name}"):
@@ -146,29 +150,11 @@ def advise(rows: list[Target]) -> None:
             _log.warning("%s", advice)
 
 
-def quantize(
-    step: Step, converter: Converter, facts: Facts, config: ExportConfig, work: Path, stages: Stages
-) -> ExportResult:
-    """Runs the quantizer of one recipe; its graph lies at `work/<step.result>` afterwards."""
-    assert facts.evidence is not None  # prepare() gathered it for this precision
-    assert step.recipe is not None
-    evidence, facts = facts.evidence, facts.with_layout(step.layout)
-    golden = work / f"{step.name}-golden.npy"
-    np.save(golden, next(iter(facts.golden_inputs.values())), allow_pickle=False)
-    spec = work / f"{step.name}-spec.json"
-    evidence.write_spec(spec, step.recipe, facts.preprocess, golden, config.max_drop)
+def job_of(step: Step, facts: Facts, config: ExportConfig, work: Path) -> ExportJob:
+    """Returns what a step's worker is to do, and makes the folder `work/<step>` for its files."""
     options = config.options_of(targets.find(step.target))
-    job = _job(step, facts, config, work, options | {"spec": str(spec)})
-    return converter.convert(job, seconds=config.timeout, on_progress=stages.advance)
-
-
-def convert(step: Step, converter: Converter, facts: Facts, config: ExportConfig, work: Path) -> ExportResult:
-    """Runs one exporter; its payload files lie in `work/<step>` afterwards."""
-    options = config.options_of(targets.find(step.target))
-    return converter.convert(_job(step, facts, config, work, options), seconds=config.timeout)
-
-
-def _job(step: Step, facts: Facts, config: ExportConfig, work: Path, options: dict[str, str]) -> ExportJob:
+    if step.recipe is not None:
+        options |= {"spec": str(quantize_spec(step, step.recipe, facts, config, work))}
     folder = work / step.name
     folder.mkdir()
     payload = facts.with_layout(step.layout)
@@ -186,6 +172,17 @@ def _job(step: Step, facts: Facts, config: ExportConfig, work: Path, options: di
         channels_last=payload.preprocess.layout != facts.preprocess.layout,
         options=options,
     )
+
+
+def quantize_spec(step: Step, recipe: str, facts: Facts, config: ExportConfig, work: Path) -> Path:
+    """Writes what the quantizer of a recipe is to do, and returns the file."""
+    assert facts.evidence is not None  # prepare() gathered it for this precision
+    evidence, facts = facts.evidence, facts.with_layout(step.layout)
+    golden = work / f"{step.name}-golden.npy"
+    np.save(golden, next(iter(facts.golden_inputs.values())), allow_pickle=False)
+    spec = work / f"{step.name}-spec.json"
+    evidence.write_spec(spec, recipe, facts.preprocess, golden, config.max_drop)
+    return spec
 
 
 @contextmanager

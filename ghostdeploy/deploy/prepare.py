@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.observe import observe
 from ghostdeploy.deploy.steps import QUANTIZED, all_steps
+from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.manifest import ModelInfo
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
     from ghostdeploy.models.count import count_macs, count_params
 
     preprocess = apply_overrides(model.preprocess, config.preprocess)
-    reference = Reference(model.module)
+    reference = Reference(model.module, shared=model.shared)
     seen = observe(model, preprocess, reference, config, work, stages)
+    give_back()
     golden = seen.golden
     places = [i % len(golden) for i in range(2 if config.batch is None else config.batch)]
     folded, passes, conditioning = rewrite(reference, golden[places], seen.evidence, preprocess, config, stages)
@@ -85,7 +87,14 @@ def rewrite(
     with stages.stage("fold"):
         reference.outputs(example)  # some modules drop the batch when it is 1
         passes = default_passes(skip=config.skip_passes)
-        folded, certificate = fold(reference.module, example, passes=passes, dynamic_batch=config.batch is None)
+        heavy = sum(tensor.nbytes for tensor in reference.module.state_dict().values()) > LARGE_WEIGHTS
+        folded, certificate = fold(
+            reference.module,
+            example,
+            passes=passes,
+            dynamic_batch=config.batch is None,
+            on_pass=(lambda _: give_back()) if heavy else None,
+        )
     records = certificate.passes
     if config.align_channels is not None:
         from ghostdeploy.deploy.condition import align

@@ -138,4 +138,5 @@ def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:
 def _predict(path: str | os.PathLike[str], images: ImageSet, stages: Stages) -> Predictions:
     manifest = open_bundle(path, check_hashes=False).manifest
     with stages.stage(f"evaluate {manifest.name}"), load(path, profile="throughput") as runtime:
-        return ev.predict(runtime, images, manifest.preprocess, manifest.model.num_classes, stages)
+        classes = manifest.model.num_classes
+        return ev.predict(runtime, images, manifest.preprocess, classes, stages, submit=runtime.submit)

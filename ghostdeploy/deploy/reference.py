@@ -39,13 +39,14 @@ class Reference:
     """Runs a module on arrays.
 
     Args:
-        module: Any module from one float32 (N, 3, H, W) tensor to tensors; it is copied, not changed.
+        module: Any module from one float32 (N, 3, H, W) tensor to tensors.
+        shared: Somebody else uses it: it is copied, not changed.
     """
 
     input_name = "input"
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = copy.deepcopy(module).cpu().float().eval()
+    def __init__(self, module: nn.Module, *, shared: bool = True) -> None:
+        self.module = (copy.deepcopy(module) if shared else module).cpu().float().eval()
 
     def outputs(self, batch: NDArray[Any]) -> Arrays:
         """Returns all outputs by name: `logits` for a single one, dictionary keys, else `output_0`, `output_1`, ….

@@ -114,13 +114,15 @@ def plan(asked: Request) -> Plan:
 
 
 def fulfil(asked: Request, listener: Listener) -> Exported:
-    """Loads the model and exports it.
+    """Loads the model and exports it; the process is taken to be ours, see `return_large_blocks`.
 
     Raises:
         GhostDeployError: See the tree in `ghostdeploy.errors`.
     """
     from ghostdeploy.deploy.pipeline import run_export
+    from ghostdeploy.exporters.memory import return_large_blocks
 
+    return_large_blocks()
     origin = asked.origin()
     return run_export(origin.load, asked.config, name=asked.name, listener=listener, intake=origin.intake)
 

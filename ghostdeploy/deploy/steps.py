@@ -63,7 +63,7 @@ class Step:
     @property
     def label(self) -> str:
         """Name of the stage on progress bars."""
-        return f"convert to {self.name}" if self.recipe is None else "quantize"
+        return f"convert to {self.name}" if self.recipe is None else f"quantize for {self.recipe}"
 
 
 def steps_to(row: Target, precision: str, intake: Target | None = None, *, skip: Collection[str] = ()) -> list[Step]:

@@ -12,12 +12,23 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
 
 LIMIT = 1 << 30
 """Bytes of all files together."""
+PIECE = 1 << 20
+"""Bytes of a large result that are in memory at a time."""
 _SUFFIX = ".result"
+_PART = ".part"
 _DIGEST = 32
+_STALE_S = 3600
+"""Age of a half-written file whose writer was killed: no result takes that long to write."""
 
 
 class Cache:
@@ -41,39 +52,67 @@ class Cache:
         root = os.environ.get("XDG_CACHE_HOME")
         return cls((Path(root) if root else Path.home() / ".cache") / "ghostdeploy")
 
+    @property
+    def on(self) -> bool:
+        """Whether anything is ever kept."""
+        return self._folder is not None
+
     def get(self, key: str) -> bytes | None:
         """Returns a result, None when there is none or it is damaged."""
+        with self.find(key) as stream:
+            return None if stream is None else stream.read()
+
+    @contextlib.contextmanager
+    def find(self, key: str) -> Iterator[BinaryIO | None]:
+        """Gives the stream of a result whose hash was checked, for results too large for memory.
+
+        None when there is none or it is damaged.
+        """
         if self._folder is None:
-            return None
+            yield None
+            return
         path = self._folder / (key + _SUFFIX)
         try:
-            data = path.read_bytes()
+            stream = path.open("rb")
         except OSError:
-            return None
-        if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
-            return None
-        with contextlib.suppress(OSError):
-            os.utime(path)
-        return data[_DIGEST:]
+            yield None
+            return
+        with stream:
+            known = stream.read(_DIGEST)
+            whole = digest_of(stream).digest() == known
+            if whole:
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+                stream.seek(_DIGEST)
+            yield stream if whole else None
 
     def put(self, key: str, result: bytes) -> None:
         """Keeps a result; where the folder cannot be written it is simply not kept."""
+        self.write(key, [result])
+
+    def write(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Keeps a result that comes in pieces; one larger than the limit is not kept."""
         if self._folder is None:
             return
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=self._folder)
+            descriptor, name = tempfile.mkstemp(suffix=_PART, dir=self._folder)
+            part = Path(name)
             try:
                 with os.fdopen(descriptor, "wb") as stream:
-                    stream.write(hashlib.sha256(result).digest() + result)
-                Path(name).replace(self._folder / (key + _SUFFIX))
-            except OSError:
-                Path(name).unlink(missing_ok=True)
-                raise
+                    fits = _fill(stream, pieces, self._limit)
+                if fits:
+                    part.replace(self._folder / (key + _SUFFIX))
+            finally:
+                part.unlink(missing_ok=True)
             self._shrink()
 
     def _shrink(self) -> None:
         assert self._folder is not None
+        for path in self._folder.glob("*" + _PART):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - _STALE_S:
+                    path.unlink(missing_ok=True)
         found = []
         for path in self._folder.glob("*" + _SUFFIX):
             with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -85,3 +124,25 @@ class Cache:
                 return
             path.unlink(missing_ok=True)
             total -= size
+
+
+def digest_of(stream: BinaryIO) -> hashlib._Hash:
+    """Returns the SHA-256 of what is left in a stream, read in pieces."""
+    digest = hashlib.sha256()
+    while piece := stream.read(PIECE):
+        digest.update(piece)
+    return digest
+
+
+def _fill(stream: BinaryIO, pieces: Iterable[bytes], limit: int) -> bool:
+    """Writes digest and result; False when it is larger than the limit."""
+    digest = hashlib.sha256()
+    stream.write(bytes(_DIGEST))
+    for piece in pieces:
+        digest.update(piece)
+        stream.write(piece)
+        if stream.tell() > limit:
+            return False
+    stream.seek(0)
+    stream.write(digest.digest())
+    return True

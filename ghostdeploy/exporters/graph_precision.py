@@ -12,6 +12,7 @@ import onnx
 
 from ghostdeploy.exporters.attestation import Layer, achieved, convolution_macs, executed_phrase
 from ghostdeploy.exporters.base import count_phrase
+from ghostdeploy.exporters.onnx_shapes import infer_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,7 @@ def read_precision(path: Path, *, executed: bool = True) -> PrecisionAchieved:
         executed: A layer of a Q/DQ graph is INT8 when ONNX Runtime makes an integer operator of it; else, for a graph
             that another engine will run, when its data and weights are 8-bit integers.
     """
-    model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), data_prop=True)
+    model = infer_shapes(onnx.load(path, load_external_data=False), strict=False)
     nodes = [node for node in model.graph.node if node.op_type in WEIGHTED]
     written = quantized_layers(model.graph) or compressed_layers(model.graph)
     if not written:

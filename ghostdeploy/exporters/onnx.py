@@ -16,8 +16,10 @@ import torch
 
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.graph_precision import read_precision
+from ghostdeploy.exporters.memory import give_back
 from ghostdeploy.exporters.onnx_graph import check_names, name_layers, simplify
 from ghostdeploy.exporters.onnx_weights import compress
+from ghostdeploy.exporters.program_memory import drop_weights
 
 if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob
@@ -32,7 +34,9 @@ class OnnxExporter:
 
     def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
-        model = simplify(to_onnx(job))
+        model = to_onnx(job)
+        give_back()
+        model = simplify(model)
         onnx.checker.check_model(model, full_check=True)
         check_names(model, job)
         name_layers(model.graph, job.modules)
@@ -60,4 +64,6 @@ def to_onnx(job: ExportJob) -> onnx.ModelProto:
         )
     if exported is None:  # the type allows it, the dynamo path never does it
         raise RuntimeError("torch.onnx.export returned nothing")
-    return exported.model_proto
+    proto = exported.model_proto
+    drop_weights(program)
+    return proto

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx
 import onnxsim
 
 from ghostdeploy.exporters.graph_precision import WEIGHTED
 from ghostdeploy.exporters.module_names import dotted_names, module_of, numbered
+from ghostdeploy.exporters.onnx_shapes import infer_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import onnx
 
     from ghostdeploy.exporters.base import ExportJob
 
@@ -32,7 +34,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     simple, valid = onnxsim.simplify(model)
     if not valid:
         raise RuntimeError("onnxsim's own check of the simplified graph failed")
-    return onnx.shape_inference.infer_shapes(simple, strict_mode=True, data_prop=True)
+    return infer_shapes(simple)
 
 
 def check_names(model: onnx.ModelProto, job: ExportJob) -> None:

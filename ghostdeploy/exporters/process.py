@@ -14,6 +14,7 @@ import msgspec
 
 from ghostdeploy.errors import ExportFailed, MissingDependency, OutputError
 from ghostdeploy.exporters.base import ExportJob, ExportResult
+from ghostdeploy.exporters.memory import LARGE_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 0.2
 """How often a converter's log is looked at for progress."""
 
-_QUIET = {
+_SURROUNDINGS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "ORT_DISABLE_TELEMETRY": "1",
     "PYTHONUNBUFFERED": "1",
 }
+"""Environment of a converter: no telemetry, its log at once."""
+_FRUGAL = {"MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK)}
+"""Large blocks of memory go back when they are freed; glibc reads it."""
 
 
 class Worker(Protocol):
@@ -56,9 +60,11 @@ class Converter:
     Args:
         target: What it runs.
         log: File that receives all that the converter prints.
+        frugal: Memory that it frees goes back to the system at once: for work that makes and drops copies of the
+            weights, not for work that needs blocks of the same size over and over.
     """
 
-    def __init__(self, target: Worker, log: Path) -> None:
+    def __init__(self, target: Worker, log: Path, *, frugal: bool = False) -> None:
         self._target = target
         self._log = log
         command = [sys.executable, "-m", "ghostdeploy.exporters.child", target.exporter, target.export_extra]
@@ -68,7 +74,7 @@ class Converter:
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env=os.environ | _QUIET,
+                env=os.environ | _SURROUNDINGS | (_FRUGAL if frugal else {}),
                 start_new_session=True,  # Ctrl-C reaches the parent, which closes us
             )
 

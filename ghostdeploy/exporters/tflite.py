@@ -22,6 +22,8 @@ from torch import nn
 from ghostdeploy.exporters import tflite_file, tflite_metadata, tflite_weights
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.cache import Cache
+from ghostdeploy.exporters.memory import give_back
+from ghostdeploy.exporters.program_memory import drop_weights
 from ghostdeploy.exporters.tflite_coverage import NotCoveredError, report, require_builtin
 from ghostdeploy.exporters.tflite_precision import read_precision
 
@@ -45,14 +47,17 @@ class TFLiteExporter:
     def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
         program = torch.export.load(job.source)
+        owners = tflite_file.owners_of(parameters(program), job.modules)
         model = tflite_file.read(converted(program, channels_last=job.channels_last))
         require_builtin(model)
-        tflite_file.name_tensors(model, parameters(program), job.modules, job.input_names, job.output_names)
+        tflite_file.name_tensors(model, owners, job.input_names, job.output_names)
         scheme, tools = None, {}
         if job.precision in tflite_weights.COMPRESSED:
             model, scheme = tflite_weights.compress(model, job.precision)
             tools = {"ai-edge-quantizer": version("ai-edge-quantizer")}
         path = write(model, job)
+        del model
+        give_back()
         return Written(precision=read_precision(path), tools=tools, scheme=scheme)
 
 
@@ -82,7 +87,7 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
     """Returns the converter's file of a program.
 
     Args:
-        program: With its example inputs.
+        program: With its example inputs; its weights are gone afterwards.
         channels_last: Its images are to be taken as (N, H, W, C).
 
     Raises:
@@ -100,11 +105,17 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the converter warns about its own internals
         try:
-            found = bytes(litert_torch.convert(network, example).model_content())
+            made = litert_torch.convert(network, example)
         except Exception as error:  # a missing lowering is a RuntimeError, one that fails later an MLIRError
             if (sentence := report(program)) is not None:
                 raise NotCoveredError(sentence) from error
             raise
+    del network
+    drop_weights(program)
+    give_back()
+    found = bytes(made.model_content())
+    del made
+    give_back()
     cache.put(key, found)
     return found
 

@@ -11,6 +11,7 @@ file. Equal vectors are written once here, shapes among them; the format allows 
 from __future__ import annotations
 
 import copy
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import flatbuffers
@@ -144,14 +145,24 @@ def data_index(kind: str, operator: Any) -> int:
 
 
 def fingerprint(values: NDArray[Any]) -> bytes:
-    """Returns what stays of an array when it is transposed: its sorted values."""
-    return np.sort(values, axis=None).tobytes()
+    """Returns the hash of what stays of an array when it is transposed: its sorted values."""
+    return hashlib.sha256(np.sort(values, axis=None).tobytes()).digest()
+
+
+def owners_of(parameters: Mapping[str, NDArray[Any]], modules: Sequence[str]) -> dict[bytes, str | None]:
+    """Returns the PyTorch module of each weight, by the weight's fingerprint.
+
+    Args:
+        parameters: Of the program, by name.
+        modules: Dotted names of the PyTorch modules.
+    """
+    dotted = dotted_names(modules)
+    return {fingerprint(values): module_of(name, dotted) for name, values in parameters.items() if values.ndim > 1}
 
 
 def name_tensors(
     model: Any,
-    parameters: Mapping[str, NDArray[Any]],
-    modules: Sequence[str],
+    owners: Mapping[bytes, str | None],
     inputs: Sequence[str],
     outputs: Sequence[str],
 ) -> None:
@@ -159,13 +170,10 @@ def name_tensors(
 
     Args:
         model: Changed in place.
-        parameters: Of the converted program, by name.
-        modules: Dotted names of the PyTorch modules.
+        owners: See `owners_of`.
         inputs: Names of the graph's inputs, in order.
         outputs: Names of its outputs, in order.
     """
-    dotted = dotted_names(modules)
-    owners = {fingerprint(values): module_of(name, dotted) for name, values in parameters.items() if values.ndim > 1}
     graph = model.subgraphs[0]
     names: dict[int, str] = dict(zip(map(int, graph.inputs), inputs, strict=True))
     names |= zip(map(int, graph.outputs), outputs, strict=True)

@@ -55,6 +55,13 @@ class LoadedModel:
     labels: list[str] | None = None
     trained: bool = True
     """False for random weights."""
+    shared: bool = False
+    """The module is the caller's, who goes on using it."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the weights take."""
+        return sum(tensor.nbytes for tensor in self.module.state_dict().values())
 
 
 def load_model(spec: str | None, *, weights: Path | None = None, num_classes: int | None = None) -> LoadedModel:
@@ -106,6 +113,7 @@ def from_module(module: nn.Module, *, name: str | None = None, preprocess: Prepr
         family="custom",
         source=f"{kind.__module__}:{kind.__qualname__}",
         preprocess=preprocess or Preprocess(),
+        shared=True,
     )
     known = _identity_of_ours(module)
     if known is None:

@@ -40,6 +40,11 @@ class OnnxModel:
     labels: list[str] | None = None
     preprocess: Preprocess = field(default_factory=Preprocess)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the weights take, and the little that describes the graph."""
+        return int(self.proto.ByteSize())
+
 
 def open_onnx(path: Path) -> OnnxModel:
     """Reads and checks an ONNX file.
