@@ -181,7 +181,9 @@ def test_a_shortcut_is_padded_where_the_halves_beside_it_are():
 
 
 def test_slices_move_with_their_channels():
-    network = random(nn.Conv2d(3, 10, 1), Call(lambda x: x[:, 3:7] + x[:, 6:]), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 2, 1))
+    network = random(
+        nn.Conv2d(3, 10, 1), Call(lambda x: x[:, 3:7] + x[:, 6:]), nn.Conv2d(4, 6, 1), nn.ReLU(), nn.Conv2d(6, 2, 1)
+    )
     result, _ = aligned(network, 1, 3, 8, 8)
     assert "slice" in {op_name(node) for node in calls(result)}
     assert unaligned(result, 8) == [0, 2]

@@ -188,7 +188,7 @@ def test_a_file_size_limit_while_writing_is_one_sentence_and_leaves_nothing(kilo
 def test_kill_9_in_the_middle_leaves_no_half_bundle_and_a_rerun_succeeds(tmp_path, capsys):
     command = [sys.executable, "-m", "ghostdeploy", "export", "-t", "onnx", "-o", tmp_path]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_until(lambda: any(tmp_path.glob(".*.tmp-*/program.pt2")) or process.poll() is not None)
+    wait_until(lambda: any(tmp_path.glob(".*.tmp-*/program*.pt2")) or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     process.wait()
 

@@ -93,10 +93,13 @@ def test_weights_shared_by_two_calls_fold_each_with_its_own_batch_norm():
 
 def test_one_batch_norm_used_twice_folds_twice():
     network = Network(
-        lambda m, x: m.norm(m.b(m.norm(m.a(x)))), a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 4, 1), norm=nn.BatchNorm2d(4)
+        lambda m, x: m.norm(m.b(m.norm(m.a(x)).relu())),
+        a=nn.Conv2d(3, 4, 1),
+        b=nn.Conv2d(4, 4, 1),
+        norm=nn.BatchNorm2d(4),
     )
     graph, _ = folded(network, image(1, 3, 5, 5))
-    assert count_ops(graph) == {"conv2d": 2}
+    assert count_ops(graph) == {"conv2d": 2, "relu": 1}
 
 
 def test_batch_norms_in_a_row_all_fold():

@@ -18,7 +18,7 @@ from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.exporters.tensorrt_engine import GraphRefused, build_engine
 from ghostdeploy.nvidia.kit import KitSpec
 from ghostdeploy.nvidia.library import load_library
-from tests.exported import sample_bundle
+from tests.exported import plain_graph
 from tests.qdq_graphs import (
     attention_network,
     find,
@@ -35,7 +35,7 @@ SAMPLES = ("ghostnet_050", "g_ghost_regnetx_002")
 @pytest.fixture(scope="module", params=SAMPLES)
 def sample(request, tmp_path_factory):
     """The float graph of a trained model, folded, its layers named by module."""
-    return onnx.load(sample_bundle(tmp_path_factory, request.param, "onnx", batch=None) / "model.onnx")
+    return onnx.load(plain_graph(tmp_path_factory, request.param))
 
 
 def ranges(model):

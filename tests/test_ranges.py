@@ -19,7 +19,7 @@ from ghostdeploy.deploy.quantize.ranges import Histogram, choose_range, clipped_
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.preprocess import Preprocess
 from tests.bundles import Tiny, network
-from tests.exported import sample_bundle
+from tests.exported import plain_graph
 
 METHODS = ("absolute", "percentile", "mse")
 TENSORS = ["input", "a", "b", "c", "d", "features", "logits"]
@@ -274,7 +274,7 @@ def test_a_merged_histogram_is_that_of_both_tensors_values():
 
 
 def test_on_a_sample_model_no_estimator_has_less_error_than_mse(tmp_path_factory, tmp_path):
-    model = onnx.load(sample_bundle(tmp_path_factory, "ghostnet_050", "onnx", batch=None) / "model.onnx")
+    model = onnx.load(plain_graph(tmp_path_factory, "ghostnet_050"))
     spec = Preprocess(size=64, crop_fraction=1.0, interpolation="bilinear")
     chosen = select(open_images(samples.calibration_set()), spec, folder=tmp_path, count=32)
     tensors = [node.output[0] for node in model.graph.node if node.op_type in {"Conv", "Relu", "Concat"}]

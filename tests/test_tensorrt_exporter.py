@@ -20,7 +20,7 @@ from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import any_library, install_hint, load_library, plain
 from tests.bundles import Tiny, network
-from tests.exported import sample_bundle
+from tests.exported import plain_graph
 from tests.tensorrt_kits import export_kit, named, quantized
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed here")
@@ -36,7 +36,7 @@ def spec_of(folder):
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     """A function: name → the float ONNX graph of a shipped model with a free batch."""
-    return lambda name: onnx.load(sample_bundle(tmp_path_factory, name, "onnx", batch=None) / "model.onnx")
+    return lambda name: onnx.load(plain_graph(tmp_path_factory, name))
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -89,7 +89,7 @@ def test_layers_are_called_by_their_pytorch_modules(path, name):
     names = [tf.module_name(model, op, sources.get(int(op.inputs[1]), int(op.inputs[1]))) for op in weighted]
 
     assert len(set(names)) == len(names) > 50
-    assert set(names) <= modules.keys()
+    assert {name.partition("#")[0] for name in names} <= modules.keys()  # halves of a split layer are numbered
 
 
 @slow
