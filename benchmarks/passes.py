@@ -16,7 +16,7 @@ import click
 from ghostdeploy import targets
 from ghostdeploy.deploy.bench import bench
 from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.passes import REWRITES
+from ghostdeploy.deploy.passes import REWRITES, base_name
 from ghostdeploy.deploy.pipeline import run_export
 from ghostdeploy.errors import GhostDeployError
 
@@ -27,7 +27,9 @@ def variants(row: targets.Target) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Returns precision and skipped passes of each variant, by its name."""
     found = {FOLD: ("fp32", REWRITES)}
     if len(row.rewrites) > 1:
-        found |= {name: ("fp32", tuple(other for other in REWRITES if other != name)) for name in row.rewrites}
+        found |= {
+            name: ("fp32", tuple(other for other in REWRITES if other != name)) for name in map(base_name, row.rewrites)
+        }
     found |= {ALL: ("fp32", ())} if row.rewrites else {}
     return found | ({HYBRID: ("hybrid", ())} if "hybrid" in row.precisions else {})
 

@@ -66,7 +66,8 @@ class Target:
     device: str | None = None
     """Hardware that its engine cannot do without."""
     rewrites: tuple[str, ...] = ()
-    """Passes of `deploy.passes.REWRITES` that make float graphs faster on its engine, see docs/performance.md."""
+    """Passes of `deploy.passes.REWRITES` that make float graphs faster on its engine, some with a parameter behind a
+    hyphen, see docs/performance.md."""
     layout: Literal["nhwc"] | None = None
     """Order of the dimensions of image inputs, where the target has its own; None takes that of the request."""
     fixed_batch: bool = False
@@ -104,7 +105,7 @@ TARGETS: dict[str, Target] = {
             files=("model.onnx",),
             precisions=("fp32", "int8", "hybrid"),
             recipe="onnxruntime",
-            rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
+            rewrites=("SplitConcat-16", "SplitSlices", "VectorLayers"),
             exporter="ghostdeploy.exporters.onnx:OnnxExporter",
             costs="ghostdeploy.runtimes.layer_costs.onnx:read_costs",
             default_route="ghostdeploy.deploy.default_route.onnx:DefaultOnnx",

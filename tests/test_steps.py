@@ -7,7 +7,7 @@ import pytest
 import ghostdeploy as gd
 from ghostdeploy import targets
 from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.passes import REWRITES
+from ghostdeploy.deploy.passes import REWRITES, base_name, named_passes
 from ghostdeploy.deploy.steps import all_steps, program_file, steps_to
 from tests.commands import assert_one_sentence, run
 
@@ -16,18 +16,20 @@ def rows(*names):
     return [targets.find(name) for name in names]
 
 
-def test_openvino_and_onnx_share_their_first_step():
-    steps = all_steps(rows("onnx", "openvino"), "fp32")
+def test_targets_of_the_same_rewrites_share_their_first_step():
+    steps = all_steps(rows("onnx", "openvino", "tensorrt"), "fp32", skip=REWRITES)
 
-    assert list(steps) == ["onnx", "openvino"]
-    assert steps["onnx"].rewrites == REWRITES
-    assert steps["openvino"].source == steps["onnx"].result
+    assert list(steps) == ["onnx", "openvino", "tensorrt"]
+    assert steps["openvino"].source == steps["tensorrt"].source == steps["onnx"].result
 
 
-def test_a_target_without_rewrites_gets_a_first_step_of_its_own():
-    steps = all_steps(rows("onnx", "tensorrt"), "fp32")
+def test_a_target_of_other_rewrites_gets_a_first_step_of_its_own():
+    steps = all_steps(rows("onnx", "openvino", "tensorrt"), "fp32")
 
-    assert list(steps) == ["onnx", "onnx-for-tensorrt", "tensorrt"]
+    assert list(steps) == ["onnx", "onnx-for-openvino", "openvino", "onnx-for-tensorrt", "tensorrt"]
+    assert steps["onnx"].rewrites == ("SplitConcat-16", "SplitSlices", "VectorLayers")
+    assert steps["onnx-for-openvino"].rewrites == REWRITES
+    assert steps["openvino"].source == steps["onnx-for-openvino"].result
     assert steps["onnx-for-tensorrt"].source == "program.pt2"
     assert steps["tensorrt"].source == steps["onnx-for-tensorrt"].result
 
@@ -48,7 +50,9 @@ def test_passes_that_are_skipped_are_not_in_the_program():
 
 
 def test_every_row_names_passes_that_exist():
-    assert all(set(row.rewrites) <= set(REWRITES) for row in targets.TARGETS.values())
+    for row in targets.TARGETS.values():
+        assert [step.name for step in named_passes(row.rewrites)] == [base_name(name) for name in row.rewrites]
+        assert {base_name(name) for name in row.rewrites} <= set(REWRITES)
 
 
 def test_an_unknown_pass_is_a_usage_error_with_a_suggestion(capsys):

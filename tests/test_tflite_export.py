@@ -199,3 +199,24 @@ def test_a_payload_with_one_flipped_bit_is_refused_before_it_is_parsed(tiny_bund
     (copy / "model.tflite").write_bytes(data)
 
     assert_one_sentence(run(capsys, "verify", copy), 3, "model.tflite", "SHA-256")
+
+
+@slow
+def test_a_nearest_resize_by_no_whole_factor_reads_what_pytorch_reads(tmp_path):
+    class Gated(nn.Module):
+        """A gate at a third of the size: 3 → 7, as in GhostNetV2 at 224 px."""
+
+        def __init__(self):
+            super().__init__()
+            self.down, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8 * 49, 10)
+
+        def forward(self, x):
+            y = self.down(x)
+            gate = nn.functional.interpolate(nn.functional.avg_pool2d(y, 2), size=y.shape[-2:], mode="nearest")
+            return self.head((y * gate.sigmoid()).flatten(1))
+
+    torch.manual_seed(0)
+    bundle = gd.export(Gated().eval(), target="tflite", name="gated", out=tmp_path, preprocess={"size": 14})
+
+    assert bundle.manifest.parity.verdict == "passed"
+    assert "RESIZE_NEAREST_NEIGHBOR" in {kind for kind, _ in tf.operators(model_of(bundle.path))}

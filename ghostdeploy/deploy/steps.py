@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
+from ghostdeploy.deploy.passes import base_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -116,7 +117,7 @@ def rewrites_of(row: Target, precision: str, intake: Target | None, skip: Collec
     """Returns the passes behind the fold that a row's program gets; none for quantizers and finished files."""
     if precision in QUANTIZED or intake is not None:
         return ()
-    return tuple(name for name in row.rewrites if name not in skip)
+    return tuple(name for name in row.rewrites if base_name(name) not in skip)
 
 
 def program_file(intake: Target | None, rewrites: tuple[str, ...] = ()) -> str:

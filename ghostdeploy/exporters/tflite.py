@@ -50,6 +50,7 @@ class TFLiteExporter:
         owners = tflite_file.owners_of(parameters(program), job.modules)
         model = tflite_file.read(converted(program, channels_last=job.channels_last))
         require_builtin(model)
+        tflite_file.resize_from_the_corner(model)
         tflite_file.name_tensors(model, owners, job.input_names, job.output_names)
         scheme, tools = None, {}
         if job.precision in tflite_weights.COMPRESSED:

@@ -144,6 +144,17 @@ def data_index(kind: str, operator: Any) -> int:
     return int(operator.inputs[2 if kind == "TRANSPOSE_CONV" else 0])
 
 
+def resize_from_the_corner(model: Any) -> None:
+    """Makes nearest-neighbour resizes read in[floor(i·n/m)], as PyTorch's `nearest` does; changed in place.
+
+    The converter asks for in[floor((i + ½)·n/m)]: the same values for whole factors, others for 3 → 7, the gates of
+    GhostNetV2 and V3 at 224 px. `nearest-exact` does not become this operator.
+    """
+    for kind, operator in operators(model):
+        if kind == "RESIZE_NEAREST_NEIGHBOR":
+            operator.builtinOptions.halfPixelCenters = False
+
+
 def fingerprint(values: NDArray[Any]) -> bytes:
     """Returns the hash of what stays of an array when it is transposed: its sorted values."""
     return hashlib.sha256(np.sort(values, axis=None).tobytes()).digest()

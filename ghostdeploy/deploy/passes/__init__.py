@@ -27,6 +27,8 @@ FOLDS = (
     "FixResizeSize",
 )
 REWRITES = ("SplitConcat", "SplitSlices", "VectorLayers")
+BLOCKS = (8, 16)
+"""Channels per block, for the parameter of `SplitConcat`."""
 
 
 def default_passes(*, skip: Collection[str] = ()) -> tuple[Pass, ...]:
@@ -43,7 +45,7 @@ def default_passes(*, skip: Collection[str] = ()) -> tuple[Pass, ...]:
 
 
 def named_passes(names: Iterable[str]) -> tuple[Pass, ...]:
-    """Returns passes by name.
+    """Returns passes by name; `SplitConcat-16` is the pass with a parameter, see `base_name`.
 
     Raises:
         UsageError: There is no such pass.
@@ -76,9 +78,15 @@ def named_passes(names: Iterable[str]) -> tuple[Pass, ...]:
         VectorLayers(),
     )
     known = {one.name: one for one in made}
+    known |= {f"SplitConcat-{block}": SplitConcat(block) for block in BLOCKS}
     wanted = list(names)
-    check_names(wanted)
+    check_names(base_name(name) for name in wanted)
     return tuple(known[name] for name in wanted)
+
+
+def base_name(name: str) -> str:
+    """Returns the name of a pass without its parameter: `SplitConcat` for `SplitConcat-16`."""
+    return name.partition("-")[0]
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -15,7 +15,9 @@ Cost of a site, in values moved, for a whole of C channels on P positions in k p
 
 A site is changed when saved > added. So the expansion of a bottleneck is split where its map is large; small maps,
 whose calls cost more than their data, are not. The residual stream never is: its sum with the shortcut needs the whole.
-Refused: a reader that is none of these, such as that sum; a graph output; weights that are not constant.
+Refused: a reader that is none of these, such as that sum; a graph output; weights that are not constant. For engines
+that keep maps in blocks of B channels (`block`; ONNX Runtime: 16, or 8 without AVX-512), also a depthwise reader of
+parts that are no whole blocks: it would leave the blocked form, which costs more than the copy.
 Source: Han et al., CVPR 2020, section 3.1 (structure); measured in docs/performance.md.
 """
 
@@ -78,15 +80,23 @@ class SplitConcat:
 
     name = "SplitConcat"
 
+    def __init__(self, block: int = 1) -> None:
+        """See the module docstring; `block` is B."""
+        self._block = block
+
     def run(self, module: fx.GraphModule) -> PassResult:
         """See the module docstring."""
         sites = 0
         for node in calls(module, aten.cat.default):
             site = find_site(module, node)
-            if site is not None and site.gain() > 0:
+            if site is not None and site.gain() > 0 and self._stays_in_blocks(module, site):
                 rewrite(module, site)
                 sites += 1
         return PassResult(module, sites)
+
+    def _stays_in_blocks(self, module: fx.GraphModule, site: Site) -> bool:
+        whole = all(channels(part) % self._block == 0 for part in site.parts)
+        return whole or all(read_linear(module, node) is None for node in site.inner)
 
 
 def find_site(module: fx.GraphModule, cat: fx.Node) -> Site | None:
