@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.observe import observe
-from ghostdeploy.deploy.steps import QUANTIZED, all_steps
+from ghostdeploy.deploy.steps import FOR, QUANTIZED, all_steps
 from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.manifest import ModelInfo
 
@@ -125,7 +125,7 @@ def all_programs(
             continue
         found[step.source] = (folded, passes)
         if step.rewrites:
-            with stages.stage(f"rewrite for {step.target}"):
+            with stages.stage(f"rewrite for {step.name.rpartition(FOR)[2]}"):
                 graph, records = apply(folded, example, step.rewrites)
             found[step.source] = (graph, (*passes, *records))
     return found

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from ghostdeploy.targets import Target
 
+FOR = "-for-"
+"""In the name of a first step that serves one row alone."""
 QUANTIZED = frozenset({"int8"})
 """Precisions whose graph the quantizer makes."""
 JUDGED_ON_IMAGES = QUANTIZED | {"hybrid"}
@@ -64,7 +66,7 @@ class Step:
     @property
     def label(self) -> str:
         """Name of the stage on progress bars."""
-        return f"convert to {self.name}" if self.recipe is None else f"quantize for {self.recipe}"
+        return f"convert to {self.name.replace(FOR, ' for ')}" if self.recipe is None else f"quantize for {self.recipe}"
 
 
 def steps_to(row: Target, precision: str, intake: Target | None = None, *, skip: Collection[str] = ()) -> list[Step]:
@@ -87,7 +89,7 @@ def steps_to(row: Target, precision: str, intake: Target | None = None, *, skip:
         if not found and intake is not None and intake.intake is not None:
             exporter, extra = intake.intake.exporter, intake.intake.extra
         step = Step(
-            name=link.name if found or rewrites == usual else f"{link.name}-for-{row.name}",
+            name=link.name if found or rewrites == usual else f"{link.name}{FOR}{row.name}",
             exporter=exporter,
             export_extra=extra,
             source=source,
