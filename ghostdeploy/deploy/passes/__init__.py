@@ -27,7 +27,7 @@ FOLDS = (
     "FixResizeSize",
 )
 REWRITES = ("SplitConcat", "SplitSlices", "VectorLayers")
-BLOCKS = (8, 16)
+BLOCKS = (4, 8, 16)
 """Channels per block, for the parameter of `SplitConcat`."""
 
 
@@ -45,7 +45,7 @@ def default_passes(*, skip: Collection[str] = ()) -> tuple[Pass, ...]:
 
 
 def named_passes(names: Iterable[str]) -> tuple[Pass, ...]:
-    """Returns passes by name; `SplitConcat-16` is the pass with a parameter, see `base_name`.
+    """Returns passes by name; `SplitConcat-8` is the pass with a parameter, see `base_name`.
 
     Raises:
         UsageError: There is no such pass.
@@ -85,7 +85,7 @@ def named_passes(names: Iterable[str]) -> tuple[Pass, ...]:
 
 
 def base_name(name: str) -> str:
-    """Returns the name of a pass without its parameter: `SplitConcat` for `SplitConcat-16`."""
+    """Returns the name of a pass without its parameter: `SplitConcat` for `SplitConcat-8`."""
     return name.partition("-")[0]
 
 

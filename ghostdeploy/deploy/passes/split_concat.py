@@ -16,8 +16,8 @@ Cost of a site, in values moved, for a whole of C channels on P positions in k p
 A site is changed when saved > added. So the expansion of a bottleneck is split where its map is large; small maps,
 whose calls cost more than their data, are not. The residual stream never is: its sum with the shortcut needs the whole.
 Refused: a reader that is none of these, such as that sum; a graph output; weights that are not constant. For engines
-that keep maps in blocks of B channels (`block`; ONNX Runtime: 16, or 8 without AVX-512), also a depthwise reader of
-parts that are no whole blocks: it would leave the blocked form, which costs more than the copy.
+with kernels for blocks of B channels (`block`; ONNX Runtime: 8), also a depthwise reader of parts that are no whole
+blocks: it would be slower by more than the copy.
 Source: Han et al., CVPR 2020, section 3.1 (structure); measured in docs/performance.md.
 """
 
