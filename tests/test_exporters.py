@@ -123,8 +123,8 @@ def test_an_export_whose_converter_dies_keeps_the_log_and_leaves_no_bundle(how, 
 
     answer = run(capsys, "export", "-t", "openvino", "-o", tmp_path, *limit)
 
-    assert_one_sentence(answer, 5, "the onnx converter", "ghostnet_050-onnx.log")
-    assert [path.name for path in tmp_path.iterdir()] == ["ghostnet_050-onnx.log"]
+    assert_one_sentence(answer, 5, "the onnx-for-openvino converter", "ghostnet_050-onnx-for-openvino.log")
+    assert [path.name for path in tmp_path.iterdir()] == ["ghostnet_050-onnx-for-openvino.log"]
 
 
 def test_a_broken_program_in_the_pipeline_is_exit_5(tmp_path, monkeypatch):
