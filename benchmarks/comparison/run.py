@@ -11,12 +11,13 @@ import msgspec
 
 from comparison.contest import FOLDER, Engine, Network
 from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.bench_process import Process, block_size, bundle_process, first_cores, interleave
+from ghostdeploy.deploy.bench_process import Process, block_size, bundle_process, interleave
 from ghostdeploy.deploy.doctor import cpu_name, instruction_set
 from ghostdeploy.deploy.stages import Stages
 from ghostdeploy.deploy.statistics import median_interval, quantile
 from ghostdeploy.errors import GhostDeployError
 from ghostdeploy.manifest import Record
+from ghostdeploy.runtimes.cores import choose_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,7 +118,7 @@ def _measure(wanted: Sequence[Wanted], *, batch: int, threads: int, seconds: flo
 def _start(engine: Engine, source: str, *, threads: int, batch: int) -> Process:
     if engine.kind != "peer":
         return bundle_process(source, threads=threads, batch=batch)
-    cores = ",".join(map(str, first_cores(threads)))
+    cores = ",".join(map(str, choose_cores(threads)))
     code = f"import sys; sys.path.insert(0, {str(FOLDER)!r}); from comparison.worker import main; sys.exit(main())"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not take the core of the next one
     words = [sys.executable, "-c", code, engine.name, source, str(threads), str(batch), cores]

@@ -7,7 +7,6 @@ round, so that what disturbs the machine disturbs all alike.
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +16,7 @@ import msgspec
 from ghostdeploy.deploy.bench_worker import Answer, Job, Loaded
 from ghostdeploy.deploy.statistics import quantile
 from ghostdeploy.errors import BundleError
+from ghostdeploy.runtimes.cores import choose_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,14 +87,9 @@ class Process:
         return BundleError(f"the process of {self.name} ended (exit {self._process.returncode}): {last[0]}")
 
 
-def first_cores(threads: int) -> tuple[int, ...]:
-    """Returns the cores that a process with so many threads is kept on; none where the system cannot say."""
-    return tuple(sorted(os.sched_getaffinity(0))[:threads]) if hasattr(os, "sched_getaffinity") else ()
-
-
 def bundle_process(path: str, *, threads: int, batch: int) -> Process:
     """Starts the process of a bundle; see `Process`."""
-    return job_process(Job(path=path, threads=threads, batch=batch, cores=first_cores(threads)))
+    return job_process(Job(path=path, threads=threads, batch=batch, cores=choose_cores(threads)))
 
 
 def job_process(job: Job) -> Process:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from ghostdeploy.deploy.bench_process import first_cores
 from ghostdeploy.manifest import Record
+from ghostdeploy.runtimes.cores import choose_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ class Rates(Record, frozen=True, kw_only=True):
 
 def measure_rates(threads: int) -> Rates:
     """Measures in a process with so many threads, kept on as many cores; takes about two seconds."""
-    cores = ",".join(map(str, first_cores(threads)))
+    cores = ",".join(map(str, choose_cores(threads)))
     done = subprocess.run(
         [sys.executable, "-m", "ghostdeploy.deploy.machine_rates", str(threads), cores],
         env=os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads)),

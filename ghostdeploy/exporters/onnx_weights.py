@@ -15,15 +15,16 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 from onnx import helper, numpy_helper
 
 from ghostdeploy.exporters.intensity import waits_for_memory
 
 if TYPE_CHECKING:
-    import onnx
     from numpy.typing import NDArray
 
 _LEVELS = 127
+_ZERO = "zero_of_max"
 _SCHEME = "weights int8 symmetric per channel on {} layers that wait for memory; else float32"
 
 
@@ -39,15 +40,27 @@ def compress(model: onnx.ModelProto, batch: int | None) -> str:
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    chosen = [node for node in graph.node if is_chosen(node, constants, batch)]
-    for node in chosen:
-        _compress_layer(graph, node, constants)
-    _write_relu_as_max(graph, chosen)
+    graph.initializer.append(numpy_helper.from_array(np.float32(0), _ZERO))
+    nodes, count, products, results = [], 0, set[str](), set[str]()
+    for node in graph.node:
+        if is_chosen(node, constants, batch):
+            nodes.append(_compress_layer(graph, node, constants))
+            products.add(node.output[0])
+            count += 1
+        elif node.op_type == "Add" and products & set(node.input):
+            results.add(node.output[0])
+        elif node.op_type == "Relu" and node.input[0] in products | results:
+            node.op_type = "Max"
+            node.input.append(_ZERO)
+        nodes.append(node)
+    ordered = onnx.GraphProto(node=nodes).node
+    del graph.node[:]
+    graph.node.extend(ordered)
     used = Counter(name for node in graph.node for name in node.input)
     kept = [tensor for tensor in graph.initializer if used[tensor.name]]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    return _SCHEME.format(len(chosen))
+    return _SCHEME.format(count)
 
 
 def is_chosen(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], batch: int | None) -> bool:
@@ -67,7 +80,10 @@ def quantize_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDA
     return np.rint(weight / scale).clip(-_LEVELS, _LEVELS).astype(np.int8), scale
 
 
-def _compress_layer(graph: onnx.GraphProto, node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> None:
+def _compress_layer(
+    graph: onnx.GraphProto, node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]
+) -> onnx.NodeProto:
+    """Stores a layer's matrix as integers, and returns the node that restores it in front of the layer."""
     name = node.input[1]
     weight = numpy_helper.to_array(constants[name])
     for attribute in node.attribute:
@@ -85,19 +101,5 @@ def _compress_layer(graph: onnx.GraphProto, node: onnx.NodeProto, constants: dic
         name=f"{restored}_{node.name}",
         axis=1,
     )
-    place = next(index for index, one in enumerate(graph.node) if one is node or one == node)
-    graph.node.insert(place, restore)
-    graph.node[place + 1].input[1] = restore.output[0]
-
-
-def _write_relu_as_max(graph: onnx.GraphProto, chosen: list[onnx.NodeProto]) -> None:
-    results = {name for node in chosen for name in node.output}
-    results |= {node.output[0] for node in graph.node if node.op_type == "Add" and results & set(node.input)}
-    found = [node for node in graph.node if node.op_type == "Relu" and node.input[0] in results]
-    if not found:
-        return
-    zero = "zero_of_max"
-    graph.initializer.append(numpy_helper.from_array(np.float32(0), zero))
-    for node in found:
-        node.op_type = "Max"
-        node.input.append(zero)
+    node.input[1] = restore.output[0]
+    return restore

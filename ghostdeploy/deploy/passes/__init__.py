@@ -27,7 +27,7 @@ FOLDS = (
     "FixResizeSize",
 )
 REWRITES = ("SplitConcat", "SplitSlices", "VectorLayers")
-BLOCKS = (4, 8, 16)
+BLOCKS = (8,)
 """Channels per block, for the parameter of `SplitConcat`."""
 
 
