@@ -87,7 +87,45 @@ def test_the_planted_best_of_a_sitting_leads(seed):
     times = dict(zip("abcd", Random(seed).sample([1.0, 1.05, 1.1, 1.3], 4), strict=True))
     found = rounds(20, seed=seed, **times)
 
-    assert contest.leader_of(found, list("abcd"), "calls") == min(times, key=times.__getitem__)
+    assert contest.placed(found, "calls") == sorted(times, key=times.__getitem__)
+
+
+def test_what_died_during_a_sitting_has_no_place():
+    found = [*rounds(8, a=1.0, b=0.5, c=2.0), *rounds(4, a=1.0, c=2.0)]
+
+    assert contest.placed(found, "calls") == ["a", "c"]
+    assert contest.placed([], "calls") == []
+
+
+def test_more_threads_that_are_always_faster_are_picked():
+    seen = rounds(8, one=1.0, two=0.8) + rounds(20, seed=1, sitting=2, one=1.0, two=0.85)
+
+    assert contest.settle(seen, ["two", "one"], {"one": 1, "two": 2}, "calls") == "two"
+
+
+def test_more_threads_that_were_slow_in_one_sitting_are_not_picked():
+    """A machine whose second core wakes up quickly in one minute and slowly in the next."""
+    seen = rounds(8, one=1.0, two=2.3) + rounds(20, seed=1, sitting=2, one=1.0, two=0.8)
+
+    assert contest.settle(seen, ["two", "one"], {"one": 1, "two": 2}, "calls") == "one"
+
+
+def test_more_threads_for_a_gain_within_the_margin_are_not_picked():
+    seen = rounds(20, one=1.0, two=0.985, other=1.2)
+
+    assert contest.settle(seen, ["two", "one", "other"], {"one": 1, "two": 2, "other": 1}, "calls") == "one"
+
+
+def test_the_same_number_of_threads_is_a_matter_of_time_alone():
+    seen = rounds(20, a=1.0, b=0.99)
+
+    assert contest.settle(seen, ["b", "a"], {"a": 2, "b": 2}, "calls") == "b"
+
+
+def test_four_threads_fall_back_to_the_best_of_the_fewer():
+    seen = rounds(20, one=1.0, two=0.8, four=0.79)
+
+    assert contest.settle(seen, ["four", "two", "one"], {"one": 1, "two": 2, "four": 4}, "calls") == "two"
 
 
 @pytest.fixture
@@ -201,6 +239,18 @@ def test_a_row_shows_the_fastest_setting_within_the_limits_first(summary):
 
     assert [(speed.threads, speed.latency_ms) for speed in row.speeds] == [(2, 3.0), (1, 4.0)]
     assert row.speeds[0].ratio == pytest.approx(1.5)
+
+
+def test_a_pick_with_fewer_threads_than_the_fastest_says_so_and_shows_its_own_setting(tmp_path, tiny_bundle):
+    with stage(tmp_path) as on:
+        one = on.plant(tiny_bundle("onnx"), accuracy=dropping(0.0))
+        on.measured(*[{Entry(one, ONE): 0.002, Entry(one, TWO): 0.0018}] * 8)
+        picked = Picked(sitting=1, asked="", budget=60.0, pick=Entry(one, ONE).key, spent=61.0)
+        found = summarize(on.field, on.workshop, picked, [one], machine="a machine")
+
+    assert [speed.threads for speed in found.rows[0].speeds] == [1, 2]
+    assert not found.decided
+    assert any(line.startswith("onnx fp32, 2 threads was faster in the last run") for line in report.remarks(found))
 
 
 def test_the_tables_hold_every_row_as_markdown_and_as_json(summary, tmp_path):

@@ -19,7 +19,7 @@ from ghostdeploy.manifest import PassRecord
 from ghostdeploy.models.source import from_module
 from tests.conftest import require
 from tests.signing import sign_again
-from tests.tuning import ONE, Net, stage
+from tests.tuning import ONE, TWO, Net, stage
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +55,28 @@ def test_every_entry_gets_its_rounds_with_the_anchor_a_few_processes_at_a_time(t
     assert len(keys) == 4
     assert all(sum(key in one.calls for one in quick) >= QUICK_ROUNDS for key in keys)
     assert max(len(one.calls) for one in quick[:QUICK_ROUNDS]) <= 3
+
+
+def test_the_last_run_holds_the_best_with_fewer_threads_and_more_threads_must_always_be_faster(
+    tmp_path, tiny_bundle, monkeypatch
+):
+    monkeypatch.setattr(run, "FINALISTS", 1)
+    with stage(tmp_path) as on:
+        one = on.plant(tiny_bundle("onnx"))
+        on.measured(*[{Entry(one, ONE): 0.002, Entry(one, TWO): 0.001}] * QUICK_ROUNDS)
+        picked = on.tuning.run([one])
+        last = [seen for seen in on.journal.rounds if seen.sitting == picked.sitting]
+
+    assert set(last[0].calls) == {Entry(one, ONE).key, Entry(one, TWO).key}
+    assert picked.pick == Entry(one, ONE).key
+
+
+def test_bundles_are_measured_as_soon_as_they_are_exported(tmp_path):
+    with stage(tmp_path) as on:
+        on.tuning.run([Candidate("onnx", "fp32"), Candidate("openvino", "fp16")])
+        kinds = [type(event).__name__ for event in on.journal.events]
+
+    assert kinds.index("Round") < len(kinds) - 1 - kinds[::-1].index("Exported")
 
 
 def test_a_stopped_measurement_goes_on_with_what_is_missing(tmp_path, tiny_bundle):

@@ -10,6 +10,13 @@ every round: score(e) = ratio(e, anchor).
 
 A contest is decided when no other entry can be more than `MARGIN` faster than the leader: the lower end of its ratio
 to the leader is at least 1 − MARGIN.
+
+More threads must earn their cores. How long a sleeping core takes to wake is up to the operating system, and inside a
+virtual machine up to the host too; it was seen to change from one minute to the next, and with it the time of a short
+call with two threads by a factor of 2.3, that of one thread not at all. So an entry with more threads is better than
+one with fewer only if, in every sitting (processes started together, minutes apart) that holds both,
+
+    the upper end of ratio(more, fewer) < 1 − MARGIN
 """
 
 from __future__ import annotations
@@ -20,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 from ghostdeploy.deploy.statistics import median_interval, quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from ghostdeploy.deploy.tune.journal import Round
 
@@ -98,7 +105,34 @@ def is_decided(rounds: Sequence[Round], leader: str, others: Collection[str], ki
     return all(one is not None and one.low >= 1 - MARGIN for one in found)
 
 
-def leader_of(rounds: Sequence[Round], keys: Sequence[str], kind: Kind) -> str:
-    """Returns the fastest of entries that sat together, by their ratios to the first of them."""
-    placed = {key: one.value for key in keys if (one := ratio(rounds, key, keys[0], kind)) is not None}
-    return min(placed, key=lambda key: placed[key])
+def placed(rounds: Sequence[Round], kind: Kind) -> list[str]:
+    """Returns the entries of one sitting that are still alive at its end, the fastest first."""
+    keys = list(times(rounds[-1], kind)) if rounds else []
+    found = {key: one.value for key in keys if (one := ratio(rounds, key, keys[0], kind)) is not None}
+    return sorted(found, key=lambda key: found[key])
+
+
+def is_faster_always(rounds: Sequence[Round], ours: str, theirs: str, kind: Kind) -> bool:
+    """Tells whether `ours` was more than `MARGIN` faster in every sitting of both; no sitting is no evidence."""
+    sittings: dict[int, list[Round]] = {}
+    for one in rounds:
+        sittings.setdefault(one.sitting, []).append(one)
+    found = [seen for mine in sittings.values() if (seen := ratio(mine, ours, theirs, kind)) is not None]
+    return bool(found) and all(one.high < 1 - MARGIN for one in found)
+
+
+def settle(rounds: Sequence[Round], order: Sequence[str], threads: Mapping[str, int], kind: Kind) -> str:
+    """Returns the entry to pick: the fastest, or one with fewer threads that it does not beat in every sitting.
+
+    Args:
+        rounds: All measurements.
+        order: The entries of the last run, the fastest first.
+        threads: Of each of them.
+        kind: What is compared.
+    """
+    pick = order[0]
+    while (fewer := next((key for key in order if threads[key] < threads[pick]), None)) is not None:
+        if is_faster_always(rounds, pick, fewer, kind):
+            break
+        pick = fewer
+    return pick

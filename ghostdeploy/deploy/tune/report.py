@@ -102,6 +102,11 @@ def remarks(found: Tuned) -> list[str]:
         f"{found.machine}; {found.seconds:.0f} s; {', '.join((found.objective, *limits))}; batch {found.batch}",
         f"last run, time over that of the pick: {ends}; {sure}",
     ]
+    lines += [
+        f"{one.entry} was faster in the last run, but not by more than 3 % in every run: the pick has fewer threads"
+        for one in found.final[:1]
+        if one.ratio < 1
+    ]
     lines += [f"{row.name}: {row.why}" for row in found.rows if row.why is not None]
     return lines + [f"{target} left out: it {why}" for target, why in found.left_out.items()]
 

@@ -46,7 +46,7 @@ class Row(Record, frozen=True, kw_only=True):
     agreement: float | None
     """Share of images with the same first class as the float32 model."""
     speeds: tuple[Speed, ...] = ()
-    """By setting, the best first by the objective."""
+    """By setting, the best first by the objective; that of the pick before all."""
 
     @property
     def name(self) -> str:

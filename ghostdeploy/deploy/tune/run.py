@@ -100,6 +100,7 @@ class Tuning:
                 continue
             self._make(group)
             progress.end(len(group))
+            self._measure()
 
     def _make(self, group: list[Candidate]) -> None:
         begin = self._progress.spent
@@ -161,12 +162,12 @@ class Tuning:
         self._progress.expect(2)
         order = self._contest(contest.contenders(self.field.standing(), CONTENDERS))
         self._progress.end()
-        standing = self.field.standing()  # without those that died in the contest
-        finalists = [key for key in dict.fromkeys((*order, *standing)) if key in standing][:FINALISTS]
+        finalists = self._finalists(order)
         sitting, rounds = self._sit(finalists, FINAL_ROUNDS, "last run", lambda rounds: not self._lead(rounds))
         if not rounds:
             raise ExportFailed(f"none of {', '.join(finalists)} could be run", hint="ghostdeploy doctor")
-        pick = contest.leader_of(rounds, list(contest.times(rounds[-1], self.field.kind)), self.field.kind)
+        kind = self.field.kind
+        pick = contest.settle(self._journal.rounds, contest.placed(rounds, kind), self._threads(finalists), kind)
         budget, spent = self.field.config.budget, self._progress.spent
         picked = Picked(sitting=sitting, asked=asked, budget=budget, pick=pick, spent=spent)
         self._journal.append(picked)
@@ -185,13 +186,23 @@ class Tuning:
             return (len(rounds) >= QUICK_ROUNDS and decided) or not self._progress.is_within(CONTEST_SHARE)
 
         _, rounds = self._sit(keys, CONTEST_ROUNDS, f"compare {len(keys)} contenders", is_enough)
-        there = list(contest.times(rounds[-1], kind)) if rounds else []
-        placed = {key: one.value for key in there if (one := contest.ratio(rounds, key, there[0], kind)) is not None}
-        return sorted(placed, key=lambda key: placed[key])
+        return contest.placed(rounds, kind)
+
+    def _finalists(self, order: list[str]) -> list[str]:
+        """Returns the entries of the last run: the best few, and the best with fewer threads than the first of them."""
+        standing = self.field.standing()  # without those that died in the contest
+        ranked = [key for key in dict.fromkeys((*order, *standing)) if key in standing]
+        threads = self._threads(ranked)
+        fewer = [key for key in ranked[1:] if threads[key] < threads[ranked[0]]]
+        return list(dict.fromkeys((*ranked[:FINALISTS], *fewer[:1])))
+
+    def _threads(self, keys: list[str]) -> dict[str, int]:
+        entries = self.field.entries()
+        return {key: entries[key].setting.threads for key in keys}
 
     def _lead(self, rounds: list[Round]) -> str:
         """Shows who leads in a sitting, and returns it."""
-        leader = contest.leader_of(rounds, list(contest.times(rounds[-1], self.field.kind)), self.field.kind)
+        leader = contest.placed(rounds, self.field.kind)[0]
         self._progress.lead(self.field.figure(leader))
         return leader
 

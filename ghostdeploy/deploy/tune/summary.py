@@ -86,7 +86,8 @@ def _placed(rows: list[Row], pick: Entry, objective: str) -> tuple[Row, ...]:
 def _row(one: Candidate, field: Field, workshop: Workshop, pick: str) -> Row:
     bundle = field.bundles.get(one)
     speeds = [speed for how in field.settings if (speed := _speed(Entry(one, how), field, pick)) is not None]
-    speeds.sort(key=lambda speed: (bool(_excess(one, speed, field)), speed.ratio))
+    picked = field.entries()[pick].setting if field.entries()[pick].candidate == one else None
+    speeds.sort(key=lambda speed: (_setting(speed) != picked, bool(_excess(one, speed, field)), speed.ratio))
     manifest = None if bundle is None else bundle.manifest
     why = _why(one, field)
     beyond = _excess(one, speeds[0], field) if speeds else {}
@@ -152,4 +153,8 @@ def _through_anchor(key: str, field: Field, pick: str) -> Ratio | None:
 
 
 def _excess(one: Candidate, speed: Speed, field: Field) -> dict[str, float]:
-    return field.excess(Entry(one, Setting(speed.threads, speed.profile)).key)
+    return field.excess(Entry(one, _setting(speed)).key)
+
+
+def _setting(speed: Speed) -> Setting:
+    return Setting(speed.threads, speed.profile)
