@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from ghostdeploy.deploy.fold import Certificate, count_ops, fold
+from ghostdeploy.deploy.passes import default_passes, named_passes
 from ghostdeploy.deploy.tolerance import FOLD_RELATIVE_ERROR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
 
 NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -58,3 +63,35 @@ def folded(module: nn.Module, *inputs: torch.Tensor, **options: object) -> tuple
 
 def sites(certificate: Certificate, name: str) -> int:
     return next(record.sites for record in certificate.passes if record.name == name)
+
+
+class Ghost(nn.Module):
+    """A Ghost module: 1×1 to half of the channels, depthwise for the rest."""
+
+    def __init__(self, inputs: int, outputs: int, activation: Callable[[], nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        half = outputs // 2
+        self.primary = nn.Sequential(nn.Conv2d(inputs, half, 1, bias=False), nn.BatchNorm2d(half), activation())
+        self.cheap = nn.Sequential(
+            nn.Conv2d(half, half, 3, padding=1, groups=half, bias=False), nn.BatchNorm2d(half), activation()
+        )
+
+    def forward(self, x):
+        first = self.primary(x)
+        return torch.cat([first, self.cheap(first)], 1)
+
+
+class Residual(nn.Module):
+    """Something with a shortcut around it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x) + x
+
+
+def rewritten(network: nn.Module, *inputs: torch.Tensor, names: Collection[str]) -> tuple[fx.GraphModule, Certificate]:
+    """Folds a module as `folded` does, with these rewrites behind the fold."""
+    return folded(randomize(network), *inputs, passes=[*default_passes(), *named_passes(names)])

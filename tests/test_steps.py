@@ -27,7 +27,7 @@ def test_a_target_of_other_rewrites_gets_a_first_step_of_its_own():
     steps = all_steps(rows("onnx", "openvino", "tensorrt"), "fp32")
 
     assert list(steps) == ["onnx", "onnx-for-openvino", "openvino", "onnx-for-tensorrt", "tensorrt"]
-    assert steps["onnx"].rewrites == ("SplitConcat-8", "SplitSlices", "VectorLayers")
+    assert steps["onnx"].rewrites == ("DepthwiseConcat-8", "SplitConcat-8", "SplitSlices", "VectorLayers")
     assert steps["onnx-for-openvino"].rewrites == REWRITES
     assert steps["openvino"].source == steps["onnx-for-openvino"].result
     assert steps["onnx-for-tensorrt"].source == "program.pt2"
@@ -42,7 +42,7 @@ def test_quantizers_and_finished_files_start_from_the_plain_graph(row):
 
 
 def test_passes_that_are_skipped_are_not_in_the_program():
-    first = steps_to(targets.find("openvino"), "hybrid", skip=["SplitConcat", "SplitSlices"])[0]
+    first = steps_to(targets.find("openvino"), "hybrid", skip=["DepthwiseConcat", "SplitConcat", "SplitSlices"])[0]
 
     assert first.rewrites == ("VectorLayers",)
     assert first.source == program_file(None, ("VectorLayers",)) == "program-VectorLayers.pt2"

@@ -26,9 +26,9 @@ FOLDS = (
     "ResizeLast",
     "FixResizeSize",
 )
-REWRITES = ("SplitConcat", "SplitSlices", "VectorLayers")
+REWRITES = ("DepthwiseConcat", "SplitConcat", "SplitSlices", "VectorLayers")
 BLOCKS = (8,)
-"""Channels per block, for the parameter of `SplitConcat`."""
+"""Channels per block, for the parameter of `DepthwiseConcat` and `SplitConcat`."""
 
 
 def default_passes(*, skip: Collection[str] = ()) -> tuple[Pass, ...]:
@@ -51,6 +51,7 @@ def named_passes(names: Iterable[str]) -> tuple[Pass, ...]:
         UsageError: There is no such pass.
     """
     from ghostdeploy.deploy.passes.canonicalize_hard_sigmoid import CanonicalizeHardSigmoid
+    from ghostdeploy.deploy.passes.depthwise_concat import DepthwiseConcat
     from ghostdeploy.deploy.passes.fix_resize_size import FixResizeSize
     from ghostdeploy.deploy.passes.fold_batch_norm import FoldBatchNorm
     from ghostdeploy.deploy.passes.fold_scale_shift import FoldScaleShift
@@ -73,12 +74,14 @@ def named_passes(names: Iterable[str]) -> tuple[Pass, ...]:
         PoolBeforeConcat(),
         ResizeLast(),
         FixResizeSize(),
+        DepthwiseConcat(),
         SplitConcat(),
         SplitSlices(),
         VectorLayers(),
     )
     known = {one.name: one for one in made}
-    known |= {f"SplitConcat-{block}": SplitConcat(block) for block in BLOCKS}
+    for block in BLOCKS:
+        known |= {f"{one.name}-{block}": one for one in (DepthwiseConcat(block), SplitConcat(block))}
     wanted = list(names)
     check_names(base_name(name) for name in wanted)
     return tuple(known[name] for name in wanted)
