@@ -7,7 +7,13 @@ import pytest
 
 from ghostdeploy import targets
 from ghostdeploy.deploy import doctor
-from ghostdeploy.deploy.advice import INT8_TIME_WITHOUT_DOT_PRODUCT, int8_advice, recommendation, recommended
+from ghostdeploy.deploy.advice import (
+    INT8_TIME_WITH_DOT_PRODUCT,
+    INT8_TIME_WITHOUT_DOT_PRODUCT,
+    int8_advice,
+    recommendation,
+    recommended,
+)
 from ghostdeploy.deploy.doctor import has_int8_dot_product, instruction_set
 
 AVX2 = frozenset({"sse4_1", "avx", "avx2", "fma"})
@@ -32,7 +38,17 @@ def test_openvino_gains_no_speed_without_dot_products():
 @pytest.mark.parametrize("flag", ["avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"])
 def test_processors_with_dot_products_need_no_advice(flag):
     assert has_int8_dot_product({flag})
-    assert int8_advice(targets.find("onnx"), AVX2 | {flag}) is None
+    assert int8_advice(targets.find("openvino"), AVX2 | {flag}) is None
+    assert int8_advice(targets.find("tflite"), AVX2 | {flag}) is None
+
+
+def test_onnx_runtime_is_slower_in_int8_even_with_dot_products_of_x86():
+    said = int8_advice(targets.find("onnx"), VNNI)
+
+    assert "this CPU has INT8 dot-product instructions" in said
+    assert "1.2× slower than float" in said
+    assert "--hybrid" in said
+    assert int8_advice(targets.find("onnx"), {"asimd", "asimddp"}) is None
 
 
 def test_a_processor_that_cannot_be_read_gets_no_advice():
@@ -54,6 +70,7 @@ def test_a_ratio_measured_here_replaces_the_table():
 def test_every_engine_of_the_table_runs_some_target():
     engines = {engine for row in targets.TARGETS.values() for engine in row.runtimes}
 
+    assert INT8_TIME_WITHOUT_DOT_PRODUCT.keys() == INT8_TIME_WITH_DOT_PRODUCT.keys()
     assert INT8_TIME_WITHOUT_DOT_PRODUCT.keys() <= engines
 
 
@@ -105,8 +122,21 @@ def test_the_examination_agrees_with_the_flags():
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "tflite"])
-@pytest.mark.parametrize(("flags", "precision"), [(AVX2, "hybrid"), (AVX512, "hybrid"), (VNNI, "int8")])
-def test_every_cpu_target_has_a_precision_that_pays(name, flags, precision):
+@pytest.mark.parametrize("flags", [AVX2, AVX512])
+def test_every_cpu_target_has_a_precision_that_pays(name, flags):
+    assert recommended(targets.find(name), flags) == "hybrid"
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "precision"),
+    [
+        ("onnx", VNNI, "hybrid"),
+        ("openvino", VNNI, "int8"),
+        ("tflite", VNNI, "int8"),
+        ("onnx", {"asimd", "asimddp"}, "int8"),
+    ],
+)
+def test_dot_products_make_int8_pay_where_the_engine_was_faster_with_them(name, flags, precision):
     assert recommended(targets.find(name), flags) == precision
 
 
@@ -119,9 +149,21 @@ def test_a_float_export_ends_with_what_would_be_faster():
     rows = [targets.find("onnx"), targets.find("tensorrt")]
 
     assert "--hybrid is recommended for onnx, " in recommendation(rows, "fp32", AVX2)
-    assert "--int8 is recommended for onnx" in recommendation(rows, "fp32", VNNI)
+    assert "--hybrid is recommended for onnx, whose INT8" in recommendation(rows, "fp32", VNNI)
 
 
-@pytest.mark.parametrize(("precision", "flags"), [("hybrid", AVX2), ("int8", VNNI), ("fp32", frozenset())])
-def test_the_recommended_precision_is_not_recommended_again(precision, flags):
-    assert recommendation([targets.find("onnx")], precision, flags) is None
+def test_engines_of_one_export_may_want_different_precisions():
+    rows = [targets.find(name) for name in ("onnx", "openvino", "tflite")]
+
+    said = recommendation(rows, "fp32", VNNI)
+    assert "--int8 is recommended for openvino, tflite, --hybrid is recommended for onnx" in said
+    assert recommendation(rows, "hybrid", VNNI).endswith("--int8 is recommended for openvino, tflite")
+    assert "--int8" not in recommendation(rows, "int8", VNNI)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "flags"),
+    [("onnx", "hybrid", AVX2), ("openvino", "int8", VNNI), ("onnx", "hybrid", VNNI), ("onnx", "fp32", frozenset())],
+)
+def test_the_recommended_precision_is_not_recommended_again(name, precision, flags):
+    assert recommendation([targets.find(name)], precision, flags) is None
