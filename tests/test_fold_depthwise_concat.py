@@ -120,6 +120,11 @@ def test_engines_with_blocks_pay_more_for_a_copy_of_parts_that_are_none(outputs,
     assert tuple(count_sites(Ghost(12, outputs), 12, 112, name) for name in (NAME, f"{NAME}-8")) == found
 
 
+@pytest.mark.parametrize(("inputs", "count"), [(24, 1), (480, 0)])
+def test_a_small_map_with_many_weights_is_joined_because_reading_them_costs_more(inputs, count):
+    assert count_sites(Ghost(inputs, 80), inputs, 2) == count
+
+
 def test_a_whole_network_keeps_its_function_and_grows_by_next_to_nothing():
     network, example = randomize(gd.create_model("ghostnet_050")), image(1, 3, 224, 224)
     plain, _ = fold(network, example)

@@ -6,7 +6,7 @@ float: OpenVINO 9.7 to 10.2 against 10.0 ms, ONNX Runtime 22 to 25 against 9.4 m
 left there is memory: INT8 weights for the layers that wait for it (`hybrid`), 8.1 and 7.6 ms for OpenVINO and LiteRT.
 With them (AVX-512 VNNI, the same network) OpenVINO took 1.64 against 3.05 ms and LiteRT 1.62 against 2.88, but ONNX
 Runtime 3.69 against 3.01 and 2.63 as `hybrid`: what INT8 saves in dense layers its quantized concatenations, gates and
-depthwise convolutions cost again. G-Ghost-RegNetX-0.2, which has no depthwise layers, gains there too (2.16 against 3.02).
+depthwise convolutions cost again. G-Ghost-RegNetX-0.2, without depthwise layers, gains there too (2.16 against 3.02).
 """
 
 from __future__ import annotations

@@ -12,11 +12,12 @@ multiplications per output:
 
     saved  2·2n·P + CALL                                  the copy and its call
     added  2·n·P                                          n more channels written and read
+    added  n·(K + k²)                                     their weights read, and stored in the file
     added  (⌈2n⌉ − ⌈n⌉)·(k²/DEPTHWISE + K/DENSE)·P          multiplications beyond vectors that are there anyway
 
-so up to 8 channels the copy goes, on maps of every size, and above them it stays. Engines that keep channels in blocks
-of B (`block`; ONNX Runtime: 8) must leave the blocks for a copy of parts that are no whole ones, and come back: three
-times the copy.
+so up to 8 channels the copy goes, on maps of every size, and with more channels on small maps whose weights are few.
+Engines that keep channels in blocks of B (`block`; ONNX Runtime: 8) must leave the blocks for a copy of parts that are
+no whole ones, and come back: three times what is saved.
 Refused: a concatenation of anything but a dense layer and the depthwise filter on it, a filter with a stride or even
 size, other readers of either. A filter per channel, not the grouped convolution of two filters per channel that this
 could be as well: that one runs at a third of the speed.
@@ -58,10 +59,11 @@ class Site:
     def gain(self, block: int) -> float:
         """Values that are no longer moved, minus the price of what is done in addition; see the module docstring."""
         count, positions = self.dense.outputs, prod(shape(self.cat)[2:])
+        kernel, inputs = prod(self.depthwise.weight.shape[2:]), prod(self.dense.weight.shape[1:])
         copies = 1 if count % block == 0 else 3
         lanes = _rounded(2 * count) - _rounded(count)
-        work = prod(self.depthwise.weight.shape[2:]) / DEPTHWISE + prod(self.dense.weight.shape[1:]) / DENSE
-        return CALL + positions * (copies * 4 * count - 2 * count - lanes * work)
+        work = lanes * (kernel / DEPTHWISE + inputs / DENSE)
+        return copies * (4 * count * positions + CALL) - count * (inputs + kernel) - positions * (2 * count + work)
 
 
 class DepthwiseConcat:
