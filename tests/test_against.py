@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -88,7 +90,8 @@ def test_the_ratio_is_to_the_default_export_of_the_same_model(path, capsys):
     assert default["name"] == ours["baseline"] == default["baseline"] == "ghostnet_050-openvino-default"
     assert (default["ratio"], ours["name"]) == (1.0, "ghostnet_050-openvino-fp32")
     assert ours["ratio_ci95"][0] <= ours["ratio"] <= ours["ratio_ci95"][1]
-    assert default["limit"]["macs"] == ours["limit"]["macs"]
+    macs = json.loads((path / "manifest.json").read_text())["model"]["macs"]
+    assert default["limit"]["macs"] == macs < ours["limit"]["macs"]  # DepthwiseConcat multiplies more and copies less
 
 
 def test_another_model_is_refused(path, capsys):
