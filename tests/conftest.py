@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from typing import NoReturn
 
 import pytest
@@ -13,6 +14,9 @@ from ghostdeploy import targets
 from ghostdeploy.nvidia.driver import gpus
 from tests.bundles import for_target, make_bundle
 from tests.shared import shared_folder
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job, whose children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "quick",

@@ -160,13 +160,7 @@ def test_ctrl_c_ends_with_the_summary(tiny_bundle, clip):
         (clip / f"frame_{number}.png").symlink_to(clip / "frame_1.png")
     module = "ghostdeploy.samples.classify_stream"
     command = [sys.executable, "-m", module, "--bundle", tiny_bundle("onnx"), "--source", clip]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         head = [process.stdout.readline() for _ in range(20)]
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
