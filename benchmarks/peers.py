@@ -32,9 +32,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--batch", default="1,8", show_default=True, help="Images per call, by commas.")
 @click.option("--threads", default="1,2", show_default=True, help="Threads, by commas; more than cores are left out.")
 @click.option("--seconds", default=2.0, show_default=True, help="Measuring time of each artefact.")
-@click.option(
-    "--calib", type=_FOLDER, help="Images for INT8; default is the shipped photographs and their mirror images."
-)
+@click.option("--calib", type=_FOLDER, help="Images for INT8; default is the shipped photographs and mirror images.")
 @click.option("--json", "as_json", is_flag=True, help="Print the ratios as JSON instead of Markdown.")
 def main(*, out: Path, models: str, engine_names: str, batch: str, threads: str, as_json: bool, **how) -> None:
     """See the module."""

@@ -66,6 +66,8 @@ class Calibration(Record, frozen=True, kw_only=True):
 
     count: int
     sha256: str
+    held_out: int = 0
+    """Further images of the same set, kept back for the gate."""
 
 
 class Quantization(Record, frozen=True, kw_only=True):

@@ -134,7 +134,8 @@ def _quantized(m: Manifest) -> list[tuple[str, str]]:
         q = m.quantization
         rows.append(("quantization", f"{q.scheme}; by {q.tool}"))
         if q.calibration is not None:
-            rows.append(("calibration", f"{q.calibration.count} images, SHA-256 {q.calibration.sha256}"))
+            held_out = f", {q.calibration.held_out} held out to judge" if q.calibration.held_out else ""
+            rows.append(("calibration", f"{q.calibration.count} images{held_out}, SHA-256 {q.calibration.sha256}"))
         rows.append(("left in float", ", ".join(q.float_layers) or "nothing by the accuracy gate"))
         if q.float_by_rule:
             rows.append(("float by rule", ", ".join(q.float_by_rule)))

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ghostdeploy import samples
 from ghostdeploy.deploy.images import ImageSet, from_arrays, open_images
-from ghostdeploy.deploy.quantize.calibration import read_batches, select, write_pixels
+from ghostdeploy.deploy.quantize.calibration import select
+from ghostdeploy.deploy.quantize.pixels import read_batches, read_full_batches, write_pixels
 from ghostdeploy.errors import DataError
 from ghostdeploy.preprocess import Preprocess
 
@@ -161,6 +162,58 @@ def test_images_of_a_single_colour_are_taken_with_a_warning(tmp_path):
     assert "single colour" in chosen.notes[0]
 
 
+def pixels_of(path):
+    return {image.tobytes() for image in np.load(path)}
+
+
+def test_every_second_image_of_a_class_is_held_out_and_no_image_is_in_both_files(tmp_path):
+    pixels = noise(240)
+    pixels[100:110] = pixels[:10]  # copies must not end on both sides
+    labels = np.repeat([0, 1, 2], [150, 60, 30])
+
+    chosen = select(from_arrays(pixels, labels, source="arrays"), SPEC, folder=tmp_path, held_out=1000)
+
+    ours, theirs = pixels_of(chosen.path), pixels_of(chosen.held_out)
+    assert not ours & theirs
+    assert len(ours | theirs) == 230
+    assert (chosen.count, chosen.held_out_count) == (len(ours), len(theirs)) == (115, 115)
+    by_class = [{image.tobytes() for image in pixels[labels == label]} & theirs for label in range(3)]
+    assert [len(images) for images in by_class] == [70, 30, 15]
+
+
+def test_a_large_set_calibrates_with_the_usual_count_and_holds_out_what_the_gate_looks_at(tmp_path):
+    chosen = select(from_arrays(noise(300), source="a"), SPEC, folder=tmp_path, count=50, held_out=120)
+
+    assert (chosen.count, chosen.held_out_count) == (50, 120)
+    assert chosen.sha256 == hashlib.sha256(np.load(chosen.path).tobytes()).hexdigest()
+
+
+def test_a_set_that_judges_as_well_needs_twice_the_images(tmp_path):
+    with pytest.raises(DataError, match="31 distinct images, expected at least 32: 16 to calibrate, 16 held out"):
+        select(from_arrays(noise(31), source="photos"), SPEC, folder=tmp_path, held_out=1000)
+
+    assert select(from_arrays(noise(32), source="photos"), SPEC, folder=tmp_path, held_out=1000).held_out_count == 16
+
+
+def test_pixels_of_zero_and_one_are_refused_with_the_cure(tmp_path):
+    floats = noise(40) / 255.0
+
+    with pytest.raises(DataError, match="between 0 and 1 of 255") as caught:
+        select(from_arrays(np.rint(floats).astype(np.uint8), source="c.npz"), SPEC, folder=tmp_path)
+
+    assert "multiply them by 255" in caught.value.hint
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(("low", "high", "said"), [(0, 16, True), (200, 220, True), (0, 255, False), (100, 140, False)])
+def test_a_set_of_nearly_one_gray_is_taken_with_a_warning(low, high, said, tmp_path):
+    pixels = np.random.default_rng(0).integers(low, high + 1, (120, 32, 32, 3), np.uint8)
+
+    notes = select(from_arrays(pixels, source="photos"), SPEC, folder=tmp_path).notes
+
+    assert [f"between {low} and {high} of 255" in note for note in notes] == [True] * said
+
+
 def test_progress_counts_the_images_that_are_written(tmp_path):
     seen = []
 
@@ -187,6 +240,20 @@ def test_the_shipped_calibration_images_are_distinct(tmp_path):
     chosen = select(open_images(samples.calibration_set()), Preprocess(size=64), folder=tmp_path)
 
     assert (chosen.count, chosen.duplicates, chosen.notes) == (512, 0, ())
+
+
+def test_batches_of_a_fixed_size_leave_no_image_out_and_a_batch_beyond_the_set_is_filled_up(tmp_path):
+    write_pixels(tmp_path / "pixels.npy", iter(noise(70)), 32)
+
+    full = list(read_full_batches(tmp_path / "pixels.npy", SPEC, 32))
+    large = list(read_full_batches(tmp_path / "pixels.npy", SPEC, 100))
+
+    assert [len(batch) for batch in full] == [32, 32, 32]
+    assert [len(batch) for batch in large] == [100]
+    once = np.concatenate(list(read_batches(tmp_path / "pixels.npy", SPEC)))
+    assert np.array_equal(np.concatenate(full)[:70], once)
+    assert np.array_equal(np.concatenate(full)[70:], once[:26])
+    assert np.array_equal(large[0][:70], once)
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):

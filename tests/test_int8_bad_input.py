@@ -56,6 +56,22 @@ def test_identical_images_are_told_from_a_set(capsys, tmp_path, pictures):
     assert_one_sentence(export(capsys, tmp_path, "--calib", folder), 3, "same", "20")
 
 
+@pytest.mark.parametrize("option", ["--calib", "--data"])
+def test_pixels_scaled_to_one_and_made_integers_are_refused_before_any_conversion(capsys, tmp_path, pictures, option):
+    dark = np.rint(pictures / 255.0).astype(np.uint8)
+    np.savez(tmp_path / "c.npz", images=np.tile(dark, (2, 1, 1, 1)), labels=np.arange(48) % 10)
+
+    answer = export(capsys, tmp_path, option, tmp_path / "c.npz")
+
+    assert_one_sentence(answer, 3, "c.npz", "between 0 and 1 of 255", "multiply them by 255")
+
+
+def test_a_mean_of_pixels_to_255_is_told_the_value_to_give(capsys, tmp_path):
+    answer = export(capsys, tmp_path, "--mean", "123.675,116.28,103.53")
+
+    assert_one_sentence(answer, 2, "mean is 123.675,116.28,103.53", "--mean 0.485,0.456,0.406")
+
+
 def test_a_corrupt_image_among_good_ones_is_named_and_the_way_out_too(capsys, tmp_path, pictures):
     folder = written(tmp_path / "mixed", pictures)
     (folder / "007.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")

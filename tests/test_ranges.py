@@ -13,8 +13,9 @@ from onnx import helper, numpy_helper
 from ghostdeploy import samples
 from ghostdeploy.deploy.images import open_images
 from ghostdeploy.deploy.quantize import taps
-from ghostdeploy.deploy.quantize.calibration import read_batches, select
+from ghostdeploy.deploy.quantize.calibration import select
 from ghostdeploy.deploy.quantize.histogram import BINS
+from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.ranges import Histogram, choose_range, clipped_share, collect, dead_share
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.preprocess import Preprocess

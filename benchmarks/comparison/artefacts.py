@@ -30,11 +30,12 @@ _SECONDS = 3600
 
 
 def shipped_images(path: Path) -> Path:
-    """Writes the shipped photographs, and their mirror images, as a calibration set; returns its path."""
+    """Writes the shipped photographs, their mirror images and both upside down; returns the set's path."""
     if not path.exists():
         spec = Preprocess(size=256, crop_fraction=1.0)
         images = np.stack([to_pixels(photo, spec) for photo in samples.photos()])
-        np.savez(path, images=np.concatenate([images, images[:, :, ::-1]]))
+        images = np.concatenate([images, images[:, :, ::-1]])
+        np.savez(path, images=np.concatenate([images, images[:, ::-1]]))
     return path
 
 

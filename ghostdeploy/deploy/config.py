@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 INPUTS = ("float32-nchw", "uint8-nhwc")
 DEFAULT_OUT = Path("build")
 DEFAULT_TIMEOUT = 900.0
+LARGEST_STD = 2.0
+"""Standard deviation of pixels scaled to 0 … 1; those of pixels of 0 … 255 are some 60."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,9 +133,18 @@ def apply_overrides(preprocess: Preprocess, overrides: dict[str, Any]) -> Prepro
     """Returns the model's record with the given fields replaced.
 
     Raises:
-        UsageError: A field is unknown or has an impossible value.
+        UsageError: A field is unknown, has an impossible value, or is in units of pixels from 0 to 255.
     """
     try:
-        return msgspec.convert(msgspec.to_builtins(preprocess) | overrides, type=Preprocess)
+        found = msgspec.convert(msgspec.to_builtins(preprocess) | overrides, type=Preprocess)
     except msgspec.ValidationError as error:
         raise UsageError(f"preprocessing does not make sense: {error}") from error
+    for name, values, most in (("mean", found.mean, 1.0), ("std", found.std, LARGEST_STD)):
+        if max(map(abs, values)) > most:
+            said = ",".join(f"{value:g}" for value in values)
+            scaled = ",".join(f"{value / 255:.4g}" for value in values)
+            raise UsageError(
+                f"{name} is {said}, expected values for pixels scaled to 0 … 1",
+                hint=f"divide values for pixels of 0 … 255 by 255: --{name} {scaled}",
+            )
+    return found

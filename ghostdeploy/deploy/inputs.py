@@ -13,6 +13,7 @@ import numpy as np
 
 from ghostdeploy import samples
 from ghostdeploy.deploy.images import ImageSet, from_arrays, open_images
+from ghostdeploy.deploy.quantize.calibration import refuse_dark
 from ghostdeploy.deploy.steps import JUDGED_ON_IMAGES, QUANTIZED
 from ghostdeploy.errors import DataError, UsageError
 
@@ -54,6 +55,11 @@ class Inputs:
         calibration = _calibration(config, sample=sample)
         golden = data or calibration or ImageSet("the shipped photographs", samples.photos(), None, None)
         return cls(golden.sample(GOLDEN_COUNT, skip_bad=config.skip_bad), data, calibration)
+
+    def refuse_dark(self, spec: Preprocess) -> None:
+        """Raises `DataError` where the golden images are black because their pixels were scaled to 0 to 1."""
+        images = self.golden_images
+        refuse_dark(images.source, max(int(images.pixels(i, spec).max()) for i in range(len(images))))
 
     def golden(self, spec: Preprocess) -> NDArray[Any]:
         """Returns the golden inputs, at most `GOLDEN_COUNT` images."""

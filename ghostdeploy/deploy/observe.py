@@ -76,7 +76,7 @@ class Observed:
             reference_preprocess=self.preprocess,
             labels=self.labels,
             reference=self.reference,
-            data=self.inputs.data,
+            data=self.inputs.data if self.evidence is None else self.evidence.data,
             inputs=(spec_of(name, golden, config.batch, self.payload.layout),),
             outputs=tuple(spec_of(key, array, config.batch) for key, array in self.outputs.items()),
             golden_inputs={name: golden},
@@ -108,6 +108,7 @@ def observe(
         stages: Hears the progress.
     """
     inputs = Inputs.choose(model, config)
+    inputs.refuse_dark(preprocess)
     with stages.stage("golden vectors"):
         golden = inputs.golden(preprocess)
         outputs = reference.outputs(golden)

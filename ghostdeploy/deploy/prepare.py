@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.config import apply_overrides
@@ -11,7 +12,6 @@ from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.manifest import ModelInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -136,17 +136,8 @@ def condition(
 ) -> dict[float, PassRecord]:
     """Makes the equalized weights that the quantizer chooses from, and leaves the graph as it is."""
     from ghostdeploy.deploy.condition import equalize_all
-    from ghostdeploy.deploy.quantize.calibration import read_batches
+    from ghostdeploy.deploy.quantize.pixels import read_full_batches
 
     size = len(example)  # a graph of fixed batch takes no other
-
-    def batches() -> Iterator[NDArray[Any]]:
-        seen = 0
-        for batch in read_batches(evidence.calibrated.path, preprocess, size):
-            if len(batch) == size:
-                yield batch
-            seen += len(batch)
-            if seen >= CONDITIONING_IMAGES:
-                return
-
-    return equalize_all(folded, example, batches(), evidence.conditioned)
+    batches = read_full_batches(evidence.calibrated.path, preprocess, size)
+    return equalize_all(folded, example, islice(batches, -(-CONDITIONING_IMAGES // size)), evidence.conditioned)

@@ -1,29 +1,29 @@
-"""The calibration stream: which images the quantizer sees, decoded once, on disk.
+"""The calibration stream: which images the quantizer sees, and which of the same set judge it; decoded once, on disk.
 
-A seeded draw, class-balanced where labels exist; an image whose pixels were drawn already is dropped and replaced. The
-pixels lie in one uint8 file that is written and read in pieces, so that memory does not grow with their number. Their
-SHA-256, in order, is the fingerprint in the manifest.
+A seeded draw, class-balanced where labels exist; an image whose pixels were drawn already is dropped and replaced.
+Where the set judges as well, every second image of a class is held out: ranges fitted to an image say nothing of how
+they suit the next one. The pixels lie in pixel files; the SHA-256 of the calibration's, in order, is the fingerprint in
+the manifest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ghostdeploy.deploy.quantize.pixels import PixelFile
 from ghostdeploy.errors import DataError, InputError
-from ghostdeploy.preprocess import as_input, to_pixels
+from ghostdeploy.preprocess import to_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import BinaryIO
-
-    from numpy.typing import NDArray
 
     from ghostdeploy.deploy.images import ImageSet
     from ghostdeploy.preprocess import Preprocess
@@ -34,6 +34,8 @@ FEWEST = 16
 """Distinct images below which ranges mean nothing."""
 FEW = 100
 """Distinct images below which a warning is given."""
+FLAT = 32
+"""Steps of 255 between the darkest and the brightest pixel of a set below which a warning is given."""
 
 _HINT = "give a few hundred typical images with --calib"
 
@@ -55,6 +57,11 @@ class CalibrationSet:
     """Images left out because the same pixels were chosen already."""
     classes: int | None = None
     """Classes among the chosen images; None without labels."""
+    chosen: tuple[int, ...] = ()
+    """Their indices in the set they were drawn from."""
+    held_out: Path | None = None
+    """Images of the same set that the quantizer does not see, same form; None where none were asked for."""
+    held_out_count: int = 0
     notes: tuple[str, ...] = ()
     """The warnings given."""
 
@@ -65,82 +72,78 @@ def select(
     *,
     folder: Path,
     count: int = COUNT,
+    held_out: int = 0,
     seed: int = 0,
     skip_bad: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CalibrationSet:
-    """Draws, decodes and writes the calibration images.
+    """Draws, decodes and writes the calibration images, and those held out from them.
 
     Args:
         images: The set to draw from.
         spec: The model's preprocessing.
-        folder: Receives `calibration.npy`.
-        count: Images to draw at most, no fewer than `FEWEST`.
+        folder: Receives `calibration.npy` and, where images are held out, `held-out.npy`.
+        count: Images to calibrate with at most, no fewer than `FEWEST`.
+        held_out: Images to hold out at most; every second one of a class, until there are so many.
         seed: Of the draw.
         skip_bad: Leave out images that cannot be decoded instead of refusing the set.
         on_progress: Hears done and total.
 
     Raises:
-        DataError: An image cannot be decoded (it is named), all images are alike, or fewer than 16 are distinct.
+        DataError: An image cannot be decoded (it is named), all images are alike, their pixels are 0 and 1, or too few
+            are distinct.
         OSError: The pixels cannot be written.
     """
-    wanted = min(count, len(images))
+    wanted = min(count + held_out, len(images))
     sieve = _Sieve(images, spec, skip_bad=skip_bad)
     chosen: list[int] = []
-
-    def pixels() -> Iterator[NDArray[np.uint8]]:
-        for index in islice(images.draw(sieve.accepts, seed=seed), wanted):
-            chosen.append(index)
-            yield sieve.pixels
-            on_progress(len(chosen), wanted)
-
-    path = folder / "calibration.npy"
-    sha256 = write_pixels(path, pixels(), spec.size)
-    sieve.refuse_useless()
+    path, other = folder / "calibration.npy", folder / "held-out.npy"
+    with PixelFile(path, spec.size) as calibration, PixelFile(other, spec.size) as rest:
+        turns = _Turns(images, count=count, held_out=held_out)
+        for done, index in enumerate(islice(images.draw(sieve.accepts, seed=seed), wanted), 1):
+            if turns.holds_out(index):
+                rest.append(sieve.pixels)
+            else:
+                calibration.append(sieve.pixels)
+                chosen.append(index)
+            on_progress(done, wanted)
+    if not held_out:
+        other.unlink()
+    sieve.refuse_useless(FEWEST if not held_out else 2 * FEWEST)
     notes = tuple(sieve.notes())
     for note in notes:
         _log.warning("%s", note)
-    classes = None if images.labels is None else len(np.unique(images.labels[chosen]))
-    return CalibrationSet(path, len(chosen), sha256, sieve.skipped, sieve.duplicates, classes, notes)
+    return CalibrationSet(
+        path=path,
+        count=calibration.count,
+        sha256=calibration.sha256,
+        skipped=sieve.skipped,
+        duplicates=sieve.duplicates,
+        classes=None if images.labels is None else len(np.unique(images.labels[chosen])),
+        chosen=tuple(chosen),
+        held_out=other if held_out else None,
+        held_out_count=rest.count,
+        notes=notes,
+    )
 
 
-def write_pixels(path: Path, images: Iterable[NDArray[np.uint8]], size: int) -> str:
-    """Writes a pixel file image by image and returns the SHA-256 over the pixels, in order.
+class _Turns:
+    """Decides of one image after the other whether it calibrates or is held out; the classes share alike."""
 
-    Args:
-        path: Becomes uint8 (N, size, size, 3), `.npy`.
-        images: uint8 (size, size, 3) each, any number.
-        size: Height and width.
+    def __init__(self, images: ImageSet, *, count: int, held_out: int) -> None:
+        self._labels, self._left, self._left_out = images.labels, count, held_out
+        self._seen: Counter[int] = Counter()
 
-    Raises:
-        OSError: It cannot be written. (A full disk would kill the process if the file were mapped into memory.)
-    """
-    digest, count = hashlib.sha256(), 0
-    with path.open("wb") as stream:
-        _write_header(stream, 0, size)
-        start = stream.tell()
-        for image in images:
-            data = image.tobytes()
-            digest.update(data)
-            stream.write(data)
-            count += 1
-        stream.seek(0)
-        _write_header(stream, count, size)
-        assert stream.tell() == start  # NumPy leaves room for the first dimension to grow
-    return digest.hexdigest()
-
-
-def read_batches(path: Path, spec: Preprocess, size: int = 32) -> Iterator[NDArray[Any]]:
-    """Yields model inputs of up to `size` images from a pixel file; only one batch is in memory.
-
-    Args:
-        path: uint8 (N, H, W, 3), `.npy`.
-        spec: What the model takes.
-        size: Images per batch.
-    """
-    pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    for start in range(0, len(pixels), size):
-        yield as_input(np.array(pixels[start : start + size]), spec)
+    def holds_out(self, index: int) -> bool:
+        """Tells whether the next image, `index` of the set, is held out."""
+        label = 0 if self._labels is None else int(self._labels[index])
+        self._seen[label] += 1
+        out = self._left == 0 or (self._left_out > 0 and self._seen[label] % 2 == 0)
+        if out:
+            self._left_out -= 1
+        else:
+            self._left -= 1
+        return out
 
 
 class _Sieve:
@@ -155,6 +158,7 @@ class _Sieve:
         self._seen: set[bytes] = set()
         self.pixels = np.empty((spec.size, spec.size, 3), np.uint8)
         self.skipped = self.duplicates = self._plain = 0
+        self._low, self._high = 255, 0
 
     def accepts(self, index: int) -> bool:
         """Tells whether the image is to be used."""
@@ -173,18 +177,22 @@ class _Sieve:
             return False
         self._seen.add(own)
         self.pixels = pixels
-        self._plain += bool((pixels == pixels[:1, :1]).all())
+        low, high = int(pixels.min()), int(pixels.max())
+        self._plain += low == high or bool((pixels == pixels[:1, :1]).all())
+        self._low, self._high = min(self._low, low), max(self._high, high)
         return True
 
-    def refuse_useless(self) -> None:
-        """Raises `DataError` when the distinct images are too few for any range."""
+    def refuse_useless(self, fewest: int) -> None:
+        """Raises `DataError` when the distinct images are too few for any range, or their pixels are not 0 to 255."""
         source, distinct = self._images.source, len(self._seen)
         if distinct == 1 and self.duplicates:
             raise DataError(f"all {self.duplicates + 1} images of {source} are identical", hint=_HINT)
-        if distinct < FEWEST:
+        if distinct < fewest:
             kind = "distinct image" if distinct == 1 else "distinct images"
             left_out = f" ({self.skipped} cannot be decoded)" if self.skipped else ""
-            raise DataError(f"{source} holds {distinct} {kind}{left_out}, expected at least {FEWEST}", hint=_HINT)
+            why = f": {FEWEST} to calibrate, {FEWEST} held out to judge" if fewest > FEWEST else ""
+            raise DataError(f"{source} holds {distinct} {kind}{left_out}, expected at least {fewest}{why}", hint=_HINT)
+        refuse_dark(source, self._high)
 
     def notes(self) -> Iterator[str]:
         """Yields what the user should know."""
@@ -195,8 +203,15 @@ class _Sieve:
             yield f"calibration uses only {distinct} distinct images of {source}: ranges may not be typical; {_HINT}"
         if self._plain == distinct:
             yield f"every image of {source} is of a single colour: ranges will not be typical; {_HINT}"
+        elif self._high - self._low < FLAT:
+            found = f"pixels of {source} lie between {self._low} and {self._high} of 255"
+            yield f"{found}: ranges will not be typical; scale the images to 0 … 255"
 
 
-def _write_header(stream: BinaryIO, count: int, size: int) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
-    np.lib.format.write_array_header_1_0(stream, header)
+def refuse_dark(source: str, brightest: int) -> None:
+    """Raises `DataError` where no pixel of a set is brighter than 1 of 255: values of 0 to 1 were made integers."""
+    if brightest <= 1:
+        raise DataError(
+            f"pixels of {source} lie between 0 and {brightest} of 255",
+            hint="they were scaled to 0 … 1: multiply them by 255 before they become uint8",
+        )

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from ghostdeploy.deploy.quantize.calibration import read_batches, select, write_pixels
+from ghostdeploy.deploy.quantize.calibration import COUNT, FEW, FEWEST, select
+from ghostdeploy.deploy.quantize.overlap import shared_with, without
+from ghostdeploy.deploy.quantize.pixels import read_batches, write_pixels
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
 from ghostdeploy.deploy.steps import QUANTIZED
 from ghostdeploy.deploy.tolerance import TOLERANCES
+from ghostdeploy.errors import DataError
 from ghostdeploy.manifest import Calibration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from ghostdeploy.deploy.config import ExportConfig
+    from ghostdeploy.deploy.images import ImageSet
     from ghostdeploy.deploy.inputs import Inputs
     from ghostdeploy.deploy.quantize.calibration import CalibrationSet
     from ghostdeploy.deploy.reference import ReferenceModel
@@ -28,8 +34,10 @@ if TYPE_CHECKING:
     from ghostdeploy.preprocess import Preprocess
 
 GATE_COUNT = 1000
-"""Labelled images that the gate of the quantizer looks at; the bundle is judged on all."""
+"""Images that the gate of the quantizer looks at; with labels the bundle is judged on all."""
 BATCH = 32
+
+_log = logging.getLogger("ghostdeploy")
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class Evidence:
     """Logits float32 (N, classes) of the unfolded PyTorch model, `.npy`."""
     labels: Path | None
     """Class indices (N,), `.npy`."""
+    data: ImageSet | None
+    """Labelled images that did not calibrate; None without labels."""
 
     @property
     def conditioned(self) -> Path:
@@ -54,7 +64,8 @@ class Evidence:
     @property
     def fingerprint(self) -> Calibration:
         """The record for manifests."""
-        return Calibration(count=self.calibrated.count, sha256=self.calibrated.sha256)
+        made = self.calibrated
+        return Calibration(count=made.count, sha256=made.sha256, held_out=made.held_out_count)
 
     @property
     def calibrated(self) -> CalibrationSet:
@@ -107,19 +118,51 @@ def gather(
     Raises:
         DataError: A set is too small, all alike, or holds an image that cannot be decoded.
     """
-    chosen, labels = None, None
-    if inputs.calibration is not None and (inputs.data is None or config.precision in QUANTIZED):
-        chosen = select(
-            inputs.calibration, preprocess, folder=work, skip_bad=config.skip_bad, on_progress=stages.advance
-        )
-        gate, source = chosen.path, inputs.calibration.source
-    if inputs.data is not None:
-        few = inputs.data.sample(GATE_COUNT)
-        gate, source, labels = work / "gate.npy", inputs.data.source, work / "gate-labels.npy"
+    quantized = config.precision in QUANTIZED
+    draw = partial(select, spec=preprocess, folder=work, skip_bad=config.skip_bad, on_progress=stages.advance)
+    chosen = None
+    if inputs.data is None:
+        assert inputs.calibration is not None  # the caller saw one of the two
+        # Where nothing is calibrated, all of them judge.
+        chosen = draw(inputs.calibration, held_out=GATE_COUNT if quantized else 0)
+        gate, source = chosen.held_out or chosen.path, inputs.calibration.source
+        source += ", images held out from calibration" if quantized else ""
+        data, labels = None, None
+    else:
+        data, source = inputs.data, inputs.data.source
+        if quantized and inputs.calibration is not None:
+            chosen, data = _apart(inputs.calibration, data, draw)
+        few = data.sample(GATE_COUNT)
+        gate, labels = work / "gate.npy", work / "gate-labels.npy"
         pixels = msgspec.structs.replace(preprocess, layout="nhwc")
         write_pixels(gate, (image for batch in few.batches(pixels) for image in batch), preprocess.size)
         assert few.labels is not None  # the set was opened as a labelled one
         np.save(labels, few.labels, allow_pickle=False)
     logits = np.concatenate([reference.logits(batch) for batch in read_batches(gate, preprocess, BATCH)])
     np.save(work / "gate-reference.npy", logits, allow_pickle=False)
-    return Evidence(chosen, gate, source, work / "gate-reference.npy", labels)
+    return Evidence(chosen, gate, source, work / "gate-reference.npy", labels, data)
+
+
+def _apart(
+    calibration: ImageSet, data: ImageSet, draw: Callable[..., CalibrationSet]
+) -> tuple[CalibrationSet, ImageSet]:
+    """Returns the calibration set and the labelled images, with no image in both: what calibrated must not judge.
+
+    Shared images stay out of the calibration where enough others are left; else half of the set calibrates, and does
+    not judge.
+    """
+    shared = shared_with(calibration, data.images)
+    if not shared.any():
+        return draw(calibration), data
+    if len(calibration) - shared.sum() >= FEW:
+        _log.warning("%d images of %s judge, and do not calibrate", shared.sum(), calibration.source)
+        return draw(without(calibration, shared)), data
+    chosen = draw(calibration, count=max(FEWEST, min(COUNT, len(calibration) // 2)))
+    left_out = shared_with(data, [calibration.images[i] for i in chosen.chosen])
+    if left_out.all():
+        raise DataError(
+            f"all {len(data)} images of {data.source} calibrate, none is left to judge",
+            hint="give other images with --calib than with --data",
+        )
+    _log.warning("%d of %d images of %s calibrate, and do not judge", left_out.sum(), len(data), data.source)
+    return chosen, without(data, left_out)

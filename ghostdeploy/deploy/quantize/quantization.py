@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.deploy.quantize import ranges as rg
-from ghostdeploy.deploy.quantize.calibration import read_batches
 from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, halves
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, agreement, rank, shortest_prefix, sqnr
+from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.recipe import find_recipe
 from ghostdeploy.deploy.quantize.spec import Diagnosis, LayerNoise, Quantized, QuantizeSpec, UnitGain
 

@@ -1,0 +1,110 @@
+"""Pixel files: prepared images on disk, written and read in pieces, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ghostdeploy.preprocess import as_input
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from ghostdeploy.preprocess import Preprocess
+
+
+class PixelFile:
+    """A pixel file while it is written, image by image; a context manager.
+
+    A file mapped into memory would be shorter to write, but a full disk would kill the process.
+
+    Args:
+        path: Becomes uint8 (N, size, size, 3), `.npy`.
+        size: Height and width in pixels.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.count = 0
+        self._size = size
+        self._digest = hashlib.sha256()
+        self._stream = path.open("wb")
+        self._write_header()
+        self._start = self._stream.tell()
+
+    def append(self, image: NDArray[np.uint8]) -> None:
+        """Adds one image, uint8 (size, size, 3)."""
+        data = image.tobytes()
+        self._digest.update(data)
+        self._stream.write(data)
+        self.count += 1
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal, over the pixels, in order."""
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        with self._stream:
+            if kind is None:
+                self._stream.seek(0)
+                self._write_header()
+                assert self._stream.tell() == self._start  # NumPy leaves room for the first dimension to grow
+
+    def _write_header(self) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, self._size, self._size, 3)}
+        np.lib.format.write_array_header_1_0(self._stream, header)
+
+
+def write_pixels(path: Path, images: Iterable[NDArray[np.uint8]], size: int) -> str:
+    """Writes a pixel file and returns the SHA-256 over its pixels, see `PixelFile`.
+
+    Args:
+        path: Becomes uint8 (N, size, size, 3), `.npy`.
+        images: uint8 (size, size, 3) each, any number.
+        size: Height and width.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with PixelFile(path, size) as file:
+        for image in images:
+            file.append(image)
+    return file.sha256
+
+
+def read_batches(path: Path, spec: Preprocess, size: int = 32) -> Iterator[NDArray[Any]]:
+    """Yields model inputs of up to `size` images from a pixel file; only one batch is in memory.
+
+    Args:
+        path: uint8 (N, H, W, 3), `.npy`.
+        spec: What the model takes.
+        size: Images per batch.
+    """
+    pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    for start in range(0, len(pixels), size):
+        yield as_input(np.array(pixels[start : start + size]), spec)
+
+
+def read_full_batches(path: Path, spec: Preprocess, size: int) -> Iterator[NDArray[Any]]:
+    """Yields model inputs of exactly `size` images; the last batch is filled up from the first images.
+
+    For graphs of a fixed batch, where every image is to be seen and one seen twice does no harm. Arguments as for
+    `read_batches`.
+    """
+    pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    for start in range(0, len(pixels), size):
+        places = np.arange(start, start + size) % len(pixels)
+        yield as_input(pixels[places], spec)
