@@ -16,7 +16,7 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   wrapper overhead, export time by stage, time to the first result, endurance"
 	@echo "make docs    check that every command and link in the docs is real"
-	@echo "make fuzz    the property tests, many more examples"
+	@echo "make fuzz    the property tests with many more examples, thousands of damaged files"
 	@echo "make device-wheel  dist/: the wheel for devices, without exporters, models and samples"
 	@echo "make setup   everything into .venv"
 
@@ -57,7 +57,8 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_docs.py
 
 fuzz: $(VENV)/.dev
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_fold_property.py tests/test_checkpoint.py -p no:cacheprovider
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_fold_property.py tests/test_checkpoint.py \
+		tests/test_image_fuzz.py -p no:cacheprovider
 
 device-wheel: | $(BIN)/python
 	GHOSTDEPLOY_WHEEL=device $(BIN)/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir dist .

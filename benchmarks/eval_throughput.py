@@ -35,12 +35,12 @@ from PIL import Image
 
 from ghostdeploy import samples
 from ghostdeploy.bundle import open_bundle
+from ghostdeploy.decode import open_image
 from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.evaluate import predict
 from ghostdeploy.deploy.images import ImageSet
 from ghostdeploy.deploy.stages import Stages
 from ghostdeploy.deploy.streaming import batches, outputs
-from ghostdeploy.preprocess import open_image
 from ghostdeploy.runtimes import load
 from ghostdeploy.runtimes.cores import usable_cores
 

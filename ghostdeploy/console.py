@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +44,7 @@ class CommandGroup(click.Group):
         as_json = "--json" in arguments
         verbose = bool({"-v", "--verbose"} & set(arguments))
         _show_warnings()
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow says of an image, its error says better
         try:
             code = super().main(arguments, standalone_mode=False, **kwargs)
         except GhostDeployError as error:

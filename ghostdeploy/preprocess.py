@@ -3,31 +3,32 @@
     decode → EXIF orientation → RGB → resize (short side = round(size / crop_fraction)) → centre crop size × size
     → x / 255 → (x − mean) / std → NCHW float32
 
-Calibration, golden vectors, evaluation and apps all call this module, so they cannot disagree. The geometry is that of
-torchvision's `Resize` (Pillow, antialiased) and `CenterCrop`. Needs NumPy and Pillow only.
+Calibration, golden vectors, evaluation and apps all call this module, so they cannot disagree; `decode` does what comes
+before the resize. The geometry is that of torchvision's `Resize` (Pillow, antialiased) and `CenterCrop`. Needs NumPy
+and Pillow only.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import warnings
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from ghostdeploy.decode import MAX_PIXELS, open_image
 from ghostdeploy.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_PIXELS = 64_000_000
-"""Images above this many pixels are refused before they are decoded (decompression bombs)."""
+    from ghostdeploy.decode import Source
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_NAMES = ("bmp", "dib", "gif", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp")
+IMAGE_SUFFIXES = frozenset(f".{name}" for name in _NAMES)
+"""Names of files that a folder of images is searched for; what they hold is up to `open_image`."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -83,51 +84,19 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return round(self.size / self.crop_fraction)
 
 
-def open_image(source: str | Path | Image.Image | NDArray[np.uint8]) -> Image.Image:
-    """Returns an upright RGB image.
+def to_pixels(source: Source, spec: Preprocess) -> NDArray[np.uint8]:
+    """Returns the resized and cropped image as uint8 (size, size, 3), RGB.
 
     Args:
-        source: A file path, a PIL image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+        source: Anything `open_image` takes.
+        spec: The model's record.
 
     Raises:
-        InputError: The file is missing, unreadable, not an image, truncated or too large; the array is no image.
+        InputError: See `open_image`; or the image is a strip that the resize would make larger than `MAX_PIXELS`.
     """
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    if isinstance(source, Image.Image):
-        return _to_rgb(source)
-    path = Path(source)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _check_area(image, path)
-                return _to_rgb(image)
-    except FileNotFoundError as error:
-        raise InputError(f"image {path} does not exist") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder, expected an image file") from error
-    except PermissionError as error:
-        raise InputError(f"image {path} is not readable") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not an image that Pillow can decode") from error
-    except Image.DecompressionBombError as error:
-        found = re.search(r"\d+", str(error))  # Pillow's own limit is higher than ours, and comes first
-        raise InputError(
-            f"image {path} has {int(found[0]) // 1_000_000 if found else 'too many'} million pixels, "
-            f"expected at most {MAX_PIXELS // 1_000_000} million"
-        ) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"image {path} is damaged: {error}") from error
-
-
-def to_pixels(source: str | Path | Image.Image | NDArray[np.uint8], spec: Preprocess) -> NDArray[np.uint8]:
-    """Returns the resized and cropped image as uint8 (size, size, 3), RGB."""
     image = open_image(source)
     width, height = image.size
     short = min(width, height)
-    if short == 0:
-        raise InputError(f"image has {width}×{height} pixels, expected at least 1×1")
     if short != spec.resize:
         # torchvision truncates the long side: int(resize * long / short).
         new = tuple(spec.resize if side == short else int(spec.resize * side / short) for side in (width, height))
@@ -155,7 +124,7 @@ def normalise(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32
     return out
 
 
-def prepare(sources: list[Any], spec: Preprocess) -> NDArray[np.float32] | NDArray[np.uint8]:
+def prepare(sources: Iterable[Source], spec: Preprocess) -> NDArray[np.float32] | NDArray[np.uint8]:
     """Maps N images to one model input.
 
     Args:
@@ -166,10 +135,14 @@ def prepare(sources: list[Any], spec: Preprocess) -> NDArray[np.float32] | NDArr
         float32 or uint8, (N, 3, size, size) for layout `nchw`, (N, size, size, 3) for layout `nhwc`.
 
     Raises:
-        InputError: See `open_image`.
+        InputError: See `open_image`; or no image was given.
     """
-    pixels = np.stack([to_pixels(source, spec) for source in sources])
-    return as_input(pixels, spec)
+    if isinstance(sources, (str, bytes, bytearray)) or not isinstance(sources, Iterable):
+        raise InputError(f"images are {type(sources).__name__}, expected a list of images")
+    pixels = [to_pixels(source, spec) for source in sources]
+    if not pixels:
+        raise InputError("the list of images is empty, expected at least one")
+    return as_input(np.stack(pixels), spec)
 
 
 def as_input(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32] | NDArray[np.uint8]:
@@ -180,41 +153,3 @@ def as_input(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32]
         array = np.ascontiguousarray(array.transpose(ORDERS[spec.layout]))
     found: NDArray[np.float32] | NDArray[np.uint8] = array
     return found
-
-
-def _check_area(image: Image.Image, path: Path) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise InputError(
-            f"image {path} has {image.width}×{image.height} pixels, expected at most {MAX_PIXELS // 1_000_000} million"
-        )
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        return _from_wide_gray(image)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns about the direct way
-    return image.convert("RGB")
-
-
-def _from_wide_gray(image: Image.Image) -> Image.Image:
-    """Scales wide gray to 8 bits; Pillow's own conversion clips at 255.
-
-    The 16-bit modes say their range; of 32-bit integers and floats only the values tell 16 bits from 8.
-    """
-    values = np.asarray(image, np.float64)
-    if not np.isfinite(values).all():
-        raise InputError("image holds NaN or infinite pixel values")
-    top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0.0) > 255 else 255.0
-    return Image.fromarray(np.clip(values * (255.0 / top) + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
-
-
-def _from_array(array: NDArray[Any]) -> Image.Image:
-    if array.dtype != np.uint8:
-        raise InputError(f"image array has dtype {array.dtype}, expected uint8")
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in {3, 4})):
-        raise InputError(f"image array has shape {array.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
-    return _to_rgb(Image.fromarray(array))

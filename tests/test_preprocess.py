@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ghostdeploy.decode import MAX_PIXELS, open_image
 from ghostdeploy.errors import InputError
-from ghostdeploy.preprocess import MAX_PIXELS, Preprocess, normalise, open_image, prepare, to_pixels
+from ghostdeploy.preprocess import Preprocess, normalise, prepare, to_pixels
 
 SMALL = Preprocess(size=4, crop_fraction=1.0, interpolation="bilinear")
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy.bundle import read_arrays
+from ghostdeploy.decode import open_image
 from ghostdeploy.errors import DataError, InputError
-from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, as_input, open_image, to_pixels
+from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, as_input, to_pixels
 
 if TYPE_CHECKING:
     import os

@@ -34,14 +34,13 @@ from ghostdeploy.runtimes.submissions import Submissions, Work
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
-    from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
-    from PIL import Image
     from typing_extensions import Self
 
     from ghostdeploy.bundle import Arrays
+    from ghostdeploy.decode import Source
     from ghostdeploy.runtimes.submissions import Done
 
 
@@ -170,18 +169,19 @@ class Runtime(ABC):
         work = Work(start=self._start, merge=merge, explain=self._explain, leave=self._gate.leave)
         return self._submissions.add(self._split(inputs), work)
 
-    def classify(self, image: str | Path | Image.Image | NDArray[np.uint8], k: int = 5) -> list[tuple[str, float]]:
+    def classify(self, image: Source, k: int = 5) -> list[tuple[str, float]]:
         """Classifies one image.
 
         Args:
-            image: A file path, a PIL image, or a uint8 array (H, W, 3).
+            image: A file path, the bytes of a file, a binary file object, a PIL image, or a uint8 array (H, W, 3); see
+                `ghostdeploy.decode.open_image`.
             k: Classes to return; fewer when the model has fewer.
 
         Returns:
             (label, probability), best first. Probabilities are the softmax of the first output.
 
         Raises:
-            InputError: The image is missing, damaged or too large.
+            InputError: The image is missing, damaged, too large, of another format, or no image at all.
             UsageError: `k` is below 1, or this runtime was closed.
         """
         if k < 1:

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import ghostdeploy as gd
 from ghostdeploy.bundle import open_bundle
+from ghostdeploy.decode import open_image
 from ghostdeploy.errors import DataError, MissingDependency
-from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, open_image, prepare
+from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, prepare
 from ghostdeploy.runtimes.ranking import rank
 from ghostdeploy.samples import report
 

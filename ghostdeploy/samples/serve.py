@@ -34,7 +34,6 @@ def classify(model: gd.Runtime, body: bytes, kind: str, height: str, width: str)
             image: Any = Image.open(io.BytesIO(body), formats=[FORMATS[kind]])
             if image.width * image.height > MAX_PIXELS:
                 raise HTTPException(413, f"image has {image.width}×{image.height} pixels, the limit is {MAX_PIXELS}")
-            image.load()
         elif kind == RAW:
             image = np.frombuffer(body, np.uint8).reshape(int(height), int(width), 3)
         else:

@@ -1,0 +1,282 @@
+"""From whatever holds an image to an upright RGB image in memory.
+
+    path, bytes, file object → Pillow, `FORMATS` only ─┐
+    PIL image ─────────────────────────────────────────┼→ at most `MAX_PIXELS` → decoded → RGB, 8 bits → upright
+    uint8 array ───────────────────────────────────────┘
+
+Pillow knows some forty formats, goes by content whatever a file is called, and starts programs for a few of them. Its
+decoders raise nearly every exception of Python on damaged bytes. Here few formats are opened, the size is known before
+a pixel is decoded, and everything that is wrong with an image is an `InputError`.
+
+White is 255 in 8 bits, 65535 in 16 bits (4095 in TIFF of 12 bits), 1 in floats from 0 to 1. Floats that reach from 16
+to 255, as Pillow's own conversion makes them, are 8-bit values. 32-bit integers are 8-bit values up to 255, and 16-bit
+ones up to 65535. Any other range is refused: guessing would turn the image black.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ghostdeploy.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[Any]"
+"""What an image may come in."""
+
+MAX_PIXELS = 64_000_000
+"""Images above this many pixels are refused before they are decoded (decompression bombs)."""
+MAX_BYTES = 1 << 29
+"""Most bytes that are taken from a stream that cannot seek."""
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of the formats that are opened. GIF, WebP and TIFF of several images give the first one."""
+_VARIANTS = frozenset({*FORMATS, "MPO"})
+"""With what Pillow calls a JPEG of several pictures."""
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS_PER_SAMPLE = 258
+_ROWS = 256
+"""Rows of a wide image that are scaled at a time."""
+_LEAST_WHITE = 16
+"""Smallest maximum of a float image that is taken for 8-bit values: just above 1 it may be either."""
+
+
+def open_image(source: Source) -> Image.Image:
+    """Returns an upright RGB image; the source stays as it is.
+
+    A PIL image that was opened lazily is loaded, as by any use of it. A file object is read from its beginning where
+    it can seek, and put back to where it stood; else from where it stands to its end. Neither is closed.
+
+    Args:
+        source: A file path, the bytes of a file, a binary file object, a PIL image, or a uint8 array (H, W), (H, W, 1),
+            (H, W, 3) or (H, W, 4).
+
+    Raises:
+        InputError: The file is missing, unreadable, not an image, damaged, of another format or too large; the array or
+            object is no image; the pixel values have no known range.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _from_pillow(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decoded(io.BytesIO(source), f"image of {len(source)} bytes")
+    if isinstance(source, (str, os.PathLike)):
+        return _from_path(source)
+    if callable(getattr(source, "read", None)):
+        return _from_stream(source)
+    kind = type(source).__name__
+    raise InputError(
+        f"image is {kind}, expected a path, bytes, a binary file object, a PIL image or a uint8 array",
+        hint="turn a tensor into an array first, uint8 (H, W, 3)" if kind == "Tensor" else None,
+    )
+
+
+def _from_path(source: str | os.PathLike[str]) -> Image.Image:
+    name = f"image {os.fsdecode(source)}"
+    try:
+        path = Path(os.fsdecode(source))
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, expected an image file")
+        if path.exists() and not path.is_file():  # a pipe would block until somebody writes
+            raise InputError(f"{path} is no regular file, expected an image file")
+        stream = path.open("rb")
+    except FileNotFoundError as error:
+        raise InputError(f"{name} does not exist") from error
+    except PermissionError as error:
+        raise InputError(f"{name} is not readable") from error
+    except (OSError, ValueError) as error:  # name too long, a zero byte in it
+        raise InputError(f"{name} cannot be opened: {_reason(error)}") from error
+    with stream:
+        return _decoded(stream, name)
+
+
+def _from_stream(stream: BinaryIO) -> Image.Image:
+    name = f"image in {type(stream).__name__}"
+    if isinstance(stream, io.TextIOBase):
+        raise InputError(f"{name} is text, expected bytes", hint='open the file with mode "rb"')
+    try:
+        place = stream.tell()
+        stream.seek(0)
+    except Exception:  # whatever a foreign object raises, it cannot seek
+        return _decoded(io.BytesIO(_read_all(stream, name)), name)
+    try:
+        return _decoded(stream, name)
+    finally:
+        with contextlib.suppress(Exception):
+            stream.seek(place)
+
+
+def _read_all(stream: BinaryIO, name: str) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    with _refusing(name, "cannot be read"):
+        while block := stream.read(1 << 20):
+            if not isinstance(block, bytes):
+                with contextlib.suppress(Exception):
+                    block.close()  # a coroutine that nobody awaits would warn
+                raise InputError(f"{name} gives {type(block).__name__}, expected bytes", hint="give its bytes")
+            parts.append(block)
+            size += len(block)
+            if size > MAX_BYTES:
+                raise InputError(f"{name} goes on beyond {MAX_BYTES >> 20} MiB, expected an image file")
+    return b"".join(parts)
+
+
+def _from_pillow(image: Image.Image) -> Image.Image:
+    name = f"PIL image {getattr(image, 'filename', '')}".strip()
+    if isinstance(image, ImageFile.ImageFile) and image.format not in _VARIANTS and not _is_loaded(image):
+        hint = 'where its source is trusted, load it first: image.convert("RGB")'
+        raise InputError(f"{name} is of format {image.format}, expected {_formats()}", hint=hint)
+    return _upright(image, name)
+
+
+def _is_loaded(image: ImageFile.ImageFile) -> bool:
+    try:
+        return image.im is not None and not image.tile
+    except Exception:  # Pillow's way to say no differs by version
+        return False
+
+
+def _decoded(stream: BinaryIO, name: str) -> Image.Image:
+    try:
+        image = Image.open(stream, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name.removeprefix('image ')} is not an image, expected {_formats()}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        found = re.search(r"\d+", str(error))  # Pillow's own limit is higher than ours, and comes first
+        millions = str(int(found[0]) // 1_000_000) if found else "too many"
+        raise InputError(
+            f"{name} has {millions} million pixels, expected at most {MAX_PIXELS // 1_000_000} million"
+        ) from error
+    except Exception as error:  # see the head of this file
+        raise InputError(f"{name} is damaged: {_reason(error)}") from error
+    with image:
+        return _upright(image, name)
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    _check_area(*image.size, name)
+    with _refusing(name, "is damaged"):
+        image.load()
+        turn = _turn(image)
+        upright = _to_rgb(image, name)
+        return upright if turn is None else upright.transpose(turn)
+
+
+def _check_area(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{name} has {width}×{height} pixels, expected at most {MAX_PIXELS // 1_000_000} million")
+    if width * height == 0:
+        raise InputError(f"{name} has {width}×{height} pixels, expected at least 1×1")
+
+
+@contextlib.contextmanager
+def _refusing(name: str, what: str) -> Iterator[None]:
+    """Turns everything that Pillow, or a foreign file object, may raise into an `InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{name} needs more memory than there is") from error
+    except Exception as error:
+        raise InputError(f"{name} {what}: {_reason(error)}") from error
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Returns what brings the image upright; None where EXIF says nothing that can be understood."""
+    try:
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF is no reason to refuse good pixels
+        return None
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return _from_wide_gray(image, name)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns about the direct way
+    return image.convert("RGB")
+
+
+def _from_wide_gray(image: Image.Image, name: str) -> Image.Image:
+    """Scales wide gray to 8 bits; Pillow's own conversion clips at 255."""
+    values = np.asarray(image)
+    scale = 255.0 / _white(image, values, name)
+    gray = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _ROWS):
+        rows = values[start : start + _ROWS].astype(np.float64)
+        gray[start : start + _ROWS] = np.clip(rows * scale + 0.5, 0, 255)
+    return Image.fromarray(gray).convert("RGB")
+
+
+def _white(image: Image.Image, values: NDArray[Any], name: str) -> float:
+    """Returns the value of white, see the head of this file."""
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f"{name} holds NaN or infinite pixel values")
+    if image.mode.startswith("I;16"):
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE)
+        return 4095.0 if bits == (12,) else 65535.0
+    if image.mode == "I":
+        if getattr(image, "format", None) in {"PNG", "PPM"}:  # how Pillow opens their 16 bits
+            return 65535.0
+        if low >= 0 and high <= 65535:
+            return 65535.0 if high > 255 else 255.0
+        wanted = "0 to 255 or 0 to 65535"
+    else:
+        if low >= 0 and (high <= 1 or _LEAST_WHITE <= high <= 255):
+            return 1.0 if high <= 1 else 255.0
+        wanted = "0 to 1"
+    raise InputError(
+        f"{name} holds {'integers' if image.mode == 'I' else 'floats'} from {low:.4g} to {high:.4g}, expected {wanted}",
+        hint="bring it to 8 bits first: divide by the value of white, clip to 0 … 1, times 255",
+    )
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    if array.dtype != np.uint8:
+        hint = None
+        if array.dtype.kind in "fu":
+            scale = "pixels / 257" if array.dtype.kind == "u" else "pixels * 255 where white is 1"
+            hint = f"bring it to 8 bits first: np.clip({scale}, 0, 255).round().astype(np.uint8)"
+        raise InputError(f"image array has dtype {array.dtype}, expected uint8", hint=hint)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in {3, 4})):
+        raise InputError(f"image array has shape {array.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+    _check_area(array.shape[1], array.shape[0], "image array")
+    return Image.fromarray(array).convert("RGB")
+
+
+def _formats() -> str:
+    return f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
