@@ -19,8 +19,8 @@ from comparison.contest import NETWORKS, Engine, Network, engines, networks
 from comparison.report import Key, markdown, plot
 from comparison.run import Group, measured
 
-from ghostdeploy.deploy.doctor import usable_cores
 from ghostdeploy.errors import GhostDeployError
+from ghostdeploy.runtimes.cores import usable_cores
 
 _FOLDER = click.Path(path_type=Path)
 

@@ -64,6 +64,9 @@ def export(*, as_json: bool, **options: Any) -> int:
     --weights alone the checkpoint itself tells family, width and classes.
     """
     from ghostdeploy import tables
+    from ghostdeploy.runtimes.cores import tell_openmp
+
+    tell_openmp()
     from ghostdeploy.deploy import request
 
     dry_run = options.pop("dry_run")
@@ -171,6 +174,9 @@ def tune(*, as_json: bool, **options: Any) -> None:
     as for `export`; without it, the trained sample model.
     """
     from ghostdeploy import tune_tables
+    from ghostdeploy.runtimes.cores import tell_openmp
+
+    tell_openmp()
     from ghostdeploy.deploy.tune import request
     from ghostdeploy.deploy.tune.tune import tune as find_best
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ghostdeploy.errors import ExportFailed, GhostDeployError, UsageError, did_you_mean
+from ghostdeploy.telemetry import silence_process
 from ghostdeploy.wheel import is_device_wheel, not_on_device
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class CommandGroup(click.Group):
         arguments = list(kwargs.pop("args", None) or (args[0] if args else None) or sys.argv[1:])
         as_json = "--json" in arguments
         verbose = bool({"-v", "--verbose"} & set(arguments))
+        silence_process()
         _show_warnings()
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow says of an image, its error says better
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.manifest import TensorSpec
-from ghostdeploy.runtimes import cores
 from tests.means import LABELS, Means, images
 
 
@@ -141,23 +139,3 @@ def test_probabilities_of_huge_logits_do_not_overflow():
 
     with Huge() as runtime:
         assert runtime.classify(np.zeros((4, 4, 3), np.uint8)) == [("a", 0.5), ("b", 0.5), ("c", 0.0)]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("max 100000", 1 << 16), ("150000 100000", 2), ("50000 100000", 1), ("", 1 << 16)]
-)
-def test_the_quota_of_a_control_group_is_rounded_up_to_cores(text, expected):
-    assert cores._quota(text) == expected
-
-
-def test_at_least_one_core_is_usable():
-    assert cores.usable_cores() >= 1
-
-
-def test_threads_get_physical_cores_before_their_siblings(tmp_path, monkeypatch):
-    for cpu, siblings in enumerate(("0-1", "0-1", "2-3", "2-3")):
-        (tmp_path / f"{cpu}").write_text(siblings)
-    monkeypatch.setattr(cores, "_TOPOLOGY", f"{tmp_path}/{{}}")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-
-    assert [cores.choose_cores(count) for count in (1, 2, 3, 4)] == [(0,), (0, 2), (0, 2, 1), (0, 2, 1, 3)]

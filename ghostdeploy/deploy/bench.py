@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.deploy.bench_process import block_size, bundle_process, interleave
-from ghostdeploy.deploy.doctor import cpu_name, instruction_set, usable_cores
+from ghostdeploy.deploy.doctor import cpu_name, instruction_set
 from ghostdeploy.deploy.machine_rates import Rates, measure_rates
 from ghostdeploy.deploy.roofline import Limit, limit_of
 from ghostdeploy.deploy.stages import Stages
 from ghostdeploy.deploy.statistics import median_interval, quantile
 from ghostdeploy.errors import UsageError
 from ghostdeploy.manifest import Record
+from ghostdeploy.runtimes.cores import usable_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,8 +170,8 @@ def require_sense(*, threads: int, rounds: int) -> None:
     """Raises `UsageError` for too few rounds, or more threads than cores."""
     if rounds < FEWEST_ROUNDS:
         raise UsageError(f"rounds is {rounds}, expected at least {FEWEST_ROUNDS} for an interval of the median")
-    if not 1 <= threads <= usable_cores():
-        raise UsageError(f"threads is {threads}, expected 1 to {usable_cores()}, the cores that are usable here")
+    if not 1 <= threads <= usable_threads():
+        raise UsageError(f"threads is {threads}, expected 1 to {usable_threads()}, the cores that are usable here")
 
 
 def _measured(one: _Taken, base: _Taken, *, limit: Limit, batch: int) -> Measured:

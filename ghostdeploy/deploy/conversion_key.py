@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import ghostdeploy
-from ghostdeploy.deploy.doctor import cpu_flags, cpu_name, usable_cores
+from ghostdeploy.deploy.doctor import cpu_flags, cpu_name
 from ghostdeploy.exporters.cache import digest_of
+from ghostdeploy.runtimes.cores import usable_cores
 
 if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
 from ghostdeploy.manifest import Record
+from ghostdeploy.runtimes.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -158,13 +159,6 @@ def cpu_name() -> str:
         if key.strip() == "model name":
             return value.strip()
     return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def nvidia_gpu() -> tuple[str | None, str | None]:

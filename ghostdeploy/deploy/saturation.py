@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.telemetry import absent
+from ghostdeploy.telemetry import silent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,7 +180,7 @@ def count_saturable_ir(path: Path | str) -> dict[str, int]:
 
     Weights are INT8 constants behind Convert, Subtract, Multiply and Reshape. Needs OpenVINO.
     """
-    with absent():
+    with silent():
         import openvino
 
     found = {}

@@ -13,6 +13,7 @@ import onnx
 from ghostdeploy.exporters.attestation import Layer, achieved, convolution_macs, executed_phrase
 from ghostdeploy.exporters.base import count_phrase
 from ghostdeploy.exporters.onnx_shapes import infer_shapes
+from ghostdeploy.telemetry import silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +96,8 @@ def integer_layers(path: Path) -> tuple[str, dict[str, str]]:
 
     Its session is opened like the runtime's, without the optimizer that quantizes weights left in float.
     """
-    import onnxruntime
+    with silent():
+        import onnxruntime
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         options = onnxruntime.SessionOptions()

@@ -15,6 +15,7 @@ import msgspec
 from ghostdeploy.errors import ExportFailed, MissingDependency, OutputError
 from ghostdeploy.exporters.base import ExportJob, ExportResult
 from ghostdeploy.exporters.memory import LARGE_BLOCK
+from ghostdeploy.telemetry import VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +26,7 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 0.2
 """How often a converter's log is looked at for progress."""
 
-_SURROUNDINGS = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "ORT_DISABLE_TELEMETRY": "1",
-    "PYTHONUNBUFFERED": "1",
-}
+_SURROUNDINGS = {**VARIABLES, "PYTHONUNBUFFERED": "1"}
 """Environment of a converter: no telemetry, its log at once."""
 _FRUGAL = {"MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK)}
 """Large blocks of memory go back when they are freed; glibc reads it."""

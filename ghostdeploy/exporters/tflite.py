@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import litert_torch
 import numpy as np
 import torch
 from torch import nn
@@ -26,6 +25,10 @@ from ghostdeploy.exporters.memory import give_back
 from ghostdeploy.exporters.program_memory import drop_weights
 from ghostdeploy.exporters.tflite_coverage import NotCoveredError, report, require_builtin
 from ghostdeploy.exporters.tflite_precision import read_precision
+from ghostdeploy.telemetry import silent
+
+with silent():
+    import litert_torch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

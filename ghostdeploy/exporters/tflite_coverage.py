@@ -11,10 +11,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from litert_torch.backend import lowerings
-from litert_torch.fx_infra import decomp
 
 from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.telemetry import silent
+
+with silent():
+    from litert_torch.backend import lowerings
+    from litert_torch.fx_infra import decomp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

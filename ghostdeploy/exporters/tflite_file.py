@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert.tools import flatbuffer_utils
 
 from ghostdeploy.exporters.module_names import dotted_names, module_of, numbered
+from ghostdeploy.telemetry import silent
+
+with silent():
+    from ai_edge_litert.tools import flatbuffer_utils
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
+
+from ghostdeploy.telemetry import silent
+
+with silent():
+    from ai_edge_litert import schema_py_generated as schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,11 +15,13 @@ import re
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from ai_edge_quantizer import qtyping, quantizer
-from ai_edge_quantizer.algorithm_manager import AlgorithmName
-
 from ghostdeploy.exporters import tflite_file
 from ghostdeploy.exporters.intensity import waits_for_memory
+from ghostdeploy.telemetry import silent
+
+with silent():
+    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

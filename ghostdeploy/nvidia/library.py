@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.errors import MissingDependency
 from ghostdeploy.nvidia.kit import AHEAD, MIN_TENSORRT, TIMED
+from ghostdeploy.telemetry import silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +91,8 @@ def load_library(name: LibraryName) -> Library:
         MissingDependency: It is absent, too old, or present and broken; the real error is chained.
     """
     try:
-        api = import_module(name)
+        with silent():
+            api = import_module(name)
     except ImportError as error:
         raise MissingDependency(f"{name} cannot be imported: {error}", hint=install_hint(name)) from error
     library = Library(name, api, _new_logger(api))

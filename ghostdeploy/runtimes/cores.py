@@ -1,49 +1,150 @@
 """How many threads are worth starting: physical cores, cut to what this process may use.
 
-Engines count the machine. A process may own fewer cores by its affinity mask (taskset, Kubernetes CPU manager) or its
-control group's quota (`docker run --cpus`), and threads beyond that only wait for each other. Two hardware threads of
-one core share its vector units, so they count once.
+Engines count the machine. A process may own fewer cores by its affinity mask (taskset, Kubernetes CPU manager) or by
+the quota of a control group, its own or one around it (`docker run --cpus`, a Kubernetes limit, systemd's `CPUQuota=`),
+and threads beyond that only wait for each other. Two hardware threads of one core share its vector units, so they
+count once.
+
+Linux says where the groups are in two files: `/proc/self/cgroup` names the group of this process in each hierarchy, and
+`/proc/self/mountinfo` the folders in which hierarchies, or parts of them, can be seen.
+
+version   hierarchy                      quota in each folder from the group's own up to the mount
+v2        `0::/path`, type `cgroup2`     `cpu.max`: QUOTA PERIOD, or max PERIOD
+v1        `4:cpu,cpuacct:/path`          `cpu.cfs_quota_us` (-1 for none) and `cpu.cfs_period_us`
+
+A machine may have both. The smallest quota counts. What cannot be read, or makes no sense, is no quota.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-_TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ROOT = Path("/")
+_TOPOLOGY = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+_USUAL = {"cgroup2": ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"), "cgroup": ("/sys/fs/cgroup/cpu",)}
+"""Where hierarchies stand where `mountinfo` does not say, by file system type."""
+_MOST_BYTES = 1 << 22
+_NO_QUOTA = 1 << 16
 
 
-def usable_cores() -> int:
-    """Returns the number of physical cores that this process may keep busy, at least 1."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    allowed = os.sched_getaffinity(0)
-    cores = len({_read(Path(_TOPOLOGY.format(cpu))) or str(cpu) for cpu in allowed})
-    return max(1, min(cores, _quota(_read(_QUOTA))))
+def usable_cores(root: Path = _ROOT) -> int:
+    """Returns the number of physical cores that this process may keep busy, at least 1.
+
+    Args:
+        root: Folder with `proc` and `sys`.
+    """
+    allowed = _allowed()
+    return max(1, min(len({_siblings(cpu, root) for cpu in allowed}), quota(root)))
 
 
-def choose_cores(count: int) -> tuple[int, ...]:
+def usable_threads(root: Path = _ROOT) -> int:
+    """Returns the number of hardware threads that this process may keep busy, at least 1; see `usable_cores`."""
+    return max(1, min(len(_allowed()), quota(root)))
+
+
+def choose_cores(count: int, root: Path = _ROOT) -> tuple[int, ...]:
     """Returns the logical cores for `count` threads, one of each physical core first; none where nobody can say."""
     if not hasattr(os, "sched_getaffinity"):
         return ()
     first: dict[str, int] = {}
-    allowed = sorted(os.sched_getaffinity(0))
+    allowed = _allowed()
     for cpu in allowed:
-        first.setdefault(_read(Path(_TOPOLOGY.format(cpu))) or str(cpu), cpu)
+        first.setdefault(_siblings(cpu, root), cpu)
     alone = list(first.values())
     return tuple([*alone, *(cpu for cpu in allowed if cpu not in alone)][:count])
 
 
-def _quota(text: str) -> int:
-    """Returns the cores that a `cpu.max` line (`QUOTA PERIOD` in microseconds) allows."""
-    quota, _, period = text.partition(" ")
-    return math.ceil(int(quota) / int(period)) if quota.isdigit() and period.isdigit() else 1 << 16
+def quota(root: Path = _ROOT) -> int:
+    """Returns the cores that the control groups allow, rounded up; a very large number where none has a quota."""
+    return min((_quota_of(folder) for folder in _folders(root)), default=_NO_QUOTA)
+
+
+def tell_openmp(root: Path = _ROOT) -> None:
+    """Tells OpenMP, and so PyTorch, of a quota, which neither reads: for processes of ours, before they import it.
+
+    Children get it too. A number that the user has set stays.
+    """
+    if quota(root) < len(_allowed()):
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores(root)))
+
+
+def _allowed() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _siblings(cpu: int, root: Path) -> str:
+    return _read(root / _TOPOLOGY.format(cpu)) or str(cpu)
+
+
+def _folders(root: Path) -> set[Path]:
+    """Returns every folder that may hold a quota on this process."""
+    found = set()
+    groups = _groups(_read(root / "proc/self/cgroup"))
+    for kind, top, place in _hierarchies(_read(root / "proc/self/mountinfo")):
+        folder = root / str(place).lstrip("/")
+        found.add(folder)
+        for group in groups[kind]:
+            # Seen from outside of its namespace a group starts with `/..`: what is above the mount cannot be read.
+            if group.is_relative_to(top) and ".." not in group.parts:
+                below = group.relative_to(top)
+                found |= {folder / part for part in (below, *below.parents)}
+    return found
+
+
+def _groups(text: str) -> dict[str, list[PurePosixPath]]:
+    """Returns the groups of this process that may limit its processor time, from `/proc/self/cgroup`."""
+    found: dict[str, list[PurePosixPath]] = {kind: [] for kind in _USUAL}
+    for line in text.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if (number, controllers) == ("0", ""):
+            found["cgroup2"].append(PurePosixPath(path))
+        elif "cpu" in controllers.split(","):
+            found["cgroup"].append(PurePosixPath(path))
+    return found
+
+
+def _hierarchies(text: str) -> Iterator[tuple[str, PurePosixPath, PurePosixPath]]:
+    """Yields (type, group at the top, mount point) of each hierarchy that may limit processor time."""
+    for kind, places in _USUAL.items():
+        yield from ((kind, PurePosixPath("/"), PurePosixPath(place)) for place in places)
+    for line in text.splitlines():
+        front, _, back = line.partition(" - ")
+        words, mounted = front.split(), back.split()
+        if len(words) < 5 or not mounted or mounted[0] not in _USUAL:
+            continue
+        if mounted[0] == "cgroup2" or "cpu" in mounted[-1].split(","):
+            yield mounted[0], PurePosixPath(_unescaped(words[3])), PurePosixPath(_unescaped(words[4]))
+
+
+def _unescaped(path: str) -> str:
+    """Returns a path of `mountinfo`, which writes a space as a backslash and its octal number."""
+    return re.sub(r"\\([0-3][0-7]{2})", lambda match: chr(int(match[1], 8)), path)
+
+
+def _quota_of(folder: Path) -> int:
+    limit, _, period = _read(folder / "cpu.max").partition(" ")
+    if not limit:
+        limit, period = (_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    try:
+        cores = int(limit) / int(period)
+    except (ValueError, ZeroDivisionError, OverflowError):  # none, or nothing that the kernel writes
+        return _NO_QUOTA
+    return min(_NO_QUOTA, math.ceil(cores)) if cores > 0 else _NO_QUOTA
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("ascii").strip()
-    except OSError:  # another system, or a kernel without the file
+        with path.open("rb") as stream:
+            return stream.read(_MOST_BYTES).decode("utf-8", "surrogateescape").strip()
+    except (OSError, ValueError):  # another system, a kernel without the file, or no path
         return ""

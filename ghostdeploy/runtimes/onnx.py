@@ -18,13 +18,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import onnxruntime as ort
-
 from ghostdeploy.errors import UnsupportedHardware, did_you_mean
 from ghostdeploy.manifest import TensorSpec
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.cores import usable_cores
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
+from ghostdeploy.telemetry import silent
+
+with silent():
+    import onnxruntime as ort
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -36,9 +36,9 @@ from ghostdeploy.runtimes.compile_cache import CompileCache
 from ghostdeploy.runtimes.cores import usable_cores
 from ghostdeploy.runtimes.interface import Cached, Engine, Interface, Settings
 from ghostdeploy.runtimes.pool import Pool
-from ghostdeploy.telemetry import absent
+from ghostdeploy.telemetry import silent
 
-with absent():
+with silent():
     import openvino
 
 if TYPE_CHECKING:

@@ -24,15 +24,18 @@ from ghostdeploy.manifest import TensorSpec
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.cores import usable_cores
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
+from ghostdeploy.telemetry import silent
 
 try:
-    from ai_edge_litert.interpreter import Interpreter
+    with silent():
+        from ai_edge_litert.interpreter import Interpreter
 
     _DISTRIBUTION = "ai-edge-litert"
 except ModuleNotFoundError as error:
     if error.name not in ("ai_edge_litert", "ai_edge_litert.interpreter"):
         raise
-    from tflite_runtime.interpreter import Interpreter
+    with silent():
+        from tflite_runtime.interpreter import Interpreter
 
     _DISTRIBUTION = "tflite-runtime"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy.deploy.default_route.model import Artefact, leave, open_source
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.manifest import TensorSpec
-from ghostdeploy.telemetry import absent
+from ghostdeploy.telemetry import silent
 
 if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob
@@ -26,7 +26,7 @@ class DefaultOpenVINO:
 
     def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
-        with absent():
+        with silent():
             import openvino
 
         from ghostdeploy.exporters.openvino import read_precision

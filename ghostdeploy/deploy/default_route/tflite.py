@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import litert_torch
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 from ghostdeploy.deploy.default_route.model import Artefact, leave, open_source
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.tflite_precision import read_precision
 from ghostdeploy.manifest import TensorSpec
+from ghostdeploy.telemetry import silent
+
+with silent():
+    import litert_torch
+    from ai_edge_litert.interpreter import Interpreter
 
 if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob

@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from ghostdeploy.telemetry import silent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,7 +44,8 @@ class FoldConstants:
         model = _sub_graph(graph, nodes, wanted)
         if _bytes_of(model, wanted) > _GROWTH * sum(t.ByteSize() for t in graph.constants.values()) + _SMALL_BYTES:
             return 0, ()
-        import onnxruntime as ort
+        with silent():
+            import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.log_severity_level = 3

@@ -9,7 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
+
+from ghostdeploy.runtimes.cores import usable_cores
+from ghostdeploy.telemetry import silent
+
+with silent():
+    import onnxruntime as ort
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,13 +31,13 @@ class GraphRunner:
     Args:
         model: The graph; the first dimension of its input may be fixed, batches are then split and filled up.
         fused: Let ONNX Runtime optimise: the same numbers up to rounding for a float graph, faster.
-        threads: Threads; None is one per core.
+        threads: Threads; None is one per core that this process may use.
     """
 
     def __init__(self, model: onnx.ModelProto, *, fused: bool = False, threads: int | None = None) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = _QUIET
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = threads or usable_cores()
         if not fused:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import onnx
-import onnxruntime
 
 from ghostdeploy.deploy.quantize import conditioned, writer
 from ghostdeploy.deploy.quantize.blocks import roles, units
@@ -21,6 +20,10 @@ from ghostdeploy.deploy.quantize.spec import QuantizeSpec
 from ghostdeploy.deploy.saturation import count_saturable
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.graph_precision import read_precision
+from ghostdeploy.telemetry import silent
+
+with silent():
+    import onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

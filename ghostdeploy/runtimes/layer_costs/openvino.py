@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.runtimes.layer_costs import FLOAT_BYTES, LayerCost, layer_cost
-from ghostdeploy.telemetry import absent
+from ghostdeploy.telemetry import silent
 
-with absent():
+with silent():
     import openvino
 
 if TYPE_CHECKING:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ai_edge_litert.tools import flatbuffer_utils
-
 from ghostdeploy.runtimes.layer_costs import FLOAT_BYTES, LayerCost, layer_cost
+from ghostdeploy.telemetry import silent
+
+with silent():
+    from ai_edge_litert.tools import flatbuffer_utils
 
 if TYPE_CHECKING:
     from pathlib import Path

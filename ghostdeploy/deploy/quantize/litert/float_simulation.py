@@ -14,9 +14,12 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.telemetry import silent
+
+with silent():
+    from ai_edge_litert import schema_py_generated as schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

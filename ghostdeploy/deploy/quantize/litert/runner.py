@@ -6,9 +6,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from ghostdeploy.deploy.quantize.taps import HELD_BYTES
+from ghostdeploy.telemetry import silent
+
+with silent():
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -11,11 +11,14 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ai_edge_quantizer import qtyping, quantizer
-from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 from ghostdeploy.exporters import tflite_file as tf
 from ghostdeploy.exporters.tflite_weights import scope
+from ghostdeploy.telemetry import silent
+
+with silent():
+    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
