@@ -166,7 +166,7 @@ def test_names_outputs_and_no_ops_of_the_users_own(capsys, tmp_path):
     assert kinds(folder) == {"Conv": 2, "Relu": 2, "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1}
 
 
-@pytest.mark.parametrize("opset", [11, 13, 21])
+@pytest.mark.parametrize("opset", [11, 12, 13, 21])
 def test_an_old_opset_is_brought_to_18_and_a_newer_one_stays(opset, capsys, tmp_path):
     path = saved(small(opset=opset), tmp_path / "mine.onnx")
 

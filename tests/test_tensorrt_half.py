@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ghostdeploy.exporters.tensorrt_half import element_types, fits, sorted_nodes, to_half
+from ghostdeploy.exporters.tensorrt_half import element_types, fits, to_half
 from ghostdeploy.exporters.tensorrt_layers import written_layers
 from tests.bundles import Tiny, network
 from tests.tensorrt_kits import named, quantized
@@ -112,21 +111,6 @@ def test_a_scale_outside_half_precision_leaves_the_whole_graph_in_float32_and_sa
     assert halved.model.opset_import[0].version == 18
     assert TensorProto.FLOAT16 not in element_types(halved.model).values()
     assert {layer.precision for layer in written_layers(halved.model).values()} == {"int8"}
-
-
-def test_nodes_are_put_in_an_order_that_runs():
-    graph = onnx.parser.parse_graph(
-        "a (float[1] x) => (float[1] y) { y = Add(z, w) z = Relu(w) w = Relu(x) }",
-    )
-
-    assert [node.output[0] for node in sorted_nodes(graph)] == ["w", "z", "y"]
-
-
-def test_a_cycle_is_refused():
-    graph = onnx.parser.parse_graph("a (float[1] x) => (float[1] y) { z = Add(x, w) w = Relu(z) y = Relu(w) }")
-
-    with pytest.raises(ValueError, match="what it makes itself"):
-        sorted_nodes(graph)
 
 
 def test_work_is_counted_for_one_image():

@@ -19,6 +19,8 @@ from ghostdeploy.preprocess import ORDERS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from ghostdeploy.bundle import Arrays, Bundle
     from ghostdeploy.deploy.config import ExportConfig
     from ghostdeploy.deploy.evaluate import Predictions
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.reference import ReferenceModel
     from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.deploy.steps import Step
-    from ghostdeploy.exporters.base import ExportResult
+    from ghostdeploy.exporters.base import ExportResult, Ports
     from ghostdeploy.manifest import ModelInfo, PassRecord, TensorSpec
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.targets import Target
@@ -78,6 +80,27 @@ class Facts:
         preprocess = msgspec.structs.replace(self.preprocess, layout=layout, dtype=dtype)
         return replace(self, preprocess=preprocess, inputs=tuple(specs), golden_inputs=moved)
 
+    def as_written(self, ports: Ports | None) -> Facts:
+        """Returns the facts of a payload with its own types and sizes.
+
+        Golden outputs take its types where that changes no value: PyTorch's class map is int64, LiteRT's int32.
+        """
+        if ports is None:
+            return self
+        found = {spec.name: spec for spec in (*ports.inputs, *ports.outputs)}
+        inputs, outputs = (
+            tuple(msgspec.structs.replace(found.get(spec.name, spec), layout=spec.layout) for spec in specs)
+            for specs in (self.inputs, self.outputs)
+        )
+        golden = {spec.name: _as_type(self.golden_outputs[spec.name], spec.dtype) for spec in outputs}
+        return replace(self, inputs=inputs, outputs=outputs, golden_outputs=golden)
+
+
+def _as_type(array: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Returns an array in another type, or as it is where that would change a value."""
+    cast = array.astype(dtype)
+    return cast if np.array_equal(cast, array) else array
+
 
 def assemble(
     row: Target, chain: Chain, facts: Facts, config: ExportConfig, work: Path, folder: Path, stages: Stages
@@ -96,9 +119,9 @@ def assemble(
     Raises:
         GhostDeployError: The runtime is missing or refuses the payload, or an image cannot be decoded.
     """
-    facts = facts.with_layout(row.layout)
     step, result = chain[-1]
     assert result.written is not None  # a result with status "done" has it
+    facts = facts.with_layout(row.layout).as_written(result.written.ports)
     names = [*row.files, *result.written.files]
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)

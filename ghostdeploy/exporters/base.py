@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import field
 
-from ghostdeploy.manifest import PrecisionAchieved, Record
+from ghostdeploy.manifest import PrecisionAchieved, Record, TensorSpec
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 
 if TYPE_CHECKING:
@@ -53,6 +53,13 @@ class ExportJob(Record, frozen=True, kw_only=True):
     """Settings that only this target's exporter knows, such as `sm`."""
 
 
+class Ports(Record, frozen=True, kw_only=True):
+    """Inputs and outputs as a payload has them, in its order; layouts are not part of a payload."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
 class Written(Record, frozen=True, kw_only=True):
     """What an exporter wrote into `job.folder`."""
 
@@ -64,6 +71,8 @@ class Written(Record, frozen=True, kw_only=True):
     """Versions of libraries that are not in `Exporter.tools` because they are optional."""
     scheme: str | None = None
     """How it quantized without calibration, one line for the manifest; None when it did not."""
+    ports: Ports | None = None
+    """Read back from the written payload: an engine may know other types than PyTorch. None: those of the program."""
 
 
 class ExportResult(Record, frozen=True, kw_only=True):

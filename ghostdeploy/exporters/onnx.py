@@ -10,10 +10,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx
 import onnxscript  # noqa: F401 - torch.onnx needs it later: import early, name its absence
 import torch
 
+from ghostdeploy.exporters import onnx_file
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.graph_precision import read_precision
 from ghostdeploy.exporters.memory import give_back
@@ -22,6 +22,8 @@ from ghostdeploy.exporters.onnx_weights import compress
 from ghostdeploy.exporters.program_memory import drop_weights
 
 if TYPE_CHECKING:
+    import onnx
+
     from ghostdeploy.exporters.base import ExportJob
 
 OPSET = 18
@@ -37,13 +39,12 @@ class OnnxExporter:
         model = to_onnx(job)
         give_back()
         model = simplify(model)
-        onnx.checker.check_model(model, full_check=True)
         check_names(model, job)
         name_layers(model.graph, job.modules)
         scheme = compress(model, job.batch) if job.precision == "hybrid" else None
         path = Path(job.folder) / "model.onnx"
-        path.write_bytes(model.SerializeToString(deterministic=True))
-        return Written(precision=read_precision(path), scheme=scheme)
+        onnx_file.write(model, path)
+        return Written(precision=read_precision(path), scheme=scheme, ports=onnx_file.ports(model))
 
 
 def to_onnx(job: ExportJob) -> onnx.ModelProto:

@@ -34,6 +34,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     simple, valid = onnxsim.simplify(model)
     if not valid:
         raise RuntimeError("onnxsim's own check of the simplified graph failed")
+    del simple.metadata_props[:]  # onnxsim's account of its own settings
     return infer_shapes(simple)
 
 

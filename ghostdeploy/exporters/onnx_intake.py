@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from ghostdeploy.exporters import onnx_file
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.graph_precision import WEIGHTED, read_precision
 from ghostdeploy.exporters.module_names import numbered
@@ -30,14 +31,13 @@ class OnnxIntake:
     def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
         model = simplify(onnx.load(job.source))
-        onnx.checker.check_model(model, full_check=True)
         check_names(model, job)
         name_nodes(model.graph)
         name_layers(model.graph, job.modules)
         scheme = compress(model, job.batch) if job.precision == "hybrid" else None
         path = Path(job.folder) / "model.onnx"
-        path.write_bytes(model.SerializeToString(deterministic=True))
-        return Written(precision=read_precision(path), scheme=scheme)
+        onnx_file.write(model, path)
+        return Written(precision=read_precision(path), scheme=scheme, ports=onnx_file.ports(model))
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:

@@ -1,4 +1,8 @@
-"""OpenVINO IR from the ONNX payload; `fp16` stores the weights in half precision, integers stay integers.
+"""OpenVINO IR from the ONNX payload, folded; `fp16` stores the weights in half precision, integers stay integers.
+
+On processors with dot-product instructions OpenVINO would round the data in front of a layer with INT8 weights to
+8 bits, in groups of 32 values, at every inference. The IR of `hybrid` says that it must not, so that whoever opens the
+file computes in float as we did when we proved it.
 
 `openvino.convert_model` is not used: `Core.read_model` reads ONNX as well and has no telemetry.
 """
@@ -10,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.exporters.attestation import Layer, achieved, convolution_macs, executed_phrase
-from ghostdeploy.exporters.base import Written, count_phrase
+from ghostdeploy.exporters.base import Ports, Written, count_phrase
+from ghostdeploy.exporters.openvino_fold import fold_constants
+from ghostdeploy.manifest import TensorSpec
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
 
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _BARE = "/WithoutBiases"
+FLOAT_DATA = ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"]
+"""Where an IR keeps the option that OpenVINO takes from it; 0 leaves the data in float."""
 _EXECUTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
@@ -37,9 +45,22 @@ class OpenVINOExporter:
         model = core.read_model(job.source)
         if job.precision == "hybrid":
             write_max_as_relu(model)
+            model.set_rt_info(0, FLOAT_DATA)
+        fold_constants(model)
         path = Path(job.folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=job.precision == "fp16")
-        return Written(precision=read_precision(core, path))
+        return Written(precision=read_precision(core, path), ports=ports(model))
+
+
+def ports(model: Any) -> Ports:
+    """Returns the inputs and outputs of a graph."""
+    inputs, outputs = (tuple(map(_spec, ends)) for ends in (model.inputs, model.outputs))
+    return Ports(inputs=inputs, outputs=outputs)
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
+    return TensorSpec(name=port.get_any_name(), dtype=port.get_element_type().to_dtype().name, shape=shape)
 
 
 def write_max_as_relu(model: Any) -> None:

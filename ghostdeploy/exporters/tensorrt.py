@@ -20,6 +20,7 @@ import msgspec
 import onnx
 
 from ghostdeploy.errors import MissingDependency
+from ghostdeploy.exporters import onnx_file
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.tensorrt_build import build_ahead, build_for_gpu, precision_of, require_precision, versions
 from ghostdeploy.exporters.tensorrt_engine import build_engine
@@ -59,7 +60,7 @@ class TensorRTExporter:
         options = read_options(job.options)
         folder = Path(job.folder)
         model, half, notes = typed_graph(onnx.load(job.source), job.precision)
-        graph = model.SerializeToString(deterministic=True)
+        graph = onnx_file.encode(model)
         spec = kit_spec(model, job, options, half=half)
         require_libraries(job.precision, options)
         engines, remarks = build_here(graph, spec, options, folder)
@@ -72,7 +73,7 @@ class TensorRTExporter:
         files = [engine.file for engine in engines]
         if (folder / spec.timing_cache).exists():
             files.append(spec.timing_cache)
-        return Written(precision=precision, files=tuple(files), tools=versions())
+        return Written(precision=precision, files=tuple(files), tools=versions(), ports=onnx_file.ports(model))
 
 
 def typed_graph(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, bool, list[str]]:

@@ -26,6 +26,8 @@ import onnx
 import onnx.version_converter
 from onnx import TensorProto, helper, numpy_helper
 
+from ghostdeploy.exporters import onnx_file
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -68,9 +70,7 @@ def to_half(model: onnx.ModelProto) -> Halved:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    nodes = sorted_nodes(model.graph)  # a quantizer appends its nodes at the end
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
+    onnx_file.sort(copy.graph)
     quantized = any(node.op_type in _QUANTIZERS for node in copy.graph.node)
     if quantized:
         if (unfit := _unfit_scales(copy.graph)) is not None:
@@ -81,7 +81,6 @@ def to_half(model: onnx.ModelProto) -> Halved:
     conversion.run()
     del copy.graph.value_info[:]
     copy = onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
-    onnx.checker.check_model(copy, full_check=True)
     return Halved(copy, kept=tuple(conversion.kept))
 
 
@@ -201,33 +200,6 @@ class _Conversion:
 
     def _cast(self, source: str, result: str, element: int) -> None:
         self._done.append(helper.make_node("Cast", [source], [result], f"{result}_cast", to=element))
-
-
-def sorted_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Returns the nodes so that each comes after those it reads; the order of the graph is kept otherwise.
-
-    Raises:
-        ValueError: The graph has a cycle.
-    """
-    producers = {name: index for index, node in enumerate(graph.node) for name in node.output}
-    state = [""] * len(graph.node)
-    ordered: list[onnx.NodeProto] = []
-    for root in range(len(graph.node)):
-        stack = [root]
-        while stack:
-            index = stack[-1]
-            node = graph.node[index]
-            missing = [producers[name] for name in node.input if name in producers and state[producers[name]] != "done"]
-            if state[index] == "done" or not missing:
-                if state[index] != "done":
-                    ordered.append(node)
-                state[stack.pop()] = "done"
-            elif state[index] == "entered":  # what it reads was to be done by now
-                raise ValueError(f"node {node.name} reads, through others, what it makes itself")
-            else:
-                state[index] = "entered"
-                stack += reversed(missing)
-    return ordered
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:

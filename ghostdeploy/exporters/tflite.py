@@ -24,6 +24,7 @@ from ghostdeploy.exporters.cache import Cache
 from ghostdeploy.exporters.memory import give_back
 from ghostdeploy.exporters.program_memory import drop_weights
 from ghostdeploy.exporters.tflite_coverage import NotCoveredError, report, require_builtin
+from ghostdeploy.exporters.tflite_ports import ports
 from ghostdeploy.exporters.tflite_precision import read_precision
 from ghostdeploy.telemetry import silent
 
@@ -59,10 +60,10 @@ class TFLiteExporter:
         if job.precision in tflite_weights.COMPRESSED:
             model, scheme = tflite_weights.compress(model, job.precision)
             tools = {"ai-edge-quantizer": version("ai-edge-quantizer")}
-        path = write(model, job)
+        path, found = write(model, job), ports(model)
         del model
         give_back()
-        return Written(precision=read_precision(path), tools=tools, scheme=scheme)
+        return Written(precision=read_precision(path), tools=tools, scheme=scheme, ports=found)
 
 
 def write(model: Any, job: ExportJob) -> Path:

@@ -31,8 +31,20 @@ if TYPE_CHECKING:
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 """Operators with weights. `TRANSPOSE_CONV` has them second as well: its first input is a shape."""
 _IDENTIFIER = b"TFL3"
-TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 9: "int8"}
-"""NumPy names of tensor types; others are not made here."""
+TYPES = {
+    0: "float32",
+    1: "float16",
+    2: "int32",
+    3: "uint8",
+    4: "int64",
+    6: "bool",
+    7: "int16",
+    9: "int8",
+    10: "float64",
+    15: "uint32",
+    16: "uint16",
+}
+"""NumPy names of tensor types; others have none."""
 
 
 class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers has no types

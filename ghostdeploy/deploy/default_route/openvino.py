@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.default_route.model import Artefact, leave, open_source
 from ghostdeploy.exporters.base import Written
-from ghostdeploy.manifest import TensorSpec
 from ghostdeploy.telemetry import silent
 
 if TYPE_CHECKING:
@@ -29,26 +28,21 @@ class DefaultOpenVINO:
         with silent():
             import openvino
 
-        from ghostdeploy.exporters.openvino import read_precision
+        from ghostdeploy.exporters.openvino import ports, read_precision
 
         module, example = open_source(job)
         model = openvino.convert_model(module, example_input=example, input=[list(example.shape)])
-        for port, names in ((model.inputs, "input"), (model.outputs, "logits")):
-            _name(port, names)
+        for ends, names in ((model.inputs, "input"), (model.outputs, "logits")):
+            _name(ends, names)
         path = Path(job.folder) / "model.xml"
         openvino.save_model(model, path)
-        inputs, outputs = (tuple(_spec(port) for port in ports) for ports in (model.inputs, model.outputs))
-        leave(job, Artefact(inputs=inputs, outputs=outputs, precision="fp16"))
+        found = ports(model)
+        leave(job, Artefact(inputs=found.inputs, outputs=found.outputs, precision="fp16"))
         return Written(precision=read_precision(openvino.Core(), path))
 
 
-def _name(ports: list[Any], stem: str) -> None:
+def _name(ends: list[Any], stem: str) -> None:
     """Gives names to tensors that the converter left without; a runtime asks for tensors by name."""
-    for index, port in enumerate(ports):
+    for index, port in enumerate(ends):
         if not port.get_names():
-            port.get_tensor().set_names({stem if len(ports) == 1 else f"{stem}_{index}"})
-
-
-def _spec(port: Any) -> TensorSpec:
-    shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
-    return TensorSpec(name=port.get_any_name(), dtype=port.get_element_type().to_dtype().name, shape=shape)
+            port.get_tensor().set_names({stem if len(ends) == 1 else f"{stem}_{index}"})

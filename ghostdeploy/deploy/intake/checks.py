@@ -31,12 +31,12 @@ def refuse_unsupported(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         CheckpointError: It is quantized, has control flow, or operators of other domains.
     """
-    own = {function.name for function in model.functions}
+    own = {(function.domain, function.name) for function in model.functions}
     quantized: Counter[str] = Counter()
-    for node in model.graph.node:
+    for node in (node for part in (model.graph, *model.functions) for node in part.node):
         if node.op_type in _QUANTIZED or node.op_type.startswith(("QLinear", "QGemm")):
             quantized[node.op_type] += 1
-        elif node.domain not in STANDARD and node.op_type not in own:
+        elif node.domain not in STANDARD and (node.domain, node.op_type) not in own:
             raise CheckpointError(
                 f"{path} uses operator {node.op_type} of domain {node.domain}, expected standard ONNX operators only",
                 hint="export the model without optimisations for one engine",
@@ -55,8 +55,8 @@ def refuse_unsupported(model: onnx.ModelProto, path: Path) -> None:
         raise CheckpointError(f"{path} holds sparse weights, expected dense ones")
 
 
-def checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """Checks tensors and graph; returns the model with functions inlined.
+def check(model: onnx.ModelProto, path: Path) -> None:
+    """Checks tensors and graph.
 
     Raises:
         CheckpointError: A tensor's data does not fit its shape or is not finite, or the ONNX checker refuses the graph.
@@ -64,8 +64,6 @@ def checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     for tensor in tensors(model):
         _check_tensor(tensor, path)
     try:
-        if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
         onnx.checker.check_model(_with_output_shapes(model))
         onnx.checker.check_model(onnx.shape_inference.infer_shapes(model), full_check=True)
         _refuse_reserved_names(model, path)
@@ -73,7 +71,6 @@ def checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0][:300] if lines else type(error).__name__
         raise CheckpointError(f"{path} is no valid ONNX model: {reason}", hint="export it again") from error
-    return model
 
 
 def _with_output_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,7 +1,7 @@
 """Reading an ONNX file that somebody else wrote: hash, parse, refuse what cannot be deployed.
 
-Order: bytes → SHA-256 → protobuf → operators → the one input → sizes of tensors → ONNX checker. Nothing of the file
-is executed here. Weights beside the file (external data) are read only from its own folder.
+Order: bytes → SHA-256 → protobuf → versions → operators → functions → the one input → sizes of tensors → ONNX checker.
+Nothing of the file is executed here. Weights beside the file (external data) are read only from its own folder.
 """
 
 from __future__ import annotations
@@ -55,18 +55,20 @@ def open_onnx(path: Path) -> OnnxModel:
     Raises:
         CheckpointError: It is missing, damaged, no ONNX, or nothing that can be deployed.
     """
-    from ghostdeploy.deploy.intake import checks, interface
+    from ghostdeploy.deploy.intake import checks, functions, interface, opset
     from ghostdeploy.deploy.intake.external import read_external
 
     data = _read(path)
     digest = hashlib.sha256(data)
     proto = _parse(data, path)
+    opset.refuse_versions(proto, path)
     checks.refuse_unsupported(proto, path)
+    proto = functions.inline(proto, path)
     for content in read_external(proto, path):
         digest.update(content)
     interface.drop_constant_inputs(proto)
     image = interface.image_input(proto, path)
-    proto = checks.checked(proto, path)
+    checks.check(proto, path)
     checks.refuse_huge_values(proto, path)
     return OnnxModel(
         proto=proto,

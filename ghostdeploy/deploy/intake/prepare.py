@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from onnx import TensorProto
 
 from ghostdeploy import targets
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.intake import interface
-from ghostdeploy.deploy.intake.reference import OnnxReference, reason
-from ghostdeploy.deploy.intake.rewrite import rewrite, upgrade
+from ghostdeploy.deploy.intake.difference import require_same
+from ghostdeploy.deploy.intake.opset import upgrade
+from ghostdeploy.deploy.intake.reference import OnnxReference
+from ghostdeploy.deploy.intake.rewrite import rewrite
 from ghostdeploy.deploy.observe import observe
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
-from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.steps import program_file
-from ghostdeploy.deploy.tolerance import TOLERANCES
 from ghostdeploy.errors import UsageError
 from ghostdeploy.manifest import ModelInfo
 
@@ -26,9 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx
-    from numpy.typing import NDArray
 
-    from ghostdeploy.bundle import Arrays
     from ghostdeploy.deploy.assemble import Facts
     from ghostdeploy.deploy.config import ExportConfig
     from ghostdeploy.deploy.intake.model import OnnxModel
@@ -61,7 +58,7 @@ def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, 
     golden = seen.golden
     with stages.stage("fold"):
         shaped = interface.with_shape(upgrade(model.proto, model.name), config.batch, preprocess.size)
-        require_batch(shaped, golden, seen.outputs, config.batch, model)
+        require_same(shaped, golden, seen.outputs, config.batch, model)
         folded, passes = rewrite(shaped, golden[: config.batch or 1])
     with stages.stage("save program"):
         program = folded
@@ -103,42 +100,6 @@ def preprocess_of(model: OnnxModel, config: ExportConfig) -> Preprocess:
             hint="leave out --image-size, or export the ONNX file with free height and width",
         )
     return spec
-
-
-def require_batch(
-    shaped: onnx.ModelProto, golden: NDArray[Any], outputs: Arrays, batch: int | None, model: OnnxModel
-) -> None:
-    """Checks that the graph computes the same after batch and image size were written into it.
-
-    Args:
-        shaped: With that batch and size.
-        golden: Golden inputs.
-        outputs: What the reference gives for them.
-        batch: Images per inference; None is free.
-        model: As it was read.
-
-    Raises:
-        UsageError: The file has another batch built in.
-    """
-    why = None
-    try:
-        got = GraphRunner(shaped)(golden)
-    except Exception as error:  # ONNX Runtime's errors are of a dozen classes under Exception
-        why = reason(error)
-    else:
-        limit = TOLERANCES["fp32"].max_abs_relative or 0.0
-        for array, wanted in zip(got, outputs.values(), strict=True):
-            if array.shape != wanted.shape:
-                why = f"an output of shape {array.shape}, expected {wanted.shape}"
-            elif not np.abs(array - wanted).max() <= limit * np.abs(wanted).max():
-                why = "other outputs"
-    if why is not None:
-        asked = "dynamic" if batch is None else str(batch)
-        own = "any" if model.image.batch is None else str(model.image.batch)
-        raise UsageError(
-            f"{model.name} was exported for batch {own} and gives errors with batch {asked}: {why}",
-            hint=f"add --batch {model.image.batch}" if model.image.batch else "export it again with that batch",
-        )
 
 
 def count_parameters(model: onnx.ModelProto) -> int:

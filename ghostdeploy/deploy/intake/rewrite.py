@@ -7,29 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import version_converter
 
 from ghostdeploy.deploy.intake.fold_batch_norm import FoldBatchNorm
 from ghostdeploy.deploy.intake.fold_constants import FoldConstants
 from ghostdeploy.deploy.intake.graph import Graph
 from ghostdeploy.deploy.intake.merge_branches import MergeBranches
+from ghostdeploy.deploy.intake.opset import opset_of
 from ghostdeploy.deploy.intake.passes import site_error
 from ghostdeploy.deploy.intake.remove_no_ops import RemoveNoOps
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.tolerance import FOLD_RELATIVE_ERROR
-from ghostdeploy.errors import CheckpointError, GateFailed
+from ghostdeploy.errors import GateFailed
 from ghostdeploy.manifest import PassRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from ghostdeploy.deploy.intake.passes import OnnxPass, Site
-
-OPSET = 18
-"""Older graphs are brought to this version of the standard operators; newer ones keep theirs."""
 
 _log = logging.getLogger("ghostdeploy")
 
@@ -37,30 +33,6 @@ _log = logging.getLogger("ghostdeploy")
 def default_passes() -> tuple[OnnxPass, ...]:
     """Returns the passes in their order."""
     return RemoveNoOps(), FoldConstants(), RemoveNoOps(), FoldBatchNorm(), MergeBranches()
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Returns the version of the standard operators."""
-    return next((int(one.version) for one in model.opset_import if one.domain in ("", "ai.onnx")), 1)
-
-
-def upgrade(model: onnx.ModelProto, where: Path | str) -> onnx.ModelProto:
-    """Returns the model with operators of version `OPSET` at least.
-
-    Raises:
-        CheckpointError: An operator cannot be brought there.
-    """
-    found = opset_of(model)
-    if found >= OPSET:
-        return model
-    try:
-        return version_converter.convert_version(model, OPSET)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise CheckpointError(
-            f"{where} has opset {found} and cannot be brought to {OPSET}: {lines[0][:200]}",
-            hint=f"export it again with opset {OPSET} or later",
-        ) from error
 
 
 def rewrite(

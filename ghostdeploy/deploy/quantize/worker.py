@@ -18,6 +18,7 @@ from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
 from ghostdeploy.deploy.saturation import count_saturable
+from ghostdeploy.exporters import onnx_file
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.graph_precision import read_precision
 from ghostdeploy.telemetry import silent
@@ -43,9 +44,10 @@ class Quantizer:
         spec = msgspec.json.decode(Path(job.options["spec"]).read_bytes(), type=QuantizeSpec)
         work = QdqQuantization(onnx.shape_inference.infer_shapes(onnx.load(job.source), data_prop=True), spec)
         path = Path(job.folder) / "model.onnx"
-        path.write_bytes(work.quantized.SerializeToString(deterministic=True))
+        onnx_file.write(work.quantized, path)
         work.leave_results(job)
-        return Written(precision=read_precision(path, executed=work.recipe.final))
+        precision = read_precision(path, executed=work.recipe.final)
+        return Written(precision=precision, ports=onnx_file.ports(work.quantized))
 
 
 class QdqQuantization(Quantization):

@@ -19,6 +19,7 @@ from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
 from ghostdeploy.exporters import tflite_file as tf
 from ghostdeploy.exporters.base import Written
+from ghostdeploy.exporters.tflite_ports import ports
 from ghostdeploy.exporters.tflite_precision import read_precision
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Quantizer:
         tf.drop_repeated_names(model)
         path = write(model, job)
         work.leave_results(job)
-        return Written(precision=read_precision(path))
+        return Written(precision=read_precision(path), ports=ports(model))
 
 
 class TFLiteQuantization(Quantization):

@@ -1,0 +1,100 @@
+"""The graph that goes on must give what the file gives; where it does not, what made the difference is found out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ghostdeploy.deploy.intake import interface
+from ghostdeploy.deploy.intake.opset import OPSET, opset_of, upgrade
+from ghostdeploy.deploy.intake.reference import reason
+from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.deploy.tolerance import TOLERANCES
+from ghostdeploy.errors import CheckpointError, GhostDeployError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle import Arrays
+    from ghostdeploy.deploy.intake.model import OnnxModel
+
+
+def require_same(
+    shaped: onnx.ModelProto, golden: NDArray[Any], outputs: Arrays, batch: int | None, model: OnnxModel
+) -> None:
+    """Checks that the graph computes the same after opset, batch and image size were written into it.
+
+    Args:
+        shaped: With those.
+        golden: Golden inputs.
+        outputs: What the reference gives for them.
+        batch: Images per inference; None is free.
+        model: As it was read.
+
+    Raises:
+        CheckpointError: It is the opset, or the image size.
+        UsageError: It is the batch: another one is built into the file, or images of a batch meet.
+    """
+    wanted = list(outputs.values())
+    if (why := difference(shaped, golden, wanted)) is not None:
+        raise _explained(why, golden, wanted, batch, model)
+
+
+def difference(
+    model: onnx.ModelProto, golden: NDArray[Any], wanted: Sequence[NDArray[Any]], *, pieces: int | None = None
+) -> str | None:
+    """Returns how a graph's outputs differ from those wanted, one phrase; None where they do not.
+
+    Args:
+        model: One image input.
+        golden: Inputs.
+        wanted: Outputs in the graph's order.
+        pieces: Images to give at a time; None gives all.
+    """
+    count = pieces or len(golden)
+    try:
+        runner = GraphRunner(model)
+        parts = [runner(golden[start : start + count]) for start in range(0, len(golden), count)]
+        got = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    except Exception as error:  # ONNX Runtime's errors are of a dozen classes under Exception
+        return reason(error)
+    limit = TOLERANCES["fp32"].max_abs_relative or 0.0
+    for array, reference in zip(got, wanted, strict=True):
+        if array.shape != reference.shape:
+            return f"an output of shape {array.shape}, expected {reference.shape}"
+        if not np.abs(array - reference).max() <= limit * np.abs(reference).max():
+            return "other outputs"
+    return None
+
+
+def _explained(
+    why: str, golden: NDArray[Any], wanted: list[NDArray[Any]], batch: int | None, model: OnnxModel
+) -> GhostDeployError:
+    """Returns the error that names the first step after which the outputs are others."""
+    name, found, own = model.name, opset_of(model.proto), model.image.batch
+    upgraded = upgrade(model.proto, name)
+    if found < OPSET and (changed := difference(upgraded, golden, wanted)) is not None:
+        return CheckpointError(
+            f"{name} has opset {found} and gives {changed} when brought to {OPSET}",
+            hint=f"export it again with opset {OPSET} or later",
+        )
+    if own is None and batch is not None and difference(model.proto, golden, wanted, pieces=batch) is not None:
+        return UsageError(
+            f"answers of {name} depend on the other images of a batch: {len(golden)} images at a time and {batch} at a "
+            f"time give different outputs",
+            hint="export it in eval mode, without statistics over the batch",
+        )
+    size = golden.shape[-1]
+    if own == batch or difference(interface.with_shape(upgraded, own, size), golden, wanted) is not None:
+        return CheckpointError(
+            f"{name} gives {why} when it is fixed to images of {size} pixels", hint="export it again with that size"
+        )
+    asked = "dynamic" if batch is None else str(batch)
+    return UsageError(
+        f"{name} was exported for batch {'any' if own is None else own} and gives errors with batch {asked}: {why}",
+        hint=f"add --batch {own}" if own else "export it again with that batch",
+    )

@@ -1,0 +1,128 @@
+"""What a payload gives is what its manifest says and what PyTorch gave, also where it gives no float32.
+
+One network of all kinds of outputs goes to every target in every precision. Whatever it leaves as ONNX must be valid.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import ghostdeploy as gd
+from ghostdeploy import samples, targets
+from ghostdeploy.bundle import open_bundle
+from ghostdeploy.deploy.config import ExportConfig
+from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.models.source import load_model
+from ghostdeploy.nvidia.driver import gpus
+from tests.conftest import require
+from tests.shared import shared_folder
+
+SIZE = 32
+PRECISIONS = [(row.name, precision) for row in targets.TARGETS.values() for precision in row.precisions]
+
+
+class Kinds(nn.Module):
+    """Scores, a gate that waits for memory, and what people make of maps: classes, a mask."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.maps = nn.Conv2d(8, 4, 1)
+        self.wide, self.scores = nn.Linear(8, 600), nn.Linear(600, 10)
+        self.first = first
+
+    def forward(self, x):
+        x = self.body(x)
+        maps = self.maps(x)
+        if self.first == "classes":
+            return maps.argmax(1)
+        scores = self.scores(torch.relu(self.wide(x.mean((2, 3)))))
+        return {
+            "scores": scores,
+            "classes": maps.argmax(1),
+            "narrow": maps.argmax(1, keepdim=True).int(),
+            "mask": maps[:, :1] > maps[:, 1:2],
+        }
+
+
+def kinds():
+    torch.manual_seed(0)
+    return Kinds("scores").eval()
+
+
+def classes():
+    torch.manual_seed(0)
+    return Kinds("classes").eval()
+
+
+def exported(factory, function, target, precision):
+    with shared_folder(factory, "kinds") as root:
+        path = root / f"{function}-{target}-{precision}"
+        if not path.exists():
+            rows = [row.name for row in targets.TARGETS.values() if precision in row.precisions]
+            config = ExportConfig(
+                targets=tuple(rows) if function == "kinds" else (target,),
+                precision=precision,
+                calibration=None if precision in ("fp32", "fp16") else samples.calibration_set(),
+                preprocess={"size": SIZE},
+                out=root,
+            )
+            run_export(lambda: load_model(f"{__file__}:{function}"), config, name=function)
+    return path
+
+
+@pytest.fixture(params=PRECISIONS, ids="-".join)
+def path(request, tmp_path_factory):
+    require(request.param[0])
+    return exported(tmp_path_factory, "kinds", *request.param)
+
+
+@pytest.mark.slow
+def test_the_manifest_says_what_the_payload_gives_and_it_is_what_pytorch_gave(path):
+    bundle = open_bundle(path)
+    outputs = {spec.name: spec for spec in bundle.manifest.outputs}
+
+    assert list(outputs) == ["scores", "classes", "narrow", "mask"]
+    assert outputs["scores"].dtype == "float32"
+    assert outputs["classes"].dtype == ("int32" if bundle.manifest.target == "tflite" else "int64")
+    assert (outputs["narrow"].dtype, outputs["mask"].dtype) == ("int32", "bool")
+    assert outputs["narrow"].shape == outputs["mask"].shape == (1, 1, SIZE // 2, SIZE // 2)
+    inputs, golden = bundle.golden()
+    assert {name: array.dtype.name for name, array in golden.items()} == {n: s.dtype for n, s in outputs.items()}
+    if targets.find(bundle.manifest.target).device is not None and not gpus():
+        return
+    with gd.load(path) as model:  # it refuses a payload of other types than the manifest's
+        found = model.infer(inputs)
+    assert {name: array.dtype.name for name, array in found.items()} == {n: s.dtype for n, s in outputs.items()}
+    if bundle.manifest.precision == "fp32":
+        for name in ("classes", "narrow", "mask"):
+            np.testing.assert_array_equal(found[name], golden[name])
+        assert bundle.manifest.verdict == "passed"
+
+
+@pytest.mark.slow
+def test_every_onnx_file_passes_the_checker_in_full(path):
+    files = sorted(path.rglob("*.onnx"))
+
+    assert bool(files) == (targets.find(open_bundle(path).manifest.target).name in ("onnx", "tensorrt"))
+    for file in files:
+        model = onnx.load(file)
+        onnx.checker.check_model(model, full_check=True)
+        assert not model.metadata_props
+
+
+@pytest.mark.slow
+def test_a_class_map_alone_goes_to_tflite(tmp_path_factory):
+    require("tflite")
+    path = exported(tmp_path_factory, "classes", "tflite", "fp32")
+
+    bundle = open_bundle(path)
+    _, golden = bundle.golden()
+    assert (bundle.manifest.verdict, bundle.manifest.outputs[0].dtype) == ("passed", "int32")
+    assert golden["logits"].dtype == np.int32
+    assert golden["logits"].max() > 0
+    assert gd.verify(path).verdict == "passed"
