@@ -6,14 +6,19 @@ Heavy imports stand inside the callbacks, so `--help` costs neither torch nor an
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ghostdeploy.console import Bars, CommandGroup, common, print_json
+from ghostdeploy.console import Bars, CommandGroup, common
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.export_options import export_options
+from ghostdeploy.output import print_json
+from ghostdeploy.several import Several
 from ghostdeploy.tune_options import shared_parameters, tune_options
+
+if TYPE_CHECKING:
+    from ghostdeploy.deploy.evaluate import Evaluation
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -98,9 +103,14 @@ def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
     from ghostdeploy import proof_tables
     from ghostdeploy.deploy import prove
 
-    found = [prove.verify(path) for path in bundles]
-    print_json(found) if as_json else proof_tables.verified(found)
-    return int(any(one.verdict == "failed" for one in found))
+    several: Several[prove.Verification] = Several(arguments=bundles)
+    several.run(prove.verify)
+    found = [one for _, one in several.results]
+    if as_json:
+        print_json(several.entries(lambda _, one: one, "bundle", verdict="failed"))
+    elif found:
+        proof_tables.verified(found)
+    return several.leave(int(any(one.verdict == "failed" for one in found)))
 
 
 @main.command(name="eval")
@@ -122,14 +132,22 @@ def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
 @common
 def evaluate(
     bundles: tuple[Path, ...], data: Path | None, reference: Path | None, max_drop: float, *, as_json: bool
-) -> None:
+) -> int:
     """Measure top-1 and top-5 with confidence intervals."""
     from ghostdeploy import proof_tables
     from ghostdeploy.deploy import prove
 
+    several: Several[Evaluation] = Several(arguments=bundles)
     with Bars() as bars:
-        found = prove.evaluate(bundles, data=data, reference=reference, max_drop=max_drop, listener=bars)
-    print_json(found) if as_json else proof_tables.evaluated(found)
+        found = prove.evaluate(
+            bundles, data=data, reference=reference, max_drop=max_drop, listener=bars, on_error=several.note
+        )
+    several.results = [(Path(one.bundle), one) for one in found]
+    if as_json:
+        print_json(several.entries(lambda _, one: one, "bundle"))
+    elif found:
+        proof_tables.evaluated(found)
+    return several.leave()
 
 
 @main.command()
@@ -191,17 +209,19 @@ def tune(*, as_json: bool, **options: Any) -> None:
 @click.option("-k", "--top", type=click.IntRange(1, 1000), default=5, show_default=True, help="Classes to show.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the engine.")
 @common
-def run(bundle: Path, images: tuple[Path, ...], top: int, threads: int | None, *, as_json: bool) -> None:
+def run(bundle: Path, images: tuple[Path, ...], top: int, threads: int | None, *, as_json: bool) -> int:
     """Classify images."""
     from ghostdeploy import proof_tables
     from ghostdeploy.runtimes import load
 
+    several: Several[list[tuple[str, float]]] = Several(arguments=images)
     with load(bundle, threads=threads) as runtime:
-        found = {str(path): runtime.classify(path, k=top) for path in images}
+        several.run(lambda path: runtime.classify(path, k=top))
     if as_json:
-        print_json([{"image": i, "classes": [{"label": n, "probability": p} for n, p in c]} for i, c in found.items()])
-    else:
-        proof_tables.classified(found)
+        print_json(several.entries(proof_tables.classes_document, "image", classes=[]))
+    elif several.results:
+        proof_tables.classified(several.results)
+    return several.leave()
 
 
 @main.command()
@@ -233,12 +253,22 @@ def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
 
 
 @main.command()
-@click.argument("bundle", type=_FOLDER)
+@click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
 @common
-def inspect(bundle: Path, *, as_json: bool) -> None:
-    """Show what is inside a bundle: provenance, passes, precision, tolerances, hashes."""
-    from ghostdeploy import tables
-    from ghostdeploy.bundle import open_bundle
+def inspect(bundles: tuple[Path, ...], *, as_json: bool) -> int:
+    """Show what is inside a bundle: provenance, passes, precision, tolerances, hashes.
 
-    found = open_bundle(bundle)
-    print_json(tables.bundle_document(found)) if as_json else tables.inspected(found)
+    With --json one bundle is one document, several are a list.
+    """
+    from ghostdeploy import tables
+    from ghostdeploy.bundle import Bundle, open_bundle
+
+    several: Several[Bundle] = Several(arguments=bundles)
+    several.run(open_bundle)
+    if as_json:
+        found = several.entries(lambda _, one: tables.bundle_document(one), "path")
+        print_json(found if len(bundles) > 1 else found[0])
+    else:
+        for _, one in several.results:
+            tables.inspected(one)
+    return several.leave()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ghostdeploy.errors import ExportFailed, GhostDeployError, UsageError, did_you_mean
+from ghostdeploy.output import make_printable, print_json, say
 from ghostdeploy.telemetry import silence_process
 from ghostdeploy.wheel import is_device_wheel, not_on_device
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 BUG = 70
 INTERRUPTED = 130
+_verbose: list[bool] = []
+"""Holds something where tracebacks of errors are wanted."""
 
 
 class CommandGroup(click.Group):
@@ -43,18 +46,19 @@ class CommandGroup(click.Group):
         """Runs a command and leaves with the contract's exit code."""
         arguments = list(kwargs.pop("args", None) or (args[0] if args else None) or sys.argv[1:])
         as_json = "--json" in arguments
-        verbose = bool({"-v", "--verbose"} & set(arguments))
+        _verbose[:] = [True] if {"-v", "--verbose"} & set(arguments) else []
         silence_process()
+        make_printable()
         _show_warnings()
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow says of an image, its error says better
         try:
             code = super().main(arguments, standalone_mode=False, **kwargs)
         except GhostDeployError as error:
-            code = fail(error, as_json=as_json, verbose=verbose)
+            code = fail(error, as_json=as_json)
         except ImportError as error:
             absent = not_on_device(f"what `ghostdeploy {next(iter(arguments), '')}` needs")
             ours = (error.name or "").startswith("ghostdeploy") and is_device_wheel()
-            code = fail(absent, as_json=as_json, verbose=verbose) if ours else fail_bug(error, as_json=as_json)
+            code = fail(absent, as_json=as_json) if ours else fail_bug(error, as_json=as_json)
         except click.exceptions.Abort:
             code = INTERRUPTED
         except click.ClickException as error:
@@ -69,16 +73,20 @@ class CommandGroup(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def fail(error: GhostDeployError, *, as_json: bool, verbose: bool) -> int:
+def fail(error: GhostDeployError, *, as_json: bool = False) -> int:
     """Prints an error of ours; returns its exit code."""
-    if verbose or error.exit_code == BUG:
-        _traceback()
+    if _verbose or error.exit_code == BUG:
+        _traceback(error)
     _say(error.message, error.hint)
     if as_json:
-        log = str(error.log) if isinstance(error, ExportFailed) and error.log else None
-        document = {"kind": type(error).__name__, "message": error.message, "hint": error.hint, "log": log}
-        print_json({"error": document, "exit_code": error.exit_code})
+        print_json({"error": describe(error), "exit_code": error.exit_code})
     return error.exit_code
+
+
+def describe(error: GhostDeployError) -> dict[str, str | None]:
+    """Returns an error of ours as `--json` shows it."""
+    log = str(error.log) if isinstance(error, ExportFailed) and error.log else None
+    return {"kind": type(error).__name__, "message": error.message, "hint": error.hint, "log": log}
 
 
 def fail_usage(error: click.ClickException, *, as_json: bool) -> int:
@@ -94,20 +102,13 @@ def fail_usage(error: click.ClickException, *, as_json: bool) -> int:
 
 def fail_bug(error: Exception, *, as_json: bool) -> int:
     """Prints an unexpected error with its traceback; returns exit code 70."""
-    _traceback()
+    _traceback(error)
     message = f"ghostdeploy has a bug: {type(error).__name__}: {error}"
     hint = "please report it with the traceback above and `ghostdeploy doctor --json`"
     _say(message, hint)
     if as_json:
         print_json({"error": {"kind": "Bug", "message": message, "hint": hint, "log": None}, "exit_code": BUG})
     return BUG
-
-
-def print_json(document: Any) -> None:
-    """Prints one JSON document to stdout."""
-    import msgspec
-
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -158,14 +159,14 @@ class Bars:
         if self._progress is not None:
             self._progress.update(self._tasks[stage], completed=1, total=1)
         else:
-            click.echo(f"{stage:<36} {seconds:6.1f} s", err=True)
+            say(f"{stage:<36} {seconds:6.1f} s", error=True)
 
 
 class _Warnings(logging.Handler):
     """Prints the library's own warnings to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"warning: {record.getMessage()}", err=True)
+        say(f"warning: {record.getMessage()}", error=True)
 
 
 def _show_warnings() -> None:
@@ -176,12 +177,12 @@ def _show_warnings() -> None:
 
 
 def _say(message: str, hint: str | None) -> None:
-    click.echo(f"error: {message}", err=True)
+    say(f"error: {message}", error=True)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        say(f"hint: {hint}", error=True)
 
 
-def _traceback() -> None:
+def _traceback(error: Exception) -> None:
     import traceback
 
-    click.echo(traceback.format_exc(), err=True)
+    say("".join(traceback.format_exception(error)), error=True)

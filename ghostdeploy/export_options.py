@@ -80,7 +80,7 @@ _OPTIONS = (
         "--sm",
         type=_architectures,
         default="",
-        metavar="N,…",
+        metavar="N,...",
         help="Also build TensorRT for RTX engines here, for GPUs of compute capability 8.6 (86), 8.9 (89), 12.0 (120).",
     ),
     click.option("--version-compatible", is_flag=True, help="TensorRT plans that later versions load too."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -10,6 +10,7 @@ from ghostdeploy.layout import bounds, console, cosine, folder_name, gap, relati
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from ghostdeploy.deploy.bench import Bench
     from ghostdeploy.deploy.build import Built
@@ -67,11 +68,16 @@ def evaluated(found: Sequence[Evaluation]) -> None:
         )
 
 
-def classified(found: dict[str, list[tuple[str, float]]]) -> None:
+def classes_document(image: Path, classes: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """Returns the classes of an image as a JSON document."""
+    return {"image": str(image), "classes": [{"label": label, "probability": share} for label, share in classes]}
+
+
+def classified(found: Sequence[tuple[Path, Sequence[tuple[str, float]]]]) -> None:
     """Prints the classes of each image."""
     rows = [
-        (image if rank == 0 else "", label, f"{probability:.1%}")
-        for image, classes in found.items()
+        (str(image) if rank == 0 else "", label, f"{probability:.1%}")
+        for image, classes in found
         for rank, (label, probability) in enumerate(classes)
     ]
     table(("image", "class", ">probability"), rows)

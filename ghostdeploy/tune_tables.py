@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
 from rich.console import Console
 from rich.text import Text
 
 from ghostdeploy.deploy.tune import report
 from ghostdeploy.layout import console, table
+from ghostdeploy.output import say
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -63,7 +63,7 @@ class TuneBar:
         step = seen.doing.partition(":")[0]
         if step != self._said:
             self._said = step
-            click.echo(f"{seen.done}/{seen.total} {time} {step}" + (f"; {best}" if best else ""), err=True)
+            say(f"{seen.done}/{seen.total} {time} {step}" + (f"; {best}" if best else ""), error=True)
 
 
 def tuned(found: Tuned) -> None:

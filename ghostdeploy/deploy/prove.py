@@ -13,13 +13,13 @@ from ghostdeploy.deploy.doctor import instruction_set
 from ghostdeploy.deploy.execution import compare_execution
 from ghostdeploy.deploy.images import ImageSet, open_images
 from ghostdeploy.deploy.stages import Listener, Stages
-from ghostdeploy.errors import UsageError
+from ghostdeploy.errors import BundleError, GhostDeployError, UsageError
 from ghostdeploy.manifest import Execution, Parity, Record, Verdict
 from ghostdeploy.runtimes import load
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ghostdeploy.bundle import Arrays, Bundle
     from ghostdeploy.deploy.evaluate import Evaluation, Predictions
@@ -98,6 +98,7 @@ def evaluate(
     reference: str | os.PathLike[str] | None = None,
     max_drop: float = ev.MAX_DROP,
     listener: Listener | None = None,
+    on_error: Callable[[Path, GhostDeployError], None] | None = None,
 ) -> list[Evaluation]:
     """Measures top-1 and top-5 of bundles on labelled images.
 
@@ -108,6 +109,7 @@ def evaluate(
         reference: A bundle to compare each other one with, image by image.
         max_drop: Drop of top-1 that the comparison decides about, as a share.
         listener: Hears the progress.
+        on_error: Hears of each bundle that cannot be evaluated, which is then left out; None raises its error.
 
     Raises:
         UsageError: No set was given and a bundle is not of a sample model.
@@ -122,15 +124,25 @@ def evaluate(
     found = []
     for path in paths:
         itself = reference is not None and Path(path).resolve() == Path(reference).resolve()
-        ours = base if itself and base is not None else _predict(path, images, stages)
-        comparison = None if base is None or itself else ev.compare(ours, base, str(reference), max_drop=max_drop)
+        try:
+            ours = base if itself and base is not None else _predict(path, images, stages)
+            comparison = None if base is None or itself else ev.compare(ours, base, str(reference), max_drop=max_drop)
+        except GhostDeployError as error:
+            if on_error is None:
+                raise
+            on_error(Path(path), error)
+            continue
         found.append(ev.evaluation(ours, bundle=str(path), data=images.source, comparison=comparison))
     return found
 
 
 def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:
     for path in paths:
-        if not open_bundle(path, check_hashes=False).manifest.model.source.startswith("sample:"):
+        try:
+            source = open_bundle(path, check_hashes=False).manifest.model.source
+        except BundleError:  # told when its turn comes
+            continue
+        if not source.startswith("sample:"):
             raise UsageError(f"no images to evaluate {path} on", hint="add --data with a folder per class or an .npz")
     return samples.evaluation_set()
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 0.2
 """How often a converter's log is looked at for progress."""
 
-_SURROUNDINGS = {**VARIABLES, "PYTHONUNBUFFERED": "1"}
+_SURROUNDINGS = {**VARIABLES, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
 """Environment of a converter: no telemetry, its log at once."""
 _FRUGAL = {"MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK)}
 """Large blocks of memory go back when they are freed; glibc reads it."""

@@ -161,13 +161,14 @@ class Runtime(ABC):
                 future = self._submissions.refused(error)
                 self._gate.leave()
                 return future
+            pieces = self._split(inputs)
+            merge = partial(first_output, count=len(batch))
+            work = Work(start=self._start, merge=merge, explain=self._explain, leave=self._gate.leave)
             self._submissions.wait_for_room(timeout)
         except BaseException:
             self._gate.leave()
             raise
-        merge = partial(first_output, count=len(batch))
-        work = Work(start=self._start, merge=merge, explain=self._explain, leave=self._gate.leave)
-        return self._submissions.add(self._split(inputs), work)
+        return self._submissions.add(pieces, work)
 
     def classify(self, image: Source, k: int = 5) -> list[tuple[str, float]]:
         """Classifies one image.

@@ -137,9 +137,15 @@ class Submissions:
             pieces: Batches of exactly the payload's size.
             work: What to do with them.
         """
-        submission = _Submission(QueuedFuture(self._callbacks), work, [None] * len(pieces), len(pieces))
+        try:
+            submission = _Submission(QueuedFuture(self._callbacks), work, [None] * len(pieces), len(pieces))
+            jobs = [(submission, index, piece) for index, piece in enumerate(pieces)]
+        except BaseException:  # nothing will end what was never queued
+            self._slots.release()
+            work.leave()
+            raise
         with self._lock:
-            self._waiting.extend((submission, index, piece) for index, piece in enumerate(pieces))
+            self._waiting.extend(jobs)
         self._pump()
         return submission.future
 
@@ -206,17 +212,25 @@ class Submissions:
         self._slots.release()  # before the result: who has it finds room
         try:
             if submission.error is not None:
-                future.set_exception(work.explain(submission.error))
+                future.set_exception(_explained(work, submission.error))
             elif not submission.cancelled:
                 _resolve(future, work, submission.parts)
         finally:
             work.leave()
 
 
+def _explained(work: Work, error: BaseException) -> BaseException:
+    """Returns the caller's error; the engine's own where it cannot even be read, so that the future ends."""
+    try:
+        return work.explain(error)
+    except Exception:
+        return error
+
+
 def _resolve(future: QueuedFuture, work: Work, parts: list[Any]) -> None:
     try:
         result = work.merge(parts)
     except Exception as error:
-        future.set_exception(work.explain(error))
+        future.set_exception(_explained(work, error))
     else:
         future.set_result(result)

@@ -1,0 +1,78 @@
+r"""Text that can be printed whatever the terminal or the pipe is: no symbol ends a command that has done its work.
+
+Tables and messages use signs such as − and ≤, labels and paths any character. Where standard output or standard error
+cannot encode one (a Latin-1 locale, any redirect on Windows, `PYTHONIOENCODING=ascii`), signs of ours become ASCII, and
+other characters an escape: `\u70ae` for 炮, `\xff` for a byte of a file name that is no text. JSON keeps its exact
+strings: there such a character is JSON's own escape.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import sys
+from typing import Any
+
+_PLAIN = {
+    "−": "-", "–": "-", "—": "-", "≤": "<=", "≥": ">=", "×": "x", "…": "...", "→": "->", "±": "+-", "·": "*",
+    "“": '"', "”": '"', "‘": "'", "’": "'", "━": "-", "─": "-", "╸": "-", "╺": "-", "•": "*", "√": "sqrt",
+}  # fmt: skip
+_HANDLER = "ghostdeploy.readable"
+
+
+def make_printable() -> None:
+    """Makes standard output and standard error take every character; in our own process only."""
+    codecs.register_error(_HANDLER, _readable)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_HANDLER)
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Prints one line to standard output, or to standard error."""
+    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def print_json(document: Any) -> None:
+    """Prints one JSON document to standard output.
+
+    A character that the stream cannot encode is escaped as JSON does; half a surrogate, which stands for a byte of a
+    path that is no text, as text.
+    """
+    import msgspec
+
+    try:
+        encoded = msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(document)))
+    text = msgspec.json.format(encoded, indent=2).decode()
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=2)
+    say(text)
+
+
+def _readable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character) or _escape(character) for character in bad), error.end
+
+
+def _escape(character: str) -> str:
+    byte = ord(character) - 0xDC00
+    if 0x80 <= byte <= 0xFF:  # how Python writes a byte of a file name that is no text
+        return f"\\x{byte:02x}"
+    return character.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return "".join(_escape(c) if 0xD800 <= ord(c) <= 0xDFFF else c for c in value)
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(one) for one in value]
+    return value
