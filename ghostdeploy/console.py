@@ -163,17 +163,26 @@ class Bars:
 
 
 class _Warnings(logging.Handler):
-    """Prints the library's own warnings to stderr."""
+    """Prints what the library itself says to stderr, each sentence once: a search exports the same set many times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"warning: {record.getMessage()}", error=True)
+        line = f"{'warning' if record.levelno >= logging.WARNING else 'note'}: {record.getMessage()}"
+        if line not in self._said:
+            self._said.add(line)
+            say(line, error=True)
 
 
 def _show_warnings() -> None:
-    """Sends warnings of ghostdeploy to stderr as `warning: …`; other libraries' loggers are left alone."""
+    """Sends what ghostdeploy says to stderr as `warning: …` or `note: …`; other libraries' loggers are left alone."""
     logger = logging.getLogger("ghostdeploy")
-    if not any(isinstance(handler, _Warnings) for handler in logger.handlers):
-        logger.addHandler(_Warnings())
+    for handler in [handler for handler in logger.handlers if isinstance(handler, _Warnings)]:
+        logger.removeHandler(handler)  # of a command before this one in the same process
+    logger.addHandler(_Warnings())
+    logger.setLevel(logging.INFO)
 
 
 def _say(message: str, hint: str | None) -> None:

@@ -162,6 +162,15 @@ class Execution(Record, frozen=True, kw_only=True):
     verdict: Verdict
 
 
+class LeftOut(Record, frozen=True, kw_only=True):
+    """Part of an image set that was not looked at, and why."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...] = ()
+    """The first names."""
+
+
 class Accuracy(Record, frozen=True, kw_only=True):
     """Accuracy on labelled images, next to the unfolded float32 PyTorch model's."""
 
@@ -179,6 +188,11 @@ class Accuracy(Record, frozen=True, kw_only=True):
     decided: bool = True
     """Whether the whole interval of the drop lies on one side of `max_drop`: enough images."""
     how: Literal["executed", "simulated in float"] = "executed"
+    class_order: str | None = None
+    """What the class of an image relies on."""
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What makes the figures prove less than they seem to."""
 
 
 class FileRecord(Record, frozen=True, kw_only=True):

@@ -1,15 +1,17 @@
 """Image sets: a folder of images, a folder per class, or an `.npz`; one record for all that looks at images.
 
-Listing checks only names; an image is decoded when it is used, so a set of any size costs no memory.
+Listing checks only names; an image is decoded when it is used, so a set of any size costs no memory. The first one that
+cannot be decoded has the whole set looked through, so that one message names all of them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
+import logging
 from collections import deque
-from dataclasses import dataclass
-from itertools import islice, zip_longest
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,11 @@ import numpy as np
 
 from ghostdeploy.bundle import read_arrays
 from ghostdeploy.decode import open_image
+from ghostdeploy.deploy.image_arrays import check_arrays
+from ghostdeploy.deploy.image_folders import counted, list_folder
 from ghostdeploy.errors import DataError, InputError
 from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, as_input, to_pixels
+from ghostdeploy.runtimes.cores import usable_cores
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +31,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.manifest import LeftOut
+
 BATCH = 32
+NAMED = 10
+"""Damaged images that a message names at most."""
+
+_log = logging.getLogger("ghostdeploy")
+
+
+class Undecodable(DataError):
+    """One image of a set cannot be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,12 @@ class ImageSet:
     """Class index per image."""
     classes: tuple[str, ...] | None
     """Folder names in class order, for a set of one folder per class."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What was found beside the images, and why it is not read."""
+    class_order: str | None = None
+    """What `labels` rely on, once `class_order.fit_classes` has brought them into the model's order."""
+    whole: ImageSet | None = None
+    """The set that this one is a sample of."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -64,7 +85,7 @@ class ImageSet:
         if not len(chosen):
             raise DataError(f"none of the {len(self)} images of {self.source} can be decoded")
         labels = None if self.labels is None else self.labels[chosen]
-        return ImageSet(self.source, [self.images[i] for i in chosen], labels, self.classes)
+        return replace(self, images=[self.images[i] for i in chosen], labels=labels, whole=self.whole or self)
 
     def draw(self, accept: Callable[[int], bool] | None = None, *, seed: int = 0) -> Iterator[int]:
         """Yields the indices of the images in random order; with labels one of each class in turn.
@@ -90,10 +111,14 @@ class ImageSet:
         """Yields model inputs of up to `size` images.
 
         Raises:
-            DataError: An image cannot be decoded; it is named.
+            DataError: An image cannot be decoded; all such images of the set are named.
         """
         for start in range(0, len(self), size):
-            yield as_input(np.stack([self.pixels(i, spec) for i in range(start, min(start + size, len(self)))]), spec)
+            try:
+                pixels = np.stack([self.pixels(i, spec) for i in range(start, min(start + size, len(self)))])
+            except Undecodable as error:
+                raise self.damage(spec) from error
+            yield as_input(pixels, spec)
 
     def fingerprint(self, spec: Preprocess) -> str:
         """Returns the SHA-256 over the prepared pixels, in order."""
@@ -113,20 +138,45 @@ class ImageSet:
         """Returns one image, decoded and cropped, as uint8 (size, size, 3).
 
         Raises:
-            DataError: It cannot be decoded; it is named.
+            Undecodable: It cannot be decoded; it is named.
         """
         try:
             return to_pixels(self.images[index], spec)
         except InputError as error:
-            raise DataError(f"image {index} of {self.source}: {error.message}", hint=error.hint) from error
+            raise Undecodable(f"image {index} of {self.source}: {error.message}", hint=error.hint) from error
+
+    def damage(self, spec: Preprocess, *, hint: str = "replace or remove them") -> DataError:
+        """Decodes the whole set on all cores; returns the error that names the images that cannot be used.
+
+        Args:
+            spec: How an image becomes the input.
+            hint: Of the error.
+        """
+        if self.whole is not None:
+            return self.whole.damage(spec, hint=hint)
+
+        def fault(index: int) -> DataError | None:
+            try:
+                self.pixels(index, spec)
+            except Undecodable as error:
+                return error
+            return None
+
+        with ThreadPoolExecutor(usable_cores(), "ghostdeploy-check") as pool:
+            found = [error for error in pool.map(fault, range(len(self))) if error is not None]
+        if len(found) == 1:
+            return DataError(found[0].message, hint=found[0].hint or hint)
+        names = "; ".join(error.message for error in found[:NAMED])
+        more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        return DataError(f"{len(found)} of {len(self)} images of {self.source} cannot be used: {names}{more}", hint=hint)
 
 
 def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> ImageSet:
-    """Lists an image set.
+    """Lists an image set, and warns of what is left out.
 
     Args:
-        path: A folder of images, a folder with one sub-folder per class (sorted name order is the class index), or an
-            `.npz` with `images` uint8 (N, H, W, 3) and, for labelled sets, `labels` integers (N,).
+        path: A folder of images, a folder with one sub-folder per class (see `image_folders`; `class_order` finds the
+            class of each), or an `.npz` with `images` uint8 (N, H, W, 3) and, for labelled sets, `labels` integers (N,).
         labelled: Labels are needed.
 
     Raises:
@@ -135,7 +185,7 @@ def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> Imag
     root = Path(path)
     try:
         if root.is_dir():
-            found = _from_folder(root)
+            found = _from_folder(root, labelled=labelled)
         elif root.suffix == ".npz":
             found = _from_npz(root)
         elif root.exists():
@@ -146,12 +196,15 @@ def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> Imag
         raise DataError(f"{error.filename or root} is not readable: permission denied") from error
     if not len(found):
         known = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{root} holds no images", hint=f"image files end in {known}")
+        beside = f", {counted(found.left_out)}" if found.left_out else ""
+        raise DataError(f"{root} holds no images{beside}", hint=f"image files end in {known}")
     if labelled and found.labels is None:
         raise DataError(
             f"{root} has no labels, needed to measure accuracy",
             hint="give one folder per class, or an .npz with `images` and `labels`",
         )
+    if found.left_out:
+        _log.warning("left out of %s: %s", root, counted(found.left_out))
     return found
 
 
@@ -166,72 +219,14 @@ def from_arrays(images: NDArray[Any], labels: NDArray[Any] | None = None, *, sou
     Raises:
         DataError: Wrong dtype or shape, or another number of labels than of images.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise DataError(f"images of {source} are {images.dtype} {images.shape}, expected uint8 (N, H, W, 3)")
-    if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
-        raise DataError(f"labels of {source} are {labels.dtype} {labels.shape}, expected integers ({len(images)},)")
+    check_arrays(images, labels, source)
     return ImageSet(source, list(images), None if labels is None else labels.astype(np.int64), None)
 
 
-def check_class_names(images: ImageSet, labels: Sequence[str]) -> None:
-    """Refuses class folders whose names contradict the model's label names.
-
-    Case, spaces, `-`, `_`, `/` and a leading number (`003.cat`) are ignored; a label may list synonyms with commas.
-    Names are comparable when both sides use words, or both WordNet ids (`n01440764`); class numbers say nothing.
-
-    Args:
-        images: Any set; one without class folders passes.
-        labels: Label names in class order.
-
-    Raises:
-        DataError: Names the first class that differs.
-    """
-    folders = images.classes
-    if folders is None or _kind(folders) != _kind(labels) or _kind(labels) == "numbers":
-        return
-    for index, (folder, label) in enumerate(zip_longest(folders, labels)):
-        if folder is not None and label is not None and _same_class(folder, label):
-            continue
-        shown = [repr(name) if name is not None else "none" for name in (folder, label)]
-        same_set = {_plain(name) for name in folders} == {_plain(name) for name in labels}
-        hint = (
-            "number the folders in the order of the labels, such as 00_first, 01_second"
-            if same_set
-            else "give the names that the folders use with --labels, in the model's order, or another image set"
-        )
-        raise DataError(f"class {index} of {images.source} is folder {shown[0]}, the model has {shown[1]}", hint=hint)
-
-
-_WORDNET = re.compile(r"n\d{8}")
-
-
-def _kind(names: Sequence[str]) -> str:
-    if all(name.strip().isdecimal() for name in names):
-        return "numbers"
-    return "wordnet" if all(_WORDNET.fullmatch(name.strip()) for name in names) else "words"
-
-
-def _plain(name: str) -> str:
-    """Returns the letters and digits of a name that count."""
-    return re.sub(r"[-_/\s]", "", re.sub(r"^\d+[-_.\s]+", "", name.strip())).casefold()
-
-
-def _same_class(folder: str, label: str) -> bool:
-    return _plain(folder) in {_plain(label), *map(_plain, label.split(","))}
-
-
-def _from_folder(root: Path) -> ImageSet:
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    by_class = [(folder, _image_files(folder)) for folder in folders]  # an empty folder is a class too
-    if not any(files for _, files in by_class):
-        return ImageSet(str(root), _image_files(root), None, None)
-    files = [path for _, paths in by_class for path in paths]
-    labels = np.repeat(np.arange(len(by_class)), [len(paths) for _, paths in by_class])
-    return ImageSet(str(root), files, labels.astype(np.int64), tuple(folder.name for folder, _ in by_class))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+def _from_folder(root: Path, *, labelled: bool) -> ImageSet:
+    found = list_folder(root, labelled=labelled)
+    labels = None if found.labels is None else np.array(found.labels, np.int64)
+    return ImageSet(str(root), found.files, labels, found.classes, found.left_out)
 
 
 def _from_npz(path: Path) -> ImageSet:

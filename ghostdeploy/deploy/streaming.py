@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.deploy.images import BATCH
+from ghostdeploy.deploy.images import BATCH, Undecodable
 from ghostdeploy.preprocess import as_input
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def batches(images: ImageSet, spec: Preprocess, *, threads: int) -> Iterator[NDA
         threads: That decode.
 
     Raises:
-        DataError: An image cannot be decoded; it is named.
+        DataError: An image cannot be decoded; all such images of the set are named.
     """
     size = max(1, min(BATCH, len(images) // (_TURNS * threads)))
 
@@ -57,6 +57,9 @@ def batches(images: ImageSet, spec: Preprocess, *, threads: int) -> Iterator[NDA
     try:
         starts = range(0, len(images), size)
         yield from _in_order((pool.submit(prepare, start) for start in starts), ahead=threads + 1)
+    except Undecodable as error:
+        pool.shutdown(cancel_futures=True)
+        raise images.damage(spec) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -90,7 +90,7 @@ def select(
         on_progress: Hears done and total.
 
     Raises:
-        DataError: An image cannot be decoded (it is named), all images are alike, their pixels are 0 and 1, or too few
+        DataError: Images cannot be decoded (they are named), all images are alike, their pixels are 0 and 1, or too few
             are distinct.
         OSError: The pixels cannot be written.
     """
@@ -163,12 +163,10 @@ class _Sieve:
     def accepts(self, index: int) -> bool:
         """Tells whether the image is to be used."""
         try:
-            pixels = to_pixels(self._images.images[index], self._spec)
-        except InputError as error:
+            pixels = self._images.pixels(index, self._spec)
+        except Undecodable as error:
             if not self._skip_bad:
-                raise DataError(
-                    f"image {index} of {self._images.source}: {error.message}", hint="remove it, or add --skip-bad"
-                ) from error
+                raise self._images.damage(self._spec, hint="remove what is damaged, or add --skip-bad") from error
             self.skipped += 1
             return False
         own = hashlib.sha256(pixels.tobytes()).digest()

@@ -1,0 +1,65 @@
+"""What images and labels must be as arrays, and how to bring them there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ghostdeploy.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def check_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str) -> None:
+    """Refuses arrays that are no image set.
+
+    Args:
+        images: To be uint8 (N, H, W, 3).
+        labels: To be integers (N,); None where there are none.
+        source: Name for messages.
+
+    Raises:
+        DataError: Wrong dtype or shape, or another number of labels than of images; the hint holds the cure.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise DataError(
+            f"images of {source} are {images.dtype} {images.shape}, expected uint8 (N, H, W, 3)",
+            hint=_cure_of_images(images),
+        )
+    if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
+        raise DataError(
+            f"labels of {source} are {labels.dtype} {labels.shape}, expected integers ({len(images)},)",
+            hint=_cure_of_labels(labels, len(images)),
+        )
+    if labels is not None and len(labels) and labels.max() > np.iinfo(np.int64).max:
+        raise DataError(f"labels of {source} reach {labels.max()}, expected class indices")
+
+
+def _cure_of_images(images: NDArray[Any]) -> str | None:
+    """Returns the expression that makes the images what is expected, where their values say which."""
+    steps = ""
+    if images.ndim == 3:
+        steps = "[..., None].repeat(3, axis=3)"
+    elif images.ndim == 4 and images.shape[3] == 1:
+        steps = ".repeat(3, axis=3)"
+    elif images.ndim == 4 and images.shape[1] == 3:
+        steps = ".transpose(0, 2, 3, 1)"
+    elif images.ndim != 4 or images.shape[3] != 3:
+        return None
+    if images.dtype == np.uint8:
+        return f"store images{steps}"
+    if images.dtype.kind not in "fiu" or not images.size:
+        return None
+    low, high = images.min(), images.max()
+    if not (low >= 0 and high <= 65535):  # NaN compares with nothing
+        return f"their values reach from {low:.4g} to {high:.4g}: undo the normalisation first, to 0 … 255"
+    scale = " * 255" if images.dtype.kind == "f" and high <= 1 else " / 257" if high > 255 else ""
+    return f"store (images{steps}{scale}).round().astype(np.uint8)"
+
+
+def _cure_of_labels(labels: NDArray[Any], count: int) -> str | None:
+    if labels.ndim == 2 and len(labels) == count:
+        return "store labels.ravel()" if labels.shape[1] == 1 else "store labels.argmax(axis=1)"
+    return "store labels.astype(np.int64)" if labels.shape == (count,) and labels.dtype.kind == "f" else None
