@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from ghostdeploy.deploy.image_folders import counted
 from ghostdeploy.layout import bounds, console, cosine, folder_name, gap, relative, share, sqnr, table, verdict
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def evaluated(found: Sequence[Evaluation]) -> None:
         ("bundle", ">images", ">top-1 (95 %)", ">top-5 (95 %)"),
         [(folder_name(e.bundle), str(e.count), share(e.top1), share(e.top5)) for e in found],
     )
+    for line in sorted({f"left out of {e.data}: {counted(e.left_out)}" for e in found if e.left_out}):
+        console().print(Text(line, style="dim"), soft_wrap=True)
     compared = [(e, e.comparison) for e in found if e.comparison is not None]
     if compared:
         rows = [

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from rich.text import Text
 
+from ghostdeploy.deploy.image_folders import counted
 from ghostdeploy.layout import bounds, console, cosine, gap, relative, shape, table, tick, verdict
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ def inspected(bundle: Bundle) -> None:
             f"drop {100 * a.drop:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f}), allowed {100 * a.max_drop:.2f}"
         )
         rows.append(("accuracy", f"{figures}, {drop}{decided}, {a.how}: {a.verdict}"))
+        rows += [("classes", a.class_order)] if a.class_order is not None else []
+        rows += [("left out", counted(a.left_out))] if a.left_out else []
+        rows += [("note", note) for note in a.notes]
     because = m.failed_because or m.unverified_because
     rows.append(("verdict", m.verdict + (f": {because}" if because else "")))
     table((m.name, ""), rows)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostdeploy.deploy.images import ImageSet, check_class_names, from_arrays, open_images
+from ghostdeploy.deploy.images import NAMED, ImageSet, from_arrays, open_images
+from ghostdeploy.deploy.streaming import batches
 from ghostdeploy.errors import DataError
 from ghostdeploy.preprocess import Preprocess
 
@@ -99,47 +100,6 @@ def test_a_sample_may_leave_out_images_that_cannot_be_decoded(tmp_path):
         ImageSet("broken", [tmp_path / "4.png"], None, None).sample(1, skip_bad=True)
 
 
-def class_folders(*names):
-    return ImageSet("photos", [], np.zeros(0, np.int64), names)
-
-
-@pytest.mark.parametrize(
-    ("folders", "labels"),
-    [
-        (("ankle_boot", "T-Shirt Top"), ["Ankle boot", "t-shirt/top"]),
-        (("001.tench", "002.goldfish"), ["tench, Tinca tinca", "goldfish, Carassius auratus"]),
-        (("cat", "dog"), ["0", "1"]),
-        (("0", "1", "10"), ["cat", "dog", "bird"]),
-        (("n01440764", "n01443537"), ["tench", "goldfish"]),
-        (("n01440764", "n01443537"), ["n01440764", "n01443537"]),
-    ],
-    ids=["spelling", "numbered, synonyms", "number labels", "number folders", "wordnet folders", "wordnet both"],
-)
-def test_class_folders_that_do_not_contradict_the_labels_pass(folders, labels):
-    check_class_names(class_folders(*folders), labels)
-
-
-@pytest.mark.parametrize(
-    ("folders", "labels", "words", "hint"),
-    [
-        (("bag", "coat", "dress"), ["bag", "dress", "coat"], "class 1 of photos is folder 'coat'.*'dress'", "number"),
-        (("bag", "hat"), ["bag", "coat"], "class 1 of photos is folder 'hat'.*'coat'", "--labels"),
-        (("bag",), ["bag", "coat"], "class 1 of photos is folder none.*'coat'", "--labels"),
-        (("n01443537", "n01440764"), ["n01440764", "n01443537"], "class 0 of photos", "number"),
-    ],
-    ids=["other order", "other names", "a class without folder", "wordnet order"],
-)
-def test_class_folders_that_contradict_the_labels_are_refused(folders, labels, words, hint):
-    with pytest.raises(DataError, match=words) as caught:
-        check_class_names(class_folders(*folders), labels)
-
-    assert hint in caught.value.hint
-
-
-def test_a_set_without_class_folders_has_no_names_to_contradict():
-    check_class_names(from_arrays(np.zeros((1, 8, 8, 3), np.uint8), source="arrays"), ["bag"])
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -189,3 +149,78 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
 
     with pytest.raises(DataError, match=r"2\.png"):
         list(open_images(tmp_path).batches(SPEC))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "cure"),
+    [
+        ({"images": np.ones((2, 8, 8, 3), np.float32)}, "(images * 255).round().astype(np.uint8)"),
+        ({"images": np.full((2, 8, 8, 3), 255.0)}, "(images).round().astype(np.uint8)"),
+        ({"images": np.full((2, 8, 8, 3), 65535, np.uint16)}, "(images / 257).round().astype(np.uint8)"),
+        ({"images": np.full((2, 8, 8, 3), -1.5, np.float32)}, "undo the normalisation"),
+        ({"images": np.full((2, 8, 8, 3), np.nan)}, "undo the normalisation"),
+        ({"images": np.zeros((2, 3, 8, 8), np.uint8)}, "images.transpose(0, 2, 3, 1)"),
+        ({"images": np.zeros((2, 8, 8), np.uint8)}, "images[..., None].repeat(3, axis=3)"),
+        ({"images": np.zeros((2, 8, 8, 1), np.float32)}, "(images.repeat(3, axis=3) * 255)"),
+        ({"images": np.zeros((2, 8, 8, 3), np.uint8), "labels": np.eye(2)}, "labels.argmax(axis=1)"),
+        ({"images": np.zeros((2, 8, 8, 3), np.uint8), "labels": np.zeros((2, 1), int)}, "labels.ravel()"),
+        ({"images": np.zeros((2, 8, 8, 3), np.uint8), "labels": np.zeros(2)}, "labels.astype(np.int64)"),
+    ],
+    ids=[
+        "0 to 1",
+        "0 to 255",
+        "16 bits",
+        "normalised",
+        "nan",
+        "nchw",
+        "gray",
+        "gray floats",
+        "one hot",
+        "2-d",
+        "floats",
+    ],
+)
+def test_an_npz_of_another_form_is_refused_with_the_cure(tmp_path, arrays, cure):
+    np.savez(tmp_path / "set.npz", **arrays)
+
+    with pytest.raises(DataError, match="expected") as caught:
+        open_images(tmp_path / "set.npz")
+
+    assert cure in caught.value.hint
+
+
+def test_labels_beyond_what_an_index_can_be_are_refused():
+    with pytest.raises(DataError, match="class indices"):
+        from_arrays(np.zeros((1, 8, 8, 3), np.uint8), np.array([2**63], np.uint64), source="arrays")
+
+
+def damaged_set(folder, good, bad):
+    for i in range(good):
+        picture(folder / f"{i:03}.png", gray=i)
+    for i in range(bad):
+        path = folder / f"bad_{i:03}.jpg"
+        Image.new("RGB", (64, 64), (i, 0, 0)).save(path)
+        path.write_bytes(path.read_bytes()[:-200])  # the header is whole, the end is missing
+    return open_images(folder)
+
+
+@pytest.mark.parametrize("bad", [2, 13])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda images: list(images.batches(SPEC)),
+        lambda images: list(batches(images, SPEC, threads=2)),
+        lambda images: images.fingerprint(SPEC),
+        lambda images: list(images.sample(len(images) - 1).batches(SPEC)),
+    ],
+    ids=["batches", "stream", "fingerprint", "sample"],
+)
+def test_the_first_damaged_image_brings_up_all_of_them(tmp_path, use, bad):
+    images = damaged_set(tmp_path, 5, bad)
+
+    with pytest.raises(DataError, match=f"{bad} of {bad + 5} images of .* cannot be used") as caught:
+        use(images)
+
+    named = [i for i in range(bad) if f"bad_{i:03}.jpg" in caught.value.message]
+    assert named == list(range(min(bad, NAMED)))
+    assert ("and 3 more" in caught.value.message) == (bad == 13)

@@ -64,7 +64,7 @@ class Facts:
     evidence: Evidence | None = None
     """Images and reference logits of a quantized export."""
     reference_predictions: Predictions | None = None
-    """Filled by the first target that needs it."""
+    """The reference's on the labelled images; there with `data`."""
 
     def with_layout(self, layout: Any) -> Facts:
         """Returns the facts of a payload that takes images in the given order of dimensions; None leaves them."""

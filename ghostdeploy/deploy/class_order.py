@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from ghostdeploy.deploy.images import ImageSet
 
+LABEL_NUMBERS = "the labels of the set are the class indices"
+"""What the classes of an `.npz` rely on."""
 SHOWN = 5
 """Names that a message gives at most."""
 ABOVE_CHANCE = 0.1
@@ -53,7 +55,7 @@ def fit_classes(images: ImageSet, labels: Sequence[str]) -> ImageSet:
         raise DataError(f"{images.source} has no labels, needed to measure accuracy")
     if images.classes is None:
         _check_range(images, images.labels, len(labels))
-        return _with_empty(images, images.labels, labels, "the label numbers of the set")
+        return _with_empty(images, images.labels, labels, LABEL_NUMBERS)
     places, order = _places(images.classes, labels, images.source)
     _log.info("classes of %s: %s", images.source, order)
     fitted = replace(images, classes=tuple(np.array(images.classes, object)[np.argsort(places)]))
@@ -77,8 +79,8 @@ def near_chance(top1: float, images: ImageSet, num_classes: int, *, who: str) ->
     if low > chance + ABOVE_CHANCE * (1 - chance):
         return None
     return (
-        f"top-1 of {who} on {images.source} is {top1:.1%}, near chance ({chance:.1%}), so its accuracy proves little: "
-        f"are the classes in the model's order? they rely on {images.class_order}"
+        f"top-1 of {who} on {images.source} is {top1:.1%}, near chance ({chance:.1%}), so its accuracy proves little; "
+        f"are the classes in the model's order? {images.class_order}"
     )
 
 
@@ -141,6 +143,13 @@ def _matches(folders: Sequence[str], labels: Sequence[str]) -> list[list[int]]:
 def _other_classes(
     strangers: list[str], lacking: list[str], folders: Sequence[str], labels: Sequence[str], source: str
 ) -> DataError:
+    if len(strangers) == len(folders) != len(labels):
+        words = [folder for folder in folders if not folder.isdecimal()]
+        odd = words if 2 * len(words) < len(folders) else folders
+        return DataError(
+            f"{source} has {len(folders)} class folders, among them {_some(odd)}, the model has {len(labels)} classes",
+            hint="give one folder per class",
+        )
     if len(strangers) == len(folders):
         return DataError(
             f"class 0 of {source} is folder {folders[0]!r}, the model has {labels[0]!r}; no folder has a label's name",
@@ -154,15 +163,16 @@ def _other_classes(
     )
 
 
-def _with_empty(images: ImageSet, places: NDArray[np.int64], labels: Sequence[str], order: str) -> ImageSet:
-    """Returns the fitted set; classes without images count as left out."""
-    empty = [label for label, count in zip(labels, np.bincount(places, minlength=len(labels)), strict=True) if not count]
+def _with_empty(images: ImageSet, indices: NDArray[np.int64], labels: Sequence[str], order: str) -> ImageSet:
+    """Returns the set with the model's class indices; classes without images count as left out."""
+    counts = np.bincount(indices, minlength=len(labels))
+    empty = [label for label, count in zip(labels, counts, strict=True) if not count]
     left_out = images.left_out
     if empty:
         record = LeftOut(reason="classes without images", count=len(empty), examples=tuple(empty[:SHOWN]))
         left_out = (*left_out, record)
         _log.warning("%s has no images of %d of %d classes: %s", images.source, len(empty), len(labels), _some(empty))
-    return replace(images, labels=places, class_order=order, left_out=left_out)
+    return replace(images, labels=indices, class_order=order, left_out=left_out)
 
 
 def _check_range(images: ImageSet, labels: NDArray[np.int64], num_classes: int) -> None:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ghostdeploy.deploy.class_order import near_chance
 from ghostdeploy.deploy.parity import sqnr_db
 from ghostdeploy.deploy.statistics import mcnemar, paired_drop, wilson
 from ghostdeploy.deploy.streaming import batches, outputs
 from ghostdeploy.errors import DataError
-from ghostdeploy.manifest import Accuracy, Agreement, Record, Verdict
+from ghostdeploy.manifest import Accuracy, Agreement, LeftOut, Record, Verdict
 from ghostdeploy.runtimes.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Evaluation(Record, frozen=True, kw_only=True):
     top1: Share
     top5: Share
     comparison: Comparison | None = None
+    class_order: str | None = None
+    """What the class of an image relies on."""
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What makes the figures prove less than they seem to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +131,11 @@ def predict(
     Raises:
         DataError: The set's classes are not the model's, or an image cannot be decoded.
     """
-    labels = check_labels(images, num_classes)
+    labels = images.labels
+    if labels is None or labels.max() >= num_classes:
+        raise DataError(
+            f"{images.source} has no labels of a model of {num_classes} classes, see class_order.fit_classes"
+        )
     given = batches(images, spec, threads=threads or usable_cores())
     best = []
     done = 0
@@ -170,12 +180,26 @@ def compare(ours: Predictions, reference: Predictions, name: str, *, max_drop: f
     )
 
 
-def evaluation(ours: Predictions, *, bundle: str, data: str, comparison: Comparison | None) -> Evaluation:
-    """Returns the record of one evaluation."""
+def evaluation(
+    ours: Predictions, images: ImageSet, num_classes: int, *, bundle: str, comparison: Comparison | None
+) -> Evaluation:
+    """Returns the record of one evaluation.
+
+    Args:
+        ours: Predictions of the bundle.
+        images: The set, with the bundle's classes.
+        num_classes: Classes of the bundle.
+        bundle: Its folder.
+        comparison: With a reference.
+    """
     count = len(ours.labels)
+    note = near_chance(ours.top1_share, images, num_classes, who=bundle)
     return Evaluation(
         bundle=bundle,
-        data=data,
+        data=images.source,
+        class_order=images.class_order,
+        left_out=images.left_out,
+        notes=() if note is None else (note,),
         count=count,
         top1=share(round(ours.top1_share * count), count),
         top5=share(round(ours.top5_share * count), count),
@@ -240,21 +264,3 @@ def agree(
 def share(successes: int, count: int) -> Share:
     """Returns a share with its interval."""
     return Share(value=successes / count, ci95=wilson(successes, count))
-
-
-def check_labels(images: ImageSet, num_classes: int) -> NDArray[np.int64]:
-    """Returns the labels of a set.
-
-    Raises:
-        DataError: It has none, or they do not fit a model of `num_classes` classes.
-    """
-    labels = images.labels
-    if labels is None:
-        raise DataError(f"{images.source} has no labels, needed to measure accuracy")
-    if images.classes is not None and len(images.classes) != num_classes:
-        raise DataError(f"{images.source} has {len(images.classes)} class folders, the model has {num_classes} classes")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise DataError(
-            f"{images.source} has labels {labels.min()} to {labels.max()}, the model has {num_classes} classes"
-        )
-    return labels

@@ -3,9 +3,9 @@
     root/class/image.jpg, root/class/any/depth/image.jpg    one class per folder of the root
     root/image.jpg                                          no classes
 
-Sub-folders of a class belong to it, as for torchvision and timm. Names that start with a dot and the metadata folders of
-file systems hold no images. Whatever else is not read is counted with its reason: an accuracy of nine classes must not
-be sold as that of ten.
+Sub-folders of a class belong to it, as for torchvision and timm. Names that start with a dot and the metadata folders
+of file systems hold no images. Whatever is not read is counted with its reason: an accuracy of nine classes must not be
+sold as that of ten.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import unicodedata
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostdeploy.manifest import LeftOut
@@ -22,6 +21,7 @@ from ghostdeploy.preprocess import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 METADATA = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 """Folders that archives, network drives and file systems add."""
@@ -35,7 +35,7 @@ class Listing:
 
     files: list[Path]
     classes: tuple[str, ...] | None
-    """Folder names in class order: by number where all are numbers, else in sorted order; None without class folders."""
+    """Folder names in class order: by number where all are numbers, else sorted; None without class folders."""
     labels: list[int] | None
     """Class index of each file."""
     left_out: tuple[LeftOut, ...]

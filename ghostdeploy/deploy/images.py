@@ -27,7 +27,7 @@ from ghostdeploy.runtimes.cores import usable_cores
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -114,17 +114,26 @@ class ImageSet:
             DataError: An image cannot be decoded; all such images of the set are named.
         """
         for start in range(0, len(self), size):
-            try:
-                pixels = np.stack([self.pixels(i, spec) for i in range(start, min(start + size, len(self)))])
-            except Undecodable as error:
-                raise self.damage(spec) from error
-            yield as_input(pixels, spec)
+            places = range(start, min(start + size, len(self)))
+            yield as_input(np.stack(list(self.decoded(places, spec))), spec)
+
+    def decoded(self, places: Iterable[int], spec: Preprocess) -> Iterator[NDArray[np.uint8]]:
+        """Yields images, decoded and cropped, as uint8 (size, size, 3).
+
+        Raises:
+            DataError: An image cannot be decoded; all such images of the set are named.
+        """
+        try:
+            for index in places:
+                yield self.pixels(index, spec)
+        except Undecodable as error:
+            raise self.damage(spec) from error
 
     def fingerprint(self, spec: Preprocess) -> str:
         """Returns the SHA-256 over the prepared pixels, in order."""
         digest = hashlib.sha256()
-        for i in range(len(self)):
-            digest.update(self.pixels(i, spec).tobytes())
+        for pixels in self.decoded(range(len(self)), spec):
+            digest.update(pixels.tobytes())
         return digest.hexdigest()
 
     def _decodes(self, index: int) -> bool:
@@ -168,7 +177,9 @@ class ImageSet:
             return DataError(found[0].message, hint=found[0].hint or hint)
         names = "; ".join(error.message for error in found[:NAMED])
         more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        return DataError(f"{len(found)} of {len(self)} images of {self.source} cannot be used: {names}{more}", hint=hint)
+        return DataError(
+            f"{len(found)} of {len(self)} images of {self.source} cannot be used: {names}{more}", hint=hint
+        )
 
 
 def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> ImageSet:
@@ -176,7 +187,7 @@ def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> Imag
 
     Args:
         path: A folder of images, a folder with one sub-folder per class (see `image_folders`; `class_order` finds the
-            class of each), or an `.npz` with `images` uint8 (N, H, W, 3) and, for labelled sets, `labels` integers (N,).
+            class of each), or an `.npz` with `images` uint8 (N, H, W, 3) and, if labelled, `labels` integers (N,).
         labelled: Labels are needed.
 
     Raises:

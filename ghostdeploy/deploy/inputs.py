@@ -6,6 +6,11 @@ The trained sample models bring their own sets.
 
 from __future__ import annotations
 
+import codecs
+import logging
+import re
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
     from ghostdeploy.preprocess import Preprocess
 
 GOLDEN_COUNT = 16
+
+_log = logging.getLogger("ghostdeploy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class Inputs:
     def refuse_dark(self, spec: Preprocess) -> None:
         """Raises `DataError` where the golden images are black because their pixels were scaled to 0 to 1."""
         images = self.golden_images
-        refuse_dark(images.source, max(int(images.pixels(i, spec).max()) for i in range(len(images))))
+        refuse_dark(images.source, max(int(pixels.max()) for pixels in images.decoded(range(len(images)), spec)))
 
     def golden(self, spec: Preprocess) -> NDArray[Any]:
         """Returns the golden inputs, at most `GOLDEN_COUNT` images."""
@@ -113,11 +120,31 @@ def read_labels(path: Path | None, own: list[str] | None, num_classes: int) -> l
     """
     if path is None:
         return own if own is not None and len(own) == num_classes else [str(i) for i in range(num_classes)]
-    try:
-        names = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise DataError(f"label file {path} cannot be read: {reason}") from error
+    names = _names(path)
     if len(names) != num_classes:
         raise DataError(f"label file {path} has {len(names)} lines, the model has {num_classes} classes")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        _log.warning("label file %s has %d names more than once, such as %r", path, len(twice), twice[0])
     return names
+
+
+_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""Byte-order marks of Windows' editors, and the encoding each stands for; the longer ones come first."""
+
+
+def _names(path: Path) -> list[str]:
+    """Returns the lines of a text file that are not blank, in Unicode's composed form."""
+    try:
+        data = path.read_bytes()
+        text = data.decode(next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DataError(f"label file {path} cannot be read: {reason}", hint="save it as UTF-8") from error
+    if "\0" in text:
+        raise DataError(f"label file {path} holds zero bytes, expected UTF-8 text", hint="save it as UTF-8")
+    lines = (line.replace("\ufeff", "").strip() for line in re.split(r"\r\n|\r|\n", text))
+    return [unicodedata.normalize("NFC", line) for line in lines if line]

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.deploy import evaluate, parity
+from ghostdeploy.deploy.class_order import near_chance
 from ghostdeploy.deploy.doctor import instruction_set
 from ghostdeploy.deploy.execution import compare_execution, execution_fault, int8_share_verdict
 from ghostdeploy.deploy.quantize.spec import read_quantized
@@ -209,19 +210,19 @@ def _execution(logits: NDArray[Any], row: Target, quantizer: Path) -> Execution:
 def _accuracy(
     engine: Executor, gate_logits: NDArray[Any] | None, facts: Facts, config: ExportConfig, stages: Stages
 ) -> Accuracy | None:
-    if facts.data is None:
+    data, reference = facts.data, facts.reference_predictions
+    if data is None or reference is None:
         return None
     classes = facts.model.num_classes
-    if gate_logits is not None and len(gate_logits) == len(facts.data):  # the gate looked at the whole set
-        assert facts.evidence is not None
-        labels = evaluate.check_labels(facts.data, classes)
-        both = (gate_logits, facts.evidence.reference_logits())
-        ours, reference = (evaluate.Predictions.of(logits, labels) for logits in both)
-        return msgspec.structs.replace(evaluate.gate(ours, reference, config.max_drop), how=engine.how)
-    if facts.reference_predictions is None:
-        facts.reference_predictions = evaluate.predict(
-            facts.reference.logits, facts.data, facts.reference_preprocess, classes, stages
-        )
-    ours = evaluate.predict(engine.logits, facts.data, facts.preprocess, classes, stages)
-    found = evaluate.gate(ours, facts.reference_predictions, config.max_drop)
-    return msgspec.structs.replace(found, how=engine.how)
+    if gate_logits is not None and len(gate_logits) == len(data):  # the gate looked at the whole set
+        ours = evaluate.Predictions.of(gate_logits, reference.labels)
+    else:
+        ours = evaluate.predict(engine.logits, data, facts.preprocess, classes, stages)
+    note = near_chance(reference.top1_share, data, classes, who="the float model")
+    return msgspec.structs.replace(
+        evaluate.gate(ours, reference, config.max_drop),
+        how=engine.how,
+        class_order=data.class_order,
+        left_out=data.left_out,
+        notes=() if note is None else (note,),
+    )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.assemble import Facts
+from ghostdeploy.deploy.class_order import fit_classes, near_chance
 from ghostdeploy.deploy.config import apply_overrides
-from ghostdeploy.deploy.evaluate import check_labels
-from ghostdeploy.deploy.images import check_class_names
+from ghostdeploy.deploy.evaluate import Predictions, predict
 from ghostdeploy.deploy.inputs import Inputs, read_labels, require_logits
 from ghostdeploy.deploy.steps import JUDGED_ON_IMAGES
 from ghostdeploy.manifest import TensorSpec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle import Arrays
     from ghostdeploy.deploy.config import ExportConfig
+    from ghostdeploy.deploy.images import ImageSet
     from ghostdeploy.deploy.intake.model import OnnxModel
     from ghostdeploy.deploy.quantize.evidence import Evidence
     from ghostdeploy.deploy.reference import ReferenceModel
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from ghostdeploy.manifest import ModelInfo, PassRecord
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess
+
+_log = logging.getLogger("ghostdeploy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,10 @@ class Observed:
     num_classes: int
     labels: list[str]
     evidence: Evidence | None
+    data: ImageSet | None
+    """Labelled images that judge."""
+    predictions: Predictions | None
+    """The reference's on them."""
 
     def facts(
         self,
@@ -76,7 +84,8 @@ class Observed:
             reference_preprocess=self.preprocess,
             labels=self.labels,
             reference=self.reference,
-            data=self.inputs.data if self.evidence is None else self.evidence.data,
+            data=self.data,
+            reference_predictions=self.predictions,
             inputs=(spec_of(name, golden, config.batch, self.payload.layout),),
             outputs=tuple(spec_of(key, array, config.batch) for key, array in self.outputs.items()),
             golden_inputs={name: golden},
@@ -116,8 +125,9 @@ def observe(
         num_classes = int(next(iter(outputs.values())).shape[1])
     labels = read_labels(config.labels, model.labels, num_classes)
     if inputs.data is not None:
-        check_labels(inputs.data, num_classes)
-        check_class_names(inputs.data, labels)
+        inputs = replace(inputs, data=fit_classes(inputs.data, labels))
+    evidence = look(inputs, config, preprocess, reference, work, stages)
+    data = inputs.data if evidence is None else evidence.data
     return Observed(
         inputs=inputs,
         reference=reference,
@@ -127,8 +137,34 @@ def observe(
         outputs=outputs,
         num_classes=num_classes,
         labels=labels,
-        evidence=look(inputs, config, preprocess, reference, work, stages),
+        evidence=evidence,
+        data=data,
+        predictions=None if data is None else _predictions(data, evidence, reference, preprocess, num_classes, stages),
     )
+
+
+def _predictions(
+    data: ImageSet,
+    evidence: Evidence | None,
+    reference: ReferenceModel,
+    preprocess: Preprocess,
+    num_classes: int,
+    stages: Stages,
+) -> Predictions:
+    """Returns the reference's predictions of the labelled images, before a converter starts.
+
+    So a damaged image is found in seconds and not after minutes, and nothing is decoded more often than it must be.
+    """
+    logits = None if evidence is None else evidence.reference_logits()
+    if logits is not None and len(logits) == len(data):  # the gate looks at the whole set
+        assert data.labels is not None  # fitted
+        found = Predictions.of(logits, data.labels)
+    else:
+        with stages.stage("reference on labelled images"):
+            found = predict(reference.logits, data, preprocess, num_classes, stages)
+    if (note := near_chance(found.top1_share, data, num_classes, who="the float model")) is not None:
+        _log.warning("%s", note)
+    return found
 
 
 def look(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ghostdeploy import samples
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.deploy import evaluate as ev
 from ghostdeploy.deploy import parity
+from ghostdeploy.deploy.class_order import fit_classes
 from ghostdeploy.deploy.doctor import instruction_set
 from ghostdeploy.deploy.execution import compare_execution
 from ghostdeploy.deploy.images import ImageSet, open_images
 from ghostdeploy.deploy.stages import Listener, Stages
-from ghostdeploy.errors import BundleError, GhostDeployError, UsageError
+from ghostdeploy.errors import BundleError, DataError, GhostDeployError, UsageError
 from ghostdeploy.manifest import Execution, Parity, Record, Verdict
 from ghostdeploy.runtimes import load
 
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle import Arrays, Bundle
     from ghostdeploy.deploy.evaluate import Evaluation, Predictions
+
+_log = logging.getLogger("ghostdeploy")
 
 
 class Verification(Record, frozen=True, kw_only=True):
@@ -126,14 +133,36 @@ def evaluate(
         itself = reference is not None and Path(path).resolve() == Path(reference).resolve()
         try:
             ours = base if itself and base is not None else _predict(path, images, stages)
-            comparison = None if base is None or itself else ev.compare(ours, base, str(reference), max_drop=max_drop)
+            comparison = None
+            if base is not None and not itself:
+                ours.require_order_of(base, f"{path} and {reference}")
+                comparison = ev.compare(ours.predictions, base.predictions, str(reference), max_drop=max_drop)
         except GhostDeployError as error:
             if on_error is None:
                 raise
             on_error(Path(path), error)
             continue
-        found.append(ev.evaluation(ours, bundle=str(path), data=images.source, comparison=comparison))
+        one = ev.evaluation(ours.predictions, ours.images, len(ours.labels), bundle=str(path), comparison=comparison)
+        for note in one.notes:
+            _log.warning("%s", note)
+        found.append(one)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Predicted:
+    """What one bundle says of the images."""
+
+    predictions: Predictions
+    images: ImageSet
+    """With the bundle's classes."""
+    labels: list[str]
+
+    def require_order_of(self, other: _Predicted, both: str) -> None:
+        """Raises `DataError` unless a class index means the same for `both`, as far as their labels say."""
+        reordered = self.labels != other.labels and sorted(self.labels) == sorted(other.labels)
+        if reordered or not np.array_equal(self.predictions.labels, other.predictions.labels):
+            raise DataError(f"{both} have their classes in another order", hint="export one of them again")
 
 
 def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:
@@ -147,8 +176,10 @@ def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:
     return samples.evaluation_set()
 
 
-def _predict(path: str | os.PathLike[str], images: ImageSet, stages: Stages) -> Predictions:
-    manifest = open_bundle(path, check_hashes=False).manifest
+def _predict(path: str | os.PathLike[str], images: ImageSet, stages: Stages) -> _Predicted:
+    bundle = open_bundle(path, check_hashes=False)
+    manifest, labels = bundle.manifest, bundle.labels()
+    fitted = fit_classes(images, labels)
     with stages.stage(f"evaluate {manifest.name}"), load(path, profile="throughput") as runtime:
-        classes = manifest.model.num_classes
-        return ev.predict(runtime, images, manifest.preprocess, classes, stages, submit=runtime.submit)
+        found = ev.predict(runtime, fitted, manifest.preprocess, len(labels), stages, submit=runtime.submit)
+    return _Predicted(found, fitted, labels)

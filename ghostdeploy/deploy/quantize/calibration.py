@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ghostdeploy.deploy.images import Undecodable
 from ghostdeploy.deploy.quantize.pixels import PixelFile
-from ghostdeploy.errors import DataError, InputError
-from ghostdeploy.preprocess import to_pixels
+from ghostdeploy.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

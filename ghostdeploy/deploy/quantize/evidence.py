@@ -156,7 +156,7 @@ def _apart(
         return draw(calibration), data
     if len(calibration) - shared.sum() >= FEW:
         _log.warning("%d images of %s judge, and do not calibrate", shared.sum(), calibration.source)
-        return draw(without(calibration, shared)), data
+        return draw(without(calibration, shared, "images that judge")), data
     chosen = draw(calibration, count=max(FEWEST, min(COUNT, len(calibration) // 2)))
     left_out = shared_with(data, [calibration.images[i] for i in chosen.chosen])
     if left_out.all():
@@ -165,4 +165,4 @@ def _apart(
             hint="give other images with --calib than with --data",
         )
     _log.warning("%d of %d images of %s calibrate, and do not judge", left_out.sum(), len(data), data.source)
-    return chosen, without(data, left_out)
+    return chosen, without(data, left_out, "images that calibrate")

@@ -7,12 +7,14 @@ has as many bytes, so a set of any size costs one look at its directory.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ghostdeploy.bundle import sha256
+from ghostdeploy.manifest import LeftOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,11 +40,13 @@ def shared_with(images: ImageSet, others: Iterable[Any]) -> NDArray[np.bool_]:
     return np.array([_bytes(image) in sizes and _digest(image) in known for image in images.images], np.bool_)
 
 
-def without(images: ImageSet, left_out: NDArray[np.bool_]) -> ImageSet:
-    """Returns the set without the flagged images (N,)."""
+def without(images: ImageSet, left_out: NDArray[np.bool_], reason: str) -> ImageSet:
+    """Returns the set without the flagged images (N,), which are counted with the reason."""
     kept = np.flatnonzero(~left_out).tolist()
     labels = None if images.labels is None else images.labels[kept]
-    return type(images)(images.source, [images.images[i] for i in kept], labels, images.classes)
+    record = LeftOut(reason=reason, count=int(left_out.sum()))
+    rest = [images.images[i] for i in kept]
+    return replace(images, images=rest, labels=labels, left_out=(*images.left_out, record), whole=images)
 
 
 def _bytes(image: Any) -> int:
