@@ -93,14 +93,24 @@ def test_skip_bad_goes_on_without_the_corrupt_image(capsys, tmp_path, pictures):
     assert answer.document["bundles"][0]["manifest"]["quantization"]["calibration"]["count"] == 23
 
 
-def test_class_folders_in_another_order_than_the_models_labels_are_refused(capsys, tmp_path, pictures):
+@pytest.mark.parametrize(
+    ("target", "precision", "option"),
+    [("openvino", "--int8", "--calib"), ("openvino", "--int8", "--data"), ("openvino", "--fp16", "--data")],
+)
+def test_folders_are_mapped_by_name_and_damaged_images_named_before_a_converter_starts(
+    capsys, tmp_path, pictures, target, precision, option
+):
     labels = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-    for name in labels:  # sorted names are the class indices, and the model's labels are not sorted
-        written(tmp_path / "data" / name.replace("/", "-"), pictures[:2])
+    for index, name in enumerate(labels):  # the model's labels are not sorted
+        written(tmp_path / "data" / name.replace("/", "-"), pictures[2 * index : 2 * index + 2])
+    for name in ("dress/000.png", "bag/001.png"):
+        cut = tmp_path / "data" / name
+        cut.write_bytes(cut.read_bytes()[:-150])
 
-    answer = export(capsys, tmp_path, "--data", tmp_path / "data")
+    answer = run(capsys, "export", "-t", target, precision, option, tmp_path / "data", "-o", tmp_path / "out")
 
-    assert_one_sentence(answer, 3, "data", "class")
+    assert_one_sentence(answer, 3, "2 of 20 images", "bag/001.png", "dress/000.png")
+    assert not [line for line in answer.err.splitlines() if line.startswith(("fold", "onnx"))]
 
 
 def test_another_number_of_class_folders_is_refused(capsys, tmp_path, pictures):
