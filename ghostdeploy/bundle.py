@@ -2,14 +2,17 @@
 
     OUT/<model>-<target>-<precision>/   manifest.json  golden.npz  labels.txt  <payload files>
 
+What was hashed is what is parsed: a file is read into memory once, hashed there, and its bytes go to whoever parses
+them. Nothing is mapped, so a bundle that is overwritten while a model of it runs changes nothing. A bundle has regular
+files only; links are refused, for where they lead may change.
+
 Writing is `staging`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
+import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -17,10 +20,12 @@ import numpy as np
 
 from ghostdeploy import manifest as mf
 from ghostdeploy import targets
+from ghostdeploy.arrays import parse_arrays
 from ghostdeploy.errors import BundleError
+from ghostdeploy.files import is_relative_name, open_regular, read_limited
 
 if TYPE_CHECKING:
-    import os
+    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
@@ -30,6 +35,13 @@ LABELS = "labels.txt"
 DIAGNOSIS = "diagnosis.json"
 """Quantized bundles only."""
 
+MAX_MANIFEST = 16 << 20
+"""Bytes of the largest `manifest.json`; one of a thousand layers has 0.1 MB."""
+MAX_GOLDEN = 4 << 30
+"""Bytes of the arrays in the largest `golden.npz`."""
+
+_AGAIN = "export the bundle again"
+_BLOCK = 1 << 20
 _SIMULATED = "simulated."
 """Prefix of the outputs of the quantized graph executed in float, in `golden.npz`."""
 
@@ -39,14 +51,66 @@ Arrays = dict[str, "NDArray[np.generic]"]
 class Bundle:
     """A bundle on disk whose manifest has been read and whose files have been checked.
 
+    Args:
+        path: The directory.
+        manifest: Its manifest.
+        check_hashes: Compare the SHA-256 of what `read` returns.
+
     Attributes:
         path: The directory.
         manifest: Its manifest.
     """
 
-    def __init__(self, path: Path, manifest: mf.Manifest) -> None:
+    def __init__(self, path: Path, manifest: mf.Manifest, *, check_hashes: bool = True) -> None:
         self.path = path
         self.manifest = manifest
+        self._check_hashes = check_hashes
+        self._held: dict[str, bytes] = {}
+
+    def read(self, name: str, *, check_hash: bool = False) -> bytes:
+        """Returns the content of a file: the very bytes that were hashed.
+
+        Args:
+            name: As the manifest lists it.
+            check_hash: Compare the SHA-256 even where the bundle was opened without.
+
+        Raises:
+            BundleError: The manifest does not list it, or it is missing, altered, or no regular file.
+        """
+        record = next((record for record in self.manifest.files if record.path == name), None)
+        if record is None:
+            raise BundleError(f"{self.path / name} is not listed in the manifest, not opened", hint=_AGAIN)
+        data = self._held.pop(name, None)
+        compared = data is not None and self._check_hashes
+        if data is None:
+            with _opened(self.path, record) as stream:
+                data = _whole(stream, record, self.path)
+        if not compared and (check_hash or self._check_hashes):
+            _compare(hashlib.sha256(data).hexdigest(), record, self.path)
+        return data
+
+    def hold(self) -> None:
+        """Reads the files that a runtime parses into memory and checks all others; `read` gives each away once."""
+        parsed = {*targets.find(self.manifest.target).files, LABELS}
+        for record in self.manifest.files:
+            if record.path in parsed:
+                self._held[record.path] = self.read(record.path)
+            else:
+                self._check(record)
+
+    def check(self) -> None:
+        """Checks every file: path, kind and size, and the SHA-256 where hashes are compared.
+
+        Raises:
+            BundleError: Names the first that is not as listed.
+        """
+        for record in self.manifest.files:
+            self._check(record)
+
+    def _check(self, record: mf.FileRecord) -> None:
+        with _opened(self.path, record) as stream:
+            if self._check_hashes:
+                _compare(_digest(stream, record, self.path), record, self.path)
 
     @property
     def payload(self) -> Path:
@@ -63,8 +127,8 @@ class Bundle:
         """Returns one label per class; class numbers where the bundle has no names."""
         count = self.manifest.model.num_classes
         try:
-            names = (self.path / LABELS).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            names = self.read(LABELS).decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
             raise BundleError(f"{self.path / LABELS} cannot be read: {error}") from error
         if len(names) != count:
             raise BundleError(f"{self.path / LABELS} has {len(names)} lines, expected {count}, one per class")
@@ -88,20 +152,21 @@ class Bundle:
     def _golden_arrays(self) -> Arrays:
         path = self.path / GOLDEN
         try:
-            return read_arrays(path)
-        except (OSError, ValueError) as error:
+            return parse_arrays(self.read(GOLDEN), most=MAX_GOLDEN)
+        except ValueError as error:
             raise BundleError(f"{path} is not a readable .npz file: {error}") from error
 
     def _specs(self) -> tuple[tuple[mf.TensorSpec, ...], tuple[mf.TensorSpec, ...]]:
         return self.manifest.inputs, self.manifest.outputs
 
 
-def open_bundle(path: str | os.PathLike[str], *, check_hashes: bool = True) -> Bundle:
+def open_bundle(path: str | os.PathLike[str], *, check_hashes: bool = True, hold: bool = False) -> Bundle:
     """Reads a bundle and checks it.
 
     Args:
         path: The directory.
-        check_hashes: Compare each file's SHA-256; paths and sizes are compared in any case.
+        check_hashes: Compare each file's SHA-256; paths, kinds and sizes are compared in any case.
+        hold: Keep the files that a runtime parses in memory, see `Bundle.hold`.
 
     Raises:
         BundleError: Missing, incomplete, altered, of an unknown schema, or pointing outside itself.
@@ -109,8 +174,8 @@ def open_bundle(path: str | os.PathLike[str], *, check_hashes: bool = True) -> B
     root = Path(path)
     where = root / MANIFEST
     try:
-        data = where.read_bytes()
-    except OSError as error:
+        data = read_limited(where, MAX_MANIFEST)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise _no_bundle(root, error) from error
     manifest = mf.decode(data, where=str(where))
     row = targets.TARGETS.get(manifest.target)
@@ -123,13 +188,15 @@ def open_bundle(path: str | os.PathLike[str], *, check_hashes: bool = True) -> B
     unlisted = [name for name in (*row.files, GOLDEN, LABELS) if name not in listed]
     if unlisted or manifest.payload != row.payload:
         lacks = f"does not list {', '.join(unlisted)}" if unlisted else f"names payload {manifest.payload!r}"
-        raise BundleError(f"{where} {lacks}, expected {', '.join(row.files)}", hint="export the bundle again")
-    for record in manifest.files:
-        try:
-            _check_file(root, record, check_hash=check_hashes)
-        except (OSError, RuntimeError) as error:  # unreadable, name too long, a loop of links
-            raise BundleError(f"{root / record.path} cannot be read: {error}") from error
-    return Bundle(root, manifest)
+        raise BundleError(f"{where} {lacks}, expected {', '.join(row.files)}", hint=_AGAIN)
+    if len(listed) < len(manifest.files):
+        raise BundleError(f"{where} lists a file twice, expected each once", hint=_AGAIN)
+    bundle = Bundle(root, manifest, check_hashes=check_hashes)
+    if hold:
+        bundle.hold()
+    else:
+        bundle.check()
+    return bundle
 
 
 def describe_file(root: Path, name: str) -> mf.FileRecord:
@@ -142,24 +209,9 @@ def sha256(path: Path) -> str:
     """Returns the hexadecimal SHA-256 of a file, read in blocks."""
     with path.open("rb") as stream:
         digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
+        while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def read_arrays(path: Path) -> Arrays:
-    """Reads an `.npz` file without ever unpickling.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is damaged, or holds Python objects.
-    """
-    try:
-        # Our own stream: NumPy leaves the one it opens to the garbage collector when the archive is damaged.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(str(error)) from error
 
 
 def write_golden(folder: Path, inputs: Arrays, outputs: Arrays, simulated: Arrays | None = None) -> None:
@@ -181,28 +233,82 @@ def write_labels(folder: Path, labels: list[str]) -> None:
     (folder / LABELS).write_text("".join(f"{' '.join(label.split())}\n" for label in labels), "utf-8")
 
 
-def _check_file(root: Path, record: mf.FileRecord, *, check_hash: bool) -> None:
-    relative = PurePosixPath(record.path)
-    path = root / relative
-    inside = not relative.is_absolute() and ".." not in relative.parts and not {"\\", "\0"} & set(record.path)
-    if not inside or not path.resolve().is_relative_to(root.resolve()):
+def _opened(root: Path, record: mf.FileRecord) -> BinaryIO:
+    """Opens a file of a bundle; its size is as listed."""
+    path = root / record.path
+    if not is_relative_name(record.path):
         raise BundleError(f"manifest of {root} names {record.path!r}, which leaves the bundle; refused")
-    if not path.is_file():
-        raise BundleError(f"{path} is missing", hint="copy the whole bundle folder, or export it again")
-    if path.stat().st_size != record.bytes:
+    try:
+        _refuse_links(root, PurePosixPath(record.path))
+        stream = open_regular(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        hint = "copy the whole bundle folder, or export it again"
+        raise BundleError(f"{path} is missing", hint=hint) from error
+    except OSError as error:  # no regular file, unreadable, name too long
+        raise _unreadable(path, error) from error
+    if (size := os.fstat(stream.fileno()).st_size) != record.bytes:
+        stream.close()
+        raise BundleError(f"{path} has {size} bytes, expected {record.bytes}", hint="copy the bundle again")
+    return stream
+
+
+def _refuse_links(root: Path, name: PurePosixPath) -> None:
+    for part in (name, *name.parents[:-1]):
+        if (root / part).is_symlink():
+            raise BundleError(
+                f"{root / part} is a link, which leaves the bundle or may do so later; refused",
+                hint=f"copy the bundle with what its links lead to: cp -rL {root} COPY",
+            )
+
+
+def _whole(stream: BinaryIO, record: mf.FileRecord, root: Path) -> bytes:
+    """Reads what was opened; a file that is cut or grows meanwhile is refused."""
+    try:
+        data = stream.read(record.bytes)
+        found = len(data) + len(stream.read(1))
+    except OSError as error:
+        raise _unreadable(root / record.path, error) from error
+    if found != record.bytes:
+        raise _changed(record, root)
+    return data
+
+
+def _digest(stream: BinaryIO, record: mf.FileRecord, root: Path) -> str:
+    """Returns the SHA-256 of what was opened, read in blocks and never beyond the listed size."""
+    digest, left = hashlib.sha256(), record.bytes
+    try:
+        while left and (block := stream.read(min(left, _BLOCK))):
+            digest.update(block)
+            left -= len(block)
+        if left or stream.read(1):
+            raise _changed(record, root)
+    except OSError as error:
+        raise _unreadable(root / record.path, error) from error
+    return digest.hexdigest()
+
+
+def _compare(found: str, record: mf.FileRecord, root: Path) -> None:
+    if found != record.sha256:
         raise BundleError(
-            f"{path} has {path.stat().st_size} bytes, expected {record.bytes}", hint="copy the bundle again"
-        )
-    if check_hash and (found := sha256(path)) != record.sha256:
-        raise BundleError(
-            f"{path} was altered: its SHA-256 is {found[:12]}…, expected {record.sha256[:12]}…",
+            f"{root / record.path} was altered: its SHA-256 is {found[:12]}…, expected {record.sha256[:12]}…",
             hint="copy the bundle again from a trusted place, or export it again",
         )
 
 
-def _no_bundle(root: Path, error: OSError) -> BundleError:
+def _changed(record: mf.FileRecord, root: Path) -> BundleError:
+    return BundleError(f"{root / record.path} was altered while it was read", hint="copy the bundle again")
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    reason = error.strerror or str(error)
+    return BundleError(f"{path} {reason}" if reason.startswith(("is ", "has ")) else f"{path} cannot be read: {reason}")
+
+
+def _no_bundle(root: Path, error: OSError | ValueError) -> BundleError:
+    if isinstance(error, ValueError):
+        return BundleError(f"{str(root)!r} is no path of a bundle: {error}")
     if not root.exists():
         return BundleError(f"bundle {root} does not exist", hint="make one with: ghostdeploy export -t openvino")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return BundleError(f"{root} is not a bundle: it holds no {MANIFEST}", hint="give the folder that export wrote")
-    return BundleError(f"{root / MANIFEST} cannot be read: {error.strerror}")
+    return _unreadable(root / MANIFEST, error)

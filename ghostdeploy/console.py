@@ -123,9 +123,9 @@ class Bars:
     """Draws one bar per stage on stderr; a plain line per finished stage when stderr is no terminal."""
 
     def __init__(self) -> None:
-        from rich.console import Console
+        from ghostdeploy.layout import SafeConsole
 
-        self._console = Console(stderr=True)
+        self._console = SafeConsole(stderr=True)
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 

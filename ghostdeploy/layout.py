@@ -9,8 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ghostdeploy.visible import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from rich.console import ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
     from ghostdeploy.deploy.evaluate import Share
     from ghostdeploy.manifest import Execution, Parity, Tolerance
@@ -18,10 +23,19 @@ if TYPE_CHECKING:
 _COLORS = {"passed": "green", "failed": "bold red", "unverified": "yellow"}
 
 
+class SafeConsole(Console):
+    """A console whose text steers no terminal; colours and cursor movements of rich itself stay."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yields the segments of what is printed, made visible."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
 def console() -> Console:
     """Returns the console for data: standard output, wide enough for a table when it is no terminal."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=max(plain.width, 160))
+    plain = SafeConsole()
+    return plain if plain.is_terminal else SafeConsole(width=max(plain.width, 160))
 
 
 def table(columns: Iterable[str], rows: Iterable[Sequence[str | Text]], *, clip: bool = False) -> None:

@@ -14,6 +14,8 @@ import json
 import sys
 from typing import Any
 
+from ghostdeploy.visible import visible, visible_json
+
 _PLAIN = {
     "−": "-", "–": "-", "—": "-", "≤": "<=", "≥": ">=", "×": "x", "…": "...", "→": "->", "±": "+-", "·": "*",
     "“": '"', "”": '"', "‘": "'", "’": "'", "━": "-", "─": "-", "╸": "-", "╺": "-", "•": "*", "√": "sqrt",
@@ -30,8 +32,8 @@ def make_printable() -> None:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Prints one line to standard output, or to standard error."""
-    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+    """Prints one line to standard output, or to standard error; nothing in it steers a terminal."""
+    print(visible(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def print_json(document: Any) -> None:
@@ -51,7 +53,7 @@ def print_json(document: Any) -> None:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(json.loads(text), indent=2)
-    say(text)
+    say(visible_json(text))
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
 from ghostdeploy.deploy.tune import report
-from ghostdeploy.layout import console, table
+from ghostdeploy.layout import SafeConsole, console, table
 from ghostdeploy.output import say
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ class TuneBar:
     """Draws one bar with the best so far on stderr; a plain line per step when stderr is no terminal."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = SafeConsole(stderr=True)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._said = ""

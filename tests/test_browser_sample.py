@@ -17,7 +17,8 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import samples
-from ghostdeploy.bundle import describe_file, open_bundle, read_arrays
+from ghostdeploy.arrays import read_arrays
+from ghostdeploy.bundle import describe_file, open_bundle
 from ghostdeploy.errors import BundleError, DataError, MissingDependency
 from ghostdeploy.manifest import encode
 from ghostdeploy.preprocess import Preprocess, normalise, to_pixels

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import ghostdeploy as gd
-from ghostdeploy.bundle import open_bundle, read_arrays
+from ghostdeploy.arrays import read_arrays
+from ghostdeploy.bundle import open_bundle
 from ghostdeploy.errors import MissingDependency
 from ghostdeploy.samples import cpp
 from tests.conftest import require, require_program

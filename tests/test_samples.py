@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ghostdeploy import samples
-from ghostdeploy.bundle import read_arrays
+from ghostdeploy.arrays import read_arrays
 from ghostdeploy.errors import DataError, UsageError
 from ghostdeploy.models import create_model
 from ghostdeploy.preprocess import Preprocess, prepare

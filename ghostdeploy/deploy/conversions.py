@@ -90,7 +90,9 @@ class Conversions:
                 folder = Path(job.folder)
                 try:
                     result = unpack(stream, folder)
-                except ValueError:  # whole, but not written by us
+                    if not (folder / step.payload).is_file():
+                        raise ValueError(f"it holds no {step.payload}")  # noqa: TRY301 - as all that `unpack` finds
+                except (ValueError, FileExistsError, NotADirectoryError):  # whole, but not written by us
                     shutil.rmtree(folder)
                     folder.mkdir()
                     return None

@@ -34,6 +34,6 @@ def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
     if bundles.DIAGNOSIS not in {record.path for record in bundle.manifest.files}:
         raise BundleError(f"{path} lists no {bundles.DIAGNOSIS}", hint="export the bundle again")
     try:
-        return msgspec.json.decode(where.read_bytes(), type=Diagnosis)
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(bundle.read(bundles.DIAGNOSIS), type=Diagnosis)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{where} is not a valid diagnosis: {error}", hint="export the bundle again") from error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.bundle import read_arrays
+from ghostdeploy.arrays import read_arrays
 from ghostdeploy.decode import open_image
 from ghostdeploy.deploy.image_arrays import check_arrays
 from ghostdeploy.deploy.image_folders import counted, list_folder
@@ -243,7 +243,7 @@ def _from_folder(root: Path, *, labelled: bool) -> ImageSet:
 def _from_npz(path: Path) -> ImageSet:
     try:
         arrays = read_arrays(path)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a readable .npz file: {error}") from error
     if "images" not in arrays:
         raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}, expected `images`")

@@ -85,8 +85,11 @@ def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:
     import onnx
 
     from ghostdeploy.deploy.quantize.simulate import GraphRunner
+    from ghostdeploy.runtimes.external_data import refuse_external_data
 
-    runner = GraphRunner(onnx.load(bundle.path / graph))
+    data = bundle.read(graph)
+    refuse_external_data(data, str(bundle.path))
+    runner = GraphRunner(onnx.load_model_from_string(data))
 
     def infer(inputs: Arrays) -> Arrays:
         return dict(zip(runner.outputs, runner(next(iter(inputs.values()))), strict=True))

@@ -20,7 +20,8 @@ from ghostdeploy.deploy.images import ImageSet, open_images
 from ghostdeploy.deploy.stages import Listener, Stages
 from ghostdeploy.errors import BundleError, DataError, GhostDeployError, UsageError
 from ghostdeploy.manifest import Execution, Parity, Record, Verdict
-from ghostdeploy.runtimes import load
+from ghostdeploy.runtimes import load, run_bundle
+from ghostdeploy.runtimes.interface import Settings
 
 if TYPE_CHECKING:
     import os
@@ -62,9 +63,9 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         BundleError: Damaged, altered, or refused by the engine.
         MissingDependency: The engine is not installed.
     """
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, hold=True)
     inputs, outputs = bundle.golden()
-    with load(path) as runtime:
+    with run_bundle(bundle, Settings()) as runtime:
         executed = runtime.infer(inputs)
         info = runtime.info()
     found = parity.compare(executed, outputs, bundle.manifest.precision)

@@ -5,20 +5,22 @@ length of the record (8 bytes, big-endian) · record (JSON) · content of each f
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ghostdeploy.exporters.base import ExportResult  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.exporters.cache import PIECE
+from ghostdeploy.files import is_relative_name
 from ghostdeploy.manifest import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import BinaryIO
 
 _LENGTH = 8
+_MAX_RECORD = 64 << 20
 
 
 class _File(Record, frozen=True, kw_only=True):
@@ -60,15 +62,11 @@ def unpack(stream: BinaryIO, folder: Path) -> ExportResult:
         ValueError: It is no such stream, or a file would leave the folder.
         OSError: The folder cannot be written.
     """
-    record = stream.read(int.from_bytes(stream.read(_LENGTH), "big"))
-    contents = msgspec.json.decode(record, type=_Contents)  # its errors are ValueErrors
+    contents = _contents(stream)
     for file in contents.files:
-        relative = PurePosixPath(file.path)
-        if relative.is_absolute() or ".." in relative.parts or {"\\", "\0"} & set(file.path):
-            raise ValueError(f"{file.path!r} leaves the folder")
-        path = folder / relative
+        path = folder / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as out:
+        with path.open("xb") as out:
             left = file.bytes
             while left and (piece := stream.read(min(left, PIECE))):
                 out.write(piece)
@@ -76,3 +74,29 @@ def unpack(stream: BinaryIO, folder: Path) -> ExportResult:
         if left:
             raise ValueError(f"{file.path} ends {left} bytes early")
     return contents.result
+
+
+def _contents(stream: BinaryIO) -> _Contents:
+    """Reads the record; every name in it stays in the folder, and its sizes are those of the stream."""
+    begin = stream.tell()
+    left = stream.seek(0, 2) - begin - _LENGTH
+    stream.seek(begin)
+    length = int.from_bytes(stream.read(_LENGTH), "big")
+    if not 0 < length <= min(left, _MAX_RECORD):
+        raise ValueError(f"its record has {length} bytes, {left} are there")
+    try:
+        contents = msgspec.json.decode(stream.read(length), type=_Contents)  # its errors are ValueErrors
+    except RecursionError as error:
+        raise ValueError("its record is nested too deeply") from error
+    names = [file.path for file in contents.files]
+    claimed = () if contents.result.written is None else contents.result.written.files
+    if outside := [name for name in (*names, *claimed) if not is_relative_name(name)]:
+        raise ValueError(f"{outside[0]!r} leaves the folder")
+    if len(set(names)) < len(names) or not set(claimed) <= set(names):
+        raise ValueError("it names files that it does not hold, or one twice")
+    total = sum(file.bytes for file in contents.files)
+    if any(file.bytes < 0 for file in contents.files) or total != left - length:
+        raise ValueError(f"it ends {total - left + length} bytes early")
+    if contents.result.status != "done" or contents.result.written is None:
+        raise ValueError("it holds no finished conversion")
+    return contents

@@ -3,7 +3,8 @@
 One file per result in `$GHOSTDEPLOY_CACHE`, by default `~/.cache/ghostdeploy` (or `$XDG_CACHE_HOME/ghostdeploy`); an
 empty variable switches it off. A file starts with the SHA-256 of the rest, so a damaged one is no result. Files are
 written aside and renamed, and reading takes no lock: any number of processes may use one folder. When the files exceed
-the limit, those not used for the longest time go first.
+the limit, those not used for the longest time go first. The digest finds damage, not malice: a folder or file that
+another user owns or may write is ignored, with one warning.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ghostdeploy.files import open_trusted, trusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,18 +71,15 @@ class Cache:
 
         None when there is none or it is damaged.
         """
-        if self._folder is None:
+        stream = None if self._folder is None else open_trusted(self._folder, key + _SUFFIX)
+        if stream is None or self._folder is None:
             yield None
             return
         path = self._folder / (key + _SUFFIX)
-        try:
-            stream = path.open("rb")
-        except OSError:
-            yield None
-            return
         with stream:
             known = stream.read(_DIGEST)
-            whole = digest_of(stream).digest() == known
+            large = os.fstat(stream.fileno()).st_size > LIMIT + _DIGEST
+            whole = not large and digest_of(stream).digest() == known
             if whole:
                 with contextlib.suppress(OSError):
                     os.utime(path)
@@ -95,7 +95,9 @@ class Cache:
         if self._folder is None:
             return
         with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not trusted(self._folder.stat(), self._folder):
+                return
             descriptor, name = tempfile.mkstemp(suffix=_PART, dir=self._folder)
             part = Path(name)
             try:

@@ -11,18 +11,23 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
+import json
 import pickle
 import re
 import stat
 import warnings
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
+from ghostdeploy.arrays import ALLOWANCE, RATIO, require_honest
 from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -63,16 +68,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
             or infinite weights.
     """
     path = Path(path)
-    head, digest = _inspect(path)
+    data = _read(path)
+    head, digest = data[:262], hashlib.sha256(data).hexdigest()
     metadata: dict[str, str] = {}
     if head[8:9] == b"{":
-        state, metadata = _read_safetensors(path)
+        state, metadata = _read_safetensors(path, data)
     elif head[:2] == b"PK" or head[:1] == b"\x80" or head[257:262] == b"ustar":
-        state = _read_torch(path)
+        state = _read_torch(path, data)
     else:
         kinds = "expected a .pth, .pt, .pth.tar or .safetensors file"
         raise CheckpointError(f"checkpoint {path} is {'empty' if not head else 'no checkpoint'}, {kinds}")
-    return Checkpoint(path, _clean(state, path), digest, metadata)
+    return Checkpoint(path, _clean(state, path, len(data)), digest, metadata)
 
 
 def load_state(
@@ -117,37 +123,35 @@ def _listed(verb: str, names: list[str]) -> str:
     return f"{verb} {', '.join(names[:5])}{more}"
 
 
-def _inspect(path: Path) -> tuple[bytes, str]:
-    """Returns the first bytes and the SHA-256."""
+def _read(path: Path) -> bytes:
+    """Returns the file: what is hashed is what is parsed, also while a training run writes the next one."""
     try:
         if not stat.S_ISREG(mode := path.stat().st_mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
             raise CheckpointError(f"checkpoint {path} is {kind}, expected a file")
         with path.open("rb") as file:
-            head = file.read(1 << 20)
-            digest = hashlib.sha256(head)
-            while block := file.read(1 << 20):
-                digest.update(block)
-            return head[:262], digest.hexdigest()
+            return file.read()
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {path} does not exist") from error
     except OSError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from error
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+        state = load_safetensors(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return state, dict(header.get("__metadata__") or {})
+    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path} is a damaged safetensors file: {_first_sentence(error)}") from error
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path, data: bytes) -> Any:
+    _refuse_bomb(path, data)
     try:
         with torch.serialization.safe_globals(list(HARMLESS)), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about pickle protocols; what cannot be read raises
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
@@ -161,11 +165,40 @@ def _read_torch(path: Path) -> Any:
         raise CheckpointError(f"checkpoint {path} is damaged: {_first_sentence(error)}") from error
 
 
+def _refuse_bomb(path: Path, data: bytes) -> None:
+    """Refuses a zip that unpacks to more than a file of its size can hold; what torch cannot open, torch refuses."""
+    if not data.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            require_honest(archive, len(data))
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {error}") from error
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {_first_sentence(error)}") from error
+
+
+def _refuse_huge(state: dict[str, Tensor], path: Path, size: int) -> None:
+    """Refuses tensors that repeat a few stored bytes by a stride of 0 until they fill the memory.
+
+    Raises:
+        CheckpointError: Their float32 forms are larger than a file of `size` bytes can hold.
+    """
+    claimed = {key: 4 * value.numel() for key, value in state.items()}
+    if sum(claimed.values()) > RATIO * size + ALLOWANCE:
+        key = max(claimed, key=lambda name: claimed[name])
+        raise CheckpointError(
+            f"checkpoint {path} claims {sum(claimed.values()) / 1e6:.0f} MB in a file of {size} bytes: {key} has shape "
+            f"{tuple(state[key].shape)}",
+            hint="save it again with contiguous tensors",
+        )
+
+
 def _first_sentence(error: Exception) -> str:
     return re.split(r"\.\s|\n", str(error))[0].rstrip(".") or type(error).__name__
 
 
-def _clean(loaded: Any, path: Path) -> dict[str, Tensor]:
+def _clean(loaded: Any, path: Path, size: int) -> dict[str, Tensor]:
     state = _unwrap(loaded)
     if not isinstance(state, dict):
         raise CheckpointError(
@@ -178,6 +211,7 @@ def _clean(loaded: Any, path: Path) -> dict[str, Tensor]:
     if others or not state:
         found = _listed("holds other things than tensors:", others) if others else "holds no tensors"
         raise CheckpointError(f"checkpoint {path} {found}", hint=PLAIN_HINT)
+    _refuse_huge(state, path, size)
     state = {key: _as_float32(value, key, path) for key, value in state.items()}
     _refuse_not_finite(state, path)
     return state

@@ -60,5 +60,5 @@ def _decode(checkpoint: Checkpoint, key: str, kind: Any) -> Any:
         return None
     try:
         return msgspec.json.decode(checkpoint.metadata[key], type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {checkpoint.path} has a damaged header: {key}: {error}") from error

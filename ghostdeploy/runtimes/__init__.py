@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle import Bundle
 
-__all__ = ["Runtime", "load"]
+__all__ = ["Runtime", "load", "run_bundle"]
 
 
 def load(
@@ -41,7 +41,8 @@ def load(
         cache: Folder in which an engine that compiles keeps the result, so that the next process starts faster. Nobody
             else should be able to write there: engines trust what they compiled. With a cache the hashes are always
             compared, because its entries are found by them.
-        verify: Compare the files' SHA-256 before the engine's parser sees them; paths and sizes always are.
+        verify: Compare the files' SHA-256 before the engine's parser sees them; paths and sizes always are. Either way
+            the engine gets bytes in memory, so a bundle that is overwritten later changes nothing.
 
     Raises:
         BundleError: Damaged, altered, refused by the engine, or not what its manifest says.
@@ -51,12 +52,16 @@ def load(
         UsageError: Unknown profile, or `threads` or `queue` below 1.
     """
     _require_sense(profile, threads=threads, queue=queue)
-    bundle = open_bundle(path, check_hashes=verify or cache is not None)
-    row = targets.find(bundle.manifest.target)
+    bundle = open_bundle(path, check_hashes=verify or cache is not None, hold=True)
     folder = None if cache is None else Path(cache)
-    settings = Settings(threads=threads, device=device, profile=profile, queue=queue, cache=folder)
+    return run_bundle(bundle, Settings(threads=threads, device=device, profile=profile, queue=queue, cache=folder))
+
+
+def run_bundle(bundle: Bundle, settings: Settings) -> Runtime:
+    """Loads a bundle that is open already; see `load`."""
+    row = targets.find(bundle.manifest.target)
     backend = targets.resolve(row.runtime, extra=row.runtime_extra)
-    runtime: Runtime = backend(bundle.payload, _interface(bundle), settings)
+    runtime: Runtime = backend(bundle, _interface(bundle), settings)
     return runtime
 
 

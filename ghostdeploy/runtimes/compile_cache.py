@@ -4,21 +4,25 @@
     key        = SHA-256 of everything that the compiled model depends on
 
 A file appears whole or not at all, and a damaged one counts as absent. The digest finds damage, not malice: an engine
-trusts a compiled model as it trusts code, so the folder is made for its owner alone.
+trusts a compiled model as it trusts code. So the folder is made for its owner alone, and a folder or file that another
+user owns or may write is ignored, with one warning.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import OutputError
+from ghostdeploy.files import open_trusted, trusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_MAX_BLOB = 4 << 30
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -36,15 +40,17 @@ class CompileCache:
 
     def read(self) -> bytes | None:
         """Returns what the engine exported; None when there is no entry, or a damaged one."""
-        try:
-            data = self._path.read_bytes()
-        except OSError:
+        stream = open_trusted(self._folder, self._path.name)
+        if stream is None:
             return None
+        with stream:
+            size = os.fstat(stream.fileno()).st_size
+            data = b"" if size > _MAX_BLOB else stream.read(size)
         digest, blob = data[:_DIGEST], data[_DIGEST:]
         return blob if blob and hashlib.sha256(blob).digest() == digest else None
 
-    def write(self, blob: bytes) -> None:
-        """Keeps what the engine exported.
+    def write(self, blob: bytes) -> bool:
+        """Keeps what the engine exported; False where the folder is not ours alone to write, then nothing is kept.
 
         Raises:
             OutputError: The folder cannot be written, or the disk is full.
@@ -52,6 +58,8 @@ class CompileCache:
         written: Path | None = None
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not trusted(self._folder.stat(), self._folder):
+                return False
             with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as file:
                 written = Path(file.name)
                 file.write(hashlib.sha256(blob).digest() + blob)
@@ -63,3 +71,4 @@ class CompileCache:
                 f"cache folder {self._folder} cannot be written: {error.strerror or error}",
                 hint="give ghostdeploy.load a cache folder that this user may write to, or none",
             ) from error
+        return True

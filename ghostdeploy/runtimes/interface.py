@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ghostdeploy.preprocess import Preprocess
 
 Profile = Literal["latency", "throughput"]
-Cached = Literal["none", "hit", "stored"]
+Cached = Literal["none", "hit", "stored", "untrusted"]
 PROFILES: tuple[Profile, ...] = ("latency", "throughput")
 
 

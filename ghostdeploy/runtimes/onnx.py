@@ -22,6 +22,7 @@ from ghostdeploy.errors import UnsupportedHardware, did_you_mean
 from ghostdeploy.manifest import TensorSpec
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.cores import usable_cores
+from ghostdeploy.runtimes.external_data import refuse_external_data
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
 from ghostdeploy.telemetry import silent
 
@@ -30,11 +31,10 @@ with silent():
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.bundle import Arrays
+    from ghostdeploy.bundle import Arrays, Bundle
     from ghostdeploy.runtimes.submissions import Done
 
 _SUFFIX = "ExecutionProvider"
@@ -46,15 +46,15 @@ class OnnxRuntime(Runtime):
     """Runs `model.onnx`.
 
     Args:
-        payload: The file.
+        bundle: Holds the file.
         interface: What it promises.
         settings: `device` is the name of an execution provider with or without its ending, `CPU` or `CUDA`.
     """
 
     engine = "onnxruntime"
 
-    def __init__(self, payload: Path, interface: Interface, settings: Settings) -> None:
-        self._payload = payload
+    def __init__(self, bundle: Bundle, interface: Interface, settings: Settings) -> None:
+        self._bundle = bundle
         super().__init__(interface, settings)
 
     def _open(self) -> Engine:
@@ -66,11 +66,13 @@ class OnnxRuntime(Runtime):
         options.log_severity_level = _ERRORS_ONLY
         options.intra_op_num_threads = 1 if busy else threads
         options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # not what the bytes claim to be
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if busy else "1")
         # It would quantize weights that were left in float, per tensor and without regard to 16-bit sums.
         self._session = ort.InferenceSession(
-            str(self._payload), options, providers=[provider], disabled_optimizers=["WeightBiasQuantization"]
+            self._take_graph(), options, providers=[provider], disabled_optimizers=["WeightBiasQuantization"]
         )
+        self._session._model_bytes = None  # it would keep the file in memory for a second session that nobody asks for
         self._queues = options.intra_op_num_threads > 1
         self._names = [value.name for value in self._session.get_outputs()]
         return Engine(
@@ -83,6 +85,17 @@ class OnnxRuntime(Runtime):
             outputs=tuple(_spec(value) for value in self._session.get_outputs()),
             queues=self._queues,
         )
+
+    def _take_graph(self) -> bytes:
+        """Returns the file's bytes.
+
+        Raises:
+            BundleError: It keeps weights elsewhere: from memory, the engine would look for them in the working folder.
+        """
+        data = self._bundle.read(self._bundle.manifest.payload)
+        del self._bundle
+        refuse_external_data(data, self._interface.where)
+        return data
 
     def _run(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         outputs: list[NDArray[Any]] = self._session.run(self._names, inputs)

@@ -43,11 +43,10 @@ with silent():
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.bundle import Arrays
+    from ghostdeploy.bundle import Arrays, Bundle
     from ghostdeploy.runtimes.submissions import Done
 
 
@@ -59,21 +58,22 @@ class OpenVINORuntime(Runtime):
     """Runs `model.xml` with `model.bin`.
 
     Args:
-        payload: The `.xml` file.
+        bundle: Holds both files.
         interface: What it promises.
         settings: `device` is OpenVINO's name: `CPU`, `GPU`, `GPU.1`.
     """
 
     engine = "openvino"
 
-    def __init__(self, payload: Path, interface: Interface, settings: Settings) -> None:
-        self._payload = payload
+    def __init__(self, bundle: Bundle, interface: Interface, settings: Settings) -> None:
+        self._bundle = bundle
         super().__init__(interface, settings)
 
     def _open(self) -> Engine:
         device = _device(self._settings.device)
         core = openvino.Core()
-        compiled, cache = _compile(core, self._payload, device, self._interface, self._settings)
+        compiled, cache = _compile(core, self._bundle, device, self._interface, self._settings)
+        del self._bundle
         self._compiled = compiled
         self._outputs = len(compiled.outputs)
         streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
@@ -140,7 +140,7 @@ def _wait(started: list[tuple[Any, Arrays]], idle: SimpleQueue[Any], count: int)
     return outputs
 
 
-def _compile(core: Any, payload: Path, device: str, interface: Interface, settings: Settings) -> tuple[Any, Cached]:
+def _compile(core: Any, bundle: Bundle, device: str, interface: Interface, settings: Settings) -> tuple[Any, Cached]:
     """Returns the compiled model and what became of the cache.
 
     Raises:
@@ -149,14 +149,14 @@ def _compile(core: Any, payload: Path, device: str, interface: Interface, settin
     config = _config(device, interface, settings)
     try:
         if settings.cache is None:
-            return core.compile_model(core.read_model(payload), device, config), "none"
+            return core.compile_model(read_graph(core, bundle), device, config), "none"
         facts = [str(core.get_property(device, name)) for name in _HARDWARE]
         key = [interface.fingerprint, openvino.__version__, device, *facts, str(config)]
         cache = CompileCache(settings.cache, key)
         kept = _import(core, cache.read(), device, config)
         if kept is not None:
             return kept, "hit"
-        compiled = core.compile_model(core.read_model(payload), device, config)
+        compiled = core.compile_model(read_graph(core, bundle), device, config)
     except RuntimeError as error:
         if device == "CPU":
             raise
@@ -164,8 +164,22 @@ def _compile(core: Any, payload: Path, device: str, interface: Interface, settin
         raise UnsupportedHardware(
             f"OpenVINO cannot use device {device!r}: {reason(error)}", hint=f"devices here are {there}"
         ) from error
-    cache.write(compiled.export_model().getvalue())
-    return compiled, "stored"
+    kept_now = cache.write(compiled.export_model().getvalue())
+    return compiled, "stored" if kept_now else "untrusted"
+
+
+def read_graph(core: Any, bundle: Bundle) -> Any:
+    """Returns the graph of a bundle, read from memory.
+
+    The weights are copied into memory of OpenVINO's own: compiled models and requests under way point into it for as
+    long as they live, which may be longer than any object of ours.
+    """
+    xml, name = bundle.manifest.payload, bundle.manifest.payload.removesuffix(".xml") + ".bin"
+    data = np.frombuffer(bundle.read(name), np.uint8)
+    weights = openvino.Tensor(openvino.Type.u8, openvino.Shape([data.size]))
+    weights.data[:] = data
+    del data
+    return core.read_model(bundle.read(xml).decode(), weights)
 
 
 def _config(device: str, interface: Interface, settings: Settings) -> dict[str, Any]:

@@ -25,11 +25,10 @@ from ghostdeploy.runtimes.tensorrt_gpu import EngineOnGpu, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.bundle import Arrays
+    from ghostdeploy.bundle import Arrays, Bundle
     from ghostdeploy.nvidia.driver import Device, Driver
     from ghostdeploy.runtimes.tensorrt_lane import Port
 
@@ -40,22 +39,21 @@ class TensorRTRuntime(Runtime):
     """Runs an engine of the bundle that holds `kit/model.onnx`.
 
     Args:
-        payload: `kit/model.onnx`; the engines lie in `engines/` of the same bundle.
+        bundle: Its engines lie in `engines/`.
         interface: What it promises.
         settings: See the module.
     """
 
     engine = "tensorrt"
 
-    def __init__(self, payload: Path, interface: Interface, settings: Settings) -> None:
-        self._payload = payload
+    def __init__(self, bundle: Bundle, interface: Interface, settings: Settings) -> None:
+        self._bundle = bundle
         super().__init__(interface, settings)
 
     def _open(self) -> Engine:
         driver, gpu = _gpu(self._settings.device)
-        choice = choose_engine(
-            self._payload.parent.parent, self._interface.name, gpu.compute_capability if gpu else None
-        )
+        choice = choose_engine(self._bundle, gpu.compute_capability if gpu else None)
+        del self._bundle
         self.engine = choice.library.name  # type: ignore[misc]  # one class for two engines
         streams = self._settings.threads or (2 if self._settings.profile == "throughput" else 1)
         try:

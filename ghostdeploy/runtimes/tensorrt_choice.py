@@ -6,19 +6,15 @@ SHA-256 the manifest lists: read once, hashed, and passed on from memory.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ghostdeploy import manifest as mf
-from ghostdeploy.bundle import MANIFEST
 from ghostdeploy.errors import BundleError, MissingDependency, UnsupportedHardware
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.library import TITLES, install_hint, installed, load_library
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from ghostdeploy.bundle import Bundle
     from ghostdeploy.nvidia.library import Library
 
 
@@ -33,43 +29,11 @@ class Choice:
     spec: kit.KitSpec
 
 
-class TrustedFiles:
-    """The files that a bundle's manifest lists.
-
-    Args:
-        root: The bundle.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        where = root / MANIFEST
-        self._records = {record.path: record for record in mf.decode(_bytes(where), where=str(where)).files}
-
-    def read(self, name: str) -> bytes:
-        """Returns the content of a file.
-
-        Raises:
-            BundleError: The manifest does not list it, or its SHA-256 is another one.
-        """
-        path = self._root / name
-        record = self._records.get(name)
-        if record is None:
-            raise BundleError(f"{path} is not listed in the manifest, not opened", hint="export the bundle again")
-        data = _bytes(path)
-        if (found := hashlib.sha256(data).hexdigest()) != record.sha256:
-            raise BundleError(
-                f"{path} was altered: its SHA-256 is {found[:12]}…, expected {record.sha256[:12]}…",
-                hint="copy the bundle again from a trusted place, or export it again",
-            )
-        return data
-
-
-def choose_engine(root: Path, name: str, compute_capability: str | None) -> Choice:
+def choose_engine(bundle: Bundle, compute_capability: str | None) -> Choice:
     """Returns the engine for a GPU.
 
     Args:
-        root: The bundle.
-        name: What to call it in reasons that outlive its folder's name.
+        bundle: The bundle.
         compute_capability: Of the GPU; None when there is no usable driver, then any engine does: the library will
             say in its own words what it lacks.
 
@@ -78,8 +42,8 @@ def choose_engine(root: Path, name: str, compute_capability: str | None) -> Choi
         MissingDependency: The library of every engine is absent.
         UnsupportedHardware: No engine was built yet, or none for this GPU.
     """
-    files = TrustedFiles(root)
-    spec = kit.decode(files.read(kit.SPEC), where=str(root / kit.SPEC))
+    root, name = bundle.path, bundle.manifest.name  # the name is for reasons that outlive the folder's
+    spec = kit.decode(bundle.read(kit.SPEC, check_hash=True), where=str(root / kit.SPEC))
     if not spec.engines:
         alone = "" if compute_capability else ", and there is no CUDA device here"
         raise UnsupportedHardware(
@@ -98,7 +62,7 @@ def choose_engine(root: Path, name: str, compute_capability: str | None) -> Choi
             f"{compute_capability}",
             hint=f"ghostdeploy build {root}",
         )
-    return _open_first(root, fitting, spec, files)
+    return _open_first(bundle, fitting, spec)
 
 
 def _with_library(spec: kit.KitSpec, name: str) -> list[kit.EngineRecord]:
@@ -112,15 +76,16 @@ def _with_library(spec: kit.KitSpec, name: str) -> list[kit.EngineRecord]:
     return sorted(usable, key=lambda one: here.index(one.library))
 
 
-def _open_first(root: Path, engines: list[kit.EngineRecord], spec: kit.KitSpec, files: TrustedFiles) -> Choice:
+def _open_first(bundle: Bundle, engines: list[kit.EngineRecord], spec: kit.KitSpec) -> Choice:
     """Returns the first engine that the installed library can load by version and system."""
     refusals = []
     for record in engines:
         library = load_library(record.library)
         refusal = _refusal(record, library, spec)
         if refusal is None:
-            return Choice(library, record, files.read(record.file), spec)
+            return Choice(library, record, bundle.read(record.file, check_hash=True), spec)
         refusals.append(f"{record.file} {refusal}")
+    root = bundle.path
     raise BundleError(f"{root} has no engine for this machine: {'; '.join(refusals)}", hint=f"ghostdeploy build {root}")
 
 
@@ -137,10 +102,3 @@ def _refusal(record: kit.EngineRecord, library: Library, spec: kit.KitSpec) -> s
 
 def _major(version: str) -> int:
     return int(version.partition(".")[0])
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error

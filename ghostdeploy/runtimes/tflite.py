@@ -44,26 +44,25 @@ _SLOW = "measured 8× slower than float: install ai-edge-litert, or take the hyb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.bundle import Arrays
+    from ghostdeploy.bundle import Arrays, Bundle
 
 
 class TFLiteRuntime(Runtime):
     """Runs `model.tflite`.
 
     Args:
-        payload: The file.
+        bundle: Holds the file.
         interface: What it promises.
         settings: `device` may be `CPU`.
     """
 
     engine = "litert" if _DISTRIBUTION == "ai-edge-litert" else "tflite_runtime"
 
-    def __init__(self, payload: Path, interface: Interface, settings: Settings) -> None:
-        self._payload = payload
+    def __init__(self, bundle: Bundle, interface: Interface, settings: Settings) -> None:
+        self._bundle = bundle
         super().__init__(interface, settings)
 
     def _open(self) -> Engine:
@@ -75,9 +74,11 @@ class TFLiteRuntime(Runtime):
         threads = self._settings.threads or usable_cores()
         busy = self._settings.profile == "throughput"
         streams = threads if busy else 1
+        data = self._bundle.read(self._bundle.manifest.payload)  # in memory once: each interpreter reads it in place
+        del self._bundle
         self._lanes: SimpleQueue[_Lane] = SimpleQueue()
         for _ in range(streams):
-            self._lanes.put(_Lane(self._payload, self._interface, threads=1 if busy else threads))
+            self._lanes.put(_Lane(data, self._interface, threads=1 if busy else threads))
         lane = self._lanes.get()
         self._lanes.put(lane)
         return Engine(
@@ -126,8 +127,8 @@ class _Port:
 class _Lane:
     """One interpreter; one call at a time."""
 
-    def __init__(self, payload: Path, interface: Interface, *, threads: int) -> None:
-        self._interpreter = Interpreter(str(payload), num_threads=threads)
+    def __init__(self, data: bytes, interface: Interface, *, threads: int) -> None:
+        self._interpreter = Interpreter(model_content=data, num_threads=threads)  # it keeps `data` alive
         self._interpreter.allocate_tensors()
         self.inputs = _ports(self._interpreter.get_input_details(), interface.inputs)
         self.outputs = _ports(self._interpreter.get_output_details(), interface.outputs)

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto, external_data_helper
 
 from ghostdeploy.errors import CheckpointError
+from ghostdeploy.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import onnx
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yields initializers and the tensors in attributes."""
-    yield from model.graph.initializer
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
+    """Yields every tensor: initializers, attributes, those of functions, subgraphs, sparse tensors and training graphs.
+
+    One that is overlooked would be read by the engines, from the working folder of the process and without a hash.
+    """
+    waiting: list[Any] = [*model.functions, *model.training_info, model.graph]
+    while waiting:
+        message = waiting.pop()
+        if isinstance(message, TensorProto):
+            yield message
+            continue
+        for field, value in message.ListFields():
+            if field.message_type is not None and field.message_type.name in _LEADING:
+                waiting += [value] if hasattr(value, "ListFields") else reversed(value)
+
+
+_LEADING = frozenset(
+    f"{name}Proto" for name in ("Attribute", "Function", "Graph", "Node", "SparseTensor", "Tensor", "TrainingInfo")
+)
+"""Messages that are tensors or lead to them."""
 
 
 def read_external(model: onnx.ModelProto, path: Path) -> Iterator[bytes]:
@@ -57,11 +71,12 @@ def _content(location: str, path: Path) -> bytes:
     if not inside or not (folder / relative).resolve().is_relative_to(folder):
         raise CheckpointError(f"{path} keeps weights in {location!r}, outside its folder; refused")
     try:
-        if not (folder / relative).is_file():
-            raise CheckpointError(
-                f"{path} keeps weights in {location}, which is not in its folder", hint="copy that file beside it"
-            )
-        return Path(folder / relative).read_bytes()
+        with open_regular((folder / relative).resolve()) as stream:
+            return stream.read()
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} keeps weights in {location}, which is not in its folder", hint="copy that file beside it"
+        ) from error
     except OSError as error:
         raise CheckpointError(f"weights {folder / relative} cannot be read: {error.strerror}") from error
 

@@ -7,10 +7,12 @@ Nothing of the file is executed here. Weights beside the file (external data) ar
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import CheckpointError
+from ghostdeploy.files import open_regular
 from ghostdeploy.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -82,12 +84,14 @@ def open_onnx(path: Path) -> OnnxModel:
 
 def _read(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise CheckpointError(
-                f"ONNX file {path} has {size} bytes, expected less than 2 GiB", hint="keep its weights as external data"
-            )
-        return path.read_bytes()
+        with open_regular(path.resolve()) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise CheckpointError(
+                    f"ONNX file {path} has {size} bytes, expected less than 2 GiB",
+                    hint="keep its weights as external data",
+                )
+            return stream.read()
     except FileNotFoundError as error:
         raise CheckpointError(f"ONNX file {path} does not exist") from error
     except OSError as error:

@@ -191,7 +191,7 @@ class Journal:
 def _decode(line: bytes, reader: msgspec.json.Decoder[T], path: Path, number: int) -> T:
     try:
         return reader.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             f"line {number} of {path} is not what tune writes: {error}", hint="--force starts again"
         ) from error

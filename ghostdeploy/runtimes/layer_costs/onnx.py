@@ -9,7 +9,7 @@ import onnx
 from ghostdeploy.runtimes.layer_costs import FLOAT_BYTES, LayerCost, layer_cost
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from ghostdeploy.bundle import Bundle
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "MatMulInteger")
 _PASSED = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose")
@@ -17,15 +17,15 @@ _PASSED = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose")
 _BITS8 = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
-def read_costs(path: Path, batch: int) -> list[LayerCost]:
+def read_costs(bundle: Bundle, batch: int) -> list[LayerCost]:
     """Returns the costs of all layers whose shapes are known.
 
     Args:
-        path: The file.
+        bundle: Holds the file.
         batch: Images per call, for a graph whose batch is free.
     """
-    model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), data_prop=True)
-    graph = model.graph
+    model = onnx.load_model_from_string(bundle.read(bundle.manifest.payload))
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}

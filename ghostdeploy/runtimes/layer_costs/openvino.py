@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.runtimes.layer_costs import FLOAT_BYTES, LayerCost, layer_cost
+from ghostdeploy.runtimes.openvino import read_graph
 from ghostdeploy.telemetry import silent
 
 with silent():
     import openvino
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from ghostdeploy.bundle import Bundle
 
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _PASSED = ("Convert", "FakeQuantize", "Multiply", "Reshape", "Subtract", "Transpose")
@@ -19,15 +20,15 @@ _PASSED = ("Convert", "FakeQuantize", "Multiply", "Reshape", "Subtract", "Transp
 _BITS8 = ("i8", "u8")
 
 
-def read_costs(path: Path, batch: int) -> list[LayerCost]:
+def read_costs(bundle: Bundle, batch: int) -> list[LayerCost]:
     """Returns the costs of all layers with constant weights.
 
     Args:
-        path: The `.xml` file.
+        bundle: Holds both files.
         batch: Images per call, for a graph whose batch is free.
     """
     found = []
-    for op in openvino.Core().read_model(path).get_ordered_ops():
+    for op in read_graph(openvino.Core(), bundle).get_ordered_ops():
         kind = op.get_type_name()
         weights = _stored(op.input_value(1)) if kind in _WEIGHTED else None
         if weights is None:

@@ -11,21 +11,21 @@ with silent():
     from ai_edge_litert.tools import flatbuffer_utils
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from ghostdeploy.bundle import Bundle
 
 _FEATURES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 3}
 """Operators with weights, and the dimension of the weights that the channels of the output, or input, are in."""
 _INT8 = 9
 
 
-def read_costs(path: Path, batch: int) -> list[LayerCost]:
+def read_costs(bundle: Bundle, batch: int) -> list[LayerCost]:
     """Returns the costs of all layers with weights.
 
     Args:
-        path: The file.
+        bundle: Holds the file.
         batch: Not used: the file has a batch of its own.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(path.read_bytes()))
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(bundle.read(bundle.manifest.payload)))
     graph = model.subgraphs[0]
     kinds = [str(flatbuffer_utils.opcode_to_name(model, one.opcodeIndex)) for one in graph.operators]
     unpacked = {

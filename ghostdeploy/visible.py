@@ -1,0 +1,27 @@
+"""The one way of text to a terminal: what would steer it, or turn the order of letters, is shown instead of obeyed.
+
+Names of tensors, classes, files and checkpoints come from others. A terminal obeys escape sequences in them: clear the
+screen, set the title, rewrite the line above. Everything printed goes through `visible`, so no name need be refused.
+
+    C0 and DEL       ␛ and the like       C1, bidirectional overrides, line separators      �
+"""
+
+from __future__ import annotations
+
+_ALLOWED = "\n\t"
+_BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Unicode's marks, embeddings, overrides and isolates of direction."""
+_NEVER = (*range(0x80, 0xA0), *_BIDI, 0x2028, 0x2029)
+_PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in _ALLOWED} | {127: "␡"}
+_SHOWN = str.maketrans(_PICTURES | dict.fromkeys(_NEVER, "�"))
+_ESCAPED = str.maketrans({code: f"\\u{code:04x}" for code in (127, *_NEVER)})
+
+
+def visible(text: str) -> str:
+    """Returns text that steers no terminal; line feeds and tabs stay, and nothing else of it changes."""
+    return text.translate(_SHOWN)
+
+
+def visible_json(document: str) -> str:
+    """Returns the same JSON document with such characters escaped; JSON itself escapes only C0."""
+    return document.translate(_ESCAPED)
