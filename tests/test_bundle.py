@@ -97,7 +97,7 @@ def test_a_folder_in_place_of_a_file_is_refused(copied):
     (folder / "model.onnx").unlink()
     (folder / "model.onnx").mkdir()
 
-    with pytest.raises(BundleError, match=r"model\.onnx is missing"):
+    with pytest.raises(BundleError, match=r"model\.onnx is a folder, expected a regular file"):
         gd.load(folder)
 
 
@@ -111,6 +111,7 @@ def test_a_folder_in_place_of_a_file_is_refused(copied):
         "..\\outside.bin",
         "C:\\outside.bin",
         "..",
+        "",
         "a\0b",
     ],
     ids=repr,
@@ -130,7 +131,7 @@ def test_a_link_out_of_the_bundle_is_refused(copied):
     payload.rename(folder.parent / "elsewhere.onnx")
     payload.symlink_to(folder.parent / "elsewhere.onnx")
 
-    with pytest.raises(BundleError, match=r"'model\.onnx', which leaves the bundle"):
+    with pytest.raises(BundleError, match=r"model\.onnx is a link, which leaves the bundle"):
         gd.load(folder)
 
 
@@ -142,7 +143,7 @@ def test_a_file_that_the_system_cannot_open_is_one_sentence(copied, kind):
         (folder / name).symlink_to(name)
     rewrite(folder, lambda m: m["files"].append({"path": name, "bytes": 6, "sha256": "0" * 64}))
 
-    with pytest.raises(BundleError, match=r"(loop|xxx) (cannot be read|is missing)"):
+    with pytest.raises(BundleError, match=r"(loop is a link|xxx cannot be read)"):
         gd.load(folder)
 
 

@@ -1,0 +1,114 @@
+"""No name steers a terminal: whatever a bundle, a checkpoint or a file is called, its letters are shown."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ghostdeploy.bundle import write_labels
+from ghostdeploy.visible import visible, visible_json
+from tests.commands import assert_one_sentence, run
+from tests.signing import sign_again
+
+STEERING = "\x1b[2J\x1b]0;title\x07\x9b31m\u202egnp.exe\u2066\x00\x7f"
+SHOWN = "␛[2J␛]0;title␇�31m�gnp.exe�␀␡"
+
+
+def harmless(text):
+    return not any(char in text for char in "\x1b\x07\x00\x7f\x9b\u202e\u2066")
+
+
+def test_controls_are_shown_and_everything_else_stays():
+    assert visible(STEERING) == SHOWN
+    assert visible("\ud800\u2028") == "��"
+    assert visible("Größe 猫 🐈 العربية\n\tok") == "Größe 猫 🐈 العربية\n\tok"
+
+
+def test_json_keeps_the_names():
+    import msgspec
+
+    document = visible_json(msgspec.json.encode({"name": STEERING}).decode())
+
+    assert harmless(document)
+    assert json.loads(document) == {"name": STEERING}
+
+
+@pytest.fixture
+def steering(tiny_bundle, tmp_path):
+    """A bundle in whose manifest and labels every free text steers."""
+    folder = shutil.copytree(tiny_bundle("onnx", "int8"), tmp_path / "copy")
+    document = json.loads((folder / "manifest.json").read_text())
+    for place, name in (
+        (document, "name"),
+        (document, "unverified_because"),
+        (document["model"], "source"),
+        (document["model"], "family"),
+        (document["tools"], STEERING),
+        (document["quantization"], "scheme"),
+        (document["precision_achieved"], "how"),
+        (document["parity"]["tolerance"], "why"),
+    ):
+        place[name] = STEERING
+    (folder / "manifest.json").write_text(json.dumps(document))
+    write_labels(folder, [f"{STEERING}{index}" for index in range(10)])
+    sign_again(folder)
+    return folder
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+@pytest.mark.parametrize("command", ["inspect", "verify", "run", "diagnose"])
+def test_a_bundle_steers_no_terminal(steering, command, flags, capsys):
+    from ghostdeploy import samples
+
+    answer = run(capsys, command, steering, *([samples.photos()[0]] if command == "run" else []), *flags)
+
+    assert answer.code in (0, 1)
+    assert harmless(answer.out + answer.err)
+    if command in ("inspect", "run"):
+        assert "gnp." in answer.out
+
+
+def test_errors_and_their_hints_steer_no_terminal(tmp_path, capsys):
+    answer = run(capsys, "inspect", tmp_path / STEERING.replace("\0", ""))
+
+    assert_one_sentence(answer, 3, SHOWN.replace("␀", ""))
+    assert harmless(answer.err)
+
+
+def test_tensor_names_and_headers_of_a_checkpoint_steer_no_terminal(tmp_path, capsys):
+    path = tmp_path / "weights.safetensors"
+    save_file({STEERING: torch.zeros(2)}, path, metadata={"labels": f"[{STEERING}", "model": STEERING})
+
+    answer = run(capsys, "export", "ghostnet_050", "--weights", path, "-t", "onnx", "-o", tmp_path / "out")
+
+    assert_one_sentence(answer, 3, "gnp.exe")
+    assert harmless(answer.out + answer.err)
+
+
+def test_warnings_and_bars_steer_no_terminal(capsys, monkeypatch):
+    from ghostdeploy.console import Bars, _show_warnings
+
+    _show_warnings()
+    logging.getLogger("ghostdeploy").warning("about %s", STEERING)
+    with Bars() as bars:
+        bars.started(STEERING)
+        bars.finished(STEERING, 1.0)
+    plain = capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with Bars() as bars:
+        bars.started(f"drawn {STEERING}")
+        bars.advanced(f"drawn {STEERING}", 1, 2)
+    drawn = capsys.readouterr().err
+
+    assert harmless(plain)
+    assert SHOWN in plain
+    assert "drawn ␛[2J␛]0;title" in drawn
+    assert "\x1b[2J" not in drawn
+    assert "\u202e" not in drawn
