@@ -50,7 +50,7 @@ _OPTIONS = (
     click.option("--num-classes", type=click.IntRange(1), metavar="N", help="Classes of a zoo MODEL (default 1000)."),
     click.option("--fp16", is_flag=True, help="Half-precision weights."),
     click.option("--int8", is_flag=True, help="Static INT8, weights and activations."),
-    click.option("--hybrid", is_flag=True, help="Float activations, INT8 weights where memory-bound."),
+    click.option("--hybrid", is_flag=True, help="INT8 weights where memory-bound, float elsewhere."),
     click.option(
         "--calib", "calibration", type=_FOLDER, metavar="PATH", help="Calibration images: a folder or an .npz."
     ),

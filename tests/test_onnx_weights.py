@@ -102,7 +102,7 @@ def test_the_function_stays_and_onnx_runtime_multiplies_integers(kind, between, 
     onnx.save(model, path)
     achieved = read_precision(path)
     assert (achieved.int8_layers, achieved.float_layers) == (2, 0)
-    assert "2 MatMulNBits" in achieved.how
+    assert "2 MatMulNBits on 8-bit data" in achieved.how
 
 
 def test_the_weights_are_stored_once_in_a_quarter_of_the_bytes():

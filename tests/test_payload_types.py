@@ -126,3 +126,22 @@ def test_a_class_map_alone_goes_to_tflite(tmp_path_factory):
     assert golden["logits"].dtype == np.int32
     assert golden["logits"].max() > 0
     assert gd.verify(path).verdict == "passed"
+
+
+def test_masks_and_integers_have_no_range_to_equalize_or_to_tie():
+    from ghostdeploy.deploy.passes.channel_ranges import channel_ranges
+    from ghostdeploy.deploy.quantize.ties import tied_ranges
+
+    program = torch.export.export(kinds(), (torch.zeros(1, 3, SIZE, SIZE),))
+
+    found = channel_ranges(program.module(), [torch.ones(1, 3, SIZE, SIZE)])
+
+    assert {"conv2d", "conv2d_1", "linear"} <= found.keys()
+    assert not any(name.startswith(("gt", "argmax")) for name in found)
+    assert tied_ranges([("moved", "moved too"), ()], {}, "absolute", symmetric=False) == {}
+
+
+def test_masks_that_differ_have_a_relative_error():
+    from ghostdeploy.deploy.passes.precision import relative_error
+
+    assert relative_error([torch.tensor([True, False])], [torch.tensor([True, True])]) == 1

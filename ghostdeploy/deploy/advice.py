@@ -46,7 +46,7 @@ def int8_advice(target: Target, flags: Collection[str], *, measured: float | Non
     speed = "as fast as float" if ratio <= _EQUAL else f"{ratio:.1f}× slower than float"
     return (
         f"this CPU has {has}INT8 dot-product instructions (VNNI, AMX, NEON dot product): INT8 shrinks the file, but "
-        f"{target.name} measured {speed} {where}; --hybrid keeps float arithmetic with INT8 weights"
+        f"{target.name} measured {speed} {where}; --hybrid has INT8 weights where memory decides, else float"
     )
 
 
@@ -93,7 +93,7 @@ def recommendation(rows: Iterable[Target], precision: str, flags: Collection[str
     if not has_int8_dot_product(flags):
         return (
             f"this CPU has no INT8 dot-product instructions: {words[0]}, "
-            "float arithmetic with INT8 weights for the layers that wait for memory"
+            "INT8 weights for the layers that wait for memory, float arithmetic elsewhere"
         )
     slow = f", whose INT8 kernels are slower than float ones{_DEPTHWISE}" if advised["hybrid"] else ""
     return f"this CPU multiplies INT8 in one instruction: {', '.join(words)}{slow}"

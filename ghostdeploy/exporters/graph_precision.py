@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INTEGER = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat")
 _INTEGER_WEIGHTS = "MatMulNBits"
+_ROUNDED = 4
+"""Accuracy level at which it rounds a layer's data to 8 bits."""
 _FUSION_SUFFIX = re.compile(r"_token_\d+$|/MatMulAddFusion$")
 
 
@@ -108,8 +110,17 @@ def integer_layers(path: Path) -> tuple[str, dict[str, str]]:
         )
         nodes = onnx.load(options.optimized_model_filepath).graph.node
     kinds = (*_INTEGER, _INTEGER_WEIGHTS)
-    named = {_FUSION_SUFFIX.sub("", node.name): node.op_type for node in nodes if node.op_type in kinds}
+    named = {_FUSION_SUFFIX.sub("", node.name): _executed(node) for node in nodes if node.op_type in kinds}
     return f"ONNX Runtime {onnxruntime.__version__}", named
+
+
+def _executed(node: onnx.NodeProto) -> str:
+    """Returns what runs a layer; with INT8 weights, also what ONNX Runtime makes of the data that meets them."""
+    kind: str = node.op_type
+    if kind != _INTEGER_WEIGHTS:
+        return kind
+    level = next((attribute.i for attribute in node.attribute if attribute.name == "accuracy_level"), 0)
+    return f"{kind} on {'8-bit' if level == _ROUNDED else 'float'} data"
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, list[int | None]]:

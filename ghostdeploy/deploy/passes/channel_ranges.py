@@ -26,7 +26,8 @@ def channel_ranges(module: fx.GraphModule, batches: Iterable[Tensor]) -> dict[st
         batches: Preprocessed images, (N, …) of the graph's precision.
 
     Returns:
-        Node name → max |y|, (channels,), for every call and input whose result has a dimension 1.
+        Node name → max |y|, (channels,), for every call and input with a floating-point result that has a
+        dimension 1.
 
     Raises:
         CheckpointError: A call gives NaN or infinity.
@@ -52,6 +53,7 @@ class _Ranges(fx.Interpreter):
         result = super().run_node(node)
         if (
             isinstance(result, Tensor)
+            and result.is_floating_point()  # a mask has no range, and scales nothing
             and result.ndim > 1
             and result.numel()
             and node.op in {"call_function", "placeholder"}

@@ -85,6 +85,7 @@ def relative_error(before: list[Tensor], after: list[Tensor]) -> float:
         if a.shape != b.shape:
             return math.inf
         if a.numel() and not torch.equal(a, b):
+            a, b = a.double(), b.double()  # masks know no difference
             difference, largest = float((a - b).abs().max()), float(a.abs().max())
             error = difference / largest if largest > 0 else difference
             worst = max(worst, error if math.isfinite(error) else math.inf)

@@ -35,6 +35,8 @@ def tied_ranges(
     found: dict[str, tuple[float, float]] = {}
     for group in merge([*ties, *((name,) for name in histograms)]):
         known = [histograms[name] for name in group if name in histograms]
+        if not known:  # moves integers or constants
+            continue
         both = reduce(rg.Histogram.merged, known)
         found |= dict.fromkeys(group, rg.choose_range(both, method, symmetric=symmetric))
     return found
