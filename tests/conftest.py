@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +14,9 @@ from ghostdeploy import targets
 from ghostdeploy.nvidia.driver import gpus
 from tests.bundles import for_target, make_bundle
 from tests.shared import shared_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job, whose children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -40,15 +43,47 @@ def require(target: str, *, execution: bool = False) -> None:
         target: Its engine must be installed.
         execution: The engine must run, too: the hardware that it cannot do without is there.
     """
+    said = absence(target, execution=execution)
+    if said is not None:
+        refuse(target, said)
+
+
+def absence(target: str, *, execution: bool = False) -> str | None:
+    """Returns why a target cannot be tested here, None where it can; see `require`."""
     row = targets.find(target)
     missing = targets.missing_for_run(row)
     if missing:
-        said = f"{target} needs {', '.join(missing)}, not installed here"
-    elif execution and row.device is not None and not gpus():
-        said = f"{target} runs on a {row.device}, and there is none here"
-    else:
-        return
-    refuse(target, said)
+        return f"{target} needs {', '.join(missing)}, not installed here"
+    if execution and row.device is not None and not gpus():
+        return f"{target} runs on a {row.device}, and there is none here"
+    return None
+
+
+def keep_first(items: list[pytest.Item], config: pytest.Config, reason: Callable[[pytest.Item], str | None]) -> None:
+    """Leaves of all tests that are impossible here for one reason the first, which tells it; deselects the others.
+
+    Args:
+        items: All tests; changed in place.
+        config: Hears what was deselected, and counts it in the summary.
+        reason: Why a test cannot be done, None where it can.
+    """
+    told, kept, dropped = set(), [], []
+    for item in items:
+        why = reason(item)
+        (dropped if why in told else kept).append(item)
+        told |= {why} - {None}
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    keep_first(items, config, _mark_that_skips)
+
+
+def _mark_that_skips(item: pytest.Item) -> str | None:
+    marks = (mark for mark in item.iter_markers("skipif") if mark.args and mark.args[0] is True)
+    return next((str(mark.kwargs.get("reason")) for mark in marks), None)
 
 
 def require_program(name: str) -> str:

@@ -20,6 +20,8 @@ from tests.bundles import make_bundle
 ENCODINGS = ("ascii", "cp1252", "iso8859-1", "koi8-r")
 COMMANDS = ("models", "doctor", "export", "verify", "eval", "bench", "tune", "run", "diagnose", "build", "inspect")
 
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3), np.uint8)
+
 
 def typed(monkeypatch, encoding, *words):
     """Runs a command whose standard streams have an encoding; returns its exit code and both texts."""
@@ -119,13 +121,13 @@ def test_help_can_be_printed(monkeypatch, encoding, command):
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_progress_can_be_printed(monkeypatch, bundle, encoding, tmp_path):
-    np.savez(tmp_path / "ёлка.npz", images=np.zeros((8, 20, 20, 3), np.uint8), labels=np.arange(8))
+    np.savez(tmp_path / "ёлка.npz", images=IMAGES, labels=np.arange(8))
 
     code, out, err = typed(monkeypatch, encoding, "eval", bundle, "--data", tmp_path / "ёлка.npz")
 
     assert code == 0, err
     assert "evaluate tiny-onnx-fp32" in err
-    assert "12.50%" in out
+    assert "tiny-onnx-fp32" in out
 
 
 @pytest.mark.parametrize("variables", [{"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii:strict"}], ids=repr)

@@ -8,7 +8,7 @@ import pytest
 
 from ghostdeploy import targets
 from tests import conftest
-from tests.conftest import require
+from tests.conftest import keep_first, require
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +66,31 @@ def test_hardware_that_is_there_is_used(monkeypatch):
     monkeypatch.setattr(conftest, "gpus", lambda: ["one"])
 
     require("idle", execution=True)
+
+
+class Deselected:
+    """Counts what pytest hears of as deselected."""
+
+    def __init__(self):
+        self.items = []
+        self.hook = self
+
+    def pytest_deselected(self, items):
+        self.items += items
+
+
+def test_tests_that_are_impossible_for_one_reason_are_told_once():
+    items, config = [1, 2, 3, 4, 5, 6, 7], Deselected()
+
+    keep_first(items, config, {2: "no GPU", 3: "no GPU", 5: "no camera", 6: "no GPU"}.get)
+
+    assert items == [1, 2, 4, 5, 7]
+    assert config.items == [3, 6]
+
+
+def test_where_everything_is_possible_nothing_is_deselected():
+    items, config = [1, 2], Deselected()
+
+    keep_first(items, config, lambda _: None)
+
+    assert (items, config.items) == ([1, 2], [])

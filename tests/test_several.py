@@ -10,6 +10,8 @@ from PIL import Image
 
 from tests.commands import assert_one_sentence, run
 
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3), np.uint8)
+
 
 @pytest.fixture
 def images(tmp_path):
@@ -62,7 +64,7 @@ def test_one_bad_image_alone_is_the_commands_error(tiny_bundle, images, capsys):
 
 @pytest.mark.parametrize("command", ["verify", "inspect", "eval"])
 def test_good_bundles_around_a_bad_one_keep_their_results(command, folders, capsys, tmp_path):
-    np.savez(tmp_path / "set.npz", images=np.zeros((8, 20, 20, 3), np.uint8), labels=np.arange(8))
+    np.savez(tmp_path / "set.npz", images=IMAGES, labels=np.arange(8))
     more = ["--data", tmp_path / "set.npz"] if command == "eval" else []
 
     answer = run(capsys, command, *folders, *more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,7 +119,10 @@ def test_a_limit_that_nothing_meets_exits_1_and_names_the_nearest(finished, caps
 
     answer = run(capsys, *WORDS, "-o", out, "--max-size", "1MB", "--json")
 
-    assert_one_sentence(answer, 1, "--max-size 1.00 MB", "onnx fp32", "comes nearest with 5.30 MB")
+    sizes = {f"{open_bundle(path.parent).size / 1e6:.2f}" for path in out.rglob(MANIFEST)}
+    assert_one_sentence(answer, 1, "--max-size 1.00 MB", "onnx fp32", "comes nearest with ")
+    # How many variants there was time for depends on the machine, and some are smaller.
+    assert re.search(r"comes nearest with (\S+) MB", answer.err)[1] in sizes
     assert answer.document["error"]["kind"] == "GateFailed"
 
 

@@ -10,16 +10,23 @@ from ghostdeploy.bundle import open_bundle
 from tests.bundles import for_target
 from tests.conformance.cases import CASES, engines
 from tests.conformance.gaps import GAPS
-from tests.conftest import refuse, require
+from tests.conftest import REQUIRED, absence, keep_first, refuse, require
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items, config):
+    keep_first(items, config, _impossible)
     for item in items:
         case = getattr(item, "callspec", None) and item.callspec.params.get("case")
         for gap in GAPS if case else ():
             same = gap.target == case.target and gap.precision in {None, case.precision}
             if same and gap.test == item.originalname:
                 item.add_marker(pytest.mark.xfail(reason=f"{gap.kind}: {gap.reason}", strict=True))
+
+
+def _impossible(item):
+    """Returns why the target of a promise test cannot run here, None where it can or where its absence is a failure."""
+    case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+    return absence(case.target, execution=True) if case and case.target not in REQUIRED else None
 
 
 @pytest.fixture(scope="session", params=CASES, ids=str)

@@ -163,6 +163,7 @@ class Tuning:
         order = self._contest(contest.contenders(self.field.standing(), CONTENDERS))
         self._progress.end()
         finalists = self._finalists(order)
+        self._progress.lead(self.field.figure(finalists[0]))  # known, too, where no time was left for a contest
         sitting, rounds = self._sit(finalists, FINAL_ROUNDS, "last run", lambda rounds: not self._lead(rounds))
         if not rounds:
             raise ExportFailed(f"none of {', '.join(finalists)} could be run", hint="ghostdeploy doctor")
