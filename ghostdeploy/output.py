@@ -11,8 +11,14 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import os
 import sys
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 from ghostdeploy.visible import visible, visible_json
 
@@ -21,14 +27,38 @@ _PLAIN = {
     "“": '"', "”": '"', "‘": "'", "’": "'", "━": "-", "─": "-", "╸": "-", "╺": "-", "•": "*", "√": "sqrt",
 }  # fmt: skip
 _HANDLER = "ghostdeploy.readable"
+_ours: list[bool] = []
+"""Holds something in processes that are ours."""
 
 
 def make_printable() -> None:
     """Makes standard output and standard error take every character; in our own process only."""
+    _ours.append(True)
     codecs.register_error(_HANDLER, _readable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """What native code writes to standard error in the block goes nowhere; in commands only, in an app it is the app's.
+
+    For calls whose errors come as exceptions. LiteRT has no setting for its `INFO: Created TensorFlow Lite XNNPACK
+    delegate for CPU.`, which says nothing.
+    """
+    if not _ours:
+        yield
+        return
+    sys.stderr.flush()
+    with ExitStack() as stack:
+        with suppress(OSError):  # no standard error, so nothing to hush
+            saved = os.dup(2)
+            stack.callback(os.close, saved)
+            stack.callback(os.dup2, saved, 2)
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+        yield
 
 
 def say(text: str, *, error: bool = False) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from PIL import Image
 
 from ghostdeploy import bundle as bundles
 from ghostdeploy.cli import main
-from ghostdeploy.output import make_printable, print_json
+from ghostdeploy.exporters.cache import Cache
+from ghostdeploy.output import hushed, make_printable, print_json
 from tests.bundles import make_bundle
 
 ENCODINGS = ("ascii", "cp1252", "iso8859-1", "koi8-r")
@@ -146,3 +148,71 @@ def test_a_stream_that_is_no_text_wrapper_is_left_alone(monkeypatch):
     print_json({"name": "ё"})
 
     assert json.loads(sys.stdout.getvalue()) == {"name": "ё"}
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "tflite"])
+def test_engines_write_nothing_beside_the_table(target, tiny_bundle):
+    """In a process of its own: an engine greets once."""
+    words = [sys.executable, "-m", "ghostdeploy", "verify", str(tiny_bundle(target)), "--json"]
+
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+
+    assert json.loads(done.stdout)[0]["verdict"] == "passed"
+    assert done.stderr == ""
+
+
+def test_an_apps_own_standard_error_is_not_touched(capfd, monkeypatch):
+    monkeypatch.setattr("ghostdeploy.output._ours", [])
+    with hushed():
+        os.write(2, b"an app's word")
+    monkeypatch.setattr("ghostdeploy.output._ours", [True])
+    with hushed():
+        os.write(2, b"an engine's greeting")
+    os.write(2, b", and the rest")
+
+    assert capfd.readouterr().err == "an app's word, and the rest"
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"HOME": "/home/me"}, "/home/me/.cache/ghostdeploy"),
+        ({"HOME": "/home/me", "XDG_CACHE_HOME": "/cache"}, "/cache/ghostdeploy"),
+        ({"HOME": "/home/me", "XDG_CACHE_HOME": "relative"}, "/home/me/.cache/ghostdeploy"),
+        ({"HOME": ""}, None),
+        ({"HOME": "relative"}, None),
+    ],
+    ids=str,
+)
+def test_without_a_home_nothing_is_kept_and_never_in_the_working_folder(monkeypatch, variables, folder):
+    for name in ("GHOSTDEPLOY_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    cache = Cache.of_user()
+
+    assert cache.on == (folder is not None)
+    assert cache._folder == (folder and Path(folder))
+
+
+def test_a_user_without_home_and_name_has_no_cache(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("GHOSTDEPLOY_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+
+    assert not Cache.of_user().on
+
+
+def test_a_home_that_cannot_be_written_keeps_nothing_without_a_word(monkeypatch):
+    for name in ("GHOSTDEPLOY_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/dev/null/x")
+    cache = Cache.of_user()
+
+    cache.put("key", b"result")
+
+    assert cache.get("key") is None

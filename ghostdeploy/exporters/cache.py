@@ -52,8 +52,15 @@ class Cache:
         named = os.environ.get("GHOSTDEPLOY_CACHE")
         if named is not None:
             return cls(Path(named) if named else None)
-        root = os.environ.get("XDG_CACHE_HOME")
-        return cls((Path(root) if root else Path.home() / ".cache") / "ghostdeploy")
+        root = os.environ.get("XDG_CACHE_HOME", "")
+        if Path(root).is_absolute():  # others say nothing, by the rules of XDG
+            return cls(Path(root) / "ghostdeploy")
+        try:
+            home = Path.home()
+        except RuntimeError:  # no HOME, and a user without a name, as in many containers
+            return cls(None)
+        known = home.is_absolute() and os.environ.get("HOME") != ""  # an empty one would be read as the root
+        return cls(home / ".cache" / "ghostdeploy" if known else None)
 
     @property
     def on(self) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.manifest import TensorSpec
+from ghostdeploy.output import hushed
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.cores import usable_cores
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
@@ -128,8 +129,9 @@ class _Lane:
     """One interpreter; one call at a time."""
 
     def __init__(self, data: bytes, interface: Interface, *, threads: int) -> None:
-        self._interpreter = Interpreter(model_content=data, num_threads=threads)  # it keeps `data` alive
-        self._interpreter.allocate_tensors()
+        with hushed():
+            self._interpreter = Interpreter(model_content=data, num_threads=threads)  # it keeps `data` alive
+            self._interpreter.allocate_tensors()
         self.inputs = _ports(self._interpreter.get_input_details(), interface.inputs)
         self.outputs = _ports(self._interpreter.get_output_details(), interface.outputs)
 
