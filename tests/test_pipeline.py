@@ -13,6 +13,7 @@ import torch
 import ghostdeploy as gd
 from ghostdeploy import samples
 from ghostdeploy.bundle import open_bundle
+from ghostdeploy.deploy.class_order import LABEL_NUMBERS
 from ghostdeploy.errors import CheckpointError, GateFailed, UsageError
 from tests.commands import assert_one_sentence, run
 from tests.exported import sample_bundle
@@ -32,6 +33,8 @@ def test_the_verdict_is_passed_within_the_promised_margins(path):
 
     assert manifest.verdict == manifest.parity.verdict == manifest.accuracy.verdict == "passed"
     assert manifest.accuracy.count == 1000
+    assert (manifest.accuracy.left_out, manifest.accuracy.notes) == ((), ())
+    assert manifest.accuracy.class_order == LABEL_NUMBERS
     assert abs(manifest.accuracy.drop) <= 0.001
     if manifest.precision == "fp32":
         assert manifest.parity.max_abs <= 1e-4 * manifest.parity.reference_max_abs
