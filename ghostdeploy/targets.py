@@ -68,6 +68,9 @@ class Target:
     rewrites: tuple[str, ...] = ()
     """Passes of `deploy.passes.REWRITES` that make float graphs faster on its engine, some with a parameter behind a
     hyphen, see docs/performance.md."""
+    forms: tuple[str, ...] = ()
+    """Passes of `deploy.passes.FORMS` that write what its converter cannot take, or gets wrong, in a form that it takes
+    right; at every precision. Only for rows without a parent: they read the PyTorch graph."""
     layout: Literal["nhwc"] | None = None
     """Order of the dimensions of image inputs, where the target has its own; None takes that of the request."""
     fixed_batch: bool = False
@@ -163,6 +166,7 @@ TARGETS: dict[str, Target] = {
             precisions=("fp32", "fp16", "int8", "hybrid"),
             recipe="litert",
             rewrites=("DepthwiseConcat", "SplitConcat", "SplitSlices"),
+            forms=("CropDeconvolution",),
             quantizer="ghostdeploy.deploy.quantize.litert.worker:Quantizer",
             layout="nhwc",
             fixed_batch=True,

@@ -7,7 +7,7 @@ import pytest
 import ghostdeploy as gd
 from ghostdeploy import targets
 from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.passes import REWRITES, base_name, named_passes
+from ghostdeploy.deploy.passes import FORMS, REWRITES, base_name, named_passes
 from ghostdeploy.deploy.steps import all_steps, program_file, steps_to
 from tests.commands import assert_one_sentence, run
 
@@ -36,7 +36,10 @@ def test_a_target_of_other_rewrites_gets_a_first_step_of_its_own():
 
 @pytest.mark.parametrize("row", targets.TARGETS.values(), ids=lambda row: row.name)
 def test_quantizers_and_finished_files_start_from_the_plain_graph(row):
-    assert steps_to(row, "int8")[0].source == "program.pt2"
+    first = steps_to(row, "int8")[0]
+    assert first.rewrites == targets.chain(row)[0].forms
+    assert first.source == program_file(None, first.rewrites)
+    assert steps_to(row, "int8", skip=FORMS)[0].source == "program.pt2"
     if targets.takes(row, targets.find("onnx")):
         assert steps_to(row, "fp32", targets.find("onnx"))[0].source == "program.onnx"
 
@@ -53,6 +56,8 @@ def test_every_row_names_passes_that_exist():
     for row in targets.TARGETS.values():
         assert [step.name for step in named_passes(row.rewrites)] == [base_name(name) for name in row.rewrites]
         assert {base_name(name) for name in row.rewrites} <= set(REWRITES)
+        assert set(row.forms) <= set(FORMS)
+        assert not row.forms or row.parent is None
 
 
 def test_an_unknown_pass_is_a_usage_error_with_a_suggestion(capsys):

@@ -130,7 +130,7 @@ def align(graph: fx.GraphModule, example: Images, multiple: int) -> tuple[fx.Gra
 def rewrite(
     graph: fx.GraphModule, example: Images, names: Sequence[str]
 ) -> tuple[fx.GraphModule, tuple[PassRecord, ...]]:
-    """Applies passes that suit an engine, see `deploy.passes.REWRITES`.
+    """Applies passes that suit an engine, see `deploy.passes.FORMS` and `REWRITES`.
 
     Args:
         graph: What `fold` gave; it is not changed.
@@ -144,8 +144,13 @@ def rewrite(
         GateFailed: A pass was not exact.
     """
     from ghostdeploy.deploy.passes import named_passes
+    from ghostdeploy.deploy.passes.base import may_apply
+    from ghostdeploy.manifest import PassRecord
 
-    return _proven(named_passes(names), graph, example)
+    steps = named_passes(names)
+    if not any(may_apply(step, graph) for step in steps):  # spare the float64 copy
+        return graph, tuple(PassRecord(name=step.name, sites=0, max_relative_error=0.0) for step in steps)
+    return _proven(steps, graph, example)
 
 
 def _proven(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +56,14 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
     with stages.stage("save program"):
         if seen.payload.takes_pixels:
             golden = seen.inputs.golden(seen.payload)
+        saved: dict[fx.GraphModule, Path] = {}
         for file, (graph, _) in programs.items():
+            if graph in saved:
+                shutil.copyfile(saved[graph], work / file)
+                continue
             network: nn.Module = PixelInput(graph, preprocess) if seen.payload.takes_pixels else graph
-            save_program(network, golden[places], work / file, dynamic_batch=config.batch is None)
+            saved[graph] = work / file
+            save_program(network, golden[places], saved[graph], dynamic_batch=config.batch is None)
     info = ModelInfo(
         name=name,
         family=model.family,

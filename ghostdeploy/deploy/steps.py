@@ -10,7 +10,7 @@ the intake of its row.
 
 The program of a float precision has had the rewrites that suit the row's engine. Rows that want other rewrites than the
 first row of their chain get a first step of their own, `onnx-for-tensorrt`. Quantizers start from the plain fold: a sum
-of split layers would be one more tensor to quantize.
+of split layers would be one more tensor to quantize. What a converter takes in one form alone has that form everywhere.
 """
 
 from __future__ import annotations
@@ -116,10 +116,11 @@ def all_steps(
 
 
 def rewrites_of(row: Target, precision: str, intake: Target | None, skip: Collection[str]) -> tuple[str, ...]:
-    """Returns the passes behind the fold that a row's program gets; none for quantizers and finished files."""
-    if precision in QUANTIZED or intake is not None:
+    """Returns the passes behind the fold that a row's program gets; only its form for quantizers, none for files."""
+    if intake is not None:
         return ()
-    return tuple(name for name in row.rewrites if base_name(name) not in skip)
+    wanted = (*targets.chain(row)[0].forms, *(() if precision in QUANTIZED else row.rewrites))
+    return tuple(name for name in wanted if base_name(name) not in skip)
 
 
 def program_file(intake: Target | None, rewrites: tuple[str, ...] = ()) -> str:

@@ -20,6 +20,7 @@ import msgspec
 
 from ghostdeploy.errors import MissingDependency
 from ghostdeploy.exporters.base import ExportJob, ExportResult
+from ghostdeploy.exporters.refusal import RefusedError
 from ghostdeploy.targets import resolve
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def _run(exporter: Exporter, job: ExportJob) -> ExportResult:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, RefusedError):
+        return str(error)[:600]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 

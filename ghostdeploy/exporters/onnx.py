@@ -20,6 +20,8 @@ from ghostdeploy.exporters.memory import give_back
 from ghostdeploy.exporters.onnx_graph import check_names, name_layers, simplify
 from ghostdeploy.exporters.onnx_weights import compress
 from ghostdeploy.exporters.program_memory import drop_weights
+from ghostdeploy.exporters.program_modules import module_of
+from ghostdeploy.exporters.refusal import RefusedError, innermost, untranslated
 
 if TYPE_CHECKING:
     import onnx
@@ -47,22 +49,35 @@ class OnnxExporter:
         return Written(precision=read_precision(path), scheme=scheme, ports=onnx_file.ports(model))
 
 
+def refusal(error: Exception, program: torch.export.ExportedProgram) -> RefusedError:
+    """Returns the sentence for an error of PyTorch's exporter: what has no ONNX form and where, else its reason."""
+    found = untranslated(error)
+    if found is None:
+        return RefusedError(f"PyTorch's ONNX exporter stopped: {str(innermost(error)).strip().partition(chr(10))[0]}")
+    operation, name = found
+    places = "".join(f" in {module_of(node)}" for node in program.graph.nodes if node.name == name)
+    return RefusedError(f"ONNX has no form of {operation}{places}")
+
+
 def to_onnx(job: ExportJob) -> onnx.ModelProto:
     """Converts the saved program."""
     program = torch.export.load(job.source)
     batch = torch.export.Dim("batch") if job.dynamic_batch else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
-        exported = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(job.input_names),
-            output_names=list(job.output_names),
-            dynamic_shapes=tuple({0: batch} for _ in job.input_names) if batch is not None else None,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(job.input_names),
+                output_names=list(job.output_names),
+                dynamic_shapes=tuple({0: batch} for _ in job.input_names) if batch is not None else None,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise refusal(error, program) from error
     if exported is None:  # the type allows it, the dynamo path never does it
         raise RuntimeError("torch.onnx.export returned nothing")
     proto = exported.model_proto

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy.exporters.attestation import Layer, achieved, convolution_macs, executed_phrase
 from ghostdeploy.exporters.base import Ports, Written, count_phrase
 from ghostdeploy.exporters.openvino_fold import fold_constants
+from ghostdeploy.exporters.openvino_reason import refusal
 from ghostdeploy.manifest import TensorSpec
 from ghostdeploy.telemetry import silent
 
@@ -42,7 +43,7 @@ class OpenVINOExporter:
     def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
         core = openvino.Core()
-        model = core.read_model(job.source)
+        model = read_graph(core, job.source)
         if job.precision == "hybrid":
             write_max_as_relu(model)
             model.set_rt_info(0, FLOAT_DATA)
@@ -61,6 +62,22 @@ def ports(model: Any) -> Ports:
 def _spec(port: Any) -> TensorSpec:
     shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
     return TensorSpec(name=port.get_any_name(), dtype=port.get_element_type().to_dtype().name, shape=shape)
+
+
+def read_graph(core: Any, source: str) -> Any:
+    """Reads an ONNX file.
+
+    Raises:
+        RefusedError: It holds something that OpenVINO does not convert.
+    """
+    try:
+        return core.read_model(source)
+    except RuntimeError as error:
+        import onnx  # made the file, or checked it
+
+        if (refused := refusal(error, onnx.load(source))) is None:
+            raise
+        raise refused from error
 
 
 def write_max_as_relu(model: Any) -> None:

@@ -23,7 +23,7 @@ from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.cache import Cache
 from ghostdeploy.exporters.memory import give_back
 from ghostdeploy.exporters.program_memory import drop_weights
-from ghostdeploy.exporters.tflite_coverage import NotCoveredError, report, require_builtin
+from ghostdeploy.exporters.tflite_coverage import NotCoveredError, report, require_builtin, unlegalized
 from ghostdeploy.exporters.tflite_ports import ports
 from ghostdeploy.exporters.tflite_precision import read_precision
 from ghostdeploy.telemetry import silent
@@ -53,7 +53,7 @@ class TFLiteExporter:
         program = torch.export.load(job.source)
         owners = tflite_file.owners_of(parameters(program), job.modules)
         model = tflite_file.read(converted(program, channels_last=job.channels_last))
-        require_builtin(model)
+        require_builtin(model, program)
         tflite_file.resize_from_the_corner(model)
         tflite_file.name_tensors(model, owners, job.input_names, job.output_names)
         scheme, tools = None, {}
@@ -112,7 +112,7 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
         try:
             made = litert_torch.convert(network, example)
         except Exception as error:  # a missing lowering is a RuntimeError, one that fails later an MLIRError
-            if (sentence := report(program)) is not None:
+            if (sentence := report(program) or unlegalized(error, program)) is not None:
                 raise NotCoveredError(sentence) from error
             raise
     del network

@@ -7,12 +7,15 @@ written file is asked that it holds builtin operators alone.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.exporters.program_modules import module_of
+from ghostdeploy.exporters.refusal import RefusedError, listed
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -23,7 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class NotCoveredError(RuntimeError):
+_ILLEGAL = re.compile(r"failed to legalize operation '([\w.]+)'")
+_RESULT = re.compile(r"-> tensor<([0-9x]+)x[a-z]\w*>")
+
+
+_UNEXECUTED = frozenset({"STABLEHLO_CONVOLUTION", "STABLEHLO_DOT_GENERAL"})
+"""Operators that the converter writes and LiteRT registers no kernel for."""
+
+
+class NotCoveredError(RefusedError):
     """Operations have no builtin TFLite operator."""
 
 
@@ -42,24 +53,65 @@ def uncovered(program: torch.export.ExportedProgram) -> Iterator[tuple[str, str]
     """Yields every operation without a builtin operator, and the PyTorch module it came from."""
     plain = program.run_decompositions(decomp.pre_convert_decomp()).run_decompositions(decomp.pre_lower_decomp())
     for node in plain.graph.nodes:
+        if not node.users:  # an assertion, which the converter drops
+            continue
         if isinstance(node.target, torch._ops.OpOverload) and lowerings.lookup(node.target) is None:
             yield str(node.target).removesuffix(".default"), module_of(node)
 
 
-def module_of(node: torch.fx.Node) -> str:
-    """Returns the dotted name of the module that a node was recorded in."""
-    stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
-    paths = [path for path, _ in stack.values() if path]
-    return paths[-1].removeprefix("network.") if paths else "the model itself"
+def unlegalized(error: Exception, program: torch.export.ExportedProgram) -> str | None:
+    """Returns the sentence for what the converter could not write in TFLite's operators, None for other errors.
+
+    It names the operation of its own dialect (`mhlo.convolution`, `tfl.pow`) and the shape of its result, transposed as
+    it likes; the PyTorch modules are those of the nodes whose name has the same stem and whose result has those sizes.
+
+    Args:
+        error: What the converter raised.
+        program: What it was to convert.
+    """
+    said = str(error)
+    if (operation := _ILLEGAL.search(said)) is None:
+        return None
+    result = _RESULT.search(said, operation.end())
+    sizes = sorted(int(size) for size in result.group(1).split("x")) if result is not None else None
+    return f"LiteRT's converter cannot write {_with_origin(operation.group(1), sizes, program)}"
 
 
-def require_builtin(model: Any) -> None:
+def _with_origin(kind: str, sizes: list[int] | None, program: torch.export.ExportedProgram) -> str:
+    """Returns `tfl.pow of 5 dimensions, from pow in decode`."""
+    stem = re.split(r"[._]", kind.removeprefix("STABLEHLO_"))[-1].lower()
+    nodes = [
+        n for n in program.graph.nodes if (name := operation_of(n)) and (stem.startswith(name[:4]) or stem in name)
+    ]
+    same = [node for node in nodes if sizes is not None and sorted(map(int, node.meta["val"].shape)) == sizes]
+    deconvolutions = [node for node in nodes if "transpose" in operation_of(node)] if stem == "convolution" else []
+    names = dict.fromkeys(f"{operation_of(node)} in {module_of(node)}" for node in same or deconvolutions or nodes)
+    rank = f" of {len(sizes)} dimensions" if sizes is not None else ""
+    return f"{kind}{rank}{f', from {listed(names)}' if names else ''}"
+
+
+def operation_of(node: torch.fx.Node) -> str:
+    """Returns the ATen name of a call (`conv2d`), "" for other nodes and calls without one tensor as a result."""
+    if not isinstance(node.target, torch._ops.OpOverload) or not isinstance(node.meta.get("val"), torch.Tensor):
+        return ""
+    return str(node.target._schema.name.partition("::")[2])
+
+
+def require_builtin(model: Any, program: torch.export.ExportedProgram) -> None:
     """Checks a converted model.
 
+    Args:
+        model: The model object.
+        program: What it was converted from, to name modules by.
+
     Raises:
-        NotCoveredError: It holds custom or Flex operators.
+        NotCoveredError: It holds custom or Flex operators, or those of another dialect that no kernel runs.
     """
     kinds = Counter(kind for kind, _ in tf.operators(model))
     custom = [kind for kind in kinds if kind == "CUSTOM" or kind.startswith("Flex")]
     if custom:
         raise NotCoveredError(f"the converted graph holds {', '.join(f'{kinds[k]} {k}' for k in custom)} operators")
+    unexecuted = [kind for kind in kinds if kind in _UNEXECUTED]
+    if unexecuted:
+        listed_kinds = "; ".join(_with_origin(kind, None, program) for kind in unexecuted)
+        raise NotCoveredError(f"LiteRT has no kernel for {listed_kinds}")

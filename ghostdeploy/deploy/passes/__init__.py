@@ -1,7 +1,9 @@
 """The fold passes, in the order in which they run.
 
-`FOLDS` make the graph smaller for every engine. `REWRITES` change how the same numbers are computed; whether one pays
-depends on the engine, so each row of the target table names those that do (docs/performance.md has the figures).
+`FOLDS` make the graph smaller for every engine, or write what some engine cannot do, or does otherwise, in a form that
+all read alike. `FORMS` do so for one target: its row names them, and they run at every precision. `REWRITES` change how
+the same numbers are computed; whether one pays depends on the engine, so each row of the target table names those that
+do (docs/performance.md has the figures).
 """
 
 from __future__ import annotations
@@ -25,8 +27,15 @@ FOLDS = (
     "PoolBeforeConcat",
     "ResizeLast",
     "FixResizeSize",
+    "WriteResizes",
+    "UnwrapPadding",
+    "WritePowers",
+    "PlainPooling",
+    "BalanceChannels",
 )
+FORMS = ("CropDeconvolution",)
 REWRITES = ("DepthwiseConcat", "SplitConcat", "SplitSlices", "VectorLayers")
+EVERY = (*FOLDS, *FORMS, *REWRITES)
 BLOCKS = (8,)
 """Channels per block, for the parameter of `DepthwiseConcat` and `SplitConcat`."""
 
@@ -50,19 +59,25 @@ def named_passes(names: Iterable[str]) -> tuple[Pass, ...]:
     Raises:
         UsageError: There is no such pass.
     """
+    from ghostdeploy.deploy.passes.balance_channels import BalanceChannels
     from ghostdeploy.deploy.passes.canonicalize_hard_sigmoid import CanonicalizeHardSigmoid
+    from ghostdeploy.deploy.passes.crop_deconvolution import CropDeconvolution
     from ghostdeploy.deploy.passes.depthwise_concat import DepthwiseConcat
     from ghostdeploy.deploy.passes.fix_resize_size import FixResizeSize
     from ghostdeploy.deploy.passes.fold_batch_norm import FoldBatchNorm
     from ghostdeploy.deploy.passes.fold_scale_shift import FoldScaleShift
     from ghostdeploy.deploy.passes.merge_layers import MergeLayers
+    from ghostdeploy.deploy.passes.plain_pooling import PlainPooling
     from ghostdeploy.deploy.passes.pool_before_concat import PoolBeforeConcat
     from ghostdeploy.deploy.passes.remove_no_ops import RemoveNoOps
     from ghostdeploy.deploy.passes.reparameterize_branches import ReparameterizeBranches
     from ghostdeploy.deploy.passes.resize_last import ResizeLast
     from ghostdeploy.deploy.passes.split_concat import SplitConcat
     from ghostdeploy.deploy.passes.split_slices import SplitSlices
+    from ghostdeploy.deploy.passes.unwrap_padding import UnwrapPadding
     from ghostdeploy.deploy.passes.vector_layers import VectorLayers
+    from ghostdeploy.deploy.passes.write_powers import WritePowers
+    from ghostdeploy.deploy.passes.write_resizes import WriteResizes
 
     made: tuple[Pass, ...] = (
         RemoveNoOps(),
@@ -74,6 +89,12 @@ def named_passes(names: Iterable[str]) -> tuple[Pass, ...]:
         PoolBeforeConcat(),
         ResizeLast(),
         FixResizeSize(),
+        WriteResizes(),
+        UnwrapPadding(),
+        WritePowers(),
+        PlainPooling(),
+        BalanceChannels(),
+        CropDeconvolution(),
         DepthwiseConcat(),
         SplitConcat(),
         SplitSlices(),
@@ -99,6 +120,6 @@ def check_names(names: Iterable[str]) -> None:
         UsageError: There is no such pass.
     """
     for name in names:
-        if name not in (*FOLDS, *REWRITES):
-            hint = did_you_mean(name, (*FOLDS, *REWRITES), otherwise=f"passes are {', '.join((*FOLDS, *REWRITES))}")
+        if name not in EVERY:
+            hint = did_you_mean(name, EVERY, otherwise=f"passes are {', '.join(EVERY)}")
             raise UsageError(f"unknown pass {name!r}", hint=hint)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ghostdeploy.deploy.passes.graph import op_name
+
 if TYPE_CHECKING:
     from torch import fx
 
@@ -33,3 +35,9 @@ class Pass(Protocol):
     def run(self, module: fx.GraphModule) -> PassResult:
         """Rewrites `module`, whose nodes carry `meta["shape"]` and `meta["dtype"]` of the last run."""
         ...
+
+
+def may_apply(step: Pass, module: fx.GraphModule) -> bool:
+    """Tells whether the graph has a call that the pass looks for; one that names no `operations` may always apply."""
+    operations: frozenset[str] = getattr(step, "operations", frozenset())
+    return not operations or any(op_name(node) in operations for node in module.graph.nodes)

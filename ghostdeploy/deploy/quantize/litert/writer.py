@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.deploy.quantize.litert.limits import cap_weight_scales, saturated_swishes
 from ghostdeploy.exporters import tflite_file as tf
 from ghostdeploy.exporters.tflite_weights import scope
 from ghostdeploy.telemetry import silent
@@ -49,13 +50,14 @@ def write(
     work.update_quantization_recipe(".*", every, _STATIC)
     for name in () if integer_io else (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         work.update_quantization_recipe(".*", name, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    for output in float_outputs:
+    for output in (*float_outputs, *saturated_swishes(before, ranges)):
         work.update_quantization_recipe(scope(output), every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     seen = {name: {"min": _tensor(low), "max": _tensor(high)} for name, (low, high) in ranges.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # its interpreter says that keeping all tensors takes memory
         result = work.quantize(seen, enable_progress_bar=False, enable_progress_report=False)
     model = tf.read(bytes(result.quantized_model))
+    cap_weight_scales(model)
     _keep_output_names(model, [tf.name_of(before, index) for index in before.subgraphs[0].outputs])
     return model
 

@@ -1,0 +1,89 @@
+"""Why OpenVINO did not read an ONNX graph, from what its frontend said.
+
+    Exception from src/inference/src/cpp/core.cpp:84:          where it was noticed
+    Model wasn't fully converted. Failed operations detailed log:
+    -- Pad-19 with a message:                                  one such block per operation that failed
+    While validating ONNX node '<Node(Pad): z>': …
+    Unsupported padding mode: [wrap]                           the reason
+    Summary:
+    -- No conversion rule found for operations: Det-19         operations that it does not know at all
+
+An operation behind a failed one fails too, so the first in the graph's order is the one that is told. Nodes with
+weights are called like their PyTorch modules; for others the module in front of or behind them is named.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ghostdeploy.exporters.refusal import RefusedError, listed
+
+if TYPE_CHECKING:
+    import onnx
+
+_BLOCK = re.compile(r"^-- (\w+)-\d+ with a message:\n(.*?)(?=^-- |^Summary:|\Z)", re.MULTILINE | re.DOTALL)
+_NODE = re.compile(r"<Node\(\w+\): ([^>]*)>")
+_UNKNOWN = re.compile(r"No conversion rule found for operations: (.*)")
+_WRAPPING = re.compile(r"^(Exception from |Check '|FrontEnd API failed|Model wasn't|While validating|Summary:|-- |$)")
+
+
+def refusal(error: Exception, graph: onnx.ModelProto) -> RefusedError | None:
+    """Returns the sentence for an error of `Core.read_model`, None where it says nothing that is known here.
+
+    Args:
+        error: What it raised.
+        graph: What it was to read.
+    """
+    text = str(error)
+    if (unknown := _UNKNOWN.search(text)) is not None:
+        kinds = [kind.strip().rpartition("-")[0] for kind in unknown.group(1).split(",")]
+        places = [_place(graph, node) for node in graph.graph.node if node.op_type in kinds]
+        where = f", {listed(places)}" if places else ""
+        return RefusedError(f"OpenVINO has no operation {listed(kinds)}{where}")
+    order = {name: index for index, node in enumerate(graph.graph.node) for name in node.output}
+    found = []
+    for kind, said in _BLOCK.findall(text):
+        output = match.group(1).split(",")[0].strip() if (match := _NODE.search(said)) is not None else ""
+        found.append((order.get(output, len(order)), kind, last_line(said)))
+    if found:
+        index, kind, reason = min(found)
+        node = graph.graph.node[index] if index < len(graph.graph.node) else None
+        where = "" if node is None else f" {_place(graph, node)}"
+        return RefusedError(f"OpenVINO cannot convert {kind}{where}: {reason}")
+    reason = last_line(text)
+    return RefusedError(f"OpenVINO cannot read the graph: {reason}") if reason else None
+
+
+def last_line(text: str) -> str:
+    """Returns the last line that says more than where it was noticed, "" if there is none."""
+    lines = [line.strip() for line in text.splitlines() if not _WRAPPING.match(line.strip())]
+    return lines[-1][:300] if lines else ""
+
+
+def _place(graph: onnx.ModelProto, node: onnx.NodeProto) -> str:
+    """Returns `in conv`, `in front of conv` or `behind conv`: the nearest node with weights."""
+    constants = {one.name for one in graph.graph.initializer}
+
+    def weighted(one: onnx.NodeProto) -> bool:
+        return (
+            len(one.input) > 1
+            and one.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+            and one.input[1] in constants
+        )
+
+    if weighted(node):
+        return f"in {node.name}"
+    reached = set(node.output)
+    for one in graph.graph.node:
+        if reached & set(one.input):
+            if weighted(one):
+                return f"in front of {one.name}"
+            reached |= set(one.output)
+    sources = set(node.input)
+    for one in reversed(graph.graph.node):
+        if sources & set(one.output):
+            if weighted(one):
+                return f"behind {one.name}"
+            sources |= set(one.input)
+    return f"at node {node.name or node.op_type}"
