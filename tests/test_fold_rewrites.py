@@ -138,13 +138,14 @@ def test_a_fractional_factor_reads_the_same_pixels_after_the_fold(size, factor):
     folded(Apply(lambda x: functional.interpolate(x, scale_factor=factor)), image(1, 2, size, size))
 
 
-def test_a_factor_that_reads_other_pixels_than_its_size_keeps_the_factor():
+def test_a_factor_that_reads_other_pixels_than_its_size_is_not_replaced_by_it():
     graph, certificate = folded(Apply(lambda x: functional.interpolate(x, scale_factor=1.3)), image(1, 1, 8, 8))
     by_factor = functional.interpolate(torch.arange(8.0).reshape(1, 1, 8), scale_factor=1.3)
     by_size = functional.interpolate(torch.arange(8.0).reshape(1, 1, 8), size=10)
     assert not torch.equal(by_factor, by_size)
     assert sites(certificate, "FixResizeSize") == 0
-    assert resizes(graph)[0].args[1] is None
+    assert sites(certificate, "WriteResizes") == 1  # the places themselves
+    assert not resizes(graph)
 
 
 def test_a_dfc_gate_keeps_floor_semantics():

@@ -41,7 +41,7 @@ class Everything(nn.Module):
 
     def forward(self, x):
         y = self.circular(x)  # (1, 8, 12, 12)
-        wh = y.reshape(1, 2, 4, 12, 12).permute(0, 1, 3, 4, 2).sigmoid()
+        wh = y.reshape(len(x), 2, 4, 12, 12).permute(0, 1, 3, 4, 2).sigmoid()
         return {
             "decoded": (wh * 2) ** 2 + (wh + 0.1) ** 0.5,
             "reflect": self.reflect(y),
@@ -93,7 +93,7 @@ from torch import nn
 
 class Power(nn.Module):
     def forward(self, x):
-        return (x.view(1, 2, 4, 8, 8).abs() + 1.0) ** 1.7
+        return (x.view(len(x), 2, 4, 8, 8).abs() + 1.0) ** 1.7
 
 class Volume(nn.Module):
     def __init__(self):
@@ -101,7 +101,7 @@ class Volume(nn.Module):
         self.up = nn.ConvTranspose3d(2, 3, 3, 2, 1, output_padding=1)
 
     def forward(self, x):
-        return self.up(x.view(1, 2, 4, 8, 8))
+        return self.up(x.view(len(x), 2, 4, 8, 8))
 
 def power():
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1))

@@ -1,9 +1,9 @@
 """Circular padding becomes slices and a concatenation.
 
-    y = [x[n − l … n), x[0 … n), x[0 … r)]          per axis, l before and r after; a negative number cuts off
+    y = [x[n − l … n), x[0 … n), x[0 … r)]          per axis, l before and r after
 
 ONNX calls it Pad with mode `wrap`, which OpenVINO does not have; every engine has slices.
-Refused: nothing; a length above n is an error in PyTorch already.
+Refused: negative lengths, with which PyTorch wraps what the cut leaves.
 Source: documentation of `torch.nn.functional.pad`.
 """
 
@@ -29,7 +29,8 @@ class UnwrapPadding:
         for node in calls(module, aten.pad.default):
             values = named_arguments(node)
             lengths = values["pad"]
-            if values["mode"] == "circular" and all(isinstance(length, int) for length in lengths) and any(lengths):
+            whole = all(isinstance(length, int) and length >= 0 for length in lengths)
+            if values["mode"] == "circular" and whole and any(lengths):
                 replace(node, unwrapped(node, values["self"], lengths))
                 sites += 1
         return PassResult(module, sites)
@@ -41,12 +42,10 @@ def unwrapped(node: fx.Node, source: fx.Node, lengths: list[int]) -> fx.Node:
     for place in range(len(lengths) // 2):
         axis, size = rank - 1 - place, shape(source)[rank - 1 - place]
         before, after = lengths[2 * place : 2 * place + 2]
-        low, high = max(0, -before), size - max(0, -after)
-        middle = found if (low, high) == (0, size) else _cut(node, found, axis, low, high)
-        parts = [_cut(node, found, axis, size - before, size)] if before > 0 else []
-        parts.append(middle)
-        parts += [_cut(node, found, axis, 0, after)] if after > 0 else []
-        found = insert_call(node, aten.cat.default, parts, axis) if len(parts) > 1 else middle
+        parts = [_cut(node, found, axis, size - before, size)] if before else []
+        parts.append(found)
+        parts += [_cut(node, found, axis, 0, after)] if after else []
+        found = insert_call(node, aten.cat.default, parts, axis) if len(parts) > 1 else found
     return found
 
 
