@@ -35,6 +35,7 @@ KEPT = {
         "machine_rates",
         "parity",
         "prove",
+        "replay",
         "roofline",
         "stages",
         "statistics",

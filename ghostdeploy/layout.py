@@ -103,6 +103,10 @@ def bounds(tolerance: Tolerance) -> str:
         parts.append(f"max error ≤ {tolerance.max_abs_relative:.1e}")
     if tolerance.cosine is not None:
         parts.append(f"cosine ≥ {cosine(tolerance.cosine)}")
+    if tolerance.norm_error is not None:
+        parts.append(f"norm error ≤ {tolerance.norm_error:.1e}")
+    if tolerance.sqnr_db is not None:
+        parts.append(f"SQNR ≥ {tolerance.sqnr_db:.3g} dB")
     if tolerance.top1_agreement is not None:
         parts.append(f"agreement ≥ {tolerance.top1_agreement:.3g}")
     if tolerance.agreement_ci95_low is not None:

@@ -107,15 +107,33 @@ class Tolerance(Record, frozen=True, kw_only=True):
     """Smallest share of images with the same first class."""
     agreement_ci95_low: float | None = None
     """Smallest lower 95 % bound of that share on real images."""
+    norm_error: float | None = None
+    """Largest relative error of the norm of one image's output."""
+    sqnr_db: float | None = None
+    """Smallest signal over error of one output, in decibel."""
+
+
+class OutputParity(Record, frozen=True, kw_only=True):
+    """One output against its golden array, on its own scale."""
+
+    name: str
+    max_abs: float
+    reference_max_abs: float
+    cosine: float
+    norm_error: float
+    sqnr_db: float | None
+    """None when they are identical."""
 
 
 class Parity(Record, frozen=True, kw_only=True):
-    """The artefact's outputs against the golden ones."""
+    """The artefact's outputs against the golden ones: every figure is that of the output that meets it worst."""
 
     count: int
     """Golden images compared."""
     max_abs: float
+    """Of the output whose error is largest on its own scale."""
     reference_max_abs: float
+    """Of the same output."""
     cosine: float
     sqnr_db: float | None
     """Signal over error in decibel; None when the outputs are identical."""
@@ -126,6 +144,24 @@ class Parity(Record, frozen=True, kw_only=True):
     verdict: Verdict
     how: Literal["executed", "simulated in float"] = "executed"
     """Whether the engine gave the outputs, or the same graph run in float where the engine cannot run."""
+    outputs: tuple[OutputParity, ...] = ()
+    """Each output by itself; none in bundles of early versions."""
+    non_finite: int = 0
+    """Images for which an output holds NaN or infinity."""
+
+
+class Replay(Record, frozen=True, kw_only=True):
+    """One output of an INT8 bundle for the golden images, against what the export recorded of them."""
+
+    output: str
+    against: Literal["simulation", "golden"]
+    """The stored float simulation of the same graph; else the golden array, as near as the export recorded."""
+    sqnr_db: float | None
+    """Record over difference in decibel; None when they are identical."""
+    required_db: float
+    far_images: int
+    """Images whose error is larger than that of any sound execution."""
+    verdict: Verdict
 
 
 class Agreement(Record, frozen=True, kw_only=True):
@@ -145,6 +181,8 @@ class Agreement(Record, frozen=True, kw_only=True):
     verdict: Verdict
     """`unverified`: too few images to decide."""
     how: Literal["executed", "simulated in float"] = "executed"
+    non_finite: int = 0
+    """Images with NaN or infinite logits: each counts as a changed class, and one fails."""
 
 
 class Execution(Record, frozen=True, kw_only=True):
@@ -183,6 +221,7 @@ class Accuracy(Record, frozen=True, kw_only=True):
     drop_ci95: tuple[float, float]
     max_drop: float
     verdict: Verdict
+    """`unverified`: the drop is allowed, and its interval reaches beyond what is allowed."""
     p_value: float | None = None
     """Two-sided exact McNemar test of no drop."""
     decided: bool = True
@@ -193,6 +232,8 @@ class Accuracy(Record, frozen=True, kw_only=True):
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     """What makes the figures prove less than they seem to."""
+    non_finite: int = 0
+    """Images with NaN or infinite logits: each counts as wrong, and one fails."""
 
 
 class FileRecord(Record, frozen=True, kw_only=True):
@@ -230,6 +271,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     failed_because: str | None = None
     agreement: Agreement | None = None
     execution: Execution | None = None
+    replay: tuple[Replay, ...] = ()
+    """INT8 bundles: the engine's outputs for the golden images against the simulation stored beside them."""
     files: tuple[FileRecord, ...] = ()
 
 

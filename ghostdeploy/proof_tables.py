@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from ghostdeploy.deploy.evaluate import not_finite
 from ghostdeploy.deploy.image_folders import counted
 from ghostdeploy.layout import bounds, console, cosine, folder_name, gap, relative, share, sqnr, table, verdict
 
@@ -41,6 +42,8 @@ def verified(found: Sequence[Verification]) -> None:
         if v.execution is not None:
             text = f"{v.name}: {gap(v.execution)}"
         console().print(Text(text, style="dim"), soft_wrap=True)
+        if because := v.failed_because or v.unverified_because:
+            console().print(Text(f"{v.name}: {because}"), soft_wrap=True)
 
 
 def evaluated(found: Sequence[Evaluation]) -> None:
@@ -51,6 +54,9 @@ def evaluated(found: Sequence[Evaluation]) -> None:
     )
     for line in sorted({f"left out of {e.data}: {counted(e.left_out)}" for e in found if e.left_out}):
         console().print(Text(line, style="dim"), soft_wrap=True)
+    for e in found:
+        if because := not_finite(e.non_finite, e.count):
+            console().print(Text(f"{folder_name(e.bundle)} failed: {because}"), soft_wrap=True)
     compared = [(e, e.comparison) for e in found if e.comparison is not None]
     if compared:
         rows = [

@@ -135,7 +135,7 @@ def judge(
         tiny: What both were made from.
     """
     from ghostdeploy.bundle import Bundle
-    from ghostdeploy.deploy import parity
+    from ghostdeploy.deploy import parity, replay
     from ghostdeploy.deploy.doctor import instruction_set
     from ghostdeploy.deploy.evaluate import agree
     from ghostdeploy.deploy.execution import compare_execution
@@ -147,6 +147,7 @@ def judge(
     simulated = simulate(gate)
     bundle = Bundle(folder, manifest)
     golden, outputs = bundle.golden()
+    stored = bundle.simulated()
     with executor(bundle, row) as engine:
         missing, how = engine.unverified_because, engine.how
         run = engine.infer if missing is None else simulate  # the package's own takes one input
@@ -164,5 +165,6 @@ def judge(
         parity=msgspec.structs.replace(parity.compare(replayed, outputs, "int8"), how=how),
         agreement=msgspec.structs.replace(agreement, how=how),
         execution=gap if missing is None else None,
+        replay=replay.against_simulation(replayed, stored, outputs) if stored is not None and missing is None else (),
     )
     return conclude(manifest, missing)

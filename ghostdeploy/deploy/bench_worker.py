@@ -78,8 +78,12 @@ def main() -> int:
         return 0
     with runtime:
         inputs = example(runtime, job.batch)
-        runtime.infer(inputs)
-        _say(Loaded(seconds=time.perf_counter() - start, info=runtime.info()))
+        outputs = runtime.infer(inputs)
+        seconds = time.perf_counter() - start
+        if broken := [name for name, array in outputs.items() if not np.isfinite(array).all()]:
+            _say(Loaded(error=f"{job.path} gives NaN or infinity in {', '.join(broken)}", hint="ghostdeploy verify"))
+            return 0
+        _say(Loaded(seconds=seconds, info=runtime.info()))
         _warm(runtime, inputs)
         for line in sys.stdin.buffer:
             order = msgspec.json.decode(line, type=Order)

@@ -198,14 +198,19 @@ def self_test(executed: Parity, simulated: Parity | None) -> str | None:
         executed: What the engine gave.
         simulated: What the export found when it ran the same graph in float; None when it did not.
     """
-    if simulated is None or simulated.how == "executed" or simulated.sqnr_db is None or executed.sqnr_db is None:
+    if simulated is None or simulated.how == "executed" or executed.tolerance.cosine is not None:
         return None
-    if executed.sqnr_db < simulated.sqnr_db - SELF_TEST_DB and executed.tolerance.cosine is None:
-        return (
-            f"golden vectors: {executed.sqnr_db:.1f} dB on the engine, {simulated.sqnr_db:.1f} dB in the simulation of "
-            f"the same graph, expected at most {SELF_TEST_DB:g} dB less"
-        )
-    return None
+    pairs = [("", executed.sqnr_db, simulated.sqnr_db)]
+    if simulated.outputs:
+        known = {one.name: one.sqnr_db for one in simulated.outputs}
+        pairs = [(f" of {one.name}", one.sqnr_db, known.get(one.name)) for one in executed.outputs]
+    found = [
+        f"golden vectors{of}: {ours:.1f} dB on the engine, {theirs:.1f} dB in the simulation of the same graph, "
+        f"expected at most {SELF_TEST_DB:g} dB less"
+        for of, ours, theirs in pairs
+        if ours is not None and theirs is not None and ours < theirs - SELF_TEST_DB
+    ]
+    return "; ".join(found) or None
 
 
 def _write(folder: Path, manifest: Manifest) -> None:

@@ -77,6 +77,10 @@ class Evaluation(Record, frozen=True, kw_only=True):
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     """What makes the figures prove less than they seem to."""
+    non_finite: int = 0
+    """Images with NaN or infinite logits: no class was given, each counts as wrong."""
+    verdict: Literal["measured", "failed"] = "measured"
+    """`failed`: there are such images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +88,18 @@ class Predictions:
     """The five best classes of each image, best first, and the true ones."""
 
     top5: NDArray[np.int64]
+    """−1 throughout where the logits are not finite: they name no class."""
     labels: NDArray[np.int64]
 
     @classmethod
     def of(cls, logits: NDArray[Any], labels: NDArray[np.int64]) -> Predictions:
         """Returns the predictions of logits (N, classes)."""
         return cls(best_five(logits), labels)
+
+    @property
+    def non_finite(self) -> int:
+        """Images without a class."""
+        return int((self.top5[:, 0] < 0).sum())
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -147,8 +157,23 @@ def predict(
 
 
 def best_five(logits: NDArray[Any]) -> NDArray[np.int64]:
-    """Returns the five best classes of each image, best first (N, 5); fewer when there are fewer classes."""
-    return np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    """Returns the five best classes of each image, best first (N, 5); fewer when there are fewer classes.
+
+    NaN and infinity have no order: an image whose logits are not all finite gets −1.
+    """
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    best[~finite_rows(logits)] = -1
+    return best
+
+
+def finite_rows(logits: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tells which images have finite logits throughout, (N,)."""
+    return np.asarray(np.isfinite(logits).all(axis=tuple(range(1, logits.ndim))))
+
+
+def not_finite(images: int, count: int) -> str | None:
+    """Returns what is said of images whose logits are not finite; None when there is none."""
+    return f"logits of {images} of {count} images are NaN or infinite" if images else None
 
 
 def compare(ours: Predictions, reference: Predictions, name: str, *, max_drop: float = MAX_DROP) -> Comparison:
@@ -163,7 +188,7 @@ def compare(ours: Predictions, reference: Predictions, name: str, *, max_drop: f
     lost = int((reference.right & ~ours.right).sum())
     won = int((ours.right & ~reference.right).sum())
     count = len(ours.labels)
-    agreed = int((ours.top5[:, 0] == reference.top5[:, 0]).sum())
+    agreed = int(((ours.top5[:, 0] == reference.top5[:, 0]) & (ours.top5[:, 0] >= 0)).sum())
     low, high = paired_drop(lost, won, count)
     answer: Any = "within" if high <= max_drop else ("exceeded" if low > max_drop else "not enough images to decide")
     return Comparison(
@@ -204,11 +229,15 @@ def evaluation(
         top1=share(round(ours.top1_share * count), count),
         top5=share(round(ours.top5_share * count), count),
         comparison=comparison,
+        non_finite=ours.non_finite,
+        verdict="failed" if ours.non_finite else "measured",
     )
 
 
 def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy:
     """Judges the accuracy of an artefact against the float reference.
+
+    A drop beyond the limit fails. One within it passes where its whole interval is; else too few images were shown.
 
     Args:
         ours: Predictions of the artefact.
@@ -216,6 +245,8 @@ def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy
         max_drop: Largest allowed drop of top-1, as a share.
     """
     found = compare(ours, reference, "pytorch float32", max_drop=max_drop)
+    bad = found.drop > max_drop or ours.non_finite > 0
+    verdict: Verdict = "failed" if bad else ("passed" if found.answer == "within" else "unverified")
     return Accuracy(
         p_value=found.p_value,
         decided=found.answer != "not enough images to decide",
@@ -226,7 +257,8 @@ def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy
         drop=found.drop,
         drop_ci95=found.drop_ci95,
         max_drop=max_drop,
-        verdict="passed" if found.drop <= max_drop else "failed",
+        verdict=verdict,
+        non_finite=ours.non_finite,
     )
 
 
@@ -244,20 +276,21 @@ def agree(
             the share itself must.
     """
     count = len(reference)
-    same = int((logits.argmax(axis=1) == reference.argmax(axis=1)).sum())
+    finite = finite_rows(logits)
+    same = int(((logits.argmax(axis=1) == reference.argmax(axis=1)) & finite).sum())
     low, high = wilson(same, count)
     enough, possible = (low, high) if certain else (same / count, same / count)
     verdict: Verdict = "passed" if enough >= required else ("unverified" if possible >= required else "failed")
-    finite = bool(np.isfinite(logits).all())
     rows = [(np.asarray(logits, np.float64), np.asarray(reference, np.float64))]
     return Agreement(
         source=source,
         count=count,
         top1=same / count,
         top1_ci95=(low, high),
-        sqnr_db=sqnr_db(rows) if finite else -999.0,
+        sqnr_db=sqnr_db(rows) if finite.all() else -999.0,
         required=required,
-        verdict=verdict if finite else "failed",
+        verdict=verdict if finite.all() else "failed",
+        non_finite=int((~finite).sum()),
     )
 
 

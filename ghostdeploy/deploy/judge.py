@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from ghostdeploy.deploy import evaluate, parity
+from ghostdeploy.deploy import evaluate, parity, replay
 from ghostdeploy.deploy.class_order import near_chance
 from ghostdeploy.deploy.doctor import instruction_set
 from ghostdeploy.deploy.execution import compare_execution, execution_fault, int8_share_verdict
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.assemble import Facts
     from ghostdeploy.deploy.config import ExportConfig
     from ghostdeploy.deploy.stages import Stages
-    from ghostdeploy.manifest import Accuracy, Agreement, Execution, Manifest, Parity
+    from ghostdeploy.manifest import Accuracy, Agreement, Execution, Manifest, Parity, Replay
     from ghostdeploy.targets import Target
 
 SIMULATED = "simulated in float"
@@ -112,10 +112,13 @@ def judge(
     """
     agreement: Agreement | None = None
     execution: Execution | None = None
+    replays: tuple[Replay, ...] = ()
     with executor(bundle, row) as engine:
         outputs = engine.infer(facts.golden_inputs)
         found = parity.compare(outputs, facts.golden_outputs, config.precision)
         found = msgspec.structs.replace(found, how=engine.how)
+        if engine.unverified_because is None and (simulated := bundle.simulated()) is not None:
+            replays = replay.against_simulation(outputs, simulated, facts.golden_outputs)
         logits = None
         if facts.evidence is not None:
             logits = _gate_logits(engine, facts)
@@ -125,7 +128,7 @@ def judge(
         accuracy = _accuracy(engine, logits, facts, config, stages)
         unverified = engine.unverified_because
     manifest = msgspec.structs.replace(
-        bundle.manifest, parity=found, accuracy=accuracy, agreement=agreement, execution=execution
+        bundle.manifest, parity=found, accuracy=accuracy, agreement=agreement, execution=execution, replay=replays
     )
     return conclude(manifest, unverified)
 
@@ -138,9 +141,8 @@ def conclude(manifest: Manifest, unverified_because: str | None) -> Manifest:
         unverified_because: Why the engine did not run; None when it did.
     """
     failed = failures(manifest)
-    undecided = manifest.agreement is not None and manifest.agreement.verdict == "unverified"
-    if undecided and unverified_because is None and manifest.agreement is not None:
-        unverified_because = too_few(manifest.agreement)
+    if unverified_because is None:
+        unverified_because = undecided(manifest)
     if failed:
         verdict: Any = "failed"
     else:
@@ -157,13 +159,17 @@ def failures(manifest: Manifest) -> list[str]:
     """Returns one phrase per gate that the manifest's records miss."""
     found = []
     if manifest.parity is not None and manifest.parity.verdict == "failed":
-        found.append(f"outputs differ from the golden ones by more than {manifest.precision} allows")
+        found.append(parity.fault(manifest.parity, manifest.precision))
     if manifest.accuracy is not None and manifest.accuracy.verdict == "failed":
         a = manifest.accuracy
-        found.append(f"top-1 drops by {100 * a.drop:.2f} points, allowed are {100 * a.max_drop:.2f}")
+        drop = f"top-1 drops by {100 * a.drop:.2f} points, allowed are {100 * a.max_drop:.2f}"
+        found.append(evaluate.not_finite(a.non_finite, a.count) or drop)
     if manifest.agreement is not None and manifest.agreement.verdict == "failed":
         g = manifest.agreement
-        found.append(f"only {g.top1:.2%} of {g.count} images keep their first class (at least {g.top1_ci95[0]:.2%})")
+        share = f"only {g.top1:.2%} of {g.count} images keep their first class (at least {g.top1_ci95[0]:.2%})"
+        found.append(evaluate.not_finite(g.non_finite, g.count) or share)
+    if (distant := replay.fault(manifest.replay, "failed")) is not None:
+        found.append(distant)
     if manifest.execution is not None and (fault := execution_fault(manifest.execution)):
         found.append(fault)
     if manifest.precision == "int8" and manifest.quantization is not None:
@@ -173,13 +179,23 @@ def failures(manifest: Manifest) -> list[str]:
     return found
 
 
-def too_few(agreement: Agreement) -> str:
-    """Returns why an agreement is not decided."""
-    low, high = agreement.top1_ci95
-    return (
-        f"not enough images to decide: {agreement.count} images leave the agreement between {low:.1%} and {high:.1%}, "
-        f"{agreement.required:.0%} is needed"
-    )
+def undecided(manifest: Manifest) -> str | None:
+    """Returns why the images are too few for a gate, None when they are enough."""
+    found = []
+    agreement, accuracy = manifest.agreement, manifest.accuracy
+    if agreement is not None and agreement.verdict == "unverified":
+        low, high = agreement.top1_ci95
+        found.append(
+            f"{agreement.count} images leave the agreement between {low:.1%} and {high:.1%}, "
+            f"{agreement.required:.0%} is needed"
+        )
+    if accuracy is not None and accuracy.verdict == "unverified":
+        low, high = (100 * bound for bound in accuracy.drop_ci95)
+        found.append(
+            f"{accuracy.count} labelled images leave the drop of top-1 between {low:+.2f} and {high:+.2f} points, "
+            f"allowed are {100 * accuracy.max_drop:.2f}"
+        )
+    return f"not enough images to decide: {'; '.join(found)}" if found else None
 
 
 def _gate_logits(engine: Executor, facts: Facts) -> NDArray[Any]:

@@ -1,11 +1,15 @@
 """Parity: the artefact's outputs against the golden ones, judged by the tolerance table.
 
-    max_abs          max |y − r| over all images and outputs
+    max_abs          max |y − r| over all images
     relative         max_abs / max |r|
     cosine           min over images of  y·r / (‖y‖ ‖r‖)
+    norm error       max over images of  |‖y‖ − ‖r‖| / ‖r‖
     SQNR             10 log10( Σ r² / Σ (y − r)² )  in decibel
     top1_agreement   share of images with argmax y = argmax r; for fp16 only images whose reference margin
                      (best − second) exceeds the half-precision step of the largest logit can disagree
+
+Each of an output by itself, so that a large one cannot hide a small one, and the worst output is judged; the agreement
+is that of the first output. The cosine of an image does not see its magnitude, so its norm has a bound of its own.
 
 All in float64, all on the very arrays stored in the bundle, so the judgement is the same on every machine. Needs NumPy.
 """
@@ -19,7 +23,7 @@ import numpy as np
 
 from ghostdeploy.deploy.tolerance import FP16_STEP, TOLERANCES
 from ghostdeploy.errors import BundleError
-from ghostdeploy.manifest import Parity, Tolerance
+from ghostdeploy.manifest import OutputParity, Parity, Tolerance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +31,11 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle import Arrays
 
     Float = NDArray[np.float64]
+
+_NOTHING_DB, _EXACT_DB, _FAR = -999.0, 999.0, 1e308
+"""Stand for infinities, which JSON does not have."""
+_SMALL_NORM = 0.01
+"""Share of an output's largest norm below which an image's own norm is no scale: a single number near zero has none."""
 
 
 def compare(outputs: Arrays, golden: Arrays, precision: str) -> Parity:
@@ -40,43 +49,103 @@ def compare(outputs: Arrays, golden: Arrays, precision: str) -> Parity:
     Raises:
         BundleError: A golden array has another shape than the output.
     """
-    for name, reference in golden.items():
-        if outputs[name].shape != reference.shape:
-            raise BundleError(f"output {name} has shape {outputs[name].shape}, its golden array {reference.shape}")
-    pairs = [(np.asarray(outputs[n], np.float64), np.asarray(golden[n], np.float64)) for n in golden]
-    count = len(pairs[0][1])
-    rows = [(got.reshape(count, -1), reference.reshape(count, -1)) for got, reference in pairs]
-    finite = all(np.isfinite(got).all() for got, _ in rows)
-    max_abs = max(float(np.abs(got - reference).max()) for got, reference in rows) if finite else math.inf
-    scale = max(float(np.abs(reference).max()) for _, reference in rows)
+    rows = {name: as_rows(outputs[name], golden[name], name) for name in golden}
+    found = tuple(_one(name, got, reference) for name, (got, reference) in rows.items())
+    broken = np.any([~np.isfinite(got).all(axis=1) for got, _ in rows.values()], axis=0)
+    first = next(iter(rows.values()))
+    worst = max(found, key=_relative)
     measured = Tolerance(
-        why="measured",
-        max_abs_relative=max_abs / scale if scale else max_abs,
-        cosine=min(min_cosine(got, reference) for got, reference in rows) if finite else -1.0,
-        top1_agreement=agreement(*rows[0], precision=precision) if finite else 0.0,
+        why="the tightest bounds these outputs meet",
+        max_abs_relative=_relative(worst),
+        cosine=min(one.cosine for one in found),
+        norm_error=max(one.norm_error for one in found),
+        sqnr_db=min(_EXACT_DB if one.sqnr_db is None else one.sqnr_db for one in found),
+        top1_agreement=0.0 if broken.any() else agreement(*first, precision=precision),
     )
     tolerance = TOLERANCES[precision]
     return Parity(
-        count=count,
-        max_abs=max_abs if finite else 1e308,
-        reference_max_abs=scale,
+        count=len(broken),
+        max_abs=worst.max_abs,
+        reference_max_abs=worst.reference_max_abs,
         cosine=measured.cosine or 0.0,
-        sqnr_db=sqnr_db(rows) if finite else -999.0,
+        sqnr_db=None if measured.sqnr_db == _EXACT_DB else measured.sqnr_db,
         top1_agreement=measured.top1_agreement or 0.0,
         tolerance=tolerance,
         would_pass=_tightest(measured, tolerance),
-        verdict="passed" if finite and passes(measured, tolerance) else "failed",
+        verdict="failed" if broken.any() or not passes(measured, tolerance) else "passed",
+        outputs=found,
+        non_finite=int(broken.sum()),
     )
+
+
+def fault(found: Parity, precision: str) -> str:
+    """Returns what is wrong with outputs that failed, one clause: which output, by which measure."""
+    if found.non_finite:
+        return f"outputs hold NaN or infinity for {found.non_finite} of {found.count} golden images"
+    text = f"outputs differ from the golden ones by more than {precision} allows"
+    bounds, clauses = found.tolerance, []
+    for one in found.outputs:
+        sqnr = _EXACT_DB if one.sqnr_db is None else one.sqnr_db
+        measures = (
+            ("max error", _relative(one), bounds.max_abs_relative, -1),
+            ("norm error", one.norm_error, bounds.norm_error, -1),
+            ("cosine", one.cosine, bounds.cosine, 1),
+            ("SQNR", sqnr, bounds.sqnr_db, 1),
+        )
+        missed = [f"{what} {value:.3g}" for what, value, bound, sign in measures if _misses(value, bound, sign)]
+        if missed:
+            clauses.append(f"{one.name} by {', '.join(missed)}")
+    return f"{text}: {'; '.join(clauses)}" if clauses else text
+
+
+def _misses(value: float, bound: float | None, sign: int) -> bool:
+    return bound is not None and not sign * value >= sign * bound
+
+
+def as_rows(output: NDArray[np.generic], golden: NDArray[np.generic], name: str) -> tuple[Float, Float]:
+    """Returns both as float64 (images, numbers).
+
+    Raises:
+        BundleError: They differ in shape.
+    """
+    if output.shape != golden.shape:
+        raise BundleError(f"output {name} has shape {output.shape}, its golden array {golden.shape}")
+    got, reference = (np.asarray(array, np.float64).reshape(len(golden), -1) for array in (output, golden))
+    return got, reference
+
+
+def _one(name: str, got: Float, reference: Float) -> OutputParity:
+    """Measures one output."""
+    scale = float(np.abs(reference).max())
+    if not np.isfinite(got).all():
+        return OutputParity(
+            name=name,
+            max_abs=_FAR,
+            reference_max_abs=scale,
+            cosine=-1.0,
+            norm_error=_FAR,
+            sqnr_db=_NOTHING_DB,
+        )
+    sqnr = sqnr_db([(got, reference)])
+    return OutputParity(
+        name=name,
+        max_abs=float(np.abs(got - reference).max()),
+        reference_max_abs=scale,
+        cosine=min_cosine(got, reference),
+        norm_error=max_norm_error(got, reference),
+        sqnr_db=None if sqnr is None else max(sqnr, _NOTHING_DB),
+    )
+
+
+def _relative(one: OutputParity) -> float:
+    return min(one.max_abs / (one.reference_max_abs or 1.0), _FAR)
 
 
 def passes(measured: Tolerance, tolerance: Tolerance) -> bool:
     """Tells whether every bound that the row sets is met."""
-    bounds = (
-        (tolerance.max_abs_relative, -1.0, measured.max_abs_relative),
-        (tolerance.cosine, 1.0, measured.cosine),
-        (tolerance.top1_agreement, 1.0, measured.top1_agreement),
-    )
-    return all(value is not None and sign * value >= sign * bound for bound, sign, value in bounds if bound is not None)
+    signs = {"max_abs_relative": -1, "norm_error": -1, "cosine": 1, "sqnr_db": 1, "top1_agreement": 1}
+    judged = [name for name in signs if getattr(tolerance, name) is not None]
+    return not any(_misses(getattr(measured, name), getattr(tolerance, name), signs[name]) for name in judged)
 
 
 def min_cosine(got: Float, reference: Float) -> float:
@@ -85,6 +154,13 @@ def min_cosine(got: Float, reference: Float) -> float:
     norms = np.linalg.norm(got, axis=1) * np.linalg.norm(reference, axis=1)
     same = (got == reference).all(axis=1)
     return float(np.where(same, 1.0, dots / np.where(norms == 0, np.inf, norms)).min())
+
+
+def max_norm_error(got: Float, reference: Float) -> float:
+    """Returns the largest relative error of an image's norm; norms near zero are measured by the largest one."""
+    ours, wanted = np.linalg.norm(got, axis=1), np.linalg.norm(reference, axis=1)
+    scale = np.maximum(wanted, _SMALL_NORM * wanted.max())
+    return float((np.abs(ours - wanted) / np.where(scale == 0, 1.0, scale)).max())
 
 
 def sqnr_db(rows: list[tuple[Float, Float]]) -> float | None:
@@ -98,18 +174,16 @@ def sqnr_db(rows: list[tuple[Float, Float]]) -> float | None:
 
 def agreement(got: Float, reference: Float, *, precision: str = "fp32") -> float:
     """Returns the share of images with the same first class; fp16 forgives margins below its own step."""
+    finite = np.isfinite(got).all(axis=1)  # of NaN the first is the largest, whatever the others are
     same = got.argmax(axis=1) == reference.argmax(axis=1)
     if precision == "fp16" and reference.shape[1] > 1:
         best = np.partition(reference, -2, axis=1)[:, -2:]
         same |= (best[:, 1] - best[:, 0]) <= FP16_STEP * np.abs(reference).max(axis=1)
-    return float(same.mean())
+    return float((same & finite).mean())
 
 
 def _tightest(measured: Tolerance, tolerance: Tolerance) -> Tolerance:
     """Returns the measured values in the columns that the row judges."""
-    return Tolerance(
-        why="the tightest bounds these outputs meet",
-        max_abs_relative=measured.max_abs_relative if tolerance.max_abs_relative is not None else None,
-        cosine=measured.cosine if tolerance.cosine is not None else None,
-        top1_agreement=measured.top1_agreement if tolerance.top1_agreement is not None else None,
-    )
+    judged = ("max_abs_relative", "cosine", "norm_error", "sqnr_db", "top1_agreement")
+    values = {name: getattr(measured, name) for name in judged if getattr(tolerance, name) is not None}
+    return Tolerance(why=measured.why, **values)

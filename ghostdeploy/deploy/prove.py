@@ -12,14 +12,15 @@ import numpy as np
 from ghostdeploy import samples
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.deploy import evaluate as ev
-from ghostdeploy.deploy import parity
+from ghostdeploy.deploy import parity, replay
 from ghostdeploy.deploy.class_order import fit_classes
 from ghostdeploy.deploy.doctor import instruction_set
-from ghostdeploy.deploy.execution import compare_execution
+from ghostdeploy.deploy.execution import compare_execution, execution_fault
 from ghostdeploy.deploy.images import ImageSet, open_images
 from ghostdeploy.deploy.stages import Listener, Stages
+from ghostdeploy.deploy.tolerance import TOLERANCES
 from ghostdeploy.errors import BundleError, DataError, GhostDeployError, UsageError
-from ghostdeploy.manifest import Execution, Parity, Record, Verdict
+from ghostdeploy.manifest import Execution, Parity, Record, Replay, Verdict
 from ghostdeploy.runtimes import load, run_bundle
 from ghostdeploy.runtimes.interface import Settings
 
@@ -48,6 +49,10 @@ class Verification(Record, frozen=True, kw_only=True):
     verdict: Verdict
     execution: Execution | None = None
     """Quantized bundles: the execution gap on this machine, on the golden images."""
+    replay: tuple[Replay, ...] = ()
+    """Quantized bundles: every output against what the export recorded of the golden images."""
+    failed_because: str | None = None
+    unverified_because: str | None = None
 
 
 def verify(path: str | os.PathLike[str]) -> Verification:
@@ -57,7 +62,8 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         path: The bundle.
 
     Returns:
-        The record; a missed gate is its verdict "failed", not an exception.
+        The record; a missed gate is its verdict "failed", not an exception. An INT8 bundle whose export recorded
+        nothing to hold its outputs against is "unverified".
 
     Raises:
         BundleError: Damaged, altered, or refused by the engine.
@@ -70,7 +76,15 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         info = runtime.info()
     found = parity.compare(executed, outputs, bundle.manifest.precision)
     gap = _execution_gap(bundle, executed, info["engine"])
-    verdict: Verdict = "failed" if gap is not None and gap.verdict == "failed" else found.verdict
+    replays = _replays(bundle, executed, outputs)
+    faults = (
+        parity.fault(found, bundle.manifest.precision) if found.verdict == "failed" else None,
+        None if gap is None else execution_fault(gap),
+        replay.fault(replays, "failed"),
+    )
+    failed = "; ".join(fault for fault in faults if fault is not None) or None
+    unverified = None if failed else replay.fault(replays, "unverified")
+    verdict: Verdict = "failed" if failed else ("unverified" if unverified else "passed")
     return Verification(
         bundle=str(path),
         name=bundle.manifest.name,
@@ -81,7 +95,20 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         parity=found,
         verdict=verdict,
         execution=gap,
+        replay=replays,
+        failed_because=failed,
+        unverified_because=unverified,
     )
+
+
+def _replays(bundle: Bundle, executed: Arrays, golden: Arrays) -> tuple[Replay, ...]:
+    """Holds what this machine gave against what the export recorded; nothing for precisions judged by `parity`."""
+    if TOLERANCES[bundle.manifest.precision].cosine is not None:
+        return ()
+    simulated = bundle.simulated()
+    if simulated is None:
+        return replay.against_record(executed, golden, bundle.manifest.parity)
+    return replay.against_simulation(executed, simulated, golden)
 
 
 def _execution_gap(bundle: Bundle, executed: Arrays, engine: str) -> Execution | None:
