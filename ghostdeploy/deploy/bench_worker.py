@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+import numpy as np
 from msgspec import field
 
 from ghostdeploy.errors import GhostDeployError
@@ -112,8 +113,6 @@ def peak_bytes() -> int | None:
 
 def example(runtime: Runtime, batch: int) -> dict[str, Any]:
     """Returns inputs of the bundle's own shape: seeded noise, because zeros are faster on some kernels."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     found = {}
     for spec in runtime.info()["inputs"]:

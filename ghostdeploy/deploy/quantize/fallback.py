@@ -47,6 +47,8 @@ class Gate:
 
     def holds(self, logits: NDArray[Any]) -> bool:
         """Tells whether the logits pass."""
+        if not np.isfinite(logits).all():
+            return False  # of NaN the first is the largest, whatever the others are
         found, wanted = logits.argmax(axis=1), self.reference.argmax(axis=1)
         agreed, count = int((found == wanted).sum()), len(wanted)
         enough = wilson(count, count)[0] >= self.required_agreement
@@ -66,7 +68,8 @@ def sqnr(logits: NDArray[Any], reference: NDArray[Any]) -> float:
 
 def agreement(logits: NDArray[Any], reference: NDArray[Any]) -> float:
     """Returns the share of images with the same first class."""
-    return float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean())
+    same = logits.argmax(axis=1) == reference.argmax(axis=1)
+    return float((same & np.isfinite(logits).all(axis=1)).mean())
 
 
 def rank(
