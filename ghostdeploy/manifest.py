@@ -273,6 +273,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     execution: Execution | None = None
     replay: tuple[Replay, ...] = ()
     """INT8 bundles: the engine's outputs for the golden images against the simulation stored beside them."""
+    batch_note: str | None = None
+    """What the batch means for the outputs; None where each image is treated by itself."""
     files: tuple[FileRecord, ...] = ()
 
 

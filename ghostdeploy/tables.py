@@ -98,6 +98,7 @@ def inspected(bundle: Bundle) -> None:
         *((f"input {t.name}", f"{t.dtype} {shape(t.shape)} {t.layout or ''}") for t in m.inputs),
         *((f"output {t.name}", f"{t.dtype} {shape(t.shape)}") for t in m.outputs),
         ("image", image),
+        *((("batch", m.batch_note),) if m.batch_note else ()),
         ("precision", m.precision_achieved.how),
     ]
     if m.parity is not None:

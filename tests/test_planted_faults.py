@@ -221,8 +221,8 @@ def test_verify_refuses_an_int8_engine_that_gives_something_else(int8_bundles, k
         array = outputs[output]
         return outputs | {output: np.full_like(array, np.nan) if fault == "no number" else FAULTS[fault](array)}
 
-    real = prove.load
-    monkeypatch.setattr(prove, "load", lambda path: _Faulty(real(path), changed))
+    real = prove.run_bundle
+    monkeypatch.setattr(prove, "run_bundle", lambda *given: _Faulty(real(*given), changed))
 
     found = prove.verify(int8_bundles[kind])
 

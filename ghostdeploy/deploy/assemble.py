@@ -65,6 +65,8 @@ class Facts:
     """Images and reference logits of a quantized export."""
     reference_predictions: Predictions | None = None
     """The reference's on the labelled images; there with `data`."""
+    batch_note: str | None = None
+    """What the batch means for the outputs; None where it means nothing."""
 
     def with_layout(self, layout: Any) -> Facts:
         """Returns the facts of a payload that takes images in the given order of dimensions; None leaves them."""
@@ -178,6 +180,7 @@ def _unjudged(
         accuracy=None,
         verdict="unverified",
         unverified_because="not judged yet",
+        batch_note=facts.batch_note,
         files=tuple(bundles.describe_file(folder, name) for name in (*names, bundles.GOLDEN, bundles.LABELS)),
     )
 

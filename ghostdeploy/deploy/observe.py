@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.assemble import Facts
+from ghostdeploy.deploy.batching import fit_batch
 from ghostdeploy.deploy.class_order import fit_classes, near_chance
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.evaluate import Predictions, predict
@@ -54,6 +55,8 @@ class Observed:
     """Labelled images that judge."""
     predictions: Predictions | None
     """The reference's on them."""
+    batch_note: str | None = None
+    """See `ghostdeploy.deploy.batching`."""
 
     def facts(
         self,
@@ -95,6 +98,7 @@ class Observed:
             tools={tool: version(tool) for tool in tools},
             modules=modules,
             evidence=self.evidence,
+            batch_note=self.batch_note,
         )
 
 
@@ -120,6 +124,8 @@ def observe(
     inputs.refuse_dark(preprocess)
     with stages.stage("golden vectors"):
         golden = inputs.golden(preprocess)
+        fitted = fit_batch(reference, golden, config.batch)
+        reference = fitted.reference
         outputs = reference.outputs(golden)
         require_logits(outputs, inputs, config)
         num_classes = int(next(iter(outputs.values())).shape[1])
@@ -140,6 +146,7 @@ def observe(
         evidence=evidence,
         data=data,
         predictions=None if data is None else _predictions(data, evidence, reference, preprocess, num_classes, stages),
+        batch_note=fitted.note,
     )
 
 
