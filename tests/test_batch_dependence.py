@@ -1,4 +1,4 @@
-"""A network whose answers depend on the other images of the batch is named, and proven in the batches of its payload."""
+"""A network whose answers depend on the other images of its batch is named, and proven in the payload's batches."""
 
 from __future__ import annotations
 
