@@ -90,6 +90,7 @@ def test_every_optional_record_survives_writing_and_reading(data):
             ),
             "unverified_because": "too few",
             "failed_because": "too much",
+            "batch_note": "one image at a time",
         }
     )
 
