@@ -51,9 +51,9 @@ def test_every_target_passes_with_dead_channels(precision, tmp_path):
     )
     bundles = run_export(find_origin(dead_network(), config, weights=None).load, config, name="dead").bundles
 
-    assert [bundle.manifest.verdict for bundle in bundles if bundle.manifest.target != "tensorrt"] == ["passed"] * (
-        len(bundles) - ("tensorrt" in EVERY[precision])
-    )
+    verdicts = {bundle.manifest.target: bundle.manifest.verdict for bundle in bundles}
+    assert verdicts.keys() == set(EVERY[precision])
+    assert "failed" not in verdicts.values()  # so few images decide no gate: unverified is right
     for bundle in bundles:
         assert next(p.sites for p in bundle.manifest.passes if p.name == "BalanceChannels") > 0
         if precision == "int8":
