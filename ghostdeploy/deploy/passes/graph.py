@@ -160,11 +160,13 @@ def rewrite_linear(module: fx.GraphModule, linear: Linear, weight: Tensor, bias:
 
 
 def insert_call(before: fx.Node, target: Any, *arguments: Any, like: fx.Node | None = None) -> fx.Node:
-    """Inserts an ATen call before `before`; its shape is that of `like`."""
+    """Inserts an ATen call before `before`, for messages in the same PyTorch module; its shape is that of `like`."""
     with before.graph.inserting_before(before):
         node = before.graph.call_function(target, arguments)
     if like is not None:
         node.meta = {key: value for key, value in like.meta.items() if key != "stands_for"}
+    if "nn_module_stack" in before.meta:
+        node.meta.setdefault("nn_module_stack", before.meta["nn_module_stack"])
     return node
 
 
