@@ -47,6 +47,11 @@ _OPTIONS = (
         help=f"{', '.join(targets.TARGETS)} or all; repeatable.",
     ),
     click.option("--weights", type=_FOLDER, metavar="FILE", help="Checkpoint: .pth, .pt, .pth.tar or .safetensors."),
+    click.option(
+        "--weights-key",
+        metavar="NAME",
+        help="State dict in a checkpoint that holds several; default is the averaged one.",
+    ),
     click.option("--num-classes", type=click.IntRange(1), metavar="N", help="Classes of a zoo MODEL (default 1000)."),
     click.option("--fp16", is_flag=True, help="Half-precision weights."),
     click.option("--int8", is_flag=True, help="Static INT8, weights and activations."),

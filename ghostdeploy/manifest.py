@@ -49,6 +49,8 @@ class ModelInfo(Record, frozen=True, kw_only=True):
     """Parameters before the fold."""
     macs: int
     """Multiply-accumulates of convolutions and linear layers for one image, after the fold."""
+    weights_key: str | None = None
+    """State dict of the checkpoint that was taken, such as `state_dict.avg_model`; None for a plain file."""
 
 
 class PassRecord(Record, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ _SHARED = (
     "model",
     "target_names",
     "weights",
+    "weights_key",
     "num_classes",
     "calibration",
     "data",

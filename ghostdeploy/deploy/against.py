@@ -122,7 +122,10 @@ def name_model(bundle: Bundle, model: str | None, weights: Path | None) -> Named
         )
     if model is not None or weights is not None:
         classes = facts.num_classes if model in ZOO else None
-        return Named(spec=model, weights=None if weights is None else str(weights), num_classes=classes)
+        key = None if weights is None else facts.weights_key
+        return Named(
+            spec=model, weights=None if weights is None else str(weights), weights_key=key, num_classes=classes
+        )
     if facts.source.startswith("sample:"):
         return Named(spec=facts.source)
     name = facts.source.removesuffix(_UNTRAINED)

@@ -1,13 +1,16 @@
 """From a module to a plain graph of ATen calls.
 
 `torch.export` records what the module does for inputs like the example; the result is normalised so that a pass sees
-one spelling of everything: no guard calls, no in-place operations.
+one spelling of everything: no guard calls, no in-place operations, no `view`.
 
     y = f_(x)   becomes   y = f(x),  and what read x after the call reads y
 
-That rule holds while no other tensor shares the memory of x. Where a view does, torch's own functionalisation does the
-rewriting instead, at the price of a second trace. A node's shape is what the last run left in `meta["shape"]`, see
-`ghostdeploy.deploy.passes.precision`.
+    view(x, shape)   becomes   reshape(x, shape)
+
+The second gives the same values wherever `view` runs at all, and goes on doing so when a pass removes the `contiguous`
+before it. The first holds while no other tensor shares the memory of x. Where a view does, torch's own
+functionalisation does the rewriting instead, at the price of a second trace. A node's shape is what the last run left
+in `meta["shape"]`, see `ghostdeploy.deploy.passes.precision`.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _CHECKS = ("_assert", "sym_constrain", "_guards_fn")
+_VIEWS: frozenset[Any] = frozenset({torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default})
 _MAY_ALIAS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
 
 
@@ -62,6 +66,8 @@ def capture(module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_
             _drop_state_updates(recorded)
             make_functional(recorded)
     for node in reversed(list(recorded.graph.nodes)):
+        if node.target in _VIEWS:
+            node.target = torch.ops.aten.reshape.default
         name = op_name(node) or str(node.target)
         if node.op in {"call_function", "call_module"} and name.startswith(_CHECKS) and not node.users:
             recorded.graph.erase_node(node)

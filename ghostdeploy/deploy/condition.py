@@ -159,6 +159,7 @@ def _proven(
     """Applies passes to a float64 copy of the graph and brings it back to the graph's precision."""
     import torch
 
+    from ghostdeploy.deploy.passes.finished import Trials
     from ghostdeploy.deploy.passes.precision import cast, run
     from ghostdeploy.deploy.passes.runner import apply
 
@@ -168,10 +169,12 @@ def _proven(
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
         graph = copy.deepcopy(graph)
     cast(graph, dtype, torch.float64)
+    trials = Trials(graph, inputs)
     last, records = run(graph, inputs), []
     for step in steps:
         graph, last, record = apply(step, graph, inputs, last)
         records.append(record)
+    trials.prove(graph)
     cast(graph, torch.float64, dtype)
     return graph, tuple(records)
 

@@ -37,6 +37,7 @@ def find_origin(
     config: ExportConfig,
     *,
     weights: Path | None = None,
+    weights_key: str | None = None,
     num_classes: int | None = None,
 ) -> Origin:
     """Tells how the model is to be loaded; loads nothing.
@@ -45,6 +46,7 @@ def find_origin(
         model: A module, a MODEL as on the command line, or the path of an ONNX file; None is the trained sample.
         config: The request.
         weights: Checkpoint file.
+        weights_key: Name of the state dict in it.
         num_classes: Outputs of the classifier.
 
     Raises:
@@ -57,7 +59,7 @@ def find_origin(
         )
     intake = targets.intake_of(model)
     if intake is not None:
-        _refuse_idle_options(config, weights, num_classes)
+        _refuse_idle_options(config, weights, weights_key, num_classes)
     targets.require_export(config.rows, intake)
     if intake is not None:
         return Origin(intake, lambda: open_onnx(Path(str(model))))
@@ -66,7 +68,8 @@ def find_origin(
         from ghostdeploy.models.source import from_module, load_model
 
         if model is None or isinstance(model, str | Path):
-            return load_model(None if model is None else str(model), weights=weights, num_classes=num_classes)
+            spec = None if model is None else str(model)
+            return load_model(spec, weights=weights, weights_key=weights_key, num_classes=num_classes)
         return from_module(model)
 
     return Origin(None, load)
@@ -83,10 +86,13 @@ def facts_of(model: LoadedModel | OnnxModel, name: str, config: ExportConfig, wo
     return prepare(model, name, config, work, stages)
 
 
-def _refuse_idle_options(config: ExportConfig, weights: Path | None, num_classes: int | None) -> None:
+def _refuse_idle_options(
+    config: ExportConfig, weights: Path | None, weights_key: str | None, num_classes: int | None
+) -> None:
     """Raises `UsageError` for what only a PyTorch model can be asked."""
     given = (
         ("--weights", weights, "the weights are inside the file"),
+        ("--weights-key", weights_key, "the weights are inside the file"),
         ("--num-classes", num_classes, "the classes are fixed in the file"),
         ("--align-channels", config.align_channels, "it rewrites the PyTorch graph: give the PyTorch model"),
         ("--skip-pass", config.skip_passes or None, "a finished file has passes of its own: give the PyTorch model"),

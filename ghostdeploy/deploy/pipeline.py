@@ -55,6 +55,7 @@ def export(
     target: str = "openvino",
     precision: str = "fp32",
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     name: str | None = None,
     out: str | Path = "build",
     **options: Any,
@@ -67,6 +68,7 @@ def export(
         target: Row of the target table.
         precision: One of the row's precisions.
         weights: Checkpoint file, when `model` is a name.
+        weights_key: Name of the state dict in it, where it holds several; by default the averaged one.
         name: Name of the bundle; default is the model's.
         out: Parent folder of the bundle.
         options: Further fields of `ExportConfig`: `batch`, `input`, `calibration`, `data`, `max_drop`, `labels`,
@@ -80,7 +82,7 @@ def export(
         GhostDeployError: See the tree in `ghostdeploy.errors`.
     """
     config = ExportConfig(targets=(target,), precision=precision, out=Path(out), **options)
-    origin = find_origin(model, config, weights=Path(weights) if weights else None)
+    origin = find_origin(model, config, weights=Path(weights) if weights else None, weights_key=weights_key)
     bundle = run_export(origin.load, config, name=name, intake=origin.intake).bundles[0]
     if bundle.manifest.verdict == "failed":
         raise GateFailed(f"{bundle.path} failed its gates", hint=f"ghostdeploy inspect {bundle.path}")

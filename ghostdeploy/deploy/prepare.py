@@ -69,6 +69,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
         family=model.family,
         source=model.source,
         weights_sha256=model.weights_sha256,
+        weights_key=model.weights_key,
         num_classes=seen.num_classes,
         params=count_params(reference.module),
         macs=count_macs(folded, (1, 3, preprocess.size, preprocess.size)),

@@ -27,13 +27,16 @@ class Request:
 
     spec: str | None
     weights: Path | None
+    weights_key: str | None
     num_classes: int | None
     name: str | None
     config: ExportConfig
 
     def origin(self) -> Origin:
         """Tells where the model comes from, and checks that what it needs is here."""
-        return find_origin(self.spec, self.config, weights=self.weights, num_classes=self.num_classes)
+        return find_origin(
+            self.spec, self.config, weights=self.weights, weights_key=self.weights_key, num_classes=self.num_classes
+        )
 
 
 class Plan(Record, frozen=True, kw_only=True):
@@ -66,7 +69,8 @@ def from_options(**options: Any) -> Request:
         raise UsageError(f"--{' and --'.join(precisions)} exclude each other", hint="one precision per command")
     precision = precisions[0] if precisions else "fp32"
     preprocess = {key: value for key in _PREPROCESS if (value := options.pop(key)) is not None}
-    spec, weights, num_classes, name = (options.pop(key) for key in ("model", "weights", "num_classes", "name"))
+    spec, name = options.pop("model"), options.pop("name")
+    source = {key: options.pop(key) for key in ("weights", "weights_key", "num_classes")}
     if name is not None and Path(name).name != name:
         raise UsageError(f"--name is {name!r}, expected a plain folder name")
     names = _expand(options.pop("target_names"), precision, options["batch"], targets.intake_of(spec))
@@ -80,7 +84,7 @@ def from_options(**options: Any) -> Request:
         replace=options.pop("force"),
         **options,
     )
-    return Request(spec=spec, weights=weights, num_classes=num_classes, name=name, config=config)
+    return Request(spec=spec, name=name, config=config, **source)
 
 
 def plan(asked: Request) -> Plan:

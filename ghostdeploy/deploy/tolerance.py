@@ -14,6 +14,11 @@ FOLD_RELATIVE_ERROR = 1e-9
 few thousand products of 53-bit numbers, about 1e-13 per network; 1e-9 leaves room for deep networks and none for a
 wrong formula."""
 
+FINISHED_RELATIVE_ERROR = 1e-6
+"""Largest difference between the outputs of a graph before all its passes and after them, in float64. Round-off of the
+passes runs through the whole network, and a badly conditioned one multiplies it; a graph that reads memory in another
+order, or takes the example's batch for a constant, is wrong by about one."""
+
 CAPTURE_RELATIVE_ERROR = 1e-4
 """Largest difference between the module and its recorded graph in the module's own precision: the fp32 row, because
 both run the same operations and only a library's choice of kernel may differ."""

@@ -1,7 +1,7 @@
 """Reads checkpoint files into plain state dicts, and loads state dicts strictly.
 
     file → container (safetensors, torch zip, torch pickle, told apart by their first bytes)
-         → unwrap (averaged weights first) → strip prefixes → drop profiler counters → float32 → check finite
+         → the state dict that fits (see `state_dicts`) → float32 → check finite
 
 Pickles are read by torch's restricted unpickler only (`weights_only=True`): a file that needs more runs no code, it is
 refused. Layouts differ in names only after this module; `keymaps` knows those.
@@ -9,10 +9,10 @@ refused. Layouts differ in names only after this module; `keymaps` knows those.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
+import logging
 import pickle
 import re
 import stat
@@ -29,18 +29,21 @@ from torch import Tensor, nn
 
 from ghostdeploy.arrays import ALLOWANCE, RATIO, require_honest
 from ghostdeploy.errors import CheckpointError
+from ghostdeploy.models.harmless import HARMLESS
+from ghostdeploy.models.state_dicts import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "net")
-"""Keys under which training scripts keep the weights, best first: averaged weights are what papers report."""
+    from ghostdeploy.models.state_dicts import Fits
+
+_log = logging.getLogger("ghostdeploy")
+
+WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model", "net")
+"""Keys under which training scripts keep the weights, best first; for messages where nothing fits."""
 
 PREFIXES = ("module.", "_orig_mod.")
 """Put before every key by DataParallel and torch.compile."""
-
-HARMLESS = (argparse.Namespace,)
-"""Allowed in pickles beside tensors: the options of a training run, a bag of attributes without code."""
 
 PLAIN_HINT = "in the training code, torch.save(model.state_dict(), FILE) and load that file"
 
@@ -58,12 +61,21 @@ class Checkpoint:
     """Of the file, hexadecimal."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Header of a safetensors file."""
+    key: str | None = None
+    """Name of the state dict where the file wraps it, see `state_dicts`."""
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, *, fits: Fits | None = None, key: str | None = None) -> Checkpoint:
     """Reads `.pth`, `.pt`, `.pth.tar` or `.safetensors`.
 
+    Args:
+        path: The file.
+        fits: Tells whether tensors are the weights of the network that is to get them; the first ones that are, see
+            `state_dicts`, are the checkpoint's. Without it, or where none are, the usual keys and prefixes decide.
+        key: Name of the state dict to take where the file holds several.
+
     Raises:
+        UsageError: The file holds no state dict called `key`.
         CheckpointError: The file is missing, unreadable, damaged, no checkpoint, needs more than tensors, or holds NaN
             or infinite weights.
     """
@@ -78,7 +90,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     else:
         kinds = "expected a .pth, .pt, .pth.tar or .safetensors file"
         raise CheckpointError(f"checkpoint {path} is {'empty' if not head else 'no checkpoint'}, {kinds}")
-    return Checkpoint(path, _clean(state, path, len(data)), digest, metadata)
+    name = None
+    if fits is not None or key is not None:
+        chosen, said = choose(state, fits or (lambda _: True), key=key, source=f"checkpoint {path}")
+        if said is not None:
+            _log.warning("%s", said)
+        if chosen is not None:
+            state, name = chosen.tensors, chosen.name or None
+    return Checkpoint(path, _clean(state, path, len(data)), digest, metadata, name)
 
 
 def load_state(
@@ -95,14 +114,7 @@ def load_state(
     Raises:
         CheckpointError: Lists what is missing, left over or of another shape.
     """
-    own = module.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith(_OUR_COUNTER)]
-    extra = [key for key in state if key not in own]
-    other = [
-        f"{key} ({_described(state[key])} instead of {_described(tensor)})"
-        for key, tensor in own.items()
-        if key in state and _described(state[key]) != _described(tensor)
-    ]
+    missing, extra, other = _misfit(module.state_dict(), state)
     if missing or extra or other:
         message = explain() if explain else None
         if message is None:
@@ -110,6 +122,23 @@ def load_state(
             message = f"{source} does not fit {type(module).__name__}: {', '.join(part for part in parts if part)}"
         raise CheckpointError(message, hint="ghostdeploy export --weights FILE without MODEL says what the file holds")
     module.load_state_dict(dict(state), strict=False)
+
+
+def fits_into(module: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Tells whether `load_state` would take the state."""
+    return not any(_misfit(module.state_dict(), state))
+
+
+def _misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
+    """Returns what is missing, what is left over, and what has another shape or kind."""
+    missing = [key for key in own if key not in state and not key.endswith(_OUR_COUNTER)]
+    extra = [key for key in state if key not in own]
+    other = [
+        f"{key} ({_described(state[key])} instead of {_described(tensor)})"
+        for key, tensor in own.items()
+        if key in state and _described(state[key]) != _described(tensor)
+    ]
+    return missing, extra, other
 
 
 def _described(tensor: Tensor) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import CheckpointError, UsageError, did_you_mean
 from ghostdeploy.models import create_model, find
-from ghostdeploy.models.checkpoint import Checkpoint, load_state, read_checkpoint
+from ghostdeploy.models.checkpoint import Checkpoint, fits_into, load_state, read_checkpoint
 from ghostdeploy.models.factory import call_factory
 from ghostdeploy.models.header import check_identity, read_header
 from ghostdeploy.models.identify import Identity, identify
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
+
+    from ghostdeploy.models.state_dicts import Fits
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ class LoadedModel:
     source: str
     """Where it comes from, for the manifest; starts with `sample:` for the shipped models."""
     weights_sha256: str | None = None
+    weights_key: str | None = None
+    """Name of the state dict in the checkpoint, where the checkpoint wraps it."""
     num_classes: int | None = None
     """`None` where only a run can tell."""
     preprocess: Preprocess = field(default_factory=Preprocess)
@@ -64,12 +68,15 @@ class LoadedModel:
         return sum(tensor.nbytes for tensor in self.module.state_dict().values())
 
 
-def load_model(spec: str | None, *, weights: Path | None = None, num_classes: int | None = None) -> LoadedModel:
+def load_model(
+    spec: str | None, *, weights: Path | None = None, weights_key: str | None = None, num_classes: int | None = None
+) -> LoadedModel:
     """Builds the module that `spec` names and loads `weights` into it.
 
     Args:
         spec: See the module docstring.
         weights: A checkpoint file; required to fit exactly.
+        weights_key: Name of the state dict in it, where it holds several; by default the averaged one.
         num_classes: Outputs of the classifier; by default the checkpoint's, the zoo's or the factory's.
 
     Raises:
@@ -77,21 +84,22 @@ def load_model(spec: str | None, *, weights: Path | None = None, num_classes: in
         CheckpointError: The weights or the factory are unusable.
         MissingDependency: `timm:NAME` without timm.
     """
+    if weights_key is not None and weights is None:
+        raise UsageError("--weights-key says nothing without --weights", hint="add --weights FILE")
     if spec is None and weights is not None:
-        return _from_weights(read_checkpoint(weights), num_classes)
+        return _from_weights(weights, weights_key, num_classes)
     if spec is None or spec.startswith("sample:"):
         return _from_sample(spec, weights, num_classes)
-    checkpoint = None if weights is None else read_checkpoint(weights)
     if spec.startswith("timm:"):
-        model = _from_timm(spec, num_classes, pretrained=checkpoint is None)
+        model = _from_timm(spec, num_classes, pretrained=weights is None)
     elif ":" in spec:
         name = spec.rpartition(":")[2]
         # What the factory made of num_classes, only a run can tell.
         model = LoadedModel(module=call_factory(spec, num_classes).eval(), name=name, family="custom", source=spec)
     else:
-        return _from_zoo(spec, checkpoint, num_classes)
-    if checkpoint is not None:
-        return _with_weights(model, checkpoint)
+        return _from_zoo(spec, weights, weights_key, num_classes)
+    if weights is not None:
+        return _with_weights(model, weights, weights_key)
     return model if model.trained else _untrained(model)
 
 
@@ -136,27 +144,41 @@ def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def _from_zoo(name: str, checkpoint: Checkpoint | None, num_classes: int | None) -> LoadedModel:
+def _from_zoo(name: str, weights: Path | None, key: str | None, num_classes: int | None) -> LoadedModel:
     if name not in ZOO and (name.endswith(".py") or "/" in name or Path(name).exists()):
         kind = f"{name}:FACTORY" if name.endswith(".py") else f"--weights {name}"
         raise UsageError(f"MODEL is {name!r}, a path, expected a model", hint=f"did you mean {kind}?")
     entry = find(name)
     module = create_model(name, num_classes=num_classes)
     classes = num_classes or entry.num_classes
-    if checkpoint is None:
+    if weights is None:
         spec = entry.preprocess
         return _untrained(
             LoadedModel(
                 module=module, name=name, family=entry.family, source=name, num_classes=classes, preprocess=spec
             )
         )
+    checkpoint = read_checkpoint(weights, fits=_understood(lambda state: fits_into(module, state)), key=key)
     state = canonicalise(checkpoint.state, source=f"checkpoint {checkpoint.path}")
     wanted = Identity(name, entry.family, classes)
     _load_zoo_state(module, state, checkpoint, wanted)
     return _described(module, wanted, checkpoint)
 
 
-def _from_weights(checkpoint: Checkpoint, num_classes: int | None) -> LoadedModel:
+def _understood(fits: Fits) -> Fits:
+    """Returns the same question for tensors in any spelling that `canonicalise` knows."""
+
+    def ask(state: Mapping[str, Tensor]) -> bool:
+        try:
+            return fits(canonicalise(dict(state), source="the checkpoint"))
+        except CheckpointError:  # a look-alike, or no network of the zoo
+            return False
+
+    return ask
+
+
+def _from_weights(weights: Path, key: str | None, num_classes: int | None) -> LoadedModel:
+    checkpoint = read_checkpoint(weights, fits=_understood(lambda state: identify(state) is not None), key=key)
     source = f"checkpoint {checkpoint.path}"
     state = canonicalise(checkpoint.state, source=source)
     found = identify(state, source=source)
@@ -180,7 +202,7 @@ def _from_sample(spec: str | None, weights: Path | None, num_classes: int | None
         known = sorted(file.stem for file in SAMPLES.glob("*.safetensors"))
         otherwise = f"the samples are {', '.join(known)}" if known else "reinstall ghostdeploy"
         raise UsageError(f"no sample model is called {name!r}", hint=did_you_mean(name, known, otherwise=otherwise))
-    return replace(_from_weights(read_checkpoint(path), None), source=f"sample:{name}")
+    return replace(_from_weights(path, None, None), source=f"sample:{name}")
 
 
 def _from_timm(spec: str, num_classes: int | None, *, pretrained: bool) -> LoadedModel:
@@ -233,25 +255,30 @@ def _described(module: nn.Module, identity: Identity, checkpoint: Checkpoint) ->
         family=identity.family,
         source=f"file:{checkpoint.path.name}",
         weights_sha256=checkpoint.sha256,
+        weights_key=checkpoint.key,
         num_classes=identity.num_classes,
         preprocess=preprocess or entry.preprocess,
         labels=labels,
     )
 
 
-def _with_weights(model: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
+def _with_weights(model: LoadedModel, weights: Path, key: str | None) -> LoadedModel:
     """Loads a checkpoint into a module that is not ours: its own spelling first, the zoo's if that fits instead."""
-    source, own = f"checkpoint {checkpoint.path}", set(model.module.state_dict())
-    state = checkpoint.state
-    if not set(state) <= own:
-        mapped = canonicalise(state, source=source)
-        state = mapped if set(mapped) <= own else state
+
+    def fits(state: Mapping[str, Tensor]) -> bool:
+        return fits_into(model.module, state)
+
+    checkpoint = read_checkpoint(weights, fits=lambda state: fits(state) or _understood(fits)(state), key=key)
+    source, state = f"checkpoint {checkpoint.path}", checkpoint.state
+    if not fits(state) and _understood(fits)(state):
+        state = canonicalise(state, source=source)
     load_state(model.module, state, source=source)
     preprocess, labels = read_header(checkpoint, model.num_classes)
     return replace(
         model,
         source=f"{model.source} with file:{checkpoint.path.name}",
         weights_sha256=checkpoint.sha256,
+        weights_key=checkpoint.key,
         preprocess=preprocess or model.preprocess,
         labels=labels,
         trained=True,

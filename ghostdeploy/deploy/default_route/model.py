@@ -26,12 +26,13 @@ class Named(Record, frozen=True, kw_only=True):
 
     spec: str | None
     weights: str | None = None
+    weights_key: str | None = None
     num_classes: int | None = None
 
     def load(self) -> LoadedModel:
         """Builds the module and loads its weights."""
         weights = None if self.weights is None else Path(self.weights)
-        return load_model(self.spec, weights=weights, num_classes=self.num_classes)
+        return load_model(self.spec, weights=weights, weights_key=self.weights_key, num_classes=self.num_classes)
 
 
 class Source(Record, frozen=True, kw_only=True):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 MULTIPLES = (8, 16, 32)
 _ROUNDS = 8
 """Tensors that share their last channel may undo each other; nested ones settle in two rounds."""
-_SIZED = frozenset({"view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})
+_SIZED = frozenset({"reshape", "squeeze", "unsqueeze"})
 
 
 class AlignChannels:

@@ -54,7 +54,7 @@ _ELEMENTWISE = frozenset(
 _SUMS = frozenset({"add", "sub", "maximum", "minimum"})
 _PRODUCTS = frozenset({"mul", "div"})
 _REDUCTIONS = frozenset({"mean", "sum", "amax", "amin"})
-_SHAPES = frozenset({"flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"})
+_SHAPES = frozenset({"flatten", "reshape", "squeeze", "unsqueeze"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 _BINARY = frozenset({"add", "mul", "sub"})
-_NOT_ALONE = _BINARY | {"cat", "slice", "view", "reshape", "_unsafe_view", "flatten"}
+_NOT_ALONE = _BINARY | {"cat", "slice", "reshape", "flatten"}
 
 
 def is_channelwise(module: fx.GraphModule, node: fx.Node) -> bool:

@@ -23,6 +23,11 @@ from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
+from ghostdeploy.deploy.passes.graph import op_name
+
+_UNWRITTEN = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"})
+"""What these give is written later, or read for its shape only."""
+
 
 def cast(module: fx.GraphModule, source: torch.dtype, dest: torch.dtype) -> None:
     """Changes every tensor and every dtype argument of type `source` to `dest`, in place."""
@@ -113,7 +118,7 @@ class _Forcing(fx.Interpreter):
         if origin in self._known:
             expected = _scaled(self._known[origin], factors)
             expected = expected if kept is None else result.index_copy(1, kept, expected)
-            error = relative_error([expected], [result])
+            error = 0.0 if op_name(node) in _UNWRITTEN else relative_error([expected], [result])
             if error > self.error:
                 self.error, self.where = error, node.name
             result = expected

@@ -2,14 +2,15 @@
 
     dropout(x) in eval mode, alias, detach, clone, contiguous, a cast to the type it has    x
     x[a:b] along a dimension of size n, a ≤ 0 and b ≥ n, step 1                             x
-    view, reshape, flatten, expand or nearest resize to the shape x has                     x
+    reshape, flatten, expand or nearest resize to the shape x has                     x
     concat of x alone                                                                       x
     x + 0,  x · 1,  x / 1                                                                   x
     x[a:b][c:d:k] along one dimension                                                       x[a+c : a+min(d, b−a) : k]
 
 The `[:, :out]` at the end of a Ghost module is such a slice whenever ceil(out/s)·s = out, which holds for every
 published width; where it is not, the slice drops channels and stays (Han et al., CVPR 2020, section 3.1). The batch may
-be free: along dimension 0 a slice is deleted only if it runs from the start without end, and bounds never merge.
+be free: along dimension 0 a slice is deleted only if it runs from the start without end, and bounds never merge. A
+graph that reads memory by strides keeps its copies: they decide what it reads.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ if TYPE_CHECKING:
     from torch import fx
 
 _ALWAYS = frozenset({"alias", "detach", "clone", "contiguous", "lift_fresh_copy"})
+_COPIES = frozenset({"clone", "contiguous"})
 _DROPOUT = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
 _CASTS: frozenset[Any] = frozenset({aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten._to_copy.default})
-_SHAPES = frozenset({"view", "reshape", "_unsafe_view", "flatten", "unflatten", "expand"})
+_SHAPES = frozenset({"reshape", "flatten", "unflatten", "expand"})
 _RESIZES = frozenset({"upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d"})
 _NEUTRAL: dict[Any, int] = {
     aten.add.Tensor: 0,
@@ -58,7 +60,10 @@ class RemoveNoOps:
     def run(self, module: fx.GraphModule) -> PassResult:
         """See the module docstring."""
         sites = 0
+        by_strides = any(op_name(node).startswith("as_strided") for node in calls(module))
         for node in calls(module):
+            if by_strides and op_name(node) in _COPIES:
+                continue
             source = returned_input(node)
             if source is None and node.target is aten.slice.Tensor:
                 source = merged_slice(node)

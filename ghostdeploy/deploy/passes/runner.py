@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from ghostdeploy.deploy.passes.base import Pass
 
+_REPORT = "this is a fault of the pass: please report the model"
+
 
 def apply(
     step: Pass, graph: fx.GraphModule, inputs: tuple[Tensor, ...], before: Run
@@ -40,12 +42,16 @@ def apply(
     result, error, last = step.run(graph), 0.0, before
     if result.sites:
         graph = prune(result.module)
-        last = run(graph, inputs, before)
+        try:
+            last = run(graph, inputs, before)
+        except RuntimeError as failure:
+            reason = str(failure).splitlines()[0]
+            raise GateFailed(f"fold pass {step.name} made a graph that cannot run: {reason}", hint=_REPORT) from failure
         error = last.error
     if not error <= FOLD_RELATIVE_ERROR:  # written so that NaN fails
         raise GateFailed(
             f"fold pass {step.name} changed the output by {error:.1e} of its size at {last.where}, "
             f"expected at most {FOLD_RELATIVE_ERROR:.0e}",
-            hint="this is a fault of the pass: please report the model",
+            hint=_REPORT,
         )
     return graph, last, PassRecord(name=step.name, sites=result.sites, max_relative_error=error)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import fx
 
 _ANY_RANK = frozenset({"relu", "sigmoid", "hardsigmoid", "hardswish", "silu", "gelu", "hardtanh", "clamp", "relu6"})
-_FLATTENING = frozenset({"flatten", "view", "reshape", "squeeze", "mean"})
+_FLATTENING = frozenset({"flatten", "reshape", "squeeze", "mean"})
 
 
 class VectorLayers:

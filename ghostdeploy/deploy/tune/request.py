@@ -67,13 +67,20 @@ class TuneRequest:
 
     spec: str | None
     weights: Path | None
+    weights_key: str | None
     num_classes: int | None
     name: str | None
     config: TuneConfig
 
     def origin(self) -> Origin:
         """Tells where the model comes from, and checks that what it needs is here."""
-        return find_origin(self.spec, self.config.export, weights=self.weights, num_classes=self.num_classes)
+        return find_origin(
+            self.spec,
+            self.config.export,
+            weights=self.weights,
+            weights_key=self.weights_key,
+            num_classes=self.num_classes,
+        )
 
 
 def from_options(**options: Any) -> TuneRequest:
@@ -85,7 +92,8 @@ def from_options(**options: Any) -> TuneRequest:
         UnsupportedHardware: The hardware of an asked target is absent.
     """
     preprocess = {key: value for key in _PREPROCESS if (value := options.pop(key)) is not None}
-    spec, weights, num_classes, name = (options.pop(key) for key in ("model", "weights", "num_classes", "name"))
+    spec, name = options.pop("model"), options.pop("name")
+    source = {key: options.pop(key) for key in ("weights", "weights_key", "num_classes")}
     if name is not None and Path(name).name != name:
         raise UsageError(f"--name is {name!r}, expected a plain folder name")
     rows, left_out = choose_rows(options.pop("target_names"), targets.intake_of(spec))
@@ -105,7 +113,7 @@ def from_options(**options: Any) -> TuneRequest:
         ),
         **own,
     )
-    return TuneRequest(spec=spec, weights=weights, num_classes=num_classes, name=name, config=config)
+    return TuneRequest(spec=spec, name=name, config=config, **source)
 
 
 def parse_size(text: str) -> int:
