@@ -23,6 +23,13 @@ def _triple(text: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
+def _side(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not one number of pixels: images are square") from error
+
+
 def _batch(text: str) -> int | None:
     if text == "dynamic":
         return None
@@ -97,7 +104,7 @@ _OPTIONS = (
         help="TensorRT plans for more than one GPU model.",
     ),
     click.option("--int8-io", is_flag=True, help="TFLite: integer inputs and outputs, for devices without float."),
-    click.option("--image-size", "size", type=int, metavar="N", help="Input height and width in pixels."),
+    click.option("--image-size", "size", type=_side, metavar="N", help="Input height and width in pixels."),
     click.option(
         "--crop-fraction", type=float, metavar="F", help="Centre crop as a fraction of the resized short side."
     ),

@@ -12,7 +12,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,19 @@ class PixelInput(nn.Module):
         return self.network(pixels.permute(0, 3, 1, 2).float() * scale + shift)
 
 
+class TensorsOnly(nn.Module):
+    """Leaves out the outputs that are None, which no target has."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, given: torch.Tensor) -> Any:
+        """Runs the network; several outputs become a list, in their order."""
+        tensors = [leaf for leaf in pytree.tree_leaves(self.network(given)) if leaf is not None]
+        return tensors[0] if len(tensors) == 1 else tensors
+
+
 def save_program(graph: nn.Module, example: NDArray[np.generic], path: Path, *, dynamic_batch: bool) -> None:
     """Captures the folded graph for an input like `example` and writes it as `.pt2`.
 
@@ -54,6 +68,14 @@ def save_program(graph: nn.Module, example: NDArray[np.generic], path: Path, *, 
     buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.export's own use of its own old names
+        if _returns_none(graph):
+            graph = TensorsOnly(graph)
         program = torch.export.export(graph, (torch.from_numpy(example),), dynamic_shapes=shapes)
         torch.export.save(program, buffer)
     path.write_bytes(buffer.getbuffer())
+
+
+def _returns_none(graph: nn.Module) -> bool:
+    graphs = (module for module in graph.modules() if isinstance(module, fx.GraphModule))
+    ends = (node for one in graphs for node in one.graph.nodes if node.op == "output")
+    return any(leaf is None for node in ends for leaf in pytree.tree_leaves(node.args))

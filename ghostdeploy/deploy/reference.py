@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from ghostdeploy.deploy.unfit import why_it_cannot_run
 from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -51,24 +52,29 @@ class Reference:
     def outputs(self, batch: NDArray[Any]) -> Arrays:
         """Returns all outputs by name: `logits` for a single one, dictionary keys, else `output_0`, `output_1`, ….
 
+        Outputs that are None, such as the auxiliary head of training, are left out.
+
         Raises:
             CheckpointError: The module cannot run on this input, or gives something else than finite tensors with the
                 batch as first dimension.
         """
-        shape = tuple(batch.shape)
         try:
             with torch.inference_mode():
                 result = self.module(torch.from_numpy(np.ascontiguousarray(batch)))
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            hint = "give the size it was trained with: --image-size"
-            raise CheckpointError(f"the model cannot run on an input of shape {shape}: {reason}", hint=hint) from error
-        paths, _ = pytree.tree_flatten_with_path(result)
-        leaves = [leaf for _, leaf in paths]
+            message, hint = why_it_cannot_run(self.module, tuple(batch.shape), error)
+            raise CheckpointError(message, hint=hint) from error
+        flat, _ = pytree.tree_flatten_with_path(result)
+        paths, leaves = (
+            [path for path, leaf in flat if leaf is not None],
+            [leaf for _, leaf in flat if leaf is not None],
+        )
         if not leaves or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
             kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves})) or "nothing"
-            raise CheckpointError(f"the model returns {kinds}, expected tensors")
-        named = dict(zip(_names([path for path, _ in paths]), (leaf.numpy() for leaf in leaves), strict=True))
+            raise CheckpointError(
+                f"the model returns {kinds}, expected tensors", hint="return tensors only; None is left out"
+            )
+        named = dict(zip(_names(paths), (leaf.numpy() for leaf in leaves), strict=True))
         for name, array in named.items():
             if array.ndim < 2 or len(array) != len(batch):
                 raise CheckpointError(

@@ -40,6 +40,8 @@ def call_factory(spec: str, num_classes: int | None) -> nn.Module:
     """
     from torch import nn
 
+    from ghostdeploy.models.plain import plain_module
+
     location, _, name = spec.rpartition(":")
     if not location or not name:
         raise UsageError(f"MODEL is {spec!r}, expected package.module:factory or path/file.py:factory")
@@ -59,9 +61,7 @@ def call_factory(spec: str, num_classes: int | None) -> nn.Module:
             module = factory(**arguments)
         except (Exception, SystemExit) as error:
             raise CheckpointError(f"calling {spec} raised {_short(error)}", hint=_TRACEBACK) from error
-    if not isinstance(module, nn.Module):
-        raise CheckpointError(f"{spec} returned {type(module).__name__}, expected a torch.nn.Module")
-    return module
+    return plain_module(module, f"{spec} returned")
 
 
 @contextmanager

@@ -19,10 +19,16 @@ _REDUCED: tuple[Any, ...] = (np.float64(0).__reduce__()[0], np.zeros(1).__reduce
 """NumPy's private makers of scalars and arrays, `scalar` and `_reconstruct`."""
 _HOMES = ("pathlib", "pathlib._local")
 
+
+def _plain_dictionary(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
 HARMLESS: tuple[Any, ...] = (
     argparse.Namespace,
     collections.Counter,
-    collections.defaultdict,
+    (_plain_dictionary, "collections.defaultdict"),  # the unpickler fills no defaultdict
+    *(int, float, bool, str, list, dict),  # what one makes
     (codecs.encode, "_codecs.encode"),  # how old pickle protocols spell bytes
     *((PurePosixPath, f"{home}.{name}") for home in _HOMES for name in ("PosixPath", "PurePosixPath")),
     *((PureWindowsPath, f"{home}.{name}") for home in _HOMES for name in ("WindowsPath", "PureWindowsPath")),

@@ -24,6 +24,7 @@ from ghostdeploy.models.factory import call_factory
 from ghostdeploy.models.header import check_identity, read_header
 from ghostdeploy.models.identify import Identity, identify
 from ghostdeploy.models.keymaps import canonicalise
+from ghostdeploy.models.plain import plain_module
 from ghostdeploy.models.timm_source import create_timm_model
 from ghostdeploy.models.zoo import ZOO
 from ghostdeploy.preprocess import Preprocess
@@ -114,6 +115,7 @@ def from_module(module: nn.Module, *, name: str | None = None, preprocess: Prepr
         name: By default the zoo name, else the class name in snake case.
         preprocess: By default the zoo's, else ImageNet's.
     """
+    module = plain_module(module, "the model is")
     kind = type(module)
     model = LoadedModel(
         module=module,
