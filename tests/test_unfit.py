@@ -179,9 +179,10 @@ def test_a_plain_module_is_returned_as_it_is():
 def test_precision_and_mode_of_the_callers_module_do_not_matter_and_stay(state, tmp_path):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    module = {"half": module.half().eval(), "training": module.train(), "frozen": module.requires_grad_(False).eval()}[
-        state
-    ]
+    module.train(state == "training")
+    if state == "half":
+        module.half()
+    module.requires_grad_(state != "frozen")
     before = copy.deepcopy(module.state_dict())
 
     bundle = gd.export(module, target="onnx", name=state, out=tmp_path, preprocess={"size": 16})
