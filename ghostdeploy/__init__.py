@@ -6,6 +6,11 @@ torch nor any inference engine.
 
 from __future__ import annotations
 
+from ghostdeploy import isolation
+
+if isolation.is_our_program():  # first of all: what is imported next must not come from the working folder
+    isolation.leave_start_folder()
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ghostdeploy.console import Bars, CommandGroup, common
+from ghostdeploy.console import Bars, CommandGroup, common, complain, describe
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.export_options import export_options
 from ghostdeploy.output import print_json
@@ -88,11 +88,14 @@ def export(*, as_json: bool, **options: Any) -> int:
                 "bundles": [tables.bundle_document(b) for b in exported.bundles],
                 "seconds": exported.seconds,
                 "advice": exported.advice,
+                "failed": [describe(error) | {"target": name} for name, error in exported.failures.items()],
             }
         )
     else:
         tables.exported(exported)
-    return int(any(bundle.manifest.verdict == "failed" for bundle in exported.bundles))
+    for error in dict.fromkeys(exported.failures.values()):
+        complain(error.message, error.hint)
+    return exported.exit_code
 
 
 @main.command()

@@ -77,7 +77,7 @@ def fail(error: GhostDeployError, *, as_json: bool = False) -> int:
     """Prints an error of ours; returns its exit code."""
     if _verbose or error.exit_code == BUG:
         _traceback(error)
-    _say(error.message, error.hint)
+    complain(error.message, error.hint)
     if as_json:
         print_json({"error": describe(error), "exit_code": error.exit_code})
     return error.exit_code
@@ -94,7 +94,7 @@ def fail_usage(error: click.ClickException, *, as_json: bool) -> int:
     ctx = getattr(error, "ctx", None)
     message = error.format_message().rstrip(".")
     hint = f"{ctx.command_path} --help" if ctx else "ghostdeploy --help"
-    _say(message[:1].lower() + message[1:], hint)
+    complain(message[:1].lower() + message[1:], hint)
     if as_json:
         print_json({"error": {"kind": "UsageError", "message": message, "hint": hint, "log": None}, "exit_code": 2})
     return 2
@@ -105,7 +105,7 @@ def fail_bug(error: Exception, *, as_json: bool) -> int:
     _traceback(error)
     message = f"ghostdeploy has a bug: {type(error).__name__}: {error}"
     hint = "please report it with the traceback above and `ghostdeploy doctor --json`"
-    _say(message, hint)
+    complain(message, hint)
     if as_json:
         print_json({"error": {"kind": "Bug", "message": message, "hint": hint, "log": None}, "exit_code": BUG})
     return BUG
@@ -185,7 +185,8 @@ def _show_warnings() -> None:
     logger.setLevel(logging.INFO)
 
 
-def _say(message: str, hint: str | None) -> None:
+def complain(message: str, hint: str | None) -> None:
+    """Prints an error and what to do next to stderr."""
     say(f"error: {message}", error=True)
     if hint:
         say(f"hint: {hint}", error=True)

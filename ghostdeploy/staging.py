@@ -1,20 +1,27 @@
-"""Writing a bundle whole or not at all.
+"""Writing a bundle whole or not at all, and nothing of anybody else's.
 
-A hidden, locked sibling `.<name>.tmp-<pid>` is filled and renamed when complete. A sibling that nobody holds locked is
-rubbish of a killed export and is removed by the next one. With `force` the old bundle is moved to `.<name>.old-<pid>`
-for the moment between two renames, and the next export brings it back if that moment was cut short.
+    OUT/.<name>.tmp-<pid>-<random>/     a workspace: locked while its writer lives, ours by the marker inside
+        .ghostdeploy-workspace          the marker
+        new/<name>                      filled, then moved to OUT/<name>
+        old/<name>                      with `force`, the bundle before, between the two moves and until it is removed
+
+What is moved to OUT/<name> never takes the place of anything. A workspace that nobody holds locked is rubbish of a
+killed export: the next one removes it, and brings back the bundle that was caught between the two moves. Whatever does
+not carry our marker is left alone, whatever its name.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ghostdeploy.bundle import MANIFEST
 from ghostdeploy.errors import OutputError, UsageError
+from ghostdeploy.placing import foreign_in, place_new
+from ghostdeploy.workspaces import lock, mark, put_back, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +38,7 @@ _WRITE_FAILURES = {
 
 @contextmanager
 def workspace(out: Path, name: str) -> Iterator[Path]:
-    """Gives an empty hidden folder inside `out` that is gone when the block ends, however it ends.
+    """Gives a hidden folder inside `out` that is gone when the block ends, however it ends.
 
     Args:
         out: Parent folder, made when absent.
@@ -39,16 +46,21 @@ def workspace(out: Path, name: str) -> Iterator[Path]:
 
     Raises:
         OutputError: The disk is full, the folder cannot be written, or a file-size limit was hit.
+        UsageError: `name` is no plain name.
     """
-    folder = out / f".{name}.tmp-{os.getpid()}"
+    if not name or name in {".", ".."} or "/" in name or os.sep in name or "\0" in name:
+        raise UsageError(f"a bundle cannot be called {name!r}, expected a plain folder name")
+    folder = out / f".{name[:80]}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
+        sweep(out)
         folder.mkdir()
     except OSError as error:
         raise _cannot_write(out, error) from error
     try:
-        with _locked(folder):
+        with lock(folder) as locked:
+            if locked:  # where nothing can be locked nothing is ever swept
+                mark(folder)
             yield folder
     except OSError as error:
         if error.errno in _WRITE_FAILURES:
@@ -60,7 +72,7 @@ def workspace(out: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def staging(out: Path, name: str, *, force: bool = False) -> Iterator[Path]:
-    """Gives a workspace that becomes `out/name` when the block ends without an error.
+    """Gives an empty folder in a workspace that becomes `out/name` when the block ends without an error.
 
     Args:
         out: Parent folder, made when absent.
@@ -68,75 +80,56 @@ def staging(out: Path, name: str, *, force: bool = False) -> Iterator[Path]:
         force: Replace an existing bundle; otherwise an existing one is an error.
 
     Raises:
-        UsageError: `out/name` exists and `force` is not set.
+        UsageError: `out/name` exists and `force` is not set, also when it appeared meanwhile.
         OutputError: See `workspace`.
     """
     final = out / name
     refuse_existing(final, force=force)
-    with workspace(out, name) as folder:
+    with workspace(out, name) as work:
+        folder = work / "new" / name
+        folder.mkdir(parents=True)
         yield folder
-        _publish(folder, final)
+        _publish(folder, final, work, force=force)
 
 
 def refuse_existing(final: Path, *, force: bool) -> None:
-    """Raises `UsageError` when `final` exists and may not be replaced, or is not a bundle at all."""
-    if not final.exists():
+    """Raises `UsageError` when `final` exists and may not be replaced, or holds anything that is not a bundle's."""
+    if not os.path.lexists(final):
         return
     if not force:
         raise UsageError(f"{final} exists already", hint="add --force to replace it, or choose another --out")
-    if not (final / MANIFEST).is_file():
+    foreign = foreign_in(final)
+    if foreign is None:
         raise UsageError(f"{final} exists and is not a bundle, not replaced", hint="choose another --out")
+    if foreign:
+        names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        raise UsageError(
+            f"{final} holds {names} beside the bundle's own files, not replaced",
+            hint="move that elsewhere, or choose another --out",
+        )
 
 
-def _publish(folder: Path, final: Path) -> None:
-    aside = final.with_name(f".{final.name}.old-{os.getpid()}")
-    if final.exists():
-        final.rename(aside)
-    try:
-        folder.rename(final)
-    except OSError:
-        if aside.exists():
-            aside.rename(final)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sweep(out: Path) -> None:
-    """Removes what killed exports left in `out`, and brings back a bundle caught between two renames."""
-    for path in out.glob(".*.tmp-*"):
-        with _locked(path) as ours:
-            if ours:
-                shutil.rmtree(path, ignore_errors=True)
-    for path in out.glob(".*.old-*"):
-        final = out / path.name[1:].rpartition(".old-")[0]
-        if final.exists():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.rename(final)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Holds an advisory lock on `folder` while the block runs; gives False when a living process has it.
-
-    The kernel drops the lock with the process, however it dies, and other containers on the machine see it too; a
-    process id would say neither.
-    """
-    try:
-        import fcntl  # POSIX only; elsewhere nothing is ever swept
-    except ImportError:
-        yield False
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+def _publish(folder: Path, final: Path, work: Path, *, force: bool) -> None:
+    """Moves the finished folder to its place; with `force`, the bundle there goes first, and comes back on failure."""
+    old = work / "old" / final.name
+    while True:
+        refuse_existing(final, force=force)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)
+            if force and os.path.lexists(final):
+                old.parent.mkdir(exist_ok=True)
+                final.rename(old)
+            if not os.path.lexists(old) or foreign_in(old) == []:  # still what was looked at
+                place_new(folder, final)
+                return
+            put_back(work, final)
+        except FileExistsError:  # somebody was faster
+            if foreign_in(final) == []:
+                shutil.rmtree(old, ignore_errors=True)  # theirs has taken its place
+            else:
+                put_back(work, final)
+        except BaseException:
+            put_back(work, final)
+            raise
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

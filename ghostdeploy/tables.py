@@ -62,7 +62,7 @@ def plan(found: Plan) -> None:
 
 def exported(found: Exported) -> None:
     """Prints the verdicts of an export."""
-    rows = []
+    rows: list[tuple[str | Text, ...]] = []
     for bundle in found.bundles:
         m = bundle.manifest
         top1 = "–" if m.accuracy is None else f"{m.accuracy.top1:.2%} ({_reference(m)} {m.accuracy.reference_top1:.2%})"
@@ -70,11 +70,16 @@ def exported(found: Exported) -> None:
         if m.agreement is not None:
             parity = f"{m.agreement.top1:.2%} agree"
         rows.append((str(bundle.path), m.precision, f"{bundle.size / 1e6:.2f} MB", parity, top1, verdict(m.verdict)))
+    rows += [(target, "", "–", "–", "–", "no bundle") for target in found.failures]
     table(("bundle", "precision", ">size", ">parity", ">top-1", "verdict"), rows)
+    for target, error in found.failures.items():
+        console().print(Text(f"{target}: {error.message}"), soft_wrap=True)
     for bundle in found.bundles:
         because = bundle.manifest.failed_because or bundle.manifest.unverified_because
         if because:
             console().print(Text(f"{bundle.manifest.name}: {because}"), soft_wrap=True)
+    if not found.bundles:
+        return
     passes = found.bundles[0].manifest.passes
     sites = ", ".join(f"{p.name} ×{p.sites}" for p in passes if p.sites) or "nothing to do"
     worst = max((p.max_relative_error for p in passes), default=0.0)

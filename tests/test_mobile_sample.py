@@ -147,7 +147,8 @@ def test_the_command_prints_or_writes_the_file(tiny_bundle, tmp_path, capsys, op
     text = write(open_bundle(bundle).manifest)
 
     assert mobile.main([str(bundle), option]) == 0
-    assert mobile.main([str(bundle), option, "-o", str(tmp_path / "contract")]) == 0
+    for _ in range(2):  # what it wrote itself it may write again
+        assert mobile.main([str(bundle), option, "-o", str(tmp_path / "contract")]) == 0
 
     assert capsys.readouterr().out == text
     assert (tmp_path / "contract").read_text("utf-8") == text
@@ -179,3 +180,11 @@ def test_the_written_code_uses_only_constants_that_are_generated(language, examp
 
     assert used
     assert used <= set(generated)
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(tiny_bundle, tmp_path, capsys):
+    (tmp_path / "App.swift").write_text("years of work")
+
+    assert mobile.main([str(tiny_bundle("onnx")), "--swift", "-o", str(tmp_path / "App.swift")]) == 2
+    assert "was not written by this sample" in capsys.readouterr().err
+    assert (tmp_path / "App.swift").read_text() == "years of work"

@@ -8,7 +8,7 @@ import pytest
 from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.tune.fingerprint import header_of
 from ghostdeploy.deploy.tune.journal import NAME, Exported, Journal, Picked, Refused, Round
-from ghostdeploy.errors import BadInput, UsageError
+from ghostdeploy.errors import BadInput, OutputError, UsageError
 from ghostdeploy.models.source import from_module
 from tests.tuning import HEADER, Net
 
@@ -125,3 +125,46 @@ def test_the_fingerprint_knows_weights_options_and_image_sets(tmp_path):
     assert header(from_module(Net().eval())).model != first.model
     (images / "two.png").write_bytes(b"1234")
     assert header().options != first.options
+
+
+FOREIGN = {
+    "a file": lambda state: (state / "thesis.tex").write_text("years of work"),
+    "a folder": lambda state: (state / "thesis").mkdir(),
+    "a file beside bundles": lambda state: ((state / "all-passes").mkdir(), (state / "all-passes" / "notes").touch()),
+    "a folder beside bundles": lambda state: (state / "all-passes" / "thesis").mkdir(parents=True),
+    "a link": lambda state: (state / "all-passes").symlink_to(state.parent),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_force_removes_nothing_where_the_state_folder_holds_what_tune_did_not_write(state, kind):
+    FOREIGN[kind](state)
+    (state / "pareto.md").touch()
+    before = {path: path.is_file() and path.read_bytes() for path in state.rglob("*")}
+
+    with pytest.raises(UsageError, match="which tune did not write; nothing was removed"):
+        Journal(state, HEADER, restart=True)
+
+    assert {path: path.is_file() and path.read_bytes() for path in state.rglob("*")} == before
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("text", ['{"event": "mine"}\n{"event": "no line end"}', "x", '{"event":"requests"}'])
+def test_a_journal_of_another_program_is_left_as_it_is(tmp_path, restart, text):
+    (tmp_path / NAME).write_text(text)
+
+    with pytest.raises(UsageError, match="is no journal of tune, left as it is"):
+        Journal(tmp_path, HEADER, restart=restart)
+
+    assert (tmp_path / NAME).read_text() == text
+
+
+def test_a_journal_that_is_a_link_is_not_written_through(tmp_path, state):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / NAME).symlink_to(state / NAME)
+    before = (state / NAME).read_bytes()
+
+    with pytest.raises(OutputError, match="cannot be written"):
+        Journal(tmp_path / "other", HEADER, restart=True)
+
+    assert (state / NAME).read_bytes() == before

@@ -7,8 +7,9 @@ round, so that what disturbs the machine disturbs all alike.
 from __future__ import annotations
 
 import math
+import os
 import subprocess
-import sys
+import tempfile
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from ghostdeploy.deploy.bench_worker import Answer, Job, Loaded
 from ghostdeploy.deploy.statistics import quantile
 from ghostdeploy.errors import BundleError
+from ghostdeploy.isolation import child_command, child_environment
 from ghostdeploy.runtimes.cores import choose_cores
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ BLOCK_SECONDS = 0.1
 """About how long one block of calls takes."""
 MOST_CALLS = 2000
 FEWEST_CALLS = 3
+_TAIL = 4096
+"""Bytes at the end of what a dead process said that its last line is looked for in."""
 
 
 class Process:
@@ -47,8 +51,15 @@ class Process:
 
     def __init__(self, words: Sequence[str], name: str) -> None:
         self.name = name
-        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.loaded = self._read(Loaded)
+        # A pipe that nobody reads stops the process that writes more than it holds.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=self._said, env=child_environment())
+        try:
+            self.loaded = self._read(Loaded)
+        except BaseException:
+            self.close()
+            raise
         if self.loaded.error is not None:
             self.close()
             raise BundleError(self.loaded.error, hint=self.loaded.hint)
@@ -73,6 +84,7 @@ class Process:
         """Ends the process."""
         self._process.kill()
         self._process.communicate()
+        self._said.close()
 
     def _read(self, kind: type[T]) -> T:
         assert self._process.stdout is not None
@@ -82,8 +94,9 @@ class Process:
         return msgspec.json.decode(line, type=kind)
 
     def _died(self) -> BundleError:
-        _, said = self._process.communicate()
-        last = said.decode("utf-8", "replace").strip().splitlines()[-1:] or ["without a word"]
+        self._process.communicate()
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _TAIL))
+        last = self._said.read().decode("utf-8", "replace").strip().splitlines()[-1:] or ["without a word"]
         return BundleError(f"the process of {self.name} ended (exit {self._process.returncode}): {last[0]}")
 
 
@@ -94,8 +107,7 @@ def bundle_process(path: str, *, threads: int, batch: int) -> Process:
 
 def job_process(job: Job) -> Process:
     """Starts the process of a bundle with all that it is told; see `Process`."""
-    words = [sys.executable, "-m", "ghostdeploy.deploy.bench_worker", msgspec.json.encode(job).decode()]
-    return Process(words, job.path)
+    return Process(child_command("ghostdeploy.deploy.bench_worker", msgspec.json.encode(job).decode()), job.path)
 
 
 def block_size(process: Process, seconds: float = BLOCK_SECONDS) -> int:

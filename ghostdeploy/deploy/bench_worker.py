@@ -1,4 +1,4 @@
-"""One bundle in a process of its own, which measures when told to: `python -m ghostdeploy.deploy.bench_worker JOB`.
+"""One bundle in a process of its own, which measures when told to; its one word is the JOB.
 
 It loads the bundle and then answers each line of standard input with one of standard output. Nothing else runs in the
 process, so its peak memory is the bundle's, and an engine's threads cannot disturb those of another.
@@ -11,13 +11,14 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import msgspec
 import numpy as np
 from msgspec import field
 
 from ghostdeploy.errors import GhostDeployError
+from ghostdeploy.isolation import answers
 from ghostdeploy.manifest import Record
 from ghostdeploy.runtimes import load
 
@@ -68,6 +69,7 @@ class Answer(Record, frozen=True, kw_only=True):
 
 def main() -> int:
     """Runs until standard input ends."""
+    out = answers()
     job = msgspec.json.decode(sys.argv[1], type=Job)
     if job.cores:
         os.sched_setaffinity(0, job.cores)
@@ -75,22 +77,22 @@ def main() -> int:
     try:
         runtime = load(job.path, threads=job.threads, profile=job.profile)
     except GhostDeployError as error:
-        _say(Loaded(error=error.message, hint=error.hint))
+        _say(out, Loaded(error=error.message, hint=error.hint))
         return 0
     with runtime:
         inputs = example(runtime, job.batch)
         outputs = runtime.infer(inputs)
         seconds = time.perf_counter() - start
         if broken := [name for name, array in outputs.items() if not np.isfinite(array).all()]:
-            _say(Loaded(error=f"{job.path} gives NaN or infinity in {', '.join(broken)}", hint="ghostdeploy verify"))
+            _say(out, Loaded(error=f"{job.path} gives NaN or infinity in {', '.join(broken)}", hint="ghostdeploy verify"))
             return 0
-        _say(Loaded(seconds=seconds, info=runtime.info()))
+        _say(out, Loaded(seconds=seconds, info=runtime.info()))
         _warm(runtime, inputs)
         for line in sys.stdin.buffer:
             order = msgspec.json.decode(line, type=Order)
             measure = _calls if order.kind == "calls" else _queue
             found = measure(runtime, inputs, order.count)
-            _say(Answer(seconds=found, peak_bytes=peak_bytes()))
+            _say(out, Answer(seconds=found, peak_bytes=peak_bytes()))
     return 0
 
 
@@ -151,10 +153,6 @@ def _queue(runtime: Runtime, inputs: dict[str, Any], count: int) -> list[float]:
     return [time.perf_counter() - start]
 
 
-def _say(answer: Record) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
-    sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _say(out: BinaryIO, answer: Record) -> None:
+    out.write(msgspec.json.encode(answer) + b"\n")
+    out.flush()

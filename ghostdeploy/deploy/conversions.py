@@ -76,8 +76,11 @@ class Conversions:
             converter = self._converter(step)
             for following in self._steps[self._steps.index(step) + 1 :][:1]:
                 self._converter(following)
-            result = converter.convert(job, seconds=self._seconds, on_progress=stages.advance if step.recipe else None)
-            converter.close()
+            try:
+                on_progress = stages.advance if step.recipe else None
+                result = converter.convert(job, seconds=self._seconds, on_progress=on_progress)
+            finally:
+                converter.close()
         if key is not None:
             self._cache.write(key, pack(Path(job.folder), result))
         return result

@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured: `python -m ghostdeploy.deploy.machine_rates THREADS CORE,…`.
+"""What this machine can do at best, measured in a process with two words: THREADS CORE,….
 
     GEMM rate        n³ / t of a float32 n × n product, n = 512: 3 MB, in the caches of a core or beside it
     bandwidth(s)     3 s/3 / t of a = b + c on float32 arrays of s bytes together, each thread on its own share
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from ghostdeploy.isolation import answers, child_command, child_environment
 from ghostdeploy.manifest import Record
 from ghostdeploy.runtimes.cores import choose_cores
 
@@ -63,8 +64,8 @@ def measure_rates(threads: int) -> Rates:
     """Measures in a process with so many threads, kept on as many cores; takes about two seconds."""
     cores = ",".join(map(str, choose_cores(threads)))
     done = subprocess.run(
-        [sys.executable, "-m", "ghostdeploy.deploy.machine_rates", str(threads), cores],
-        env=os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads)),
+        child_command("ghostdeploy.deploy.machine_rates", str(threads), cores),
+        env=child_environment(**dict.fromkeys(_THREAD_VARIABLES, str(threads))),
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -73,6 +74,7 @@ def measure_rates(threads: int) -> Rates:
 
 def main() -> int:
     """Measures and prints the record."""
+    out = answers()
     threads, cores = int(sys.argv[1]), [int(core) for core in sys.argv[2].split(",") if core]
     if cores:
         os.sched_setaffinity(0, cores)
@@ -83,7 +85,8 @@ def main() -> int:
             rate = max(rate, found[-1].bytes_per_second)
         found.append(Bandwidth(set_bytes=size, bytes_per_second=rate))
     rates = Rates(threads=threads, macs_per_second=gemm_rate(), bandwidths=tuple(reversed(found)))
-    sys.stdout.buffer.write(msgspec.json.encode(rates))
+    out.write(msgspec.json.encode(rates))
+    out.flush()
     return 0
 
 
@@ -141,7 +144,3 @@ def _best(call: Callable[[], object], seconds: float) -> float:
         call()
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +16,15 @@ from ghostdeploy.deploy.assemble import Facts, assemble
 from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.conversions import Conversions
 from ghostdeploy.deploy.doctor import cpu_flags
+from ghostdeploy.deploy.failures import Failures
 from ghostdeploy.deploy.origin import facts_of, find_origin
 from ghostdeploy.deploy.stages import Listener, Stages
 from ghostdeploy.deploy.steps import QUANTIZED, Step, all_steps, steps_to
-from ghostdeploy.errors import ExportFailed, GateFailed, OutputError
+from ghostdeploy.errors import ExportFailed, GateFailed
 from ghostdeploy.exporters.base import About, ExportJob, ExportResult
 from ghostdeploy.exporters.cache import Cache
 from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
+from ghostdeploy.placing import LOG_HEAD, write_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle import Bundle
     from ghostdeploy.deploy.intake.model import OnnxModel
+    from ghostdeploy.errors import GhostDeployError
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.targets import Target
 
@@ -47,6 +49,14 @@ class Exported:
     """Wall time by stage."""
     advice: str | None = None
     """The precision that would pay more on this processor, one sentence."""
+    failures: dict[str, GhostDeployError] = field(default_factory=dict)
+    """Why a target has no bundle, of several targets."""
+
+    @property
+    def exit_code(self) -> int:
+        """That of the first failure, else 1 where a bundle's gate failed, else 0."""
+        codes = [error.exit_code for error in self.failures.values()]
+        return codes[0] if codes else int(any(one.manifest.verdict == "failed" for one in self.bundles))
 
 
 def export(
@@ -108,8 +118,9 @@ def run_export(
 
     Raises:
         GhostDeployError: See the tree in `ghostdeploy.errors`. Bundles finished before the error stay; none is half.
+            What a converter or an engine does to one of several targets is no error but in `failures`.
     """
-    stages = Stages(listener)
+    stages, failures = Stages(listener), Failures(alone=len(config.rows) == 1)
     if config.precision in QUANTIZED:
         advise(config.rows)
     steps = all_steps(config.rows, config.precision, intake, skip=config.skip_passes)
@@ -129,20 +140,24 @@ def run_export(
         facts = facts_of(model, name, config, work, stages)
         del model
         give_back()
+        ways = {row.name: steps_to(row, config.precision, intake, skip=config.skip_passes) for row in config.rows}
         results: dict[str, ExportResult] = {}
         for step in steps.values():
-            with keep_log(config.out, name):
-                job = job_of(step, facts, config, work)
-                results[step.name] = conversions.run(step, job, stages)
+            served = [target for target, way in ways.items() if step in way and target not in failures.errors]
+            if served:
+                with failures.kept(served), keep_log(config.out, name):
+                    results[step.name] = conversions.run(step, job_of(step, facts, config, work), stages)
         bundles = []
         for row in config.rows:
-            with stages.stage(f"prove {row.name}"):
-                way = steps_to(row, config.precision, intake, skip=config.skip_passes)
-                chain = [(step, results[step.name]) for step in way]
+            if row.name in failures.errors:
+                continue
+            with failures.kept([row.name]), stages.stage(f"prove {row.name}"):
+                chain = [(step, results[step.name]) for step in ways[row.name]]
                 with staging.staging(config.out, names[row.name], force=config.replace) as folder:
                     bundle = assemble(row, chain, facts, config, work, folder, stages)
-            bundles.append(type(bundle)(config.out / names[row.name], bundle.manifest))
-    return Exported(bundles, stages.seconds, recommendation(config.rows, config.precision, cpu_flags()))
+                bundles.append(type(bundle)(config.out / names[row.name], bundle.manifest))
+    advice = recommendation(config.rows, config.precision, cpu_flags())
+    return Exported(bundles, stages.seconds, advice, failures.errors)
 
 
 def advise(rows: list[Target]) -> None:
@@ -189,16 +204,12 @@ def quantize_spec(step: Step, recipe: str, facts: Facts, config: ExportConfig, w
 
 @contextmanager
 def keep_log(out: Path, name: str) -> Iterator[None]:
-    """Copies the log of a failed converter out of the workspace, and names the copy."""
+    """Copies the log of a failed converter out of the workspace, and names the copy; see `write_beside`."""
     try:
         yield
     except ExportFailed as error:
         if error.log is None:
             raise
-        kept = out / f"{name}-{error.log.stem}.log"
-        try:
-            shutil.copyfile(error.log, kept)
-        except OSError as reason:
-            raise OutputError(f"{kept} cannot be written: {reason.strerror}") from error
+        kept = write_beside(out / f"{name}-{error.log.stem}.log", error.log.read_bytes(), LOG_HEAD)
         hint = f"its log is {kept}"
         raise ExportFailed(error.message, log=kept, hint=f"{error.hint}; {hint}" if error.hint else hint) from error

@@ -1,7 +1,7 @@
-"""The child process around every converter: `python -m ghostdeploy.exporters.child IMPORT_STRING EXTRA`.
+"""The child process around every converter, with two words: IMPORT_STRING EXTRA.
 
-It imports the exporter first, so that a parent which starts it early pays the import while it folds. Then it reads one
-job, does it, and leaves. When the parent dies its pipe closes and the child goes too.
+It imports the exporter first, so that a parent which starts it early pays the import while it folds. Then it reads the
+name of a job's file, does the job, and leaves. When the parent dies its pipe closes and the child goes too.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
     line = sys.stdin.buffer.readline()
     if not line:
         return 0
-    job = msgspec.json.decode(line, type=ExportJob)
+    job = msgspec.json.decode(Path(msgspec.json.decode(line, type=str)).read_bytes(), type=ExportJob)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     result = ExportResult(status="missing", message=missing) if exporter is None else _run(exporter, job)
     Path(job.result).write_bytes(msgspec.json.encode(result))
@@ -93,7 +93,3 @@ def _leave_with_parent() -> None:
     while sys.stdin.buffer.read(1):
         pass
     os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +13,7 @@ import msgspec
 from ghostdeploy.errors import ExportFailed, MissingDependency, OutputError
 from ghostdeploy.exporters.base import ExportJob, ExportResult
 from ghostdeploy.exporters.memory import LARGE_BLOCK
+from ghostdeploy.isolation import child_command, child_environment
 from ghostdeploy.telemetry import VARIABLES
 
 if TYPE_CHECKING:
@@ -64,14 +63,14 @@ class Converter:
     def __init__(self, target: Worker, log: Path, *, frugal: bool = False) -> None:
         self._target = target
         self._log = log
-        command = [sys.executable, "-m", "ghostdeploy.exporters.child", target.exporter, target.export_extra]
-        with log.open("wb") as stream:
+        command = child_command("ghostdeploy.exporters.child", target.exporter, target.export_extra)
+        with log.open("xb") as stream:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env=os.environ | _SURROUNDINGS | (_FRUGAL if frugal else {}),
+                env=child_environment(**_SURROUNDINGS, **(_FRUGAL if frugal else {})),
                 start_new_session=True,  # Ctrl-C reaches the parent, which closes us
             )
 
@@ -102,10 +101,12 @@ class Converter:
             OutputError: It could not write its files.
         """
         end = time.monotonic() + seconds
+        asked = Path(job.result).with_suffix(".job")
+        asked.write_bytes(msgspec.json.encode(job))
         pipe = self._process.stdin
         assert pipe is not None
         try:
-            pipe.write(msgspec.json.encode(job) + b"\n")
+            pipe.write(msgspec.json.encode(str(asked)) + b"\n")
             pipe.flush()
             self._wait(end, on_progress)
         except subprocess.TimeoutExpired as error:

@@ -1,27 +1,27 @@
 """Modules that users write: `package.module:factory` and `path/file.py:factory`.
 
-A file is imported under a private name, with its folder on `sys.path` only meanwhile, so that its neighbours can be
-imported and nothing of the user's can shadow an installed package afterwards.
+Files beside a factory, and those in the working folder, are for its own code only, see `neighbours`: nothing of the
+user's shadows an installed package, neither meanwhile nor afterwards.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.errors import CheckpointError, UsageError, did_you_mean
+from ghostdeploy.models.neighbours import beside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import ModuleType
 
     from torch import nn
+
+    from ghostdeploy.models.neighbours import Neighbours
 
 _TRACEBACK = "add -v for the traceback"
 
@@ -47,8 +47,8 @@ def call_factory(spec: str, num_classes: int | None) -> nn.Module:
         raise UsageError(f"MODEL is {spec!r}, expected package.module:factory or path/file.py:factory")
     is_file = location.endswith(".py") or "/" in location or "\\" in location
     folder = Path(location).resolve().parent if is_file else Path.cwd()
-    with _on_path(folder):
-        home = _import_file(Path(location)) if is_file else _import_module(location)
+    with beside(folder) as neighbours:
+        home = _import_file(Path(location), neighbours) if is_file else _import_module(location, neighbours)
         factory = _find_callable(home, name, spec)
         if isinstance(factory, nn.Module):
             kind = type(factory).__name__
@@ -60,47 +60,33 @@ def call_factory(spec: str, num_classes: int | None) -> nn.Module:
         try:
             module = factory(**arguments)
         except (Exception, SystemExit) as error:
-            raise CheckpointError(f"calling {spec} raised {_short(error)}", hint=_TRACEBACK) from error
+            raise CheckpointError(f"calling {spec} raised {_short(error, neighbours)}", hint=_TRACEBACK) from error
     return plain_module(module, f"{spec} returned")
 
 
-@contextmanager
-def _on_path(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
+def _import_module(name: str, neighbours: Neighbours) -> ModuleType:
     try:
-        yield
-    finally:
-        if str(folder) in sys.path:  # the imported code may have rearranged it
-            sys.path.remove(str(folder))
-
-
-def _import_module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
+        if name in sys.modules:
+            return sys.modules[name]
+        return neighbours.load(name) if neighbours.has(name) else importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+        missing = (error.name or "").removeprefix(f"{neighbours.name}.")
+        if missing and f"{name}.".startswith(f"{missing}."):
             raise UsageError(f"there is no Python module {name}", hint="check PYTHONPATH or give a file.py") from error
-        raise CheckpointError(f"importing {name} raised {_short(error)}", hint=_TRACEBACK) from error
+        raise CheckpointError(f"importing {name} raised {_short(error, neighbours)}", hint=_TRACEBACK) from error
     except (Exception, SystemExit) as error:
-        raise CheckpointError(f"importing {name} raised {_short(error)}", hint=_TRACEBACK) from error
+        raise CheckpointError(f"importing {name} raised {_short(error, neighbours)}", hint=_TRACEBACK) from error
 
 
-def _import_file(path: Path) -> ModuleType:
+def _import_file(path: Path, neighbours: Neighbours) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"Python file {path} does not exist")
-    # The name depends on the path so that two files called model.py do not replace each other.
-    name = f"_ghostdeploy_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise UsageError(f"{path} is no Python file, expected the suffix .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickling look their module up there
     try:
-        spec.loader.exec_module(module)
+        return neighbours.load_file(path.resolve())
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise CheckpointError(f"importing {path} raised {_short(error)}", hint=_TRACEBACK) from error
-    return module
+        raise CheckpointError(f"importing {path} raised {_short(error, neighbours)}", hint=_TRACEBACK) from error
 
 
 def _find_callable(home: ModuleType, name: str, spec: str) -> Callable[..., Any]:
@@ -138,6 +124,6 @@ def _takes(factory: Callable[..., Any], name: str) -> bool:
     return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def _short(error: BaseException) -> str:
-    lines = str(error).splitlines()
+def _short(error: BaseException, neighbours: Neighbours) -> str:
+    lines = str(error).replace(f"{neighbours.name}.", "").splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -23,6 +23,7 @@ from rich.table import Table
 import ghostdeploy as gd
 from ghostdeploy import samples
 from ghostdeploy.bundle import open_bundle
+from ghostdeploy.isolation import child_command, child_environment
 
 OUT = Path("build") / "demo"
 TARGETS = ("onnx", "openvino")
@@ -34,7 +35,7 @@ def command(*arguments: str | Path) -> None:
     words = [os.path.relpath(word) if isinstance(word, Path) else word for word in arguments]
     Console().print(f"\n[bold]$ ghostdeploy {' '.join(words)}[/bold]", highlight=False, soft_wrap=True)
     sys.stdout.flush()
-    code = subprocess.run([sys.executable, "-m", "ghostdeploy", *words], check=False).returncode
+    code = subprocess.run(child_command("ghostdeploy.cli", *words), env=child_environment(), check=False).returncode
     if code:
         sys.exit(code)
 

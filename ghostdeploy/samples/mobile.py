@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostdeploy.bundle import LABELS, open_bundle
-from ghostdeploy.errors import BundleError, GhostDeployError, OutputError
+from ghostdeploy.errors import BundleError, GhostDeployError, UsageError
+from ghostdeploy.placing import write_own
 from ghostdeploy.samples import report
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.manifest import Manifest
 
+_MADE = "// Written by ghostdeploy.samples.mobile"
 Value = str | bool | int | tuple[int, ...] | tuple[float, ...]
 
 
@@ -118,7 +120,7 @@ def swift(manifest: Manifest) -> str:
 def _source(manifest: Manifest, head: str, line: Callable[[Constant], str]) -> str:
     constants = contract(manifest)
     rows = [line(one) + (f"  // {one.comment}" if one.comment else "") for one in constants]
-    made = f"// Written by ghostdeploy.samples.mobile from manifest.json of {_printable(manifest.name)}; do not edit."
+    made = f"{_MADE} from manifest.json of {_printable(manifest.name)}; do not edit."
     return "\n".join([made, head, *rows, "}", ""])
 
 
@@ -161,10 +163,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}", hint="give another file with -o") from error
+    """Writes the file; one that is there is replaced only where this sample wrote it."""
+    head = _MADE.encode()
+    if not write_own(path, text.encode().removeprefix(head), head):
+        raise UsageError(f"{path} exists and was not written by this sample", hint="give another file with -o")
 
 
 if __name__ == "__main__":

@@ -231,6 +231,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16 autocast")
     options = parser.parse_args(arguments)
+    for suffix in (".safetensors", ".md"):
+        if (options.out / f"{options.model}{suffix}").exists():
+            parser.error(f"{options.out / options.model}{suffix} exists already, give another --out")
     options.out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(options)
     trainer.run()

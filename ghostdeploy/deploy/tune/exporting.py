@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy import targets
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.deploy.pipeline import run_export
-from ghostdeploy.errors import BundleError, CheckpointError, DataError, GhostDeployError, OutputError, UsageError
+from ghostdeploy.errors import BundleError, CheckpointError, DataError, GhostDeployError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,17 +76,15 @@ class Workshop:
             OutputError: The bundles cannot be written.
         """
         try:
-            self._export(group, listener)
+            failed = self._export(group, listener)
         except _OF_THE_REQUEST:
             raise
         except GhostDeployError as error:
-            if isinstance(error, UsageError) or len(group) == 1:
-                return dict.fromkeys(group, error.message.partition("\n")[0].rstrip(". "))
-            alone = [self.make([one], listener) for one in group if self.take_over(one) is None]
-            return {candidate: why for found in alone for candidate, why in found.items()}
-        return {}
+            failed = dict.fromkeys(group, error)
+        return {candidate: error.message.partition("\n")[0].rstrip(". ") for candidate, error in failed.items()}
 
-    def _export(self, group: list[Candidate], listener: Listener) -> None:
+    def _export(self, group: list[Candidate], listener: Listener) -> dict[Candidate, GhostDeployError]:
+        """Returns the errors of single candidates of several."""
         first = group[0]
         changes: dict[str, Any] = {} if first.without is None else {"skip_passes": (first.without,)}
         config = replace(
@@ -97,12 +95,19 @@ class Workshop:
             replace=True,  # only what is missing or damaged is made
             **changes,
         )
-        run_export(lambda: self.model, config, name=self.name, listener=listener, intake=self.intake)
+        exported = run_export(lambda: self.model, config, name=self.name, listener=listener, intake=self.intake)
+        failed = {one: exported.failures[one.target] for one in group if one.target in exported.failures}
         for one in group:
-            if targets.find(one.target).device is not None:  # what an export gives for a device is a build kit
+            if one not in failed and targets.find(one.target).device is not None:  # an export gives a build kit for it
                 from ghostdeploy.deploy.build import build
 
-                build(self.path(one), listener=listener, timeout=config.timeout)
+                try:
+                    build(self.path(one), listener=listener, timeout=config.timeout)
+                except _OF_THE_REQUEST:
+                    raise
+                except GhostDeployError as error:
+                    failed[one] = error
+        return failed
 
 
 def groups(candidates: Iterable[Candidate]) -> list[list[Candidate]]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import msgspec
 
+from ghostdeploy.deploy.tune.ownership import made_by_tune
 from ghostdeploy.errors import BadInput, OutputError, UsageError
 from ghostdeploy.manifest import Record
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 NAME = "journal.jsonl"
 SCHEMA = 1
+_FIRST = b'{"event":"request"'
 
 
 class Header(Record, frozen=True, kw_only=True, tag="request", tag_field="event"):
@@ -111,10 +114,11 @@ class Journal:
             raise UsageError(f"{folder} exists and holds no journal of tune", hint="choose another --out or --name")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._stream = self._path.open("ab+")
+            self._stream = _open(self._path)
         except OSError as error:
             raise _cannot_write(self._path, error) from error
         try:
+            _require_ours(self._stream, self._path)
             _lock(self._stream, folder)
             if restart:
                 self._forget()
@@ -162,8 +166,15 @@ class Journal:
             raise _cannot_write(self._path, error) from error
 
     def _forget(self) -> None:
+        found = list(self.folder.iterdir())
+        foreign = sorted(path.name for path in found if path != self._path and not made_by_tune(path))
+        if foreign:
+            raise UsageError(
+                f"{self.folder} holds {', '.join(foreign[:3])}, which tune did not write; nothing was removed",
+                hint="move that elsewhere, or choose another --out or --name",
+            )
         self._stream.truncate(0)
-        for path in self.folder.iterdir():
+        for path in found:
             if path.is_dir():
                 shutil.rmtree(path)
             elif path != self._path:
@@ -186,6 +197,20 @@ class Journal:
                 hint="--force starts again; or choose another --out or --name",
             )
         return [_decode(line, _READ_EVENT, self._path, number) for number, line in enumerate(lines[1:], 2)]
+
+
+def _open(path: Path) -> BinaryIO:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "ab+")
+
+
+def _require_ours(stream: BinaryIO, path: Path) -> None:
+    """Raises `UsageError` unless the journal is new or begins as ours do, torn or not."""
+    regular = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    if regular:
+        stream.seek(0)
+    if not regular or not _FIRST.startswith(stream.read(len(_FIRST))):
+        raise UsageError(f"{path} is no journal of tune, left as it is", hint="choose another --out or --name")
 
 
 def _decode(line: bytes, reader: msgspec.json.Decoder[T], path: Path, number: int) -> T:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +16,6 @@ from ghostdeploy.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from ghostdeploy.deploy.tune.candidates import Candidate
     from ghostdeploy.deploy.tune.results import Row, Tuned
@@ -63,10 +64,11 @@ def write_tables(found: Tuned, state: Path) -> None:
     """
     document = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
     for name, data in (("pareto.json", document), ("pareto.md", markdown(found).encode())):
-        aside = state / f".{name}.{os.getpid()}"
         try:
-            aside.write_bytes(data)
-            aside.replace(state / name)
+            handle, aside = tempfile.mkstemp(prefix=f".{name}.", dir=state)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+            Path(aside).replace(state / name)
         except OSError as error:
             raise OutputError(f"{state / name} cannot be written: {error.strerror}", hint="free some space") from error
 

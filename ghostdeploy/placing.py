@@ -1,0 +1,164 @@
+"""Putting files and folders where others may have theirs: never in place of something foreign.
+
+`rename` replaces an empty folder or a file without a word, and looking first leaves a moment in between. Linux and
+macOS can be told not to replace; elsewhere the name is claimed with a folder of ours, empty, which `rename` replaces.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import stat
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ghostdeploy.bundle import DIAGNOSIS, GOLDEN, LABELS, MANIFEST
+from ghostdeploy.errors import OutputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FIELDS = {"schema", "name", "target", "files"}
+_KNOWN = {GOLDEN, LABELS, DIAGNOSIS, "kit", "engines"}
+_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
+"""What file managers leave in folders."""
+_MOST = 1 << 24
+LOG_HEAD = b"ghostdeploy: what a converter printed\n"
+"""First line of every log that is kept."""
+_AT_FDCWD, _NOREPLACE, _EXCLUSIVE = -100, 1, 4
+_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+def place_new(folder: Path, final: Path) -> None:
+    """Moves a folder to a name that nothing has.
+
+    Raises:
+        FileExistsError: Something has it, a link to nowhere or an empty folder included.
+        OSError: It cannot be moved.
+    """
+    code = _exclusive_rename(os.fsencode(folder), os.fsencode(final))
+    if code in _UNSUPPORTED:
+        if sys.platform != "win32":  # there `rename` itself never replaces
+            final.mkdir()
+        try:
+            folder.rename(final)
+        except OSError as error:
+            if error.errno in {errno.ENOTEMPTY, errno.ENOTDIR}:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
+            with suppress(OSError):
+                final.rmdir()
+            raise
+    elif code:
+        raise OSError(code, os.strerror(code), str(final))
+
+
+def _exclusive_rename(source: bytes, target: bytes) -> int:
+    """Renames without replacing; returns 0 or the error number, ENOSYS where the system has no such call."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "darwin":
+            failed = library.renamex_np(source, target, _EXCLUSIVE)
+        else:
+            failed = library.renameat2(_AT_FDCWD, source, _AT_FDCWD, target, _NOREPLACE)
+    except (AttributeError, OSError, TypeError):  # an old C library, another system
+        return errno.ENOSYS
+    return ctypes.get_errno() if failed else 0
+
+
+def foreign_in(final: Path) -> list[str] | None:
+    """Returns what a bundle's folder holds beside the bundle, sorted; None when it is no bundle, or a link.
+
+    A manifest that cannot be read is a damaged bundle's, as long as all that lies beside it has a bundle's names.
+    """
+    manifest = final / MANIFEST
+    try:
+        found = os.lstat(manifest)
+        if not stat.S_ISDIR(os.lstat(final).st_mode) or not stat.S_ISREG(found.st_mode) or found.st_size > _MOST:
+            return None
+        document = json.loads(manifest.read_bytes())
+    except OSError:
+        return None
+    except (ValueError, RecursionError):
+        document = None
+    if document is not None and not (isinstance(document, dict) and set(document) >= _FIELDS):
+        return None
+    names = {entry.name for entry in os.scandir(final)} - {MANIFEST} - _SYSTEM
+    listed = _listed(document) if document is not None else None
+    if listed is None:
+        return sorted(name for name in names if name not in _KNOWN and not name.startswith("model."))
+    return sorted(names - listed)
+
+
+def _listed(document: dict[str, Any]) -> set[str] | None:
+    """Returns the first parts of the listed paths."""
+    try:
+        return {record["path"].split("/")[0] for record in document["files"]}
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
+def write_own(path: Path, data: bytes, head: bytes) -> bool:
+    """Writes a file that begins with `head`, by which we know it as ours later.
+
+    Args:
+        path: A new name, or that of a regular file that begins with `head`, which is replaced.
+        data: What follows the head.
+        head: Not empty.
+
+    Returns:
+        Whether it was written; False when the name is taken by anything else, a link included.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    try:
+        handle = _open_own(path, head)
+        if handle is None:
+            return False
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(head + data)
+            stream.truncate()
+    except OSError as reason:
+        raise OutputError(f"{path} cannot be written: {reason.strerror}", hint="give another place with -o") from reason
+    return True
+
+
+def write_beside(path: Path, data: bytes, head: bytes) -> Path:
+    """Does `write_own`, where the name is another's as `name-2.log`, `name-3.log`, …; returns the name that it got."""
+    number, name = 1, path
+    while not write_own(name, data, head):
+        number += 1
+        name = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return name
+
+
+def is_log(path: Path) -> bool:
+    """Tells whether a file is a log that we kept; follows no link."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(LOG_HEAD)) == LOG_HEAD
+
+
+def _open_own(path: Path, head: bytes) -> int | None:
+    """Returns a descriptor of a new file, or of one that begins with `head`; None when the name is another's."""
+    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        pass
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None
+        handle = os.open(path, flags)
+    except OSError:
+        return None
+    found = os.fstat(handle)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and os.read(handle, len(head)) == head:
+        os.lseek(handle, 0, os.SEEK_SET)
+        return handle
+    os.close(handle)
+    return None
