@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from ghostdeploy.bundle import open_bundle
 from ghostdeploy.deploy import pipeline
 from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.pipeline import Exported, run_export
-from ghostdeploy.errors import BundleError, ExportFailed, OutputError
+from ghostdeploy.errors import BundleError, ExportFailed, OutputError, UsageError
 from ghostdeploy.exporters.process import Converter
 from ghostdeploy.models.source import from_module
 from tests.commands import run
@@ -151,3 +152,23 @@ def test_the_exit_code_is_that_of_the_failure_before_that_of_a_gate(tmp_path):
 
     assert Exported([], {}, failures=failed).exit_code == 5
     assert Exported([], {}).exit_code == 0
+
+
+def test_two_threads_that_export_one_name_give_one_bundle_and_one_usage_error(tmp_path):
+    ends = []
+
+    def attempt():
+        try:
+            ends.append(export(tmp_path, names=("onnx",)).bundles[0].manifest.verdict)
+        except UsageError as error:
+            ends.append(error.message)
+
+    threads = [threading.Thread(target=attempt) for _ in range(2)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+
+    assert sorted(ends) == sorted(["passed", f"{tmp_path / 'net-onnx-fp32'} exists already"])
+    assert names(tmp_path) == ["net-onnx-fp32"]
+    assert open_bundle(tmp_path / "net-onnx-fp32").manifest.verdict == "passed"

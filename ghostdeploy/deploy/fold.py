@@ -24,6 +24,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ghostdeploy.deploy.capture import capture, of_several
+from ghostdeploy.deploy.one_at_a_time import taking_turns
 from ghostdeploy.deploy.passes import default_passes
 from ghostdeploy.deploy.passes.finished import Trials, second
 from ghostdeploy.deploy.passes.precision import cast, relative_error, run
@@ -53,6 +54,7 @@ class Certificate:
         return max((record.max_relative_error for record in self.passes), default=0.0)
 
 
+@taking_turns()
 def fold(
     module: nn.Module,
     example_input: Tensor | NDArray[Any] | tuple[Tensor | NDArray[Any], ...],

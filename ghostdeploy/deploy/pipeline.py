@@ -17,6 +17,7 @@ from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.conversions import Conversions
 from ghostdeploy.deploy.doctor import cpu_flags
 from ghostdeploy.deploy.failures import Failures
+from ghostdeploy.deploy.one_at_a_time import taking_turns
 from ghostdeploy.deploy.origin import facts_of, find_origin
 from ghostdeploy.deploy.stages import Listener, Stages
 from ghostdeploy.deploy.steps import QUANTIZED, Step, all_steps, steps_to
@@ -129,7 +130,7 @@ def run_export(
         conversions = stack.enter_context(
             Conversions(list(steps.values()), work, cache=Cache.of_user(), seconds=config.timeout)
         )
-        with stages.stage("load model"):
+        with stages.stage("load model"), taking_turns():
             model = load()
         if model.weight_bytes <= LARGE_WEIGHTS:
             conversions.start_ahead()
@@ -137,7 +138,8 @@ def run_export(
         names = {row.name: f"{name}-{row.name}-{config.precision}" for row in config.rows}
         for bundle_name in names.values():
             staging.refuse_existing(config.out / bundle_name, force=config.replace)
-        facts = facts_of(model, name, config, work, stages)
+        with taking_turns():
+            facts = facts_of(model, name, config, work, stages)
         del model
         give_back()
         ways = {row.name: steps_to(row, config.precision, intake, skip=config.skip_passes) for row in config.rows}
@@ -151,7 +153,7 @@ def run_export(
         for row in config.rows:
             if row.name in failures.errors:
                 continue
-            with failures.kept([row.name]), stages.stage(f"prove {row.name}"):
+            with failures.kept([row.name]), stages.stage(f"prove {row.name}"), taking_turns():
                 chain = [(step, results[step.name]) for step in ways[row.name]]
                 with staging.staging(config.out, names[row.name], force=config.replace) as folder:
                     bundle = assemble(row, chain, facts, config, work, folder, stages)
