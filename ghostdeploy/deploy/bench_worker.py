@@ -84,7 +84,9 @@ def main() -> int:
         outputs = runtime.infer(inputs)
         seconds = time.perf_counter() - start
         if broken := [name for name, array in outputs.items() if not np.isfinite(array).all()]:
-            _say(out, Loaded(error=f"{job.path} gives NaN or infinity in {', '.join(broken)}", hint="ghostdeploy verify"))
+            _say(
+                out, Loaded(error=f"{job.path} gives NaN or infinity in {', '.join(broken)}", hint="ghostdeploy verify")
+            )
             return 0
         _say(out, Loaded(seconds=seconds, info=runtime.info()))
         _warm(runtime, inputs)
