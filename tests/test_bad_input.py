@@ -118,7 +118,8 @@ def test_a_file_that_is_no_image_is_named(capsys, tmp_path):
 
 
 def test_labels_that_do_not_fit_the_model_are_refused(capsys, tmp_path):
-    np.savez(tmp_path / "d.npz", images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.array([0, 1, 2, 10]))
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "d.npz", images=images, labels=np.array([0, 1, 2, 10]))
     (tmp_path / "names.txt").write_text("a\nb\n")
 
     data = run(capsys, "export", "-t", "onnx", "--data", tmp_path / "d.npz", "-o", tmp_path / "out")

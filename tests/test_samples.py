@@ -218,3 +218,14 @@ def test_the_samples_and_the_example_app_import_no_torch():
     code = "import sys, ghostdeploy.samples.classify_image; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_training_does_not_overwrite_a_model_that_it_did_not_make(tmp_path, capsys):
+    (tmp_path / "ghostnet_050.safetensors").write_text("years of work")
+
+    with pytest.raises(SystemExit) as caught:
+        training.main(["--source", str(tmp_path), "--out", str(tmp_path)])
+
+    assert caught.value.code == 2
+    assert "exists already and is not of a training to go on with" in capsys.readouterr().err
+    assert (tmp_path / "ghostnet_050.safetensors").read_text() == "years of work"

@@ -231,9 +231,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16 autocast")
     options = parser.parse_args(arguments)
-    for suffix in (".safetensors", ".md"):
-        if (options.out / f"{options.model}{suffix}").exists():
-            parser.error(f"{options.out / options.model}{suffix} exists already, give another --out")
+    names = {suffix: options.out / f"{options.model}{suffix}" for suffix in (".training.pt", ".safetensors", ".md")}
+    found = [path for path in names.values() if path.exists()]
+    if found and names[".training.pt"] not in found:  # with its state it is an earlier training of ours, which goes on
+        parser.error(f"{found[0]} exists already and is not of a training to go on with, give another --out")
     options.out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(options)
     trainer.run()
