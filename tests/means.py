@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from ghostdeploy.manifest import TensorSpec
@@ -68,3 +70,16 @@ def images(count):
 def means(count):
     """What the runtime gives for `images(count)`."""
     return images(count).mean(axis=(2, 3))
+
+
+def assert_nothing_is_held(runtime):
+    """All slots of the queue are free, and nobody is inside: close does not wait for ever."""
+    slots = [runtime._submissions._slots.acquire(timeout=0) for _ in range(runtime.info()["queue"])]
+    assert all(slots)
+    for _ in slots:
+        runtime._submissions._slots.release()
+    closer = threading.Thread(target=runtime.close, daemon=True)
+    closer.start()
+    closer.join(20)
+    assert not closer.is_alive()
+    assert runtime.closed == 1

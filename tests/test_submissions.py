@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ghostdeploy.errors import BundleError, InputError, QueueFull, UsageError
-from tests.means import Means, images, means
+from tests.means import Means, assert_nothing_is_held, images, means
 
 
 class Held:
@@ -280,69 +280,6 @@ def test_a_runtime_that_is_dropped_is_freed_without_the_garbage_collector():
         assert gone() is None
     finally:
         gc.enable()
-
-
-def assert_nothing_is_held(runtime):
-    """All slots of the queue are free, and nobody is inside: close does not wait for ever."""
-    slots = [runtime._submissions._slots.acquire(timeout=0) for _ in range(runtime.info()["queue"])]
-    assert all(slots)
-    for _ in slots:
-        runtime._submissions._slots.release()
-    closer = threading.Thread(target=runtime.close, daemon=True)
-    closer.start()
-    closer.join(20)
-    assert not closer.is_alive()
-    assert runtime.closed == 1
-
-
-@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("odd"), KeyboardInterrupt()], ids=repr)
-@pytest.mark.parametrize("call", ["submit", "infer"])
-def test_a_batch_that_cannot_be_split_holds_nothing(monkeypatch, error, call):
-    runtime = Means(batch=2, queue=3)
-
-    def fail(*_):
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr("ghostdeploy.runtimes.base.chunks", fail)
-        for _ in range(5):
-            with pytest.raises((type(error), BundleError)):
-                runtime.submit(images(3)) if call == "submit" else runtime.infer({"x": images(3)})
-
-    assert np.array_equal(runtime.submit(images(3)).result(20), means(3))
-    assert_nothing_is_held(runtime)
-
-
-def test_a_submission_that_cannot_be_queued_holds_nothing(monkeypatch):
-    runtime = Means(queue=3)
-
-    def fail(*_):
-        raise MemoryError("no room")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("ghostdeploy.runtimes.submissions.QueuedFuture", fail)
-        for _ in range(5):
-            with pytest.raises(MemoryError):
-                runtime.submit(images(3))
-
-    assert np.array_equal(runtime.submit(images(3)).result(20), means(3))
-    assert_nothing_is_held(runtime)
-
-
-def test_an_error_of_the_engine_that_cannot_be_read_ends_the_future():
-    class UnreadableError(Exception):
-        def __str__(self):
-            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "the engine's text is no text")
-
-    def fail(_):
-        raise UnreadableError
-
-    runtime = Means(queue=2, before=fail)
-    for _ in range(5):
-        with pytest.raises(UnreadableError):
-            runtime.submit(images(1)).result(20)
-
-    assert_nothing_is_held(runtime)
 
 
 def test_a_full_queue_and_a_wrong_timeout_hold_nothing(held):
