@@ -70,8 +70,12 @@ class OnnxRuntime(Runtime):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if busy else "1")
         # It would quantize weights that were left in float, per tensor and without regard to 16-bit sums.
         self._session = ort.InferenceSession(
-            self._take_graph(), options, providers=[provider], disabled_optimizers=["WeightBiasQuantization"]
+            _graph(self._bundle, self._interface.where),
+            options,
+            providers=[provider],
+            disabled_optimizers=["WeightBiasQuantization"],
         )
+        del self._bundle
         self._session._model_bytes = None  # it would keep the file in memory for a second session that nobody asks for
         self._queues = options.intra_op_num_threads > 1
         self._names = [value.name for value in self._session.get_outputs()]
@@ -85,17 +89,6 @@ class OnnxRuntime(Runtime):
             outputs=tuple(_spec(value) for value in self._session.get_outputs()),
             queues=self._queues,
         )
-
-    def _take_graph(self) -> bytes:
-        """Returns the file's bytes.
-
-        Raises:
-            BundleError: It keeps weights elsewhere: from memory, the engine would look for them in the working folder.
-        """
-        data = self._bundle.read(self._bundle.manifest.payload)
-        del self._bundle
-        refuse_external_data(data, self._interface.where)
-        return data
 
     def _run(self, inputs: Arrays) -> Sequence[NDArray[Any]]:
         outputs: list[NDArray[Any]] = self._session.run(self._names, inputs)
@@ -113,6 +106,17 @@ class OnnxRuntime(Runtime):
 
     def _close(self) -> None:
         del self._session
+
+
+def _graph(bundle: Bundle, where: str) -> bytes:
+    """Returns the bytes of the graph.
+
+    Raises:
+        BundleError: It keeps weights elsewhere: from memory, the engine would look for them in the working folder.
+    """
+    data = bundle.read(bundle.manifest.payload)
+    refuse_external_data(data, where)
+    return data
 
 
 def _provider(device: str) -> str:
