@@ -133,7 +133,9 @@ def test_equal_sizes_do_not_make_two_images_one(tmp_path):
     assert shared_with(images, noise(4, seed=9)).tolist() == [False] * 4
     flags = shared_with(images, [images.images[2].copy()])
     assert flags.tolist() == [False, False, True, False]
-    assert without(images, flags).labels.tolist() == [0, 1, 3]
+    rest = without(images, flags, "calibrates")
+    assert rest.labels.tolist() == [0, 1, 3]
+    assert [(record.reason, record.count) for record in rest.left_out] == [("calibrates", 1)]
 
 
 def test_golden_images_of_zeros_and_ones_are_refused_in_every_precision():

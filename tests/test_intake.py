@@ -143,7 +143,9 @@ def test_int8_of_an_onnx_file_passes_its_gates(capsys, tmp_path, tmp_path_factor
     manifest, folder = export(capsys, path, tmp_path, "-t", "openvino", "--int8", *PREPROCESS, *CALIB)
 
     assert manifest.verdict == manifest.agreement.verdict == manifest.execution.verdict == "passed"
-    assert manifest.agreement.count == 512
+    calibration = manifest.quantization.calibration
+    assert calibration.count + calibration.held_out == 512
+    assert manifest.agreement.count == calibration.held_out > 200
     assert manifest.precision_achieved.int8_mac_share >= 0.8
     notes = run(capsys, "diagnose", folder, "--json").document["notes"]
     assert "no equalization: it needs the PyTorch model" in notes
