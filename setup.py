@@ -3,19 +3,23 @@
     pip wheel .                               whole: exports, proves, runs; sample models and images inside
     GHOSTDEPLOY_WHEEL=device pip wheel .      for devices: loads, verifies, evaluates, diagnoses and runs bundles
 
-The second is tagged `+device`. It leaves out what makes bundles, and the sample data.
+The second is tagged `+device`. It leaves out what makes bundles, the sample data, and the docstrings: these would be a
+fifth of what it takes installed.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
 LEFT_OUT = ("ghostdeploy.models", "ghostdeploy.exporters", "ghostdeploy.deploy", "ghostdeploy.samples")
+UNUSED = {"placing", "staging", "workspaces"}
+"""Modules of `ghostdeploy` itself that only write bundles."""
 KEPT = {
     "ghostdeploy.samples": {"__init__", "classify_image"},
     "ghostdeploy.deploy.quantize": {"__init__", "spec"},
@@ -47,6 +51,22 @@ KEPT = {
 SAMPLES = ("ghostdeploy", "samples")
 
 
+def without_docstrings(source: str) -> str:
+    """Empties the lines of strings that stand alone, so that every other line keeps its number.
+
+    A function with a decorator keeps its own: the command line shows it as help.
+    """
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        body = node.body if isinstance(getattr(node, "body", None), list) else []
+        for statement in body[1 if getattr(node, "decorator_list", []) else 0 :]:
+            alone = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+            if alone and isinstance(statement.value.value, str) and len(body) > 1:
+                first, last = statement.lineno - 1, statement.end_lineno
+                lines[first:last] = [""] * (last - first)
+    return "\n".join(lines) + "\n"
+
+
 class DeviceBuild(build_py):
     """Copies what a device needs."""
 
@@ -58,9 +78,18 @@ class DeviceBuild(build_py):
     def find_package_modules(self, package, package_dir):
         """Returns (package, module, file) of each module that is wanted."""
         found = super().find_package_modules(package, package_dir)
+        if package == "ghostdeploy":
+            found = [one for one in found if one[1] not in UNUSED]
         if any(f"{package}.".startswith(f"{name}.") for name in LEFT_OUT):
             found = [one for one in found if one[1] in KEPT.get(package, ())]
         return found
+
+    def build_module(self, module, module_file, package):
+        """Copies a module without its docstrings."""
+        copied, done = super().build_module(module, module_file, package)
+        path = Path(copied)
+        path.write_text(without_docstrings(path.read_text(encoding="utf-8")), encoding="utf-8")
+        return copied, done
 
     def find_data_files(self, package, src_dir):
         """Returns the data files of a package, without the samples."""

@@ -78,6 +78,7 @@ def foreign_in(final: Path) -> list[str] | None:
         found = os.lstat(manifest)
         if not stat.S_ISDIR(os.lstat(final).st_mode) or not stat.S_ISREG(found.st_mode) or found.st_size > _MOST:
             return None
+        names = {entry.name for entry in os.scandir(final)} - {MANIFEST} - _SYSTEM
         document = json.loads(manifest.read_bytes())
     except OSError:
         return None
@@ -85,7 +86,6 @@ def foreign_in(final: Path) -> list[str] | None:
         document = None
     if document is not None and not (isinstance(document, dict) and set(document) >= _FIELDS):
         return None
-    names = {entry.name for entry in os.scandir(final)} - {MANIFEST} - _SYSTEM
     listed = _listed(document) if document is not None else None
     if listed is None:
         return sorted(name for name in names if name not in _KNOWN and not name.startswith("model."))

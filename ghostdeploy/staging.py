@@ -16,7 +16,7 @@ import errno
 import os
 import secrets
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import OutputError, UsageError
@@ -94,39 +94,49 @@ def staging(out: Path, name: str, *, force: bool = False) -> Iterator[Path]:
 
 def refuse_existing(final: Path, *, force: bool) -> None:
     """Raises `UsageError` when `final` exists and may not be replaced, or holds anything that is not a bundle's."""
-    if not os.path.lexists(final):
+    while (found := _identity(final)) is not None:
+        if not force:
+            raise UsageError(f"{final} exists already", hint="add --force to replace it, or choose another --out")
+        foreign = foreign_in(final)
+        if _identity(final) != found:  # replaced, or gone, while it was looked at
+            continue
+        if foreign is None:
+            raise UsageError(f"{final} exists and is not a bundle, not replaced", hint="choose another --out")
+        if foreign:
+            names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+            raise UsageError(
+                f"{final} holds {names} beside the bundle's own files, not replaced",
+                hint="move that elsewhere, or choose another --out",
+            )
         return
-    if not force:
-        raise UsageError(f"{final} exists already", hint="add --force to replace it, or choose another --out")
-    foreign = foreign_in(final)
-    if foreign is None:
-        raise UsageError(f"{final} exists and is not a bundle, not replaced", hint="choose another --out")
-    if foreign:
-        names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
-        raise UsageError(
-            f"{final} holds {names} beside the bundle's own files, not replaced",
-            hint="move that elsewhere, or choose another --out",
-        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Returns what tells the thing of this name, a link included, from its successors; None when there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _publish(folder: Path, final: Path, work: Path, *, force: bool) -> None:
     """Moves the finished folder to its place; with `force`, the bundle there goes first, and comes back on failure."""
     old = work / "old" / final.name
+    old.parent.mkdir()
     while True:
-        refuse_existing(final, force=force)
         try:
+            refuse_existing(final, force=force)
             if force and os.path.lexists(final):
-                old.parent.mkdir(exist_ok=True)
-                final.rename(old)
+                shutil.rmtree(old, ignore_errors=True)  # of the round before: a bundle has taken its place since
+                with suppress(FileNotFoundError):  # somebody else has moved it away
+                    final.rename(old)
             if not os.path.lexists(old) or foreign_in(old) == []:  # still what was looked at
                 place_new(folder, final)
                 return
             put_back(work, final)
         except FileExistsError:  # somebody was faster
-            if foreign_in(final) == []:
-                shutil.rmtree(old, ignore_errors=True)  # theirs has taken its place
-            else:
-                put_back(work, final)
+            continue
         except BaseException:
             put_back(work, final)
             raise
