@@ -80,6 +80,20 @@ RAW = {
             "out": pathlib.Path("runs/1"),
         },
     ),
+    "the loss as a tensor": (
+        "model_state_dict",
+        lambda s, _: {"loss": torch.tensor(0.3), "epoch": 3, "model_state_dict": s, "optimizer_state_dict": ADAM},
+    ),
+    "the best accuracy as a tensor": (
+        "state_dict.module",
+        lambda s, _: {"arch": "net", "state_dict": under("module", s), "best_acc1": torch.tensor(71.0)},
+    ),
+    "random generators": (
+        "weights_of_the_net",
+        lambda s, _: {"rng": torch.get_rng_state(), "cuda_rng": [torch.zeros(16).byte()], "weights_of_the_net": s},
+    ),
+    "a matrix beside it": ("net", lambda s, _: {"confusion": torch.ones(5, 5), "fc.weight": torch.ones(2), "net": s}),
+    "a list": ("0", lambda s, _: (s, {"state": ADAM})),
     "figures between the weights": (None, lambda s, _: s | {"epoch": 3}),
     "half precision": (
         "model",
@@ -195,6 +209,25 @@ def test_a_broken_average_is_refused_and_its_raw_weights_are_to_be_had_by_name(s
         loaded(spec, content, tmp_path)
 
     assert same(loaded(spec, content, tmp_path, weights_key="model"), raw)
+
+
+@pytest.mark.parametrize("odd", [{}, {"loss": torch.tensor(0.3), "confusion": torch.ones(5, 5)}])
+def test_where_nothing_fits_the_message_is_about_what_is_nearest(odd, spec, raw, tmp_path):
+    content = odd | {"net_of_mine": {k: v for k, v in raw.items() if k != "5.bias"}, "head": {"5.bias": raw["5.bias"]}}
+
+    with pytest.raises(CheckpointError, match=r"does not fit Sequential: it lacks 5\.bias$"):
+        loaded(spec, content, tmp_path)
+
+
+def test_tensors_beside_a_zoo_network_hide_it_from_nobody(tmp_path, capsys):
+    state = gd.create_model("ghostnet_050", num_classes=10).state_dict()
+    torch.save({"loss": torch.tensor(0.3), "state_dict": state, "best_acc1": torch.tensor(70.0)}, tmp_path / "w.pth")
+
+    for model in ("ghostnet_050", None):
+        arguments = ("export", *([model] if model else []), "-t", "onnx", "--weights", tmp_path / "w.pth", "--dry-run")
+        plan = run(capsys, *arguments, *(("--num-classes", "10") if model else ()), "-o", tmp_path / "out")
+        assert (plan.code, "ghostnet_050" in plan.out) == (0, True)
+    assert same(load_model(None, weights=tmp_path / "w.pth"), state)
 
 
 @pytest.mark.parametrize("wrap", ["ema_state_dict", "state_dict.avg_model"])

@@ -35,7 +35,7 @@ from ghostdeploy.models.state_dicts import choose
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ghostdeploy.models.state_dicts import Fits
+    from ghostdeploy.models.state_dicts import Misfit
 
 _log = logging.getLogger("ghostdeploy")
 
@@ -65,13 +65,13 @@ class Checkpoint:
     """Name of the state dict where the file wraps it, see `state_dicts`."""
 
 
-def read_checkpoint(path: Path, *, fits: Fits | None = None, key: str | None = None) -> Checkpoint:
+def read_checkpoint(path: Path, *, misfit: Misfit | None = None, key: str | None = None) -> Checkpoint:
     """Reads `.pth`, `.pt`, `.pth.tar` or `.safetensors`.
 
     Args:
         path: The file.
-        fits: Tells whether tensors are the weights of the network that is to get them; the first ones that are, see
-            `state_dicts`, are the checkpoint's. Without it, or where none are, the usual keys and prefixes decide.
+        misfit: How far tensors are from being the weights of the network that is to get them; the nearest, see
+            `state_dicts`, are the checkpoint's. Without it the usual keys and prefixes decide.
         key: Name of the state dict to take where the file holds several.
 
     Raises:
@@ -91,8 +91,8 @@ def read_checkpoint(path: Path, *, fits: Fits | None = None, key: str | None = N
         kinds = "expected a .pth, .pt, .pth.tar or .safetensors file"
         raise CheckpointError(f"checkpoint {path} is {'empty' if not head else 'no checkpoint'}, {kinds}")
     name = None
-    if fits is not None or key is not None:
-        chosen, said = choose(state, fits or (lambda _: True), key=key, source=f"checkpoint {path}")
+    if misfit is not None or key is not None:
+        chosen, said = choose(state, misfit or (lambda _: 0.0), key=key, source=f"checkpoint {path}")
         if said is not None:
             _log.warning("%s", said)
         if chosen is not None:
@@ -114,7 +114,7 @@ def load_state(
     Raises:
         CheckpointError: Lists what is missing, left over or of another shape.
     """
-    missing, extra, other = _misfit(module.state_dict(), state)
+    missing, extra, other = _differences(module.state_dict(), state)
     if missing or extra or other:
         message = explain() if explain else None
         if message is None:
@@ -124,12 +124,15 @@ def load_state(
     module.load_state_dict(dict(state), strict=False)
 
 
-def fits_into(module: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    """Tells whether `load_state` would take the state."""
-    return not any(_misfit(module.state_dict(), state))
+def misfit_of(module: nn.Module, state: Mapping[str, Tensor]) -> float:
+    """Returns the share of both sides' tensors that have no counterpart; 0 is what `load_state` takes."""
+    own = module.state_dict()
+    missing, extra, other = _differences(own, state)
+    odd = len(missing) + len(extra) + len(other)
+    return odd / (odd + len([key for key in own if key in state]) - len(other)) if odd else 0.0
 
 
-def _misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
+def _differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
     """Returns what is missing, what is left over, and what has another shape or kind."""
     missing = [key for key in own if key not in state and not key.endswith(_OUR_COUNTER)]
     extra = [key for key in state if key not in own]

@@ -17,9 +17,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ghostdeploy.errors import CheckpointError, UsageError, did_you_mean
-from ghostdeploy.models import create_model, find
-from ghostdeploy.models.checkpoint import Checkpoint, fits_into, load_state, read_checkpoint
+from ghostdeploy.models import build, create_model, find
+from ghostdeploy.models.checkpoint import Checkpoint, load_state, misfit_of, read_checkpoint
 from ghostdeploy.models.factory import call_factory
 from ghostdeploy.models.header import check_identity, read_header
 from ghostdeploy.models.identify import Identity, identify
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from ghostdeploy.models.state_dicts import Fits
+    from ghostdeploy.models.state_dicts import Misfit
 
 log = logging.getLogger(__name__)
 
@@ -160,27 +162,34 @@ def _from_zoo(name: str, weights: Path | None, key: str | None, num_classes: int
                 module=module, name=name, family=entry.family, source=name, num_classes=classes, preprocess=spec
             )
         )
-    checkpoint = read_checkpoint(weights, fits=_understood(lambda state: fits_into(module, state)), key=key)
+    checkpoint = read_checkpoint(weights, misfit=_understood(lambda state: misfit_of(module, state)), key=key)
     state = canonicalise(checkpoint.state, source=f"checkpoint {checkpoint.path}")
     wanted = Identity(name, entry.family, classes)
     _load_zoo_state(module, state, checkpoint, wanted)
     return _described(module, wanted, checkpoint)
 
 
-def _understood(fits: Fits) -> Fits:
-    """Returns the same question for tensors in any spelling that `canonicalise` knows."""
+def _understood(misfit: Misfit) -> Misfit:
+    """Returns the same measure for tensors in any spelling that `canonicalise` knows."""
 
-    def ask(state: Mapping[str, Tensor]) -> bool:
+    def measure(state: Mapping[str, Tensor]) -> float:
         try:
-            return fits(canonicalise(dict(state), source="the checkpoint"))
+            return misfit(canonicalise(dict(state), source="the checkpoint"))
         except CheckpointError:  # a look-alike, or no network of the zoo
-            return False
+            return 1.0
 
-    return ask
+    return measure
+
+
+def _misfit_of_zoo(state: Mapping[str, Tensor]) -> float:
+    """Returns how far the state is from the zoo's network that it looks like."""
+    found = identify(state)
+    with torch.device("meta"):
+        return misfit_of(build(find(found.name), found.num_classes), state)
 
 
 def _from_weights(weights: Path, key: str | None, num_classes: int | None) -> LoadedModel:
-    checkpoint = read_checkpoint(weights, fits=_understood(lambda state: identify(state) is not None), key=key)
+    checkpoint = read_checkpoint(weights, misfit=_understood(_misfit_of_zoo), key=key)
     source = f"checkpoint {checkpoint.path}"
     state = canonicalise(checkpoint.state, source=source)
     found = identify(state, source=source)
@@ -267,12 +276,13 @@ def _described(module: nn.Module, identity: Identity, checkpoint: Checkpoint) ->
 def _with_weights(model: LoadedModel, weights: Path, key: str | None) -> LoadedModel:
     """Loads a checkpoint into a module that is not ours: its own spelling first, the zoo's if that fits instead."""
 
-    def fits(state: Mapping[str, Tensor]) -> bool:
-        return fits_into(model.module, state)
+    def own(state: Mapping[str, Tensor]) -> float:
+        return misfit_of(model.module, state)
 
-    checkpoint = read_checkpoint(weights, fits=lambda state: fits(state) or _understood(fits)(state), key=key)
+    zoos = _understood(own)
+    checkpoint = read_checkpoint(weights, misfit=lambda state: own(state) and min(own(state), zoos(state)), key=key)
     source, state = f"checkpoint {checkpoint.path}", checkpoint.state
-    if not fits(state) and _understood(fits)(state):
+    if own(state) and not zoos(state):
         state = canonicalise(state, source=source)
     load_state(model.module, state, source=source)
     preprocess, labels = read_header(checkpoint, model.num_classes)

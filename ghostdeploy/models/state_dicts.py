@@ -6,7 +6,12 @@ agreement, so what fits decides:
 
     candidates   every dictionary that holds tensors, save those of optimizers; where it does not fit as it is, every
                  group of its keys that share a prefix
-    chosen       of the candidates that fit the network whole, the first averaged one, else the first
+    misfit       tensors of the network and of the candidate that have no counterpart of their name and shape, as a
+                 share of all; 0 fits whole
+    chosen       of the candidates that fit whole, the first averaged one, else the first
+
+Where none fits whole, the one of least misfit is what the message is about. So a loss, a best accuracy or the state of
+a random generator, kept as tensors beside the weights, hide nothing.
 
 The average is what papers report and what training scripts evaluate (Polyak averaging; `torch.optim.swa_utils`, timm's
 ModelEmaV3, NanoDet's `avg_model`, the teacher of a student).
@@ -26,7 +31,7 @@ from ghostdeploy.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    Fits = Callable[[Mapping[str, Tensor]], bool]
+    Misfit = Callable[[Mapping[str, Tensor]], float]
 
 DEPTH = 4
 """Dictionaries inside dictionaries, and parts of a prefix."""
@@ -56,39 +61,42 @@ class StateDict:
         return self.name or "the file itself"
 
 
-def choose(loaded: Any, fits: Fits, *, key: str | None, source: str) -> tuple[StateDict | None, str | None]:
+def choose(loaded: Any, misfit: Misfit, *, key: str | None, source: str) -> tuple[StateDict | None, str | None]:
     """Returns the state dict to load, and one sentence where the file leaves a choice.
 
     Args:
         loaded: What a checkpoint file holds.
-        fits: Tells whether tensors are a network's, all of them and no others.
+        misfit: How far tensors are from being the network's: 0 where they are, all of them and no others; at most 1.
         key: Name of the state dict, or some consecutive parts of it; None leaves the choice to the rule.
         source: What the file is called in messages.
 
     Returns:
-        The state dict, None where none fits (a named one is returned in any case); the sentence, None where nothing is
-        to be said.
+        The state dict, None where there are no tensors (one that does not fit is returned where none does, or where it
+        is the named one); the sentence, None where nothing is to be said.
 
     Raises:
         UsageError: No state dict has that name; it lists those that fit.
     """
-    found, fitting = [], []
+    found: list[tuple[float, StateDict]] = []
     for whole in _walk(loaded, (), DEPTH):
-        parts = [whole] if fits(whole.tensors) else [whole, *_groups(whole)]
-        found += parts
-        fitting += parts if len(parts) == 1 else [part for part in parts[1:] if fits(part.tensors)]
-    fitting.sort(key=lambda state: not state.averaged)
+        far = misfit(whole.tensors)
+        found.append((far, whole))
+        found += [(misfit(part.tensors), part) for part in _groups(whole)] if far else []
+    found.sort(key=lambda one: (one[0], not one[1].averaged if one[0] == 0 else -len(one[1].tensors)))
+    fitting = [state for far, state in found if far == 0]
     if key is not None:
-        named = [state for state in found if _is_called(state, key)]
+        named = [state for _, state in found if _is_called(state, key)]
         if not named:
             known = ", ".join(state.name for state in fitting if state.name)
             hint = f"those that fit are {known}" if known else "leave it out: no part of the file fits under a name"
             raise UsageError(f"{source} has no weights called {key!r}", hint=hint)
-        return next((state for state in fitting if state in named), named[0]), None
-    if not fitting:
+        return named[0], None
+    if not found:
         return None, None
-    chosen = fitting[0]
-    return chosen, _said(chosen, [state for state in fitting[1:] if not _equal(state, chosen)], source)
+    chosen = found[0][1]
+    return chosen, _said(
+        chosen, [state for state in fitting[1:] if not _equal(state, chosen)], source
+    ) if fitting else None
 
 
 def _said(chosen: StateDict, others: list[StateDict], source: str) -> str | None:
@@ -113,7 +121,9 @@ def _equal(one: StateDict, other: StateDict) -> bool:
 
 
 def _walk(value: Any, path: tuple[str, ...], depth: int) -> Iterator[StateDict]:
-    """Yields every dictionary with tensors, outer ones first."""
+    """Yields every dictionary with tensors, outer ones first; what a list holds is called by its place."""
+    if isinstance(value, list | tuple):
+        value = {str(place): one for place, one in enumerate(value)}
     if not isinstance(value, dict):
         return
     tensors = {str(key): one for key, one in value.items() if isinstance(one, Tensor) and str(key) != _AVERAGES}
