@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.segment import Segment
 
     from ghostdeploy.deploy.evaluate import Share
-    from ghostdeploy.manifest import Execution, Parity, Tolerance
+    from ghostdeploy.manifest import Execution, HalfRange, Parity, Tolerance
 
 _COLORS = {"passed": "green", "failed": "bold red", "unverified": "yellow"}
 
@@ -121,3 +121,12 @@ def gap(execution: Execution) -> str:
         f"executed on {execution.isa} against its own graph in float: {execution.agreement:.1%} of {execution.count} "
         f"images agree, {amount}, {execution.verdict}"
     )
+
+
+def half_range(found: HalfRange) -> str:
+    """Returns how far values stay from the end of float16."""
+    room = "" if found.headroom is None else f", {found.headroom:,.3g} times below the end of float16"
+    said = f"results up to {found.largest:.3g} ({found.where}) on {found.images} images of {found.source}{room}"
+    if found.weight is not None:
+        said += f"; constants up to {found.weight:.3g} ({found.weight_of}), {found.vanishing} round to 0"
+    return f"{said}: {found.verdict}"

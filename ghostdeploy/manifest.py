@@ -202,6 +202,26 @@ class Execution(Record, frozen=True, kw_only=True):
     verdict: Verdict
 
 
+class HalfRange(Record, frozen=True, kw_only=True):
+    """How far the values of the float graph stay inside float16, and on which images that was seen."""
+
+    images: int
+    source: str
+    """Where they came from."""
+    largest: float
+    """Largest magnitude of a result."""
+    where: str
+    """Operation and PyTorch module that gave it."""
+    headroom: float | None
+    """65504 over `largest`; None where all is zero."""
+    weight: float | None
+    """Largest magnitude of a constant; None where a layer that does not fit keeps float32 weights."""
+    weight_of: str | None
+    vanishing: int
+    """Constants that float16 rounds to 0, one by one."""
+    verdict: Verdict
+
+
 class LeftOut(Record, frozen=True, kw_only=True):
     """Part of an image set that was not looked at, and why."""
 
@@ -273,6 +293,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     failed_because: str | None = None
     agreement: Agreement | None = None
     execution: Execution | None = None
+    half_range: HalfRange | None = None
+    """fp16 bundles: what hardware that computes in float16 meets."""
     replay: tuple[Replay, ...] = ()
     """INT8 bundles: the engine's outputs for the golden images against the simulation stored beside them."""
     batch_note: str | None = None

@@ -8,7 +8,7 @@ import msgspec
 from rich.text import Text
 
 from ghostdeploy.deploy.image_folders import counted
-from ghostdeploy.layout import bounds, console, cosine, gap, relative, shape, table, tick, verdict
+from ghostdeploy.layout import bounds, console, cosine, gap, half_range, relative, shape, table, tick, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +109,8 @@ def inspected(bundle: Bundle) -> None:
     if m.parity is not None:
         rows.append(("parity", f"max error {relative(m.parity)}, cosine {cosine(m.parity.cosine)}, {m.parity.verdict}"))
         rows.append(("tolerance", f"{bounds(m.parity.tolerance)}: {m.parity.tolerance.why}"))
+    if m.half_range is not None:
+        rows.append(("float16 range", half_range(m.half_range)))
     rows += _quantized(m)
     if m.accuracy is not None:
         a = m.accuracy

@@ -73,6 +73,8 @@ class Target:
     right; at every precision. Only for rows without a parent: they read the PyTorch graph."""
     layout: Literal["nhwc"] | None = None
     """Order of the dimensions of image inputs, where the target has its own; None takes that of the request."""
+    keeps_wide_weights: bool = False
+    """Its fp16 payload has float32 weights in layers that float16 cannot hold."""
     fixed_batch: bool = False
     """Its payload is built for one batch size."""
     quantizer: str = "ghostdeploy.deploy.quantize.worker:Quantizer"
@@ -150,6 +152,7 @@ TARGETS: dict[str, Target] = {
             recipe="tensorrt",
             simulation="kit/model.onnx",
             device="CUDA device",
+            keeps_wide_weights=True,
             options=("sm", "version_compatible", "hardware_compatibility"),
             exporter="ghostdeploy.exporters.tensorrt:TensorRTExporter",
             runtime="ghostdeploy.runtimes.tensorrt:TensorRTRuntime",

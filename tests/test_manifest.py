@@ -13,6 +13,7 @@ from ghostdeploy.manifest import (
     Agreement,
     Calibration,
     Execution,
+    HalfRange,
     Parity,
     PrecisionAchieved,
     Quantization,
@@ -87,6 +88,17 @@ def test_every_optional_record_survives_writing_and_reading(data):
             ),
             "execution": Execution(
                 isa="x86-64 AVX2", count=10, agreement=1.0, sqnr_db=None, saturable_channels=0, verdict="passed"
+            ),
+            "half_range": HalfRange(
+                images=10,
+                source="here",
+                largest=30.0,
+                where="add of blocks.8",
+                headroom=2183.5,
+                weight=9.9,
+                weight_of="weight of blocks.7",
+                vanishing=0,
+                verdict="passed",
             ),
             "unverified_because": "too few",
             "failed_because": "too much",

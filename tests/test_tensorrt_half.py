@@ -101,7 +101,7 @@ def test_a_quantized_graph_gets_half_scales_in_opset_19():
     assert {layer.precision for layer in written_layers(halved.model).values()} == {"int8"}
 
 
-@pytest.mark.parametrize("largest", [1e-3, 1e7])
+@pytest.mark.parametrize("largest", [1e-3, 1e5, 1e7])
 def test_a_scale_outside_half_precision_leaves_the_whole_graph_in_float32_and_says_so(largest):
     model = quantized(network(Tiny()), largest=largest)
 

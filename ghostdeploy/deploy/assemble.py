@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from ghostdeploy import bundle as bundles
+from ghostdeploy.deploy import half_range
 from ghostdeploy.deploy.judge import judge
 from ghostdeploy.deploy.quantize.spec import Quantized, read_quantized
 from ghostdeploy.manifest import SCHEMA, Manifest, Precision, Quantization, encode
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.deploy.steps import Step
     from ghostdeploy.exporters.base import ExportResult, Ports
-    from ghostdeploy.manifest import ModelInfo, PassRecord, TensorSpec
+    from ghostdeploy.manifest import HalfRange, ModelInfo, PassRecord, TensorSpec
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.targets import Target
 
@@ -61,6 +62,8 @@ class Facts:
     tools: dict[str, str]
     modules: tuple[str, ...]
     """Dotted names of the PyTorch modules."""
+    half_ranges: dict[str, HalfRange] = field(default_factory=dict)
+    """Of an fp16 export: what the graph of each program file needs of float16."""
     evidence: Evidence | None = None
     """Images and reference logits of a quantized export."""
     reference_predictions: Predictions | None = None
@@ -181,8 +184,14 @@ def _unjudged(
         verdict="unverified",
         unverified_because="not judged yet",
         batch_note=facts.batch_note,
+        half_range=_half_range(row, chain, facts),
         files=tuple(bundles.describe_file(folder, name) for name in (*names, bundles.GOLDEN, bundles.LABELS)),
     )
+
+
+def _half_range(row: Target, chain: Chain, facts: Facts) -> HalfRange | None:
+    found = facts.half_ranges.get(chain[0][0].source)
+    return half_range.without_weights(found) if found is not None and row.keeps_wide_weights else found
 
 
 def _conditioned(found: Quantized, facts: Facts) -> tuple[PassRecord, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from ghostdeploy.deploy import evaluate, parity, replay
+from ghostdeploy.deploy import evaluate, half_range, parity, replay
 from ghostdeploy.deploy.class_order import near_chance
 from ghostdeploy.deploy.doctor import instruction_set
 from ghostdeploy.deploy.execution import compare_execution, execution_fault, int8_share_verdict
@@ -170,6 +170,8 @@ def failures(manifest: Manifest) -> list[str]:
         found.append(evaluate.not_finite(g.non_finite, g.count) or share)
     if (distant := replay.fault(manifest.replay, "failed")) is not None:
         found.append(distant)
+    if manifest.half_range is not None and manifest.half_range.verdict == "failed":
+        found.append(half_range.fault(manifest.half_range) or "")
     if manifest.execution is not None and (fault := execution_fault(manifest.execution)):
         found.append(fault)
     if manifest.precision == "int8" and manifest.quantization is not None:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.config import apply_overrides
-from ghostdeploy.deploy.observe import observe
+from ghostdeploy.deploy.observe import half_ranges, observe
 from ghostdeploy.deploy.steps import FOR, QUANTIZED, all_steps
 from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.manifest import ModelInfo
@@ -41,6 +41,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
         work: Folder that receives the program file and, for quantized precisions, the evidence.
         stages: Hears the progress.
     """
+    from ghostdeploy.deploy.passes.value_ranges import watch_graph
     from ghostdeploy.deploy.program import PixelInput, save_program
     from ghostdeploy.deploy.reference import Reference
     from ghostdeploy.models.count import count_macs, count_params
@@ -53,6 +54,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
     places = [i % len(golden) for i in range(2 if config.batch is None else config.batch)]
     folded, passes, conditioning = rewrite(reference, golden[places], seen.evidence, preprocess, config, stages)
     programs = all_programs(folded, passes, golden[places], config, stages)
+    ranges = half_ranges({file: graph for file, (graph, _) in programs.items()}, seen, config, stages, watch_graph)
     with stages.stage("save program"):
         if seen.payload.takes_pixels:
             golden = seen.inputs.golden(seen.payload)
@@ -76,7 +78,8 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
     )
     modules = tuple(key for key, _ in reference.module.named_modules() if key)
     proofs = {file: records for file, (_, records) in programs.items()}
-    return seen.facts(info, golden, proofs, config, tools=("ghostdeploy", "torch"), modules=modules, by=conditioning)
+    tools = ("ghostdeploy", "torch")
+    return seen.facts(info, golden, proofs, config, tools=tools, modules=modules, by=conditioning, half_ranges=ranges)
 
 
 def rewrite(

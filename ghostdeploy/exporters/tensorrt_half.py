@@ -2,7 +2,7 @@
 
     half numbers   11 bits, |x| ≤ 65504, normal from 2^-14; rounding x → h(x) costs at most 2^-11 of a normal x
     a layer fits   no |w| > 65504, and for each output channel   ‖w − h(w)‖ ≤ 2^-9 ‖w‖
-    a scale fits   2^-14 ≤ s ≤ 65504
+    a scale fits   2^-14 ≤ s and 128 s ≤ 65504: what a dequantizer gives is a half number too
 
 Every float32 tensor becomes float16, with these exceptions:
 
@@ -13,7 +13,7 @@ Every float32 tensor becomes float16, with these exceptions:
 
 In a Q/DQ graph the scales must have the type of the float side (ONNX opset 19). A scale that does not fit would need
 casts between dequantizer and layer, and these would break the fusion into an INT8 kernel; such a graph is left in
-float32 as a whole. Overflow of activations cannot be seen in a graph: the golden vectors show it.
+float32 as a whole. Overflow of activations cannot be seen in a graph: see `deploy.half_range`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _SCALE_OPSET = 19
 _LARGEST = 65504.0
 _SMALLEST_NORMAL = 2.0**-14
+_LARGEST_SCALE = _LARGEST / 128
 _RELATIVE_ERROR = 2.0**-9
 _KEPT_INPUTS = {"Resize": (1, 2)}
 """Inputs that the operator defines as float32 whatever the type of its data."""
@@ -112,7 +113,7 @@ def _unfit_scales(graph: onnx.GraphProto) -> str | None:
         if node.input[1] not in constants:
             return f"the scale of {node.name} is computed"
         scale = numpy_helper.to_array(constants[node.input[1]])
-        if (scale < _SMALLEST_NORMAL).any() or (scale > _LARGEST).any():
+        if (scale < _SMALLEST_NORMAL).any() or (scale > _LARGEST_SCALE).any():
             worst = float(scale.min() if (scale < _SMALLEST_NORMAL).any() else scale.max())
             return f"the scale {worst:.3g} of {node.name} is outside the normal range of half precision"
     return None

@@ -15,7 +15,8 @@ from ghostdeploy.deploy.intake.difference import require_same
 from ghostdeploy.deploy.intake.opset import upgrade
 from ghostdeploy.deploy.intake.reference import OnnxReference
 from ghostdeploy.deploy.intake.rewrite import rewrite
-from ghostdeploy.deploy.observe import observe
+from ghostdeploy.deploy.intake.value_ranges import watch_model
+from ghostdeploy.deploy.observe import half_ranges, observe
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.steps import program_file
 from ghostdeploy.errors import UsageError
@@ -60,14 +61,16 @@ def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, 
         shaped = interface.with_shape(upgrade(model.proto, model.name), config.batch, preprocess.size)
         require_same(shaped, golden, seen.outputs, config.batch, model)
         folded, passes = rewrite(shaped, golden[: config.batch or 1])
+    file = program_file(targets.chain(config.rows[0])[0])
+    ranges = half_ranges({file: folded}, seen, config, stages, watch_model)
     with stages.stage("save program"):
         program = folded
         if seen.payload.takes_pixels:
             program, golden = interface.with_pixels(folded, preprocess), seen.inputs.golden(seen.payload)
-        file = program_file(targets.chain(config.rows[0])[0])
         (work / file).write_bytes(program.SerializeToString(deterministic=True))
     info = describe(model, name, seen.num_classes, folded)
-    return seen.facts(info, golden, {file: passes}, config, tools=("ghostdeploy", "onnx", "onnxruntime"))
+    tools = ("ghostdeploy", "onnx", "onnxruntime")
+    return seen.facts(info, golden, {file: passes}, config, tools=tools, half_ranges=ranges)
 
 
 def describe(model: OnnxModel, name: str, num_classes: int, folded: onnx.ModelProto) -> ModelInfo:
