@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import io
 import json
 import os
 import pickle
 import random
+import tarfile
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -184,6 +189,66 @@ def test_a_file_of_another_kind_is_no_checkpoint(content, tmp_path):
     (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"expected a \.pth"):
         read_checkpoint(tmp_path / "w.pth")
+
+
+def test_every_altered_byte_of_a_tensor_is_found_by_its_checksum(tmp_path):
+    path, weights = tmp_path / "w.pth", torch.arange(1.0, 257.0)
+    data = saved(path, {"w": weights}).read_bytes()
+    start = data.index(weights.numpy().tobytes())
+    for place in (start, start + 517, start + 1023):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(CheckpointError, match=r"w\.pth is damaged: 'w/data/0' has not the checksum") as caught:
+            read_checkpoint(path)
+        assert caught.value.exit_code == 3
+
+
+def test_a_checkpoint_written_without_checksums_is_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = saved(tmp_path / "w.pth", {"w": torch.arange(3.0)})
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert read_checkpoint(path).state["w"].tolist() == [0, 1, 2]
+
+
+def packed(kind, state, path):
+    """Puts something that is no checkpoint under `path`, as it comes from a server or a cupboard."""
+    torch.save(state, path)
+    data = path.read_bytes()
+    if kind == "npz":
+        with path.open("wb") as file:
+            np.savez(file, **{key: value.numpy() for key, value in state.items()})
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("best.pth", data)
+    elif kind == "tar":
+        with tarfile.open(path, "w") as archive:
+            member = tarfile.TarInfo("best.pth")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    else:
+        path.write_bytes(
+            {"gzip": gzip.compress(data), "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha"}[kind]
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "hint"),
+    [
+        ("npz", r"an \.npz file of NumPy arrays", "torch.save"),
+        ("zip", "a zip archive that holds best.pth", "unpack it"),
+        ("tar", "a tar archive that holds best.pth", "unpack it"),
+        ("gzip", "packed with gzip", "unpack it"),
+        ("lfs", "a pointer of Git LFS", "git lfs pull"),
+    ],
+)
+def test_a_file_of_a_known_other_kind_is_called_by_its_name(kind, words, hint, tmp_path):
+    path = tmp_path / "w.pth"
+    packed(kind, {"w": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match=rf"w\.pth is {words}.*, expected a \.pth") as caught:
+        read_checkpoint(path)
+    assert hint in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
