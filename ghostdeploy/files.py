@@ -74,6 +74,11 @@ def is_relative_name(name: str) -> bool:
     return not {"", ".", ".."} & set(parts) and not {"\\", "\0"} & set(name) and ":" not in parts[0]
 
 
+def is_own_file(state: os.stat_result) -> bool:
+    """Tells whether what was looked at, without following links, is a regular file of this user."""
+    return stat.S_ISREG(state.st_mode) and (not hasattr(os, "geteuid") or state.st_uid == os.geteuid())
+
+
 def trusted(state: os.stat_result, path: Path) -> bool:
     """Tells whether only this user, or root, may write a file or folder; warns once per path where others may.
 

@@ -8,28 +8,53 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
+import re
 import stat
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Annotated
 
-from ghostdeploy.bundle import DIAGNOSIS, GOLDEN, LABELS, MANIFEST
+import msgspec
+
+from ghostdeploy.bundle import DIAGNOSIS, GOLDEN, LABELS, MANIFEST, MAX_MANIFEST
 from ghostdeploy.errors import OutputError
+from ghostdeploy.files import read_limited
+from ghostdeploy.targets import TARGETS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_FIELDS = {"schema", "name", "target", "files"}
-_KNOWN = {GOLDEN, LABELS, DIAGNOSIS, "kit", "engines"}
+_TEXT = rb'\s*"[^"]*",\s*'
+_HEAD = re.compile(
+    rb'\s*\{\s*"schema":\s*\d+,\s*"name":' + _TEXT + rb'"created":' + _TEXT + rb'"tools":\s*\{\s*"ghostdeploy":'
+)
+"""How every manifest begins."""
 _SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """What file managers leave in folders."""
-_MOST = 1 << 24
 LOG_HEAD = b"ghostdeploy: what a converter printed\n"
 """First line of every log that is kept."""
 _AT_FDCWD, _NOREPLACE, _EXCLUSIVE = -100, 1, 4
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+class _File(msgspec.Struct):
+    path: str
+    bytes: int
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class _Listing(msgspec.Struct):
+    """What the manifests of all versions have, and other programs' have not."""
+
+    schema: int
+    name: str
+    target: str
+    files: tuple[_File, ...]
+
+
+_READ = msgspec.json.Decoder(_Listing)
 
 
 def place_new(folder: Path, final: Path) -> None:
@@ -69,35 +94,45 @@ def _exclusive_rename(source: bytes, target: bytes) -> int:
 
 
 def foreign_in(final: Path) -> list[str] | None:
-    """Returns what a bundle's folder holds beside the bundle, sorted; None when it is no bundle, or a link.
+    """Returns what a bundle's folder holds beside the bundle, sorted paths; None when it is no bundle, or a link.
 
-    A manifest that cannot be read is a damaged bundle's, as long as all that lies beside it has a bundle's names.
+    The bundle's are the regular files that its manifest lists, at every depth, and the folders on the way to them. A
+    manifest that begins as ours and is damaged farther on lists what export writes for any target.
     """
-    manifest = final / MANIFEST
     try:
-        found = os.lstat(manifest)
-        if not stat.S_ISDIR(os.lstat(final).st_mode) or not stat.S_ISREG(found.st_mode) or found.st_size > _MOST:
+        if not stat.S_ISDIR(os.lstat(final).st_mode):
             return None
-        names = {entry.name for entry in os.scandir(final)} - {MANIFEST} - _SYSTEM
-        document = json.loads(manifest.read_bytes())
+        data = read_limited(final / MANIFEST, MAX_MANIFEST)
+        listed = _listed(data)
+        return None if listed is None else sorted(_unlisted(final, {MANIFEST, *listed}))
     except OSError:
         return None
-    except (ValueError, RecursionError):
-        document = None
-    if document is not None and not (isinstance(document, dict) and set(document) >= _FIELDS):
-        return None
-    listed = _listed(document) if document is not None else None
-    if listed is None:
-        return sorted(name for name in names if name not in _KNOWN and not name.startswith("model."))
-    return sorted(names - listed)
 
 
-def _listed(document: dict[str, Any]) -> set[str] | None:
-    """Returns the first parts of the listed paths."""
+def _listed(manifest: bytes) -> set[str] | None:
+    """Returns the paths of a bundle's files; None when the manifest is not one of ours."""
     try:
-        return {record["path"].split("/")[0] for record in document["files"]}
-    except (AttributeError, KeyError, TypeError):
-        return None
+        return {record.path for record in _READ.decode(manifest).files}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if not _HEAD.match(manifest):
+            return None
+        return {GOLDEN, LABELS, DIAGNOSIS, *(file for row in TARGETS.values() for file in row.files)}
+
+
+def _unlisted(root: Path, listed: set[str]) -> list[str]:
+    """Returns what lies below a folder and is neither a listed regular file nor a folder on the way to one."""
+    parents = {str(parent) for name in listed for parent in PurePosixPath(name).parents}
+    found, folders = [], [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                name = f"{folder}/{entry.name}".lstrip("/")
+                if entry.is_dir(follow_symlinks=False) and name in parents:
+                    folders.append(name)
+                elif not entry.is_file(follow_symlinks=False) or (name not in listed and entry.name not in _SYSTEM):
+                    found.append(name)
+    return found
 
 
 def write_own(path: Path, data: bytes, head: bytes) -> bool:

@@ -101,7 +101,9 @@ def refuse_existing(final: Path, *, force: bool) -> None:
         if _identity(final) != found:  # replaced, or gone, while it was looked at
             continue
         if foreign is None:
-            raise UsageError(f"{final} exists and is not a bundle, not replaced", hint="choose another --out")
+            raise UsageError(
+                f"{final} exists and is not a bundle, not replaced", hint="move it elsewhere, or choose another --out"
+            )
         if foreign:
             names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
             raise UsageError(

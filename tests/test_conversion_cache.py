@@ -144,8 +144,8 @@ def test_many_processes_writing_and_reading_one_entry_never_see_half_of_it(tmp_p
         "cache = Cache(Path(sys.argv[1]), limit=3_000_000)\n"
         "for turn in range(60):\n"
         "    key = 'abc'[turn % 3]\n"
-        "    cache.write(key, [key.encode() * 1_000_000] * 2)\n"
-        "    found = cache.get('abc'[(turn + 1) % 3])\n"
+        "    cache.write(key * 64, [key.encode() * 1_000_000] * 2)\n"
+        "    found = cache.get('abc'[(turn + 1) % 3] * 64)\n"
         "    assert found is None or len(set(found)) == 1 and len(found) == 2_000_000, found[:9]\n"
     )
     racing = [subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.PIPE) for _ in range(2)]
@@ -153,7 +153,7 @@ def test_many_processes_writing_and_reading_one_entry_never_see_half_of_it(tmp_p
         assert one.wait(120) == 0, one.stderr.read().decode()
         one.stderr.close()
 
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.fixture
@@ -321,9 +321,40 @@ def test_a_result_above_the_limit_is_not_kept_and_throws_nothing_out(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_removed_once_it_is_old(tmp_path):
-    for name, age in (("old.part", 7200), ("new.part", 10)):
-        (tmp_path / name).write_bytes(b"half")
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
-    Cache(tmp_path).put("a", b"1")
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom ghostdeploy.exporters.cache import Cache\n"
+        "def pieces():\n    yield b'half'\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Cache(Path(sys.argv[1])).write('a' * 64, pieces())\n"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    old, new = tmp_path.iterdir()
+    os.utime(old, (time.time() - 7200,) * 2)
+    Cache(tmp_path).put("b" * 64, b"1")
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.result", "new.part"]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{'b' * 64}.result", new.name}
+
+
+def test_files_of_the_user_in_the_folder_of_a_cache_stay_whatever_their_name(tmp_path):
+    hashed = f"{'c' * 64}.result"
+    foreign = (
+        "ubuntu.iso.part",
+        "tmp0a1b2c3d.part",
+        "exam.result",
+        f"{'c' * 63}.result",
+        f"x{hashed}",
+        f"{hashed}.old",
+    )
+    for name in (*foreign, ".ghostdeploy-.part", ".ghostdeploy-thesis-of-years.part", "elsewhere"):
+        (tmp_path / name).write_bytes(b"years of work" * 100)
+    (tmp_path / hashed).symlink_to("elsewhere")
+    (tmp_path / f"{'d' * 64}.result").mkdir()
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0), follow_symlinks=False)
+    before = sorted(tmp_path.iterdir())
+
+    cache = Cache(tmp_path, limit=1000)
+    for key in "ab":
+        cache.put(key * 64, bytes(800))
+
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / f"{'b' * 64}.result"])  # ours obey the limit

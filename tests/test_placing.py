@@ -77,13 +77,6 @@ def test_force_keeps_what_the_user_put_into_the_bundle(existing):
     assert names(existing / "net") == ["manifest.json", "notes.txt"]
 
 
-def test_force_does_not_take_another_programs_manifest_for_a_bundle(existing):
-    write(existing / "net", '{"name": "a web app", "icons": []}')
-
-    with pytest.raises(UsageError, match="is not a bundle"), staging(existing, "net", force=True):
-        pytest.fail("the block must not run")
-
-
 def test_force_replaces_a_bundle_that_appeared_meanwhile(system, tmp_path):
     with staging(tmp_path, "net", force=True) as folder:
         write(folder)
@@ -116,8 +109,8 @@ def test_threads_of_one_process_can_write_one_name_at_a_time(force, tmp_path):
     def export(text):
         try:
             with staging(tmp_path, "net", force=force) as folder:
-                for name in ("manifest.json", "labels.txt"):
-                    (folder / name).write_text(text)
+                write(folder, text)
+                (folder / "labels.txt").write_text(text)
                 together.wait(60)
             said.append(text)
         except Exception as error:
@@ -144,9 +137,10 @@ def test_threads_of_one_process_can_write_one_name_at_a_time(force, tmp_path):
 
 def test_processes_can_write_one_name_at_a_time(tmp_path):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom ghostdeploy.staging import staging\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from ghostdeploy.staging import staging\nfrom tests.staged import write\n"
         "with staging(Path(sys.argv[1]), 'net') as folder:\n"
-        "    (folder / 'manifest.json').write_text(sys.argv[2])\n    print(flush=True)\n    sys.stdin.readline()\n"
+        "    write(folder, sys.argv[2])\n    print(flush=True)\n    sys.stdin.readline()\n"
     )
     pipe = subprocess.PIPE
     running = [

@@ -89,14 +89,15 @@ def test_a_folder_that_cannot_be_made_does_no_harm(tmp_path):
 
 def test_what_was_not_used_for_the_longest_time_goes_first(tmp_path):
     cache = Cache(tmp_path, limit=3 * (32 + 100))
-    for age, key in enumerate("abc"):
-        cache.put(key, key.encode() * 100)
+    keys = ["a" * 64, "b" * 64, f"tflite-{'c' * 64}", "d" * 64]
+    for age, key in enumerate(keys[:3]):
+        cache.put(key, bytes(100))
         os.utime(tmp_path / f"{key}.result", (age, age))
-    assert cache.get("a") is not None  # used just now
+    assert cache.get(keys[0]) is not None  # used just now
 
-    cache.put("d", b"d" * 100)
+    cache.put(keys[3], bytes(100))
 
-    assert [key for key in "abcd" if cache.get(key)] == ["a", "c", "d"]
+    assert [key[-1] for key in keys if cache.get(key)] == ["a", "c", "d"]
 
 
 def test_an_interrupted_write_leaves_no_half_result(tmp_path):

@@ -5,6 +5,12 @@ empty variable switches it off. A file starts with the SHA-256 of the rest, so a
 written aside and renamed, and reading takes no lock: any number of processes may use one folder. When the files exceed
 the limit, those not used for the longest time go first. The digest finds damage, not malice: a folder or file that
 another user owns or may write is ignored, with one warning.
+
+The folder may be anybody's, downloads included: only regular files of this user whose names have our forms are counted
+or removed.
+
+    [tflite-]<SHA-256>.result           a result
+    .ghostdeploy-<8 characters>.part    one that is being written, or whose writer was killed
 """
 
 from __future__ import annotations
@@ -12,12 +18,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghostdeploy.files import open_trusted, trusted
+from ghostdeploy.files import is_own_file, open_trusted, trusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +35,9 @@ LIMIT = 1 << 30
 PIECE = 1 << 20
 """Bytes of a large result that are in memory at a time."""
 _SUFFIX = ".result"
-_PART = ".part"
+_PART = (".ghostdeploy-", ".part")
+_PART_NAME = re.compile(r"\.ghostdeploy-[a-z0-9_]{8}\.part")
+_RESULT_NAME = re.compile(r"([a-z]+-)?[0-9a-f]{64}\.result")
 _DIGEST = 32
 _STALE_S = 3600
 """Age of a half-written file whose writer was killed: no result takes that long to write."""
@@ -105,7 +114,7 @@ class Cache:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not trusted(self._folder.stat(), self._folder):
                 return
-            descriptor, name = tempfile.mkstemp(suffix=_PART, dir=self._folder)
+            descriptor, name = tempfile.mkstemp(prefix=_PART[0], suffix=_PART[1], dir=self._folder)
             part = Path(name)
             try:
                 with os.fdopen(descriptor, "wb") as stream:
@@ -117,22 +126,28 @@ class Cache:
             self._shrink()
 
     def _shrink(self) -> None:
-        assert self._folder is not None
-        for path in self._folder.glob("*" + _PART):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - _STALE_S:
-                    path.unlink(missing_ok=True)
-        found = []
-        for path in self._folder.glob("*" + _SUFFIX):
-            with contextlib.suppress(FileNotFoundError):  # another process was faster
-                state = path.stat()
-                found.append((state.st_mtime, state.st_size, path))
+        for path, state in self._ours(_PART_NAME):
+            if state.st_mtime < time.time() - _STALE_S:
+                path.unlink(missing_ok=True)
+        found = [(state.st_mtime, state.st_size, path) for path, state in self._ours(_RESULT_NAME)]
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
             if total <= self._limit:
                 return
             path.unlink(missing_ok=True)
             total -= size
+
+    def _ours(self, form: re.Pattern[str]) -> list[tuple[Path, os.stat_result]]:
+        """Returns the regular files of this user whose names have a form of ours."""
+        assert self._folder is not None
+        found = []
+        for path in self._folder.iterdir():
+            if form.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    state = path.lstat()
+                    if is_own_file(state):
+                        found.append((path, state))
+        return found
 
 
 def digest_of(stream: BinaryIO) -> hashlib._Hash:
