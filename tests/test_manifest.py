@@ -22,6 +22,18 @@ from ghostdeploy.manifest import (
     encode,
 )
 
+HALF_RANGE = HalfRange(
+    images=10,
+    source="here",
+    largest=30.0,
+    where="add of blocks.8",
+    headroom=2183.5,
+    weight=9.9,
+    weight_of="weight of blocks.7",
+    vanishing=0,
+    verdict="passed",
+)
+
 
 @pytest.fixture
 def data(tiny_bundle):
@@ -89,17 +101,7 @@ def test_every_optional_record_survives_writing_and_reading(data):
             "execution": Execution(
                 isa="x86-64 AVX2", count=10, agreement=1.0, sqnr_db=None, saturable_channels=0, verdict="passed"
             ),
-            "half_range": HalfRange(
-                images=10,
-                source="here",
-                largest=30.0,
-                where="add of blocks.8",
-                headroom=2183.5,
-                weight=9.9,
-                weight_of="weight of blocks.7",
-                vanishing=0,
-                verdict="passed",
-            ),
+            "half_range": HALF_RANGE,
             "unverified_because": "too few",
             "failed_because": "too much",
             "batch_note": "one image at a time",
