@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ghostdeploy import targets
+from ghostdeploy import isolation, targets
+from ghostdeploy.exporters import process
 from ghostdeploy.nvidia.driver import gpus
 from tests.bundles import for_target, make_bundle
 from tests.shared import shared_folder
+from tests.warm import Parents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +108,22 @@ def conversions(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GHOSTDEPLOY_CACHE", str(folder))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_converters(tmp_path_factory):
+    """Converters do not import their libraries again and again, see `tests.warm`."""
+    with shared_folder(tmp_path_factory, "warm") as folder:
+        pass
+    with Parents(folder) as parents, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "child_command", parents.command)
+        yield parents
+
+
+@pytest.fixture
+def cold_converters(monkeypatch):
+    """Converters start as they do for a user: for tests of the start and the end of a process."""
+    monkeypatch.setattr(process, "child_command", isolation.child_command)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from ghostdeploy.exporters.base import ExportJob
 from ghostdeploy.exporters.process import Converter
 from tests.commands import assert_one_sentence, run
 
+cold = pytest.mark.usefixtures("cold_converters")
+
 ONNX = targets.find("onnx")
 OPENVINO = targets.find("openvino")
 
@@ -42,12 +44,14 @@ def program(path):
     return path
 
 
+@cold
 def test_a_graph_becomes_one_checked_file_without_metadata(tmp_path):
     import onnx
 
     asked = job(tmp_path, program(tmp_path / "program.pt2"))
     with Converter(ONNX, tmp_path / "log") as converter:
         result = converter.convert(asked, seconds=120)
+        assert converter._process.returncode == 0
 
     model = onnx.load(tmp_path / "payload" / "model.onnx")
     assert result.written.precision.float_layers == 1
@@ -69,8 +73,10 @@ def test_a_broken_graph_is_export_failed_with_its_log(row, tmp_path):
 
     assert caught.value.exit_code == 5
     assert "Traceback" in caught.value.log.read_text()
+    assert "Fatal" not in caught.value.log.read_text()
 
 
+@cold
 def test_a_killed_converter_is_export_failed_and_names_the_signal(tmp_path):
     asked = job(tmp_path, program(tmp_path / "program.pt2"))
     with Converter(ONNX, tmp_path / "log") as converter:
@@ -79,6 +85,7 @@ def test_a_killed_converter_is_export_failed_and_names_the_signal(tmp_path):
             converter.convert(asked, seconds=120)
 
 
+@cold
 def test_a_converter_that_takes_too_long_is_stopped(tmp_path):
     asked = job(tmp_path, program(tmp_path / "program.pt2"))
     with Converter(ONNX, tmp_path / "log") as converter, pytest.raises(ExportFailed, match=r"more than 0\.01 s"):
@@ -87,6 +94,7 @@ def test_a_converter_that_takes_too_long_is_stopped(tmp_path):
         os.kill(converter.pid, 0)
 
 
+@cold
 def test_a_missing_library_is_named_with_the_pip_command(tmp_path, monkeypatch):
     blocker = tmp_path / "site" / "sitecustomize.py"
     blocker.parent.mkdir()
@@ -101,6 +109,7 @@ def test_a_missing_library_is_named_with_the_pip_command(tmp_path, monkeypatch):
     assert 'pip install "ghostdeploy[onnx]"' in caught.value.hint
 
 
+@cold
 def test_a_converter_goes_when_its_parent_closes_the_pipe(tmp_path):
     converter = Converter(ONNX, tmp_path / "log")
     converter._process.stdin.close()
@@ -108,6 +117,7 @@ def test_a_converter_goes_when_its_parent_closes_the_pipe(tmp_path):
     assert converter._process.wait(60) == 0
 
 
+@cold
 @pytest.mark.parametrize("how", ["killed", "too slow"])
 def test_an_export_whose_converter_dies_keeps_the_log_and_leaves_no_bundle(how, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("GHOSTDEPLOY_CACHE", "")  # nothing is converted that an earlier test has converted

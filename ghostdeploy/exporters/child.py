@@ -90,6 +90,6 @@ def _file_size_limit() -> int | None:
 
 
 def _leave_with_parent() -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # not through `sys.stdin`: Python aborts at its end where a thread holds that
         pass
     os._exit(1)
