@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -318,43 +317,3 @@ def test_a_result_above_the_limit_is_not_kept_and_throws_nothing_out(tmp_path):
     assert cache.get("small") == b"s" * 100
     assert cache.get("large") is None
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_what_a_killed_writer_left_is_removed_once_it_is_old(tmp_path):
-    code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom ghostdeploy.exporters.cache import Cache\n"
-        "def pieces():\n    yield b'half'\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "Cache(Path(sys.argv[1])).write('a' * 64, pieces())\n"
-    )
-    for _ in range(2):
-        subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
-    old, new = tmp_path.iterdir()
-    os.utime(old, (time.time() - 7200,) * 2)
-    Cache(tmp_path).put("b" * 64, b"1")
-
-    assert {path.name for path in tmp_path.iterdir()} == {f"{'b' * 64}.result", new.name}
-
-
-def test_files_of_the_user_in_the_folder_of_a_cache_stay_whatever_their_name(tmp_path):
-    hashed = f"{'c' * 64}.result"
-    foreign = (
-        "ubuntu.iso.part",
-        "tmp0a1b2c3d.part",
-        "exam.result",
-        f"{'c' * 63}.result",
-        f"x{hashed}",
-        f"{hashed}.old",
-    )
-    for name in (*foreign, ".ghostdeploy-.part", ".ghostdeploy-thesis-of-years.part", "elsewhere"):
-        (tmp_path / name).write_bytes(b"years of work" * 100)
-    (tmp_path / hashed).symlink_to("elsewhere")
-    (tmp_path / f"{'d' * 64}.result").mkdir()
-    for path in tmp_path.iterdir():
-        os.utime(path, (0, 0), follow_symlinks=False)
-    before = sorted(tmp_path.iterdir())
-
-    cache = Cache(tmp_path, limit=1000)
-    for key in "ab":
-        cache.put(key * 64, bytes(800))
-
-    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / f"{'b' * 64}.result"])  # ours obey the limit

@@ -104,15 +104,81 @@ def test_links_are_followed_but_not_in_circles_and_pipes_are_no_images(tmp_path)
     (tmp_path / "set" / "a" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "set" / "a" / "round").symlink_to(tmp_path / "set" / "a")
     (tmp_path / "set" / "a" / "broken.png").symlink_to(tmp_path / "nothing")
+    (tmp_path / "set" / "a" / "loop.png").symlink_to("loop.png")
     os.mkfifo(tmp_path / "set" / "a" / "pipe.png")
 
     found = open_images(tmp_path / "set")
 
     assert names(found) == ["1.png", "far.png"]
     assert left_out(found) == {
-        "no regular files": (2, ("a/broken.png", "a/pipe.png")),
+        "no regular files": (3, ("a/broken.png", "a/loop.png", "a/pipe.png")),
         "links to a folder above": (1, ("a/round",)),
     }
+
+
+@pytest.fixture
+def two_classes(tmp_path):
+    """A set of two classes with one image each, beside another folder."""
+    for name in ("set/a/1.png", "set/b/2.png", "beside/3.png"):
+        picture(tmp_path / name)
+    return tmp_path / "set"
+
+
+LINKS = {
+    "to the set": ("b/up", "..", {"links to a folder above": (1, ("b/up",))}),
+    "to what holds the set": ("b/up", "../..", {"links to a folder above": (1, ("b/up",))}),
+    "to the set, as a class": ("c", ".", {"links to a folder above": (1, ("c",))}),
+    "to another class": ("b/more", "../a", {"links to images of the set": (1, ("b/more/1.png",))}),
+    "to an image of another class": ("b/1.png", "../a/1.png", {"links to images of the set": (1, ("b/1.png",))}),
+    "to an image of its class": ("b/0.png", "2.png", {"links to images of the set": (1, ("b/0.png",))}),
+    "around the world": ("b/far", "../../beside", {"links to a folder above": (1, ("b/far/back",))}),
+}
+
+
+@pytest.mark.parametrize("rooted", ["itself", "through a link"])
+@pytest.mark.parametrize("kind", LINKS)
+def test_a_link_into_the_set_puts_no_image_into_a_second_class(kind, rooted, two_classes, tmp_path):
+    name, to, left = LINKS[kind]
+    (two_classes / name).symlink_to(to)
+    if kind == "around the world":
+        (tmp_path / "beside" / "back").symlink_to("../set")
+    root = two_classes
+    if rooted != "itself":
+        root = tmp_path / "link"
+        root.symlink_to("set")
+
+    found = open_images(root, labelled=True)
+
+    expected = [("1.png", 0), ("2.png", 1), *([("3.png", 1)] if kind == "around the world" else [])]
+    assert list(zip(names(found), found.labels.tolist(), strict=True)) == expected
+    assert found.classes == ("a", "b")
+    assert left_out(found) == left
+
+
+def test_links_to_images_elsewhere_are_images_of_their_class(two_classes):
+    (two_classes / "b" / "3.png").symlink_to("../../beside/3.png")
+    (two_classes / "c").symlink_to("../beside")
+
+    found = open_images(two_classes, labelled=True)
+
+    assert (names(found), found.labels.tolist()) == (["1.png", "2.png", "3.png", "3.png"], [0, 1, 1, 2])
+    assert found.left_out == ()
+
+
+def test_a_set_deeper_than_python_calls_is_read(tmp_path):
+    picture(tmp_path / "1.png")
+    folder = str(tmp_path / "set")
+    for _ in range(1100):
+        os.mkdir(folder)  # noqa: PTH102 - pathlib's own way down is not short enough
+        folder += "/a"
+    os.rename(tmp_path / "1.png", folder[:-1] + "1.png")  # noqa: PTH104
+
+    assert len(open_images(tmp_path / "set")) == 1
+
+
+def test_a_name_that_no_file_can_have_is_bad_input(tmp_path):
+    with pytest.raises(DataError, match="is not readable: File name too long"):
+        open_images(tmp_path / ("x" * 300))
 
 
 def test_a_folder_of_other_files_says_what_it_holds(tmp_path):

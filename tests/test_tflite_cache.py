@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -120,3 +121,43 @@ def test_the_environment_names_the_folder_or_switches_it_off(tmp_path, monkeypat
 
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.result")}
     assert found == {"named/a.result", "xdg/ghostdeploy/c.result"}
+
+
+def test_what_a_killed_writer_left_is_removed_once_it_is_old(tmp_path):
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom ghostdeploy.exporters.cache import Cache\n"
+        "def pieces():\n    yield b'half'\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Cache(Path(sys.argv[1])).write('a' * 64, pieces())\n"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    old, new = tmp_path.iterdir()
+    os.utime(old, (time.time() - 7200,) * 2)
+    Cache(tmp_path).put("b" * 64, b"1")
+
+    assert {path.name for path in tmp_path.iterdir()} == {f"{'b' * 64}.result", new.name}
+
+
+def test_files_of_the_user_in_the_folder_of_a_cache_stay_whatever_their_name(tmp_path):
+    hashed = f"{'c' * 64}.result"
+    foreign = (
+        "ubuntu.iso.part",
+        "tmp0a1b2c3d.part",
+        "exam.result",
+        f"{'c' * 63}.result",
+        f"x{hashed}",
+        f"{hashed}.old",
+    )
+    for name in (*foreign, ".ghostdeploy-.part", ".ghostdeploy-thesis-of-years.part", "elsewhere"):
+        (tmp_path / name).write_bytes(b"years of work" * 100)
+    (tmp_path / hashed).symlink_to("elsewhere")
+    (tmp_path / f"{'d' * 64}.result").mkdir()
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0), follow_symlinks=False)
+    before = sorted(tmp_path.iterdir())
+
+    cache = Cache(tmp_path, limit=1000)
+    for key in "ab":
+        cache.put(key * 64, bytes(800))
+
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / f"{'b' * 64}.result"])  # ours obey the limit

@@ -4,12 +4,14 @@
     root/image.jpg                                          no classes
 
 Sub-folders of a class belong to it, as for torchvision and timm. Names that start with a dot and the metadata folders
-of file systems hold no images. Whatever is not read is counted with its reason: an accuracy of nine classes must not be
-sold as that of ten.
+of file systems hold no images. Links are followed, but an image of the set is read in its own folder only: a link to it
+would put it into another class too. Whatever is not read is counted with its reason: an accuracy of nine classes must
+not be sold as that of ten.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import unicodedata
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from ghostdeploy.manifest import LeftOut
 from ghostdeploy.preprocess import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 METADATA = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
@@ -50,11 +52,14 @@ def list_folder(root: Path, *, labelled: bool) -> Listing:
             that has both has no classes.
 
     Raises:
-        PermissionError: A folder is not readable.
+        OSError: A folder is not readable.
     """
     walk = _Walk(root)
-    folders, loose = walk.split(root)
-    classes = [(name, [file for one in group for file in walk.images(one)]) for name, group in by_class(folders)]
+    folders, loose = walk.split(root, ())
+    found = [(name, [file for one in group for file in walk.images(one)]) for name, group in by_class(folders)]
+    own = walk.own([*(() if labelled else loose), *(file for _, files in found for file in files)])
+    classes = [(name, walk.once(files, own)) for name, files in found]
+    loose = walk.once(loose, own)
     if not any(files for _, files in classes):
         return Listing(loose, None, None, walk.left_out())
     if loose and not labelled:
@@ -88,6 +93,9 @@ class _Walk:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._real = root.resolve()
+        self._linked: dict[Path, Path] = {}
+        """Where images reached by links are."""
         self._left: dict[str, list[Path]] = {}
 
     def leave(self, reason: str, path: Path) -> None:
@@ -105,35 +113,76 @@ class _Walk:
             for reason, paths in self._left.items()
         )
 
-    def split(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        """Returns the sub-folders that may hold images, and the images of one folder, both in sorted order."""
+    def split(self, folder: Path, above: tuple[Path, ...]) -> tuple[list[Path], list[Path]]:
+        """Returns the sub-folders that may hold images, and the images of one folder, both in sorted order.
+
+        Args:
+            folder: The folder.
+            above: Real paths of the folders on the way from the set to this one, itself included.
+        """
         folders: list[Path] = []
         files: list[Path] = []
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                path = folder / entry.name
+                path, is_folder = folder / entry.name, _is(entry.is_dir)
                 if entry.name.startswith("."):
                     self.leave("names that start with a dot", path)
-                elif entry.is_dir():
+                elif is_folder and entry.name in METADATA:
+                    self.leave("metadata folders", path)
+                elif is_folder and entry.is_symlink() and _is_above(path.resolve(), (self._real, *above)):
+                    self.leave("links to a folder above", path)
+                elif is_folder:
                     folders.append(path)
-                elif not entry.is_file():
+                elif not _is(entry.is_file):
                     self.leave("no regular files", path)
                 elif path.suffix.lower() in IMAGE_SUFFIXES:
                     files.append(path)
+                    self._locate(path, path.resolve() if entry.is_symlink() else (*above, self._real)[0] / entry.name)
                 else:
                     self.leave(f"files ending in {path.suffix}" if path.suffix else "files without a suffix", path)
-        for path in [path for path in folders if path.name in METADATA]:
-            self.leave("metadata folders", path)
-            folders.remove(path)
         return folders, files
 
-    def images(self, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-        """Yields the images of a folder and its sub-folders; a link back to a folder above is left out."""
-        real = folder.resolve()
-        if real in above:
-            self.leave("links to a folder above", folder)
-            return
-        folders, files = self.split(folder)
-        yield from files
-        for one in folders:
-            yield from self.images(one, (*above, real))
+    def images(self, folder: Path) -> Iterator[Path]:
+        """Yields the images of a folder and its sub-folders."""
+        waiting: list[tuple[Path, tuple[Path, ...]]] = [(folder, (folder.resolve(),))]
+        while waiting:
+            folder, above = waiting.pop()
+            folders, files = self.split(folder, above)
+            yield from files
+            inside = [(one, one.resolve() if one.is_symlink() else above[0] / one.name) for one in reversed(folders)]
+            waiting += [(one, (real, *above)) for one, real in inside]
+
+    def own(self, files: Iterable[Path]) -> set[Path]:
+        """Returns the real paths of the images that lie in the set itself; empty where no link was met."""
+        if not self._linked:
+            return set()
+        return {self._real / file.relative_to(self._root) for file in files if file not in self._linked}
+
+    def once(self, files: list[Path], own: set[Path]) -> list[Path]:
+        """Returns the images without those that are links to others of the set."""
+        kept = []
+        for file in files:
+            if self._linked.get(file) in own:
+                self.leave("links to images of the set", file)
+            else:
+                kept.append(file)
+        return kept
+
+    def _locate(self, path: Path, real: Path) -> None:
+        if real != self._real / path.relative_to(self._root):
+            self._linked[path] = real
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Asks what a directory entry is; a link that leads to itself is nothing."""
+    try:
+        return kind()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+
+
+def _is_above(real: Path, folders: Iterable[Path]) -> bool:
+    """Tells whether a folder is one of others, or holds one."""
+    return any(one.is_relative_to(real) for one in folders)

@@ -203,8 +203,9 @@ def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> Imag
             raise DataError(f"{root} is neither a folder nor an .npz file")
         else:
             raise DataError(f"image set {root} does not exist")
-    except PermissionError as error:
-        raise DataError(f"{error.filename or root} is not readable: permission denied") from error
+    except OSError as error:
+        why = "permission denied" if isinstance(error, PermissionError) else error.strerror
+        raise DataError(f"{error.filename or root} is not readable: {why}") from error
     if not len(found):
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         beside = f", {counted(found.left_out)}" if found.left_out else ""
