@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ghostdeploy.errors import ExportFailed, GhostDeployError, UsageError, did_you_mean
+from ghostdeploy.errors import ExportFailed, GhostDeployError, OutputError, UsageError, did_you_mean
 from ghostdeploy.output import make_printable, print_json, say
 from ghostdeploy.telemetry import silence_process
 from ghostdeploy.wheel import is_device_wheel, not_on_device
@@ -53,6 +54,7 @@ class CommandGroup(click.Group):
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow says of an image, its error says better
         try:
             code = super().main(arguments, standalone_mode=False, **kwargs)
+            sys.stdout.flush()
         except GhostDeployError as error:
             code = fail(error, as_json=as_json)
         except ImportError as error:
@@ -65,9 +67,6 @@ class CommandGroup(click.Group):
             code = fail_usage(error, as_json=as_json)
         except KeyboardInterrupt:
             code = INTERRUPTED
-        except BrokenPipeError:
-            sys.stderr.close()
-            code = 0
         except Exception as error:
             code = fail_bug(error, as_json=as_json)
         sys.exit(code if isinstance(code, int) else 0)
@@ -79,7 +78,7 @@ def fail(error: GhostDeployError, *, as_json: bool = False) -> int:
         _traceback(error)
     complain(error.message, error.hint)
     if as_json:
-        print_json({"error": describe(error), "exit_code": error.exit_code})
+        _print_error({"error": describe(error), "exit_code": error.exit_code})
     return error.exit_code
 
 
@@ -96,7 +95,7 @@ def fail_usage(error: click.ClickException, *, as_json: bool) -> int:
     hint = f"{ctx.command_path} --help" if ctx else "ghostdeploy --help"
     complain(message[:1].lower() + message[1:], hint)
     if as_json:
-        print_json({"error": {"kind": "UsageError", "message": message, "hint": hint, "log": None}, "exit_code": 2})
+        _print_error({"error": {"kind": "UsageError", "message": message, "hint": hint, "log": None}, "exit_code": 2})
     return 2
 
 
@@ -107,8 +106,14 @@ def fail_bug(error: Exception, *, as_json: bool) -> int:
     hint = "please report it with the traceback above and `ghostdeploy doctor --json`"
     complain(message, hint)
     if as_json:
-        print_json({"error": {"kind": "Bug", "message": message, "hint": hint, "log": None}, "exit_code": BUG})
+        _print_error({"error": {"kind": "Bug", "message": message, "hint": hint, "log": None}, "exit_code": BUG})
     return BUG
+
+
+def _print_error(document: dict[str, Any]) -> None:
+    """Prints the JSON of an error; where standard output cannot be written the exit code stays that of the error."""
+    with suppress(OutputError):  # said on standard error, and often the error itself
+        print_json(document)
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -28,6 +28,14 @@ _KINDS = {
     stat.S_IFCHR: "a device",
 }
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+WRITE_FAILURES = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EFBIG: "a file-size limit was hit",
+    errno.EACCES: "permission denied",
+    errno.EROFS: "the file system is read-only",
+}
+"""In words."""
 _log = logging.getLogger("ghostdeploy")
 
 
@@ -66,6 +74,11 @@ def read_limited(path: Path, most: int) -> bytes:
     if max(size, len(data)) > most:
         raise OSError(errno.EFBIG, f"has {max(size, len(data))} bytes, expected at most {most}", str(path))
     return data
+
+
+def write_failure(error: OSError) -> str:
+    """Returns why something could not be written."""
+    return WRITE_FAILURES.get(error.errno or 0, error.strerror or str(error))
 
 
 def is_relative_name(name: str) -> bool:

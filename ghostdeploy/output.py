@@ -9,7 +9,6 @@ strings: there such a character is JSON's own escape.
 from __future__ import annotations
 
 import codecs
-import io
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+from ghostdeploy import streams
 from ghostdeploy.visible import visible, visible_json
 
 _PLAIN = {
@@ -32,12 +32,11 @@ _ours: list[bool] = []
 
 
 def make_printable() -> None:
-    """Makes standard output and standard error take every character; in our own process only."""
+    """Makes standard output and standard error take every character, see `streams` too; in our own process only."""
     _ours.append(True)
     codecs.register_error(_HANDLER, _readable)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_HANDLER)
+    streams.guard()
+    streams.reconfigure(errors=_HANDLER)
 
 
 @contextmanager

@@ -20,20 +20,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import OutputError, UsageError
+from ghostdeploy.files import WRITE_FAILURES, write_failure
 from ghostdeploy.placing import foreign_in, place_new
 from ghostdeploy.workspaces import lock, mark, put_back, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-_WRITE_FAILURES = {
-    errno.ENOSPC: "no space left on the device",
-    errno.EDQUOT: "disk quota exceeded",
-    errno.EFBIG: "a file-size limit was hit",
-    errno.EACCES: "permission denied",
-    errno.EROFS: "the file system is read-only",
-}
 
 
 @contextmanager
@@ -63,7 +56,7 @@ def workspace(out: Path, name: str) -> Iterator[Path]:
                 mark(folder)
             yield folder
     except OSError as error:
-        if error.errno in _WRITE_FAILURES:
+        if error.errno in WRITE_FAILURES:
             raise _cannot_write(out / name, error) from error
         raise
     finally:
@@ -145,7 +138,7 @@ def _publish(folder: Path, final: Path, work: Path, *, force: bool) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:
-    why = _WRITE_FAILURES.get(error.errno or 0, error.strerror or str(error))
+    why = write_failure(error)
     full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
     hint = "free some space or choose another folder with --out" if full else "choose another folder with --out"
     return OutputError(f"{path} cannot be written: {why}", hint=hint)
