@@ -15,7 +15,6 @@ in `meta["shape"]`, see `ghostdeploy.deploy.passes.precision`.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from torch import fx
 
 from ghostdeploy.deploy.passes.graph import op_name, prune
 from ghostdeploy.errors import CheckpointError
+from ghostdeploy.module_copies import copy_module, in_eval_mode
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,7 +59,7 @@ def capture(module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_
     with torch.no_grad(), warnings.catch_warnings():
         # torch.export warns about its own use of its own deprecated class.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
-        program = _export(copy.deepcopy(module).cpu().eval(), inputs, shapes)
+        program = _export(in_eval_mode(copy_module(module).cpu()), inputs, shapes)
         recorded = _graph_module(program)
         if not make_functional(recorded):
             recorded = _graph_module(program.run_decompositions({}))

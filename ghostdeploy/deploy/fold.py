@@ -13,7 +13,6 @@ the module's own precision; at the end the weights return to it.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from ghostdeploy.deploy.passes.precision import cast, relative_error, run
 from ghostdeploy.deploy.passes.runner import apply
 from ghostdeploy.deploy.tolerance import CAPTURE_RELATIVE_ERROR
 from ghostdeploy.errors import CheckpointError
+from ghostdeploy.module_copies import copy_module, in_eval_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,7 +110,7 @@ def count_ops(module: fx.GraphModule) -> dict[str, int]:
 
 def _check_capture(module: nn.Module, captured: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
     """Raises `CheckpointError` unless the recorded graph gives what the untouched module gives."""
-    own = copy.deepcopy(module).eval()
+    own = in_eval_mode(copy_module(module))
     for given in (second(inputs), inputs):
         with torch.no_grad():
             leaves = [leaf for leaf in pytree.tree_leaves(own(*given)) if isinstance(leaf, Tensor)]

@@ -93,11 +93,12 @@ def rewrite(
     """Folds the module, and conditions the result for quantized precisions."""
     from ghostdeploy.deploy.fold import fold
     from ghostdeploy.deploy.passes import default_passes
+    from ghostdeploy.module_copies import tensors_of
 
     with stages.stage("fold"):
         reference.outputs(example)  # some modules drop the batch when it is 1
         passes = default_passes(skip=config.skip_passes)
-        heavy = sum(tensor.nbytes for tensor in reference.module.state_dict().values()) > LARGE_WEIGHTS
+        heavy = sum(tensor.nbytes for tensor in tensors_of(reference.module).values()) > LARGE_WEIGHTS
         folded, certificate = fold(
             reference.module,
             example,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.preprocess import Preprocess
+
+_CONTAINERS = (tuple, list, dict, OrderedDict)
 
 
 class PixelInput(nn.Module):
@@ -42,7 +45,7 @@ class PixelInput(nn.Module):
 
 
 class TensorsOnly(nn.Module):
-    """Leaves out the outputs that are None, which no target has."""
+    """Gives a list of tensors: no target has outputs that are None, and no other process the user's own types."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -68,14 +71,21 @@ def save_program(graph: nn.Module, example: NDArray[np.generic], path: Path, *, 
     buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.export's own use of its own old names
-        if _returns_none(graph):
+        if not _returns_plainly(graph):
             graph = TensorsOnly(graph)
         program = torch.export.export(graph, (torch.from_numpy(example),), dynamic_shapes=shapes)
         torch.export.save(program, buffer)
     path.write_bytes(buffer.getbuffer())
 
 
-def _returns_none(graph: nn.Module) -> bool:
-    graphs = (module for module in graph.modules() if isinstance(module, fx.GraphModule))
-    ends = (node for one in graphs for node in one.graph.nodes if node.op == "output")
-    return any(leaf is None for node in ends for leaf in pytree.tree_leaves(node.args))
+def _returns_plainly(graph: nn.Module) -> bool:
+    """Tells whether all that a graph returns is tensors, in containers that every process knows."""
+    graphs = [module for module in graph.modules() if isinstance(module, fx.GraphModule)]
+    ends = [node for one in graphs for node in one.graph.nodes if node.op == "output"]
+    specs = [one._out_spec for one in graphs if isinstance(getattr(one, "_out_spec", None), pytree.TreeSpec)]
+    leaves = [leaf for node in ends for leaf in pytree.tree_leaves(node.args)]
+    return all(leaf is not None for leaf in leaves) and all(_is_known(spec) for spec in specs)
+
+
+def _is_known(spec: Any) -> bool:
+    return spec.is_leaf() or (spec.type in _CONTAINERS and all(_is_known(child) for child in spec.children()))

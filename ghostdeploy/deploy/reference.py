@@ -5,7 +5,6 @@ Golden vectors and reference accuracy come from here, never from the folded grap
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ghostdeploy.deploy.unfit import why_it_cannot_run
 from ghostdeploy.errors import CheckpointError
+from ghostdeploy.module_copies import copy_module, in_eval_mode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,10 +47,13 @@ class Reference:
     input_name = "input"
 
     def __init__(self, module: nn.Module, *, shared: bool = True) -> None:
-        self.module = (copy.deepcopy(module) if shared else module).cpu().float().eval()
+        self.module = in_eval_mode((copy_module(module) if shared else module).cpu().float())
 
     def outputs(self, batch: NDArray[Any]) -> Arrays:
-        """Returns all outputs by name: `logits` for a single one, dictionary keys, else `output_0`, `output_1`, ….
+        """Returns all outputs by name.
+
+        A single one is called `logits`; keys of a dictionary and fields of a named tuple name several, else they are
+        `output_0`, `output_1`, ….
 
         Outputs that are None, such as the auxiliary head of training, are left out.
 
@@ -61,7 +64,7 @@ class Reference:
         try:
             with torch.inference_mode():
                 result = self.module(torch.from_numpy(np.ascontiguousarray(batch)))
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        except Exception as error:  # whatever the user's code raises
             message, hint = why_it_cannot_run(self.module, tuple(batch.shape), error)
             raise CheckpointError(message, hint=hint) from error
         flat, _ = pytree.tree_flatten_with_path(result)
@@ -98,6 +101,14 @@ def _names(paths: list[tuple[Any, ...]]) -> list[str]:
     if len(paths) == 1:
         return ["logits"]
     keys = [path[-1] for path in paths]
-    if all(isinstance(key, pytree.MappingKey) for key in keys) and len({key.key for key in keys}) == len(keys):
-        return [str(key.key) for key in keys]
+    names = [_key(key) for key in keys]
+    if None not in names and len(set(names)) == len(names):
+        return [str(name) for name in names]
     return [f"output_{index}" for index in range(len(paths))]
+
+
+def _key(key: Any) -> str | None:
+    """Returns the key of a dictionary or the field of a named tuple."""
+    if isinstance(key, pytree.MappingKey):
+        return str(key.key)
+    return key.name if isinstance(key, pytree.GetAttrKey) else None

@@ -31,6 +31,7 @@ from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models.containers import kind_of
 from ghostdeploy.models.harmless import HARMLESS
 from ghostdeploy.models.state_dicts import choose
+from ghostdeploy.module_copies import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,6 +64,8 @@ class Checkpoint:
     """Header of a safetensors file."""
     key: str | None = None
     """Name of the state dict where the file wraps it, see `state_dicts`."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What modules added to it beside tensors (`get_extra_state`), by key."""
 
 
 def read_checkpoint(path: Path, *, misfit: Misfit | None = None, key: str | None = None) -> Checkpoint:
@@ -87,14 +90,14 @@ def read_checkpoint(path: Path, *, misfit: Misfit | None = None, key: str | None
         state, metadata = _read_safetensors(path, data)
     else:
         state = _read_torch(path, data)
-    name = None
+    name, extra = None, {}
     if misfit is not None or key is not None:
         chosen, said = choose(state, misfit or (lambda _: 0.0), key=key, source=f"checkpoint {path}")
         if said is not None:
             _log.warning("%s", said)
         if chosen is not None:
-            state, name = chosen.tensors, chosen.name or None
-    return Checkpoint(path, _clean(state, path, len(data)), digest, metadata, name)
+            state, name, extra = chosen.tensors, chosen.name or None, chosen.extra
+    return Checkpoint(path, _clean(state, path, len(data)), digest, metadata, name, extra)
 
 
 def load_state(
@@ -111,7 +114,7 @@ def load_state(
     Raises:
         CheckpointError: Lists what is missing, left over or of another shape.
     """
-    missing, extra, other = _differences(module.state_dict(), state)
+    missing, extra, other = _differences(tensors_of(module), state)
     if missing or extra or other:
         message = explain() if explain else None
         if message is None:
@@ -123,7 +126,7 @@ def load_state(
 
 def misfit_of(module: nn.Module, state: Mapping[str, Tensor]) -> float:
     """Returns the share of both sides' tensors that have no counterpart; 0 is what `load_state` takes."""
-    own = module.state_dict()
+    own = tensors_of(module)
     missing, extra, other = _differences(own, state)
     odd = len(missing) + len(extra) + len(other)
     return odd / (odd + len([key for key in own if key in state]) - len(other)) if odd else 0.0

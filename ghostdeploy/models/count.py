@@ -9,14 +9,15 @@ one run on fake tensors: no weight is allocated, nothing is computed, and the mo
 
 from __future__ import annotations
 
-import warnings
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils.flop_counter import FlopCounterMode
+
+from ghostdeploy.module_copies import copy_module, in_eval_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +38,11 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...] = (1, 3, 224, 224
     first = next(_tensors(module), None)
     device = torch.device("cpu") if first is None else first.device
     dtype = first.dtype if first is not None and first.is_floating_point() else torch.float32
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad():
-        clone = _fake_clone(module, fake)
+    # The shape environment stands in for numbers that the network takes out of its tensors, as with `item()`.
+    numbers = ShapeEnv(allow_scalar_outputs=True, allow_dynamic_output_shape_ops=True)
+    fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=numbers, static_shapes=True)
+    clone = _fake_clone(module, fake)
+    with fake, torch.no_grad():
         counter = FlopCounterMode(display=False)
         with counter:
             clone(torch.empty(input_shape, device=device, dtype=dtype))
@@ -51,12 +55,7 @@ def _fake_clone(module: nn.Module, fake: FakeTensorMode) -> nn.Module:
     for tensor in _tensors(module):
         stand_in: Tensor = fake.from_tensor(tensor.detach())
         memo[id(tensor)] = nn.Parameter(stand_in, requires_grad=False) if isinstance(tensor, nn.Parameter) else stand_in
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # copying a graph, torch uses its own old names
-        clone = deepcopy(module, memo)
-    for part in clone.modules():
-        part.training = False  # graphs from torch.export refuse eval()
-    return clone
+    return in_eval_mode(copy_module(module, memo))
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

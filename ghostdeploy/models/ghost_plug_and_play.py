@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from copy import deepcopy
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ from torch import Tensor, fx, nn
 from ghostdeploy.errors import UsageError
 from ghostdeploy.models.resnet import ResNet50
 from ghostdeploy.models.vgg import VGG16
+from ghostdeploy.module_copies import copy_module
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -112,7 +112,7 @@ def ghostify(
         raise UsageError(
             f"ghostify got ratio {ratio} and cheap_kernel {cheap_kernel}, expected ratio ≥ 2 and an odd kernel"
         )
-    copy = deepcopy(module)
+    copy = copy_module(module)
     convs = {name: part for name, part in copy.named_modules() if isinstance(part, nn.Conv2d)}
     if unknown := sorted(set(skip) - set(convs)):
         raise UsageError(f"ghostify got skip={unknown}, which are no convolutions of {type(module).__name__}")

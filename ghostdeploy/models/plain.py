@@ -10,10 +10,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from ghostdeploy.errors import CheckpointError
+from ghostdeploy.module_copies import tensors_of
 
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+_FLOAT = "give the float network, and --int8: the export quantizes for each target"
 _TRAINING = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
@@ -41,14 +45,26 @@ def plain_module(thing: Any, said: str) -> nn.Module:
         )
     if not isinstance(thing, nn.Module):
         raise CheckpointError(f"{said} {type(thing).__name__}, expected a torch.nn.Module", hint=_hint(thing))
-    for name, tensor in thing.state_dict().items():
-        if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+    _refuse_without_floats(thing, said)
+    return thing
+
+
+def _refuse_without_floats(thing: nn.Module, said: str) -> None:
+    for name, tensor in tensors_of(thing).items():
+        if is_lazy(tensor):
+            hint = "run it once on an image, then load its weights, before it is exported"
+            raise CheckpointError(f"{said} a module without values: {name} is lazy and has no shape yet", hint=hint)
+        if tensor.is_meta:
             hint = "load its weights before it is exported"
             raise CheckpointError(f"{said} a module without values: {name} is on the meta device", hint=hint)
-        if isinstance(tensor, torch.Tensor) and tensor.is_quantized:
-            hint = "give the float network, and --int8: the export quantizes for each target"
-            raise CheckpointError(f"{said} a module that PyTorch quantized: {name} is {tensor.dtype}", hint=hint)
-    return thing
+        if tensor.is_quantized:
+            raise CheckpointError(f"{said} a module that PyTorch quantized: {name} is {tensor.dtype}", hint=_FLOAT)
+    for name, part in thing.named_modules():
+        if type(part).__module__.startswith(_QUANTIZED):
+            raise CheckpointError(
+                f"{said} a module that PyTorch quantized: {name} is {type(part).__module__}.{type(part).__name__}",
+                hint=_FLOAT,
+            )
 
 
 def _hint(thing: Any) -> str | None:

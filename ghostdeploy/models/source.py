@@ -29,6 +29,7 @@ from ghostdeploy.models.keymaps import canonicalise
 from ghostdeploy.models.plain import plain_module
 from ghostdeploy.models.timm_source import create_timm_model
 from ghostdeploy.models.zoo import ZOO
+from ghostdeploy.module_copies import in_eval_mode, tensors_of
 from ghostdeploy.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class LoadedModel:
     @property
     def weight_bytes(self) -> int:
         """Memory that the weights take."""
-        return sum(tensor.nbytes for tensor in self.module.state_dict().values())
+        return sum(tensor.nbytes for tensor in tensors_of(self.module).values())
 
 
 def load_model(
@@ -97,8 +98,9 @@ def load_model(
         model = _from_timm(spec, num_classes, pretrained=weights is None)
     elif ":" in spec:
         name = spec.rpartition(":")[2]
+        module = in_eval_mode(call_factory(spec, num_classes))
         # What the factory made of num_classes, only a run can tell.
-        model = LoadedModel(module=call_factory(spec, num_classes).eval(), name=name, family="custom", source=spec)
+        model = LoadedModel(module=module, name=name, family="custom", source=spec)
     else:
         return _from_zoo(spec, weights, weights_key, num_classes)
     if weights is not None:
@@ -285,6 +287,8 @@ def _with_weights(model: LoadedModel, weights: Path, key: str | None) -> LoadedM
     if own(state) and not zoos(state):
         state = canonicalise(state, source=source)
     load_state(model.module, state, source=source)
+    if checkpoint.extra:
+        _load_extra(model.module, checkpoint)
     preprocess, labels = read_header(checkpoint, model.num_classes)
     return replace(
         model,
@@ -295,3 +299,14 @@ def _with_weights(model: LoadedModel, weights: Path, key: str | None) -> LoadedM
         labels=labels,
         trained=True,
     )
+
+
+def _load_extra(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Hands modules what they added to their state dict; the same call of torch's does it."""
+    try:
+        module.load_state_dict({**module.state_dict(), **checkpoint.extra})
+    except Exception as error:  # whatever the user's set_extra_state raises
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path}: {', '.join(checkpoint.extra)} is refused by the model: {reason}"
+        ) from error

@@ -20,7 +20,7 @@ ModelEmaV3, NanoDet's `avg_model`, the teacher of a student).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 DEPTH = 4
 """Dictionaries inside dictionaries, and parts of a prefix."""
+
+EXTRA = "_extra_state"
+"""Last part of the key under which torch keeps what `get_extra_state` returns."""
 
 _AVERAGED = re.compile(r"(^|[._])(ema|avg|averaged?|swa|polyak|teacher)([._]|$)")
 _NO_WEIGHTS = re.compile(r"optim|scheduler|scaler|callback|loop|hyper_parameters|^args$|^config|rng|momentum|grad")
@@ -54,6 +57,8 @@ class StateDict:
     averaged: bool
     left_over: int
     """Tensors of the same dictionary that have another prefix."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What modules added to it beside tensors (`get_extra_state`)."""
 
     @property
     def shown(self) -> str:
@@ -129,7 +134,9 @@ def _walk(value: Any, path: tuple[str, ...], depth: int) -> Iterator[StateDict]:
     tensors = {str(key): one for key, one in value.items() if isinstance(one, Tensor) and str(key) != _AVERAGES}
     tensors = {key: one for key, one in tensors.items() if key.rpartition(".")[2] not in _COUNTERS}
     if tensors:
-        yield StateDict(".".join(path), tensors, _AVERAGES in value or _is_average(".".join(path)), 0)
+        extra = {str(key): one for key, one in value.items() if str(key).rpartition(".")[2] == EXTRA}
+        tensors = {key: one for key, one in tensors.items() if key not in extra}
+        yield StateDict(".".join(path), tensors, _AVERAGES in value or _is_average(".".join(path)), 0, extra)
     if depth:
         for key, one in value.items():
             if isinstance(key, str) and not _NO_WEIGHTS.search(key.lower()):
@@ -148,7 +155,8 @@ def _groups(whole: StateDict) -> Iterator[StateDict]:
         start = f"{prefix}."
         group = {key.removeprefix(start): one for key, one in whole.tensors.items() if key.startswith(start)}
         name = f"{whole.name}.{prefix}" if whole.name else prefix
-        yield StateDict(name, group, whole.averaged or _is_average(name), len(whole.tensors) - len(group))
+        extra = {key.removeprefix(start): one for key, one in whole.extra.items() if key.startswith(start)}
+        yield StateDict(name, group, whole.averaged or _is_average(name), len(whole.tensors) - len(group), extra)
 
 
 def _is_average(name: str) -> bool:

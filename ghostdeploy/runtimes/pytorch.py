@@ -7,7 +7,6 @@ without gradients, and never changes afterwards, so calls from many threads at o
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from ghostdeploy.errors import BundleError
 from ghostdeploy.manifest import TensorSpec
+from ghostdeploy.module_copies import copy_module, in_eval_mode
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
 
@@ -52,9 +52,7 @@ class PyTorchRuntime(Runtime):
         preprocess: Preprocess,
         labels: Sequence[str],
     ) -> None:
-        self._module = copy.deepcopy(module).cpu()
-        for part in self._module.modules():
-            part.training = False  # what eval() does; a module from torch.export refuses the call itself
+        self._module = in_eval_mode(copy_module(module).cpu())
         parameter = next(self._module.parameters(), torch.empty(0))
         self._dtype = str(parameter.dtype).removeprefix("torch.")
         interface = Interface(

@@ -10,6 +10,7 @@ import torch
 
 from ghostdeploy.manifest import Record, TensorSpec
 from ghostdeploy.models.source import load_model
+from ghostdeploy.module_copies import in_eval_mode
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +60,7 @@ def open_source(job: ExportJob) -> tuple[nn.Module, torch.Tensor]:
     """Returns the untouched module in eval mode, and one example input: seeded noise, (N, 3, size, size)."""
     source = msgspec.json.decode(Path(job.source).read_bytes(), type=Source)
     shape = (source.batch, 3, source.size, source.size)
-    module = source.model.load().module.eval()
+    module = in_eval_mode(source.model.load().module)
     module.load_state_dict(torch.load(source.state, weights_only=True))
     return module, torch.randn(shape, generator=torch.Generator().manual_seed(0))
 

@@ -44,12 +44,14 @@ def _model(model: LoadedModel | OnnxModel) -> str:
         return digest.hexdigest()
     import torch
 
+    from ghostdeploy.module_copies import tensors_of
+
     digest.update(repr(model.module).encode())
-    for name, tensor in sorted(model.module.state_dict().items()):
+    for name, tensor in sorted(tensors_of(model.module).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         if model.trained:
             values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(values.numpy())
+            digest.update(values.numpy().data)
     return digest.hexdigest()
 
 
