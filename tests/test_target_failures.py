@@ -116,10 +116,29 @@ def test_an_engine_that_refuses_one_payload_keeps_the_other_bundle(tmp_path, mon
     exported = export(tmp_path)
 
     assert [bundle.manifest.target for bundle in exported.bundles] == ["openvino"]
-    assert exported.exit_code == 3
+    assert exported.exit_code == 5
     tables.exported(exported)
-    assert "onnx: the engine refuses model.onnx" in capsys.readouterr().out
-    assert names(tmp_path) == ["net-openvino-fp32"]
+    assert "onnx: the onnx payload is of no use: the engine refuses model.onnx" in capsys.readouterr().out
+    assert names(tmp_path)[-1] == "net-openvino-fp32"
+
+
+def test_an_engine_that_refuses_what_was_just_converted_is_the_converters_failure(tmp_path, monkeypatch):
+    original = pipeline.assemble
+
+    def assemble(row, chain, facts, config, work, *others):
+        payload = work / chain[-1][0].result
+        payload.write_bytes(payload.read_bytes()[:100])
+        return original(row, chain, facts, config, work, *others)
+
+    monkeypatch.setattr(pipeline, "assemble", assemble)
+
+    with pytest.raises(ExportFailed, match="the onnx payload is of no use: onnxruntime refuses") as caught:
+        export(tmp_path, names=("onnx",))
+
+    assert f"refuses {tmp_path / 'net-onnx-fp32'}: " in caught.value.message
+    assert ".tmp-" not in str(caught.value) + str(caught.value.hint)
+    assert "export the bundle again" not in caught.value.hint
+    assert not (tmp_path / "net-onnx-fp32").exists()
 
 
 @pytest.mark.parametrize(

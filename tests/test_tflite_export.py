@@ -13,6 +13,7 @@ import ghostdeploy as gd
 from ghostdeploy import samples
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.exporters.tflite_prepare import explained
 from ghostdeploy.models.blocks import GhostModule
 from ghostdeploy.preprocess import prepare
 from tests.commands import assert_one_sentence, run
@@ -190,6 +191,65 @@ def test_an_operation_without_builtin_operator_is_named_with_its_module(capsys, 
     )
 
     assert_one_sentence(answer, 5, "no builtin TFLite operator", "cummax in odd", "cummin in odd")
+
+
+UNPREPARED = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Sorted(nn.Module):
+    def forward(self, x):
+        return x.topk(3, -1).values
+
+class Folded(nn.Module):
+    def forward(self, x):
+        return F.fold(F.unfold(x, 2, stride=2), 16, 2, stride=2).flatten(1)
+
+def net(odd):
+    torch.manual_seed(0)
+    return nn.Sequential(odd, nn.Flatten(), nn.LazyLinear(10)).eval()
+
+def build():
+    made = net(ODD())
+    made(torch.zeros(1, 3, 16, 16))
+    return made
+"""
+
+
+@slow
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ("Sorted", ("no kernel for STABLEHLO_SORT", "topk in 0")),
+        ("Folded", ("cannot prepare STABLEHLO_SCATTER", "col2im in 0", "Only update, Add")),
+    ],
+)
+def test_a_file_that_litert_does_not_prepare_is_the_converters_failure(odd, words, capsys, tmp_path):
+    (tmp_path / "net.py").write_text(UNPREPARED.replace("ODD", odd))
+
+    answer = run(
+        capsys, "export", f"{tmp_path / 'net.py'}:build", "-t", "tflite", "--image-size", "16", "-o", tmp_path / "out"
+    )
+
+    assert_one_sentence(answer, 5, *words, "its log is")
+    assert ".tmp-" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (
+            "Didn't find op for builtin opcode 'ADD' version '9'. An older …",
+            "LiteRT has no kernel for ADD of version 9",
+        ),
+        ("dims\nare odd.Node number 3 (MUL) failed to prepare.", "LiteRT cannot prepare MUL: dims are odd"),
+        ("Node number 3 (MUL) failed to prepare.", "LiteRT cannot prepare MUL: it gives no reason"),
+        ("The model is\nbroken.\n", "LiteRT refuses the converted graph: The model is broken"),
+    ],
+)
+def test_what_litert_says_becomes_one_sentence(said, sentence):
+    assert explained(said, None) == sentence
 
 
 def test_a_payload_with_one_flipped_bit_is_refused_before_it_is_parsed(tiny_bundle, tmp_path, capsys):

@@ -18,6 +18,7 @@ from ghostdeploy import bundle as bundles
 from ghostdeploy import staging, targets
 from ghostdeploy.bundle import Bundle, describe_file, open_bundle
 from ghostdeploy.deploy import parity
+from ghostdeploy.deploy.failures import converter_to_blame
 from ghostdeploy.deploy.judge import conclude
 from ghostdeploy.deploy.pipeline import keep_log
 from ghostdeploy.deploy.stages import Listener, Stages
@@ -103,7 +104,7 @@ def build(path: str | os.PathLike[str], *, listener: Listener | None = None, tim
         copy_kit(bundle, folder)
         with stages.stage("build engine"):
             result = run_builder(_Worker(row.name, row.export_extra), bundle.manifest, folder, work, out, timeout)
-        with stages.stage("self-test"):
+        with stages.stage("self-test"), converter_to_blame(row.name, folder, bundle.path):
             return finish(bundle, folder, result, stages)
 
 

@@ -1,4 +1,8 @@
-"""One target's failure keeps the others: who failed and why is noted, and told at the end."""
+"""One target's failure keeps the others: who failed and why is noted, and told at the end.
+
+What an engine refuses or breaks off while a payload is proved was written a moment ago: the converter has failed, not
+the user's bundle, and the folder that held it is gone when the message is read.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,35 @@ from ghostdeploy.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from pathlib import Path
 
 _OF_ONE_TARGET = (BundleError, ExportFailed, MissingDependency, UnsupportedHardware, UsageError)
 """What a converter, an engine or a taken name brings. Faults of the model, the image sets or the disk meet all."""
+_HINT = "it is the converter's fault: export to another target or precision, or change that part of the network"
+
+
+@contextmanager
+def converter_to_blame(target: str, folder: Path, final: Path, *, log: Path | None = None) -> Iterator[None]:
+    """Turns what an engine says of a fresh payload into the failure of its converter.
+
+    Args:
+        target: Row of the target table.
+        folder: Where the payload lies while it is proved.
+        final: The bundle that it would have become; errors name it instead.
+        log: What the converter printed.
+
+    Raises:
+        ExportFailed: The engine refused the payload, failed while it ran it, or gave something else than it declares.
+    """
+    try:
+        yield
+    except GhostDeployError as error:
+        message = error.message.replace(str(folder), str(final))
+        if isinstance(error, BundleError):
+            kept = log if log is not None and log.is_file() else None
+            raise ExportFailed(f"the {target} payload is of no use: {message}", log=kept, hint=_HINT) from error
+        error.message, error.args = message, (message, *error.args[1:])
+        raise
 
 
 @dataclass(slots=True)

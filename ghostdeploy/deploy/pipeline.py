@@ -16,7 +16,7 @@ from ghostdeploy.deploy.assemble import Facts, assemble
 from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.conversions import Conversions
 from ghostdeploy.deploy.doctor import cpu_flags
-from ghostdeploy.deploy.failures import Failures
+from ghostdeploy.deploy.failures import Failures, converter_to_blame
 from ghostdeploy.deploy.one_at_a_time import taking_turns
 from ghostdeploy.deploy.origin import facts_of, find_origin
 from ghostdeploy.deploy.stages import Listener, Stages
@@ -153,11 +153,19 @@ def run_export(
         for row in config.rows:
             if row.name in failures.errors:
                 continue
-            with failures.kept([row.name]), stages.stage(f"prove {row.name}"), taking_turns():
+            final = config.out / names[row.name]
+            with (
+                failures.kept([row.name]),
+                stages.stage(f"prove {row.name}"),
+                taking_turns(),
+                keep_log(config.out, name),
+                staging.staging(config.out, final.name, force=config.replace) as folder,
+            ):
                 chain = [(step, results[step.name]) for step in ways[row.name]]
-                with staging.staging(config.out, names[row.name], force=config.replace) as folder:
+                with converter_to_blame(row.name, folder, final, log=work / f"{chain[-1][0].name}.log"):
                     bundle = assemble(row, chain, facts, config, work, folder, stages)
-                bundles.append(type(bundle)(config.out / names[row.name], bundle.manifest))
+            if row.name not in failures.errors:
+                bundles.append(type(bundle)(final, bundle.manifest))
     advice = recommendation(config.rows, config.precision, cpu_flags())
     return Exported(bundles, stages.seconds, advice, failures.errors)
 

@@ -26,6 +26,7 @@ from ghostdeploy.exporters.program_memory import drop_weights
 from ghostdeploy.exporters.tflite_coverage import NotCoveredError, report, require_builtin, unlegalized
 from ghostdeploy.exporters.tflite_ports import ports
 from ghostdeploy.exporters.tflite_precision import read_precision
+from ghostdeploy.exporters.tflite_prepare import require_prepared
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -53,26 +54,32 @@ class TFLiteExporter:
         program = torch.export.load(job.source)
         owners = tflite_file.owners_of(parameters(program), job.modules)
         model = tflite_file.read(converted(program, channels_last=job.channels_last))
-        require_builtin(model, program)
+        require_builtin(model)
         tflite_file.resize_from_the_corner(model)
         tflite_file.name_tensors(model, owners, job.input_names, job.output_names)
         scheme, tools = None, {}
         if job.precision in tflite_weights.COMPRESSED:
             model, scheme = tflite_weights.compress(model, job.precision)
             tools = {"ai-edge-quantizer": version("ai-edge-quantizer")}
-        path, found = write(model, job), ports(model)
+        path, found = write(model, job, program), ports(model)
         del model
         give_back()
         return Written(precision=read_precision(path), tools=tools, scheme=scheme, ports=found)
 
 
-def write(model: Any, job: ExportJob) -> Path:
-    """Writes the payload with its description, and returns its path."""
+def write(model: Any, job: ExportJob, program: torch.export.ExportedProgram | None = None) -> Path:
+    """Writes the payload with its description, and returns its path.
+
+    Raises:
+        NotCoveredError: LiteRT does not prepare it; `program`, what it was converted from, tells the modules.
+    """
     assert job.about is not None  # the pipeline fills it in
     tflite_metadata.describe(model, job.about, version=version("ghostdeploy"))
     tflite_file.drop_unused(model)
     path = Path(job.folder) / "model.tflite"
-    path.write_bytes(tflite_metadata.append_labels(tflite_file.pack(model), job.about))
+    data = tflite_metadata.append_labels(tflite_file.pack(model), job.about)
+    require_prepared(data, program)
+    path.write_bytes(data)
     return path
 
 

@@ -2,7 +2,7 @@
 
 An operation that the converter has no builtin operator for would need the Flex delegate, a TensorFlow on the device.
 The converter stops at the first one; the report names all of them, each with the PyTorch module it came from. Of the
-written file is asked that it holds builtin operators alone.
+written file is asked that it holds no custom ones; see `tflite_prepare` for what LiteRT does with the others.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from ghostdeploy.exporters import tflite_file as tf
 from ghostdeploy.exporters.program_modules import module_of
@@ -29,9 +30,14 @@ if TYPE_CHECKING:
 _ILLEGAL = re.compile(r"failed to legalize operation '([\w.]+)'")
 _RESULT = re.compile(r"-> tensor<([0-9x]+)x[a-z]\w*>")
 
-
-_UNEXECUTED = frozenset({"STABLEHLO_CONVOLUTION", "STABLEHLO_DOT_GENERAL"})
-"""Operators that the converter writes and LiteRT registers no kernel for."""
+_WRITES = {
+    "sort": ("topk", "sort", "argsort", "kthvalue", "median", "msort", "unique"),
+    "scatter": ("scatter", "col2im", "index_put", "_index_put_impl", "index_add", "index_copy", "index_fill"),
+    "gather": ("gather", "index", "im2col", "embedding", "take_along_dim"),
+    "dot_general": ("matmul", "bmm", "linear", "einsum", "addmm", "mm"),
+    "window": ("max_pool2d", "avg_pool2d", "cumsum", "cumprod", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
+}
+"""ATen operations that become an operator of another name, by the end of that name."""
 
 
 class NotCoveredError(RefusedError):
@@ -74,44 +80,58 @@ def unlegalized(error: Exception, program: torch.export.ExportedProgram) -> str 
         return None
     result = _RESULT.search(said, operation.end())
     sizes = sorted(int(size) for size in result.group(1).split("x")) if result is not None else None
-    return f"LiteRT's converter cannot write {_with_origin(operation.group(1), sizes, program)}"
+    return f"LiteRT's converter cannot write {with_origin(operation.group(1), sizes, program)}"
 
 
-def _with_origin(kind: str, sizes: list[int] | None, program: torch.export.ExportedProgram) -> str:
-    """Returns `tfl.pow of 5 dimensions, from pow in decode`."""
-    stem = re.split(r"[._]", kind.removeprefix("STABLEHLO_"))[-1].lower()
-    nodes = [
-        n for n in program.graph.nodes if (name := operation_of(n)) and (stem.startswith(name[:4]) or stem in name)
-    ]
-    same = [node for node in nodes if sizes is not None and sorted(map(int, node.meta["val"].shape)) == sizes]
-    deconvolutions = [node for node in nodes if "transpose" in operation_of(node)] if stem == "convolution" else []
-    names = dict.fromkeys(f"{operation_of(node)} in {module_of(node)}" for node in same or deconvolutions or nodes)
+def with_origin(kind: str, sizes: list[int] | None, program: torch.export.ExportedProgram | None) -> str:
+    """Returns `tfl.pow of 5 dimensions, from pow in decode`; the operator alone where nothing tells its origin.
+
+    Args:
+        kind: Operator as the converter or LiteRT calls it.
+        sizes: Of its result, sorted; None where they are not known.
+        program: What was converted; None where it is not there any more.
+    """
     rank = f" of {len(sizes)} dimensions" if sizes is not None else ""
+    if program is None:
+        return f"{kind}{rank}"
+    stem = re.split(r"\.", kind.removeprefix("STABLEHLO_").lower())[-1]
+    last = stem.rpartition("_")[2]
+    made_of = _WRITES.get(stem) or _WRITES.get(last, ())
+    nodes = [
+        node
+        for node in program.graph.nodes
+        if (name := operation_of(node)) and (name in made_of or last.startswith(name[:4]) or last in name)
+    ]
+    same = [node for node in nodes if sizes is not None and _sizes(node) == sizes]
+    deconvolutions = [node for node in nodes if "transpose" in operation_of(node)] if last == "convolution" else []
+    names = dict.fromkeys(f"{operation_of(node)} in {module_of(node)}" for node in same or deconvolutions or nodes)
     return f"{kind}{rank}{f', from {listed(names)}' if names else ''}"
 
 
+def _sizes(node: torch.fx.Node) -> list[int]:
+    value = node.meta.get("val")
+    return sorted(map(int, value.shape)) if isinstance(value, torch.Tensor) else []
+
+
 def operation_of(node: torch.fx.Node) -> str:
-    """Returns the ATen name of a call (`conv2d`), "" for other nodes and calls without one tensor as a result."""
-    if not isinstance(node.target, torch._ops.OpOverload) or not isinstance(node.meta.get("val"), torch.Tensor):
+    """Returns the ATen name of a call (`conv2d`), "" for other nodes and calls that give no tensor."""
+    if not isinstance(node.target, torch._ops.OpOverload) or not any(
+        isinstance(one, torch.Tensor) for one in pytree.tree_leaves(node.meta.get("val"))
+    ):
         return ""
     return str(node.target._schema.name.partition("::")[2])
 
 
-def require_builtin(model: Any, program: torch.export.ExportedProgram) -> None:
+def require_builtin(model: Any) -> None:
     """Checks a converted model.
 
     Args:
         model: The model object.
-        program: What it was converted from, to name modules by.
 
     Raises:
-        NotCoveredError: It holds custom or Flex operators, or those of another dialect that no kernel runs.
+        NotCoveredError: It holds custom or Flex operators.
     """
     kinds = Counter(kind for kind, _ in tf.operators(model))
     custom = [kind for kind in kinds if kind == "CUSTOM" or kind.startswith("Flex")]
     if custom:
         raise NotCoveredError(f"the converted graph holds {', '.join(f'{kinds[k]} {k}' for k in custom)} operators")
-    unexecuted = [kind for kind in kinds if kind in _UNEXECUTED]
-    if unexecuted:
-        listed_kinds = "; ".join(_with_origin(kind, None, program) for kind in unexecuted)
-        raise NotCoveredError(f"LiteRT has no kernel for {listed_kinds}")
