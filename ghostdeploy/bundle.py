@@ -22,7 +22,7 @@ from ghostdeploy import manifest as mf
 from ghostdeploy import targets
 from ghostdeploy.arrays import parse_arrays
 from ghostdeploy.errors import BundleError
-from ghostdeploy.files import is_relative_name, open_regular, read_limited
+from ghostdeploy.files import is_relative_name, is_there, open_regular, read_limited
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -307,8 +307,8 @@ def _unreadable(path: Path, error: OSError) -> BundleError:
 def _no_bundle(root: Path, error: OSError | ValueError) -> BundleError:
     if isinstance(error, ValueError):
         return BundleError(f"{str(root)!r} is no path of a bundle: {error}")
-    if not root.exists():
-        return BundleError(f"bundle {root} does not exist", hint="make one with: ghostdeploy export -t openvino")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
+        if not is_there(root):
+            return BundleError(f"bundle {root} does not exist", hint="make one with: ghostdeploy export -t openvino")
         return BundleError(f"{root} is not a bundle: it holds no {MANIFEST}", hint="give the folder that export wrote")
     return _unreadable(root / MANIFEST, error)

@@ -58,6 +58,11 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def is_there(path: Path) -> bool:
+    """Tells whether anything has a name; False for one that nothing can have, where `Path.exists` raises."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 def read_limited(path: Path, most: int) -> bytes:
     """Returns the content of a regular file.
 
@@ -74,6 +79,23 @@ def read_limited(path: Path, most: int) -> bytes:
     if max(size, len(data)) > most:
         raise OSError(errno.EFBIG, f"has {max(size, len(data))} bytes, expected at most {most}", str(path))
     return data
+
+
+def name_limit(folder: Path, kind: str = "PC_NAME_MAX") -> int:
+    """Returns how many bytes a name in a folder, which may be absent, can have; or with `PC_PATH_MAX` a whole path."""
+    for one in (folder, *folder.absolute().parents):
+        try:
+            return os.pathconf(one, kind)
+        except (AttributeError, OSError):  # not POSIX; not there
+            continue
+    return 255 if kind == "PC_NAME_MAX" else 4096
+
+
+def fitting(name: str, ending: str, most: int) -> str:
+    """Returns a name and its ending, the name cut at a character so that both have at most `most` bytes."""
+    while name and len(os.fsencode(name + ending)) > most:
+        name = name[:-1]
+    return name + ending
 
 
 def write_failure(error: OSError) -> str:

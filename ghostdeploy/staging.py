@@ -20,13 +20,19 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import OutputError, UsageError
-from ghostdeploy.files import WRITE_FAILURES, write_failure
+from ghostdeploy.files import WRITE_FAILURES, fitting, name_limit, write_failure
 from ghostdeploy.placing import foreign_in, place_new
 from ghostdeploy.workspaces import lock, mark, put_back, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+_SHOWN = 80
+"""Bytes of a bundle's name that a workspace's name has."""
+_BESIDE = 160
+"""Bytes that a path inside a workspace has more than that of its bundle, and the longest name in a bundle."""
 
 
 @contextmanager
@@ -43,7 +49,8 @@ def workspace(out: Path, name: str) -> Iterator[Path]:
     """
     if not name or name in {".", ".."} or "/" in name or os.sep in name or "\0" in name:
         raise UsageError(f"a bundle cannot be called {name!r}, expected a plain folder name")
-    folder = out / f".{name[:80]}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    require_folder(out)
+    folder = out / f".{fitting(name, '', _SHOWN)}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         out.mkdir(parents=True, exist_ok=True)
         sweep(out)
@@ -86,7 +93,14 @@ def staging(out: Path, name: str, *, force: bool = False) -> Iterator[Path]:
 
 
 def refuse_existing(final: Path, *, force: bool) -> None:
-    """Raises `UsageError` when `final` exists and may not be replaced, or holds anything that is not a bundle's."""
+    """Checks that a bundle can be put to a place.
+
+    Raises:
+        UsageError: Its name or path is too long, or `final` exists and may not be replaced, or holds anything that is
+            not a bundle's.
+        OutputError: A file is where its parent folder should be.
+    """
+    require_place(final)
     while (found := _identity(final)) is not None:
         if not force:
             raise UsageError(f"{final} exists already", hint="add --force to replace it, or choose another --out")
@@ -104,6 +118,42 @@ def refuse_existing(final: Path, *, force: bool) -> None:
                 hint="move that elsewhere, or choose another --out",
             )
         return
+
+
+def require_place(final: Path) -> None:
+    """Raises what `refuse_existing` does of a name, a path and a parent folder, whatever has the name."""
+    require_folder(final.parent)
+    _require_short(final)
+
+
+def require_folder(out: Path) -> None:
+    """Raises `OutputError` when something that is no folder has the name of `out`, or of one above it."""
+    for one in (out, *out.parents):
+        if os.path.isdir(one):  # noqa: PTH112 - pathlib's raises where a name is too long
+            return
+        if os.path.lexists(one):
+            kind = "a link that leads nowhere" if one.is_symlink() and not one.exists() else "a file"
+            what = "" if one == out else f"{one} "
+            raise OutputError(
+                f"{out} cannot be written: {what or 'it '}is {kind}, expected a folder",
+                hint="choose another folder with --out",
+            )
+
+
+def _require_short(final: Path) -> None:
+    try:
+        size, length = len(os.fsencode(final.name)), len(os.fsencode(final))
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{final.name!r} cannot be the name of a folder", hint="choose another --name") from error
+    if size > (most := name_limit(final.parent)):
+        shown = fitting(final.name, "…", 40)
+        raise UsageError(
+            f"the bundle's name {shown} has {size} bytes, expected at most {most}", hint="give a shorter --name"
+        )
+    if length + _BESIDE > (most := name_limit(final.parent, "PC_PATH_MAX")):
+        raise UsageError(
+            f"the bundle's path has {length} bytes, expected at most {most - _BESIDE}", hint="choose another --out"
+        )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

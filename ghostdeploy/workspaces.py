@@ -14,6 +14,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from ghostdeploy.files import fitting, name_limit
 from ghostdeploy.placing import place_new
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def put_back(work: Path, final: Path) -> None:
     try:
         place_new(old, final)
     except FileExistsError:
-        place_new(old, final.with_name(f"{final.name}.before-{work.name.rpartition('-')[2]}"))
+        ending = f".before-{work.name.rpartition('-')[2]}"
+        place_new(old, final.with_name(fitting(final.name, ending, name_limit(final.parent))))
 
 
 @contextmanager

@@ -208,7 +208,7 @@ def test_a_bundle_of_somebody_else_is_refused_before_any_work(tmp_path, tiny_bun
     shutil.copytree(tiny_bundle("onnx"), tmp_path / "tiny-onnx-fp32")
 
     with pytest.raises(UsageError, match="tiny-onnx-fp32 exists already"):
-        report.refuse_foreign(tmp_path, "tiny", [candidate], state)
+        report.refuse_foreign(tmp_path, "tiny", [candidate], state, replace=False)
 
     report.publish(state / "all-passes" / "tiny-onnx-fp32", tmp_path, state, replace=True)
-    report.refuse_foreign(tmp_path, "tiny", [candidate], state)
+    report.refuse_foreign(tmp_path, "tiny", [candidate], state, replace=False)

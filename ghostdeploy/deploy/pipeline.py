@@ -25,6 +25,7 @@ from ghostdeploy.errors import ExportFailed, GateFailed
 from ghostdeploy.exporters.base import About, ExportJob, ExportResult
 from ghostdeploy.exporters.cache import Cache
 from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
+from ghostdeploy.files import fitting, name_limit
 from ghostdeploy.placing import LOG_HEAD, write_beside
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from ghostdeploy.targets import Target
 
 _log = logging.getLogger("ghostdeploy")
+_NUMBER = len("-1000")
+"""Bytes that `write_beside` may add to a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,8 @@ def run_export(
     if config.precision in QUANTIZED:
         advise(config.rows)
     steps = all_steps(config.rows, config.precision, intake, skip=config.skip_passes)
+    if name is not None:
+        refuse_existing(name, config)
     with ExitStack() as stack:
         work = stack.enter_context(staging.workspace(config.out, f"{name or 'export'}-work"))
         conversions = stack.enter_context(
@@ -135,9 +140,7 @@ def run_export(
         if model.weight_bytes <= LARGE_WEIGHTS:
             conversions.start_ahead()
         name = name or model.name
-        names = {row.name: f"{name}-{row.name}-{config.precision}" for row in config.rows}
-        for bundle_name in names.values():
-            staging.refuse_existing(config.out / bundle_name, force=config.replace)
+        names = refuse_existing(name, config)
         with taking_turns():
             facts = facts_of(model, name, config, work, stages)
         del model
@@ -168,6 +171,14 @@ def run_export(
                 bundles.append(type(bundle)(final, bundle.manifest))
     advice = recommendation(config.rows, config.precision, cpu_flags())
     return Exported(bundles, stages.seconds, advice, failures.errors)
+
+
+def refuse_existing(name: str, config: ExportConfig) -> dict[str, str]:
+    """Returns the names of the bundles by target; raises what `staging.refuse_existing` does."""
+    names = {row.name: f"{name}-{row.name}-{config.precision}" for row in config.rows}
+    for bundle_name in names.values():
+        staging.refuse_existing(config.out / bundle_name, force=config.replace)
+    return names
 
 
 def advise(rows: list[Target]) -> None:
@@ -220,6 +231,7 @@ def keep_log(out: Path, name: str) -> Iterator[None]:
     except ExportFailed as error:
         if error.log is None:
             raise
-        kept = write_beside(out / f"{name}-{error.log.stem}.log", error.log.read_bytes(), LOG_HEAD)
+        path = out / fitting(name, f"-{error.log.stem}.log", name_limit(out) - _NUMBER)
+        kept = write_beside(path, error.log.read_bytes(), LOG_HEAD)
         hint = f"its log is {kept}"
         raise ExportFailed(error.message, log=kept, hint=f"{error.hint}; {hint}" if error.hint else hint) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.errors import CheckpointError, UsageError, did_you_mean
+from ghostdeploy.files import is_there
 from ghostdeploy.models.neighbours import beside
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _import_module(name: str, neighbours: Neighbours) -> ModuleType:
 
 
 def _import_file(path: Path, neighbours: Neighbours) -> ModuleType:
-    if not path.is_file():
+    if not (is_there(path) and path.is_file()):
         raise UsageError(f"Python file {path} does not exist")
     if path.suffix != ".py":
         raise UsageError(f"{path} is no Python file, expected the suffix .py")

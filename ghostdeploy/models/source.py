@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ghostdeploy.errors import CheckpointError, UsageError, did_you_mean
+from ghostdeploy.files import is_there
 from ghostdeploy.models import build, create_model, find
 from ghostdeploy.models.checkpoint import Checkpoint, load_state, misfit_of, read_checkpoint
 from ghostdeploy.models.factory import call_factory
@@ -151,7 +152,7 @@ def _snake_case(name: str) -> str:
 
 
 def _from_zoo(name: str, weights: Path | None, key: str | None, num_classes: int | None) -> LoadedModel:
-    if name not in ZOO and (name.endswith(".py") or "/" in name or Path(name).exists()):
+    if name not in ZOO and (name.endswith(".py") or "/" in name or is_there(Path(name))):
         kind = f"{name}:FACTORY" if name.endswith(".py") else f"--weights {name}"
         raise UsageError(f"MODEL is {name!r}, a path, expected a model", hint=f"did you mean {kind}?")
     entry = find(name)
@@ -211,7 +212,7 @@ def _from_sample(spec: str | None, weights: Path | None, num_classes: int | None
             "a sample model brings its own weights and classes", hint=f"name the network: {name} --weights FILE"
         )
     path = SAMPLES / f"{name}.safetensors"
-    if not path.is_file():
+    if not (is_there(path) and path.is_file()):
         known = sorted(file.stem for file in SAMPLES.glob("*.safetensors"))
         otherwise = f"the samples are {', '.join(known)}" if known else "reinstall ghostdeploy"
         raise UsageError(f"no sample model is called {name!r}", hint=did_you_mean(name, known, otherwise=otherwise))

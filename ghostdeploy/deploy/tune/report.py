@@ -24,15 +24,26 @@ TITLES = ("bundle", "threads", ">latency", ">images/s", ">time / pick (95 %)", "
 NOTHING = "–"
 
 
-def refuse_foreign(out: Path, name: str, candidates: Iterable[Candidate], state: Path) -> None:
-    """Checks, before any work, that the winner may be written.
+def refuse_foreign(out: Path, name: str, candidates: Iterable[Candidate], state: Path, *, replace: bool) -> None:
+    """Checks, before any work, that candidates and winner may be written.
+
+    Args:
+        out: Parent folder.
+        name: Of the model.
+        candidates: Each may win.
+        state: The state folder.
+        replace: Whatever bundle has the winner's name may be replaced.
 
     Raises:
-        UsageError: A bundle of the winner's name exists that is not from this state folder.
+        OutputError: A file is in the way.
+        UsageError: A name or path is too long, or a bundle of the winner's name exists that is not from this state
+            folder.
     """
     for one in candidates:
         final = out / f"{name}-{one.target}-{one.precision}"
-        if final.exists() and not _is_ours(final, state):
+        staging.require_place(final)
+        staging.require_place(state / one.folder / final.name)
+        if not replace and final.exists() and not _is_ours(final, state):
             staging.refuse_existing(final, force=False)
 
 

@@ -43,8 +43,7 @@ def tune(asked: TuneRequest, watcher: Watcher | None = None) -> Tuned:
     model = origin.load()
     name = asked.name or model.name
     out, state = config.export.out, config.export.out / f"{name}-tune"
-    if not config.restart:
-        refuse_foreign(out, name, candidates, state)
+    refuse_foreign(out, name, candidates, state, replace=config.restart)
     header = header_of(model, config.export)
     with Journal(state, header, restart=config.restart) as journal:
         progress = Progress(watcher, config.budget, journal.spent)
