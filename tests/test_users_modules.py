@@ -206,3 +206,31 @@ def test_extra_state_that_the_module_refuses_is_one_sentence(tmp_path):
 
     with pytest.raises(CheckpointError, match="_extra_state is refused by the model: 'scale'"):
         load_model(spec, weights=tmp_path / "w.pth")
+
+
+class Keyed(nn.Module):
+    def __init__(self, *keys):
+        super().__init__()
+        self.net, self.keys = normed_free(), keys
+
+    def forward(self, x):
+        y = torch.nn.functional.prelu(self.net(x), torch.tensor([0.2]))
+        return dict(zip(self.keys, (y, y.sigmoid() * 2, y.exp() + 1), strict=True))
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_outputs_keep_names_that_values_inside_the_graph_have(target, tmp_path):
+    keys = ("sigmoid", "relu", "net.0.weight")
+
+    bundle = gd.export(Keyed(*keys), target=target, preprocess={"size": 32}, out=tmp_path)
+
+    assert bundle.manifest.verdict == "passed"
+    assert [one.name for one in bundle.manifest.outputs] == list(keys)
+
+
+@pytest.mark.parametrize(("key", "words"), [("input", "called 'input', as its input is"), ("", "without a name")])
+def test_outputs_that_no_graph_can_name_are_one_sentence(key, words, tmp_path):
+    with pytest.raises(CheckpointError, match=words) as caught:
+        gd.export(Keyed(key, "b", "c"), target="onnx", preprocess={"size": 32}, out=tmp_path)
+
+    assert caught.value.exit_code == 3

@@ -78,6 +78,9 @@ class Reference:
                 f"the model returns {kinds}, expected tensors", hint="return tensors only; None is left out"
             )
         named = dict(zip(_names(paths), (leaf.numpy() for leaf in leaves), strict=True))
+        if odd := named.keys() & {"", self.input_name}:
+            what = "an output without a name" if "" in odd else f"an output called {self.input_name!r}, as its input is"
+            raise CheckpointError(f"the model returns {what}", hint="return the dictionary with another key for it")
         for name, array in named.items():
             if array.ndim < 2 or len(array) != len(batch):
                 raise CheckpointError(

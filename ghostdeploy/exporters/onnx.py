@@ -17,7 +17,7 @@ from ghostdeploy.exporters import onnx_file
 from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.graph_precision import read_precision
 from ghostdeploy.exporters.memory import give_back
-from ghostdeploy.exporters.onnx_graph import check_names, name_layers, simplify
+from ghostdeploy.exporters.onnx_graph import check_names, name_layers, name_outputs, simplify
 from ghostdeploy.exporters.onnx_weights import compress
 from ghostdeploy.exporters.program_memory import drop_weights
 from ghostdeploy.exporters.program_modules import module_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob
 
 OPSET = 18
+_OURS = "ghostdeploy.output."
 
 
 class OnnxExporter:
@@ -71,7 +72,8 @@ def to_onnx(job: ExportJob) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(job.input_names),
-                output_names=list(job.output_names),
+                # torch does not look whether a value inside the graph has one of these names already.
+                output_names=[f"{_OURS}{place}" for place in range(len(job.output_names))],
                 dynamic_shapes=tuple({0: batch} for _ in job.input_names) if batch is not None else None,
                 external_data=False,
                 verbose=False,
@@ -81,5 +83,6 @@ def to_onnx(job: ExportJob) -> onnx.ModelProto:
     if exported is None:  # the type allows it, the dynamo path never does it
         raise RuntimeError("torch.onnx.export returned nothing")
     proto = exported.model_proto
+    name_outputs(proto.graph, job.output_names)
     drop_weights(program)
     return proto

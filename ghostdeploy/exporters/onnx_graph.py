@@ -13,10 +13,11 @@ import onnxsim
 
 from ghostdeploy.exporters.graph_precision import WEIGHTED
 from ghostdeploy.exporters.module_names import dotted_names, module_of, numbered
+from ghostdeploy.exporters.onnx_file import subgraphs
 from ghostdeploy.exporters.onnx_shapes import infer_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx
 
@@ -36,6 +37,29 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
         raise RuntimeError("onnxsim's own check of the simplified graph failed")
     del simple.metadata_props[:]  # onnxsim's account of its own settings
     return infer_shapes(simple)
+
+
+def name_outputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+    """Gives the outputs the names they are to have, and what is called so inside the graph others.
+
+    Args:
+        graph: Changed in place.
+        names: One for each output, none that of an input.
+    """
+    inside = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+    new = {name: numbered(f"{name}.inner", inside) for name in names if name in inside}
+    new |= {output.name: name for output, name in zip(graph.output, names, strict=True)}
+    _rename(graph, new)
+
+
+def _rename(graph: onnx.GraphProto, new: Mapping[str, str]) -> None:
+    for value in (*graph.initializer, *graph.value_info, *graph.output):
+        value.name = new.get(value.name, value.name)
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new.get(name, name) for name in names]
+        for inner in subgraphs(node):
+            _rename(inner, new)
 
 
 def check_names(model: onnx.ModelProto, job: ExportJob) -> None:
