@@ -125,6 +125,9 @@ class OutputParity(Record, frozen=True, kw_only=True):
     norm_error: float
     sqnr_db: float | None
     """None when they are identical."""
+    part_sqnr_db: float | None = None
+    """Of a map: that of the channel, or of the place on the last axis, that is furthest off; 999 when all are
+    identical. A head may have boxes in pixels beside scores from 0 to 1."""
 
 
 class Parity(Record, frozen=True, kw_only=True):

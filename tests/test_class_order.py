@@ -30,6 +30,12 @@ NAMED = {
     "numbered folders": (("001.tench", "002.goldfish"), ["goldfish", "tench"], [1, 0]),
     "synonyms": (("goldfish", "tench"), ["tench, Tinca tinca", "goldfish, Carassius auratus"], [1, 0]),
     "wordnet": (("n01440764", "n01443537"), ["n01443537", "n01440764"], [1, 0]),
+    "wordnet ids before the words": (
+        ("n01440764", "n01443537"),
+        ["n01443537 goldfish, Carassius auratus", "n01440764 tench"],
+        [1, 0],
+    ),
+    "wordnet ids before the words of folders": (("n01440764-tench", "n01443537"), ["n01443537", "n01440764"], [1, 0]),
     "normal forms": ((decomposed("Äpfel"), "Birnen"), ["Birnen", "Äpfel"], [1, 0]),
     "byte-order mark": (("bag", "coat"), ["\ufeffcoat", "bag"], [1, 0]),
     "numbers that count": (("1 euro", "2 euro"), ["2 Euro", "1 Euro"], [1, 0]),

@@ -78,6 +78,11 @@ CEIL_POOLS = {
     "average, wide": (nn.AvgPool2d(5, 3, 2, ceil_mode=True), 12),
     "average, two kernels": (nn.AvgPool2d((3, 4), (2, 3), (1, 2), ceil_mode=True), 12),
     "average, a window is dropped": (nn.AvgPool2d(2, 4, 1, ceil_mode=True), 13),
+    "average of what is there, a window is dropped on one axis": (
+        nn.Sequential(nn.Conv2d(3, 3, 1), nn.AvgPool2d((3, 4), (2, 3), (1, 2), True, False)),
+        16,
+    ),
+    "average, no padding, a window is dropped on one axis": (nn.AvgPool2d((3, 2), (2, 4), ceil_mode=True), 16),
     "maximum, a window is dropped": (nn.MaxPool2d(2, 4, 1, ceil_mode=True), 13),
     "a divisor": (nn.AvgPool2d(3, 2, 1, divisor_override=7), 12),
     "a divisor in ceil mode": (nn.AvgPool2d(3, 2, 1, ceil_mode=True, divisor_override=5), 12),
@@ -94,6 +99,22 @@ def test_a_pool_that_engines_read_differently_gets_one_form(pool, size):
     for node in calls(graph):
         assert "adaptive" not in str(node.target)
         assert True not in node.args[4:6] or "amax" in str(node.target)  # ceil mode
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d((3, 4), (2, 3), (1, 2), ceil_mode=True),
+        nn.MaxPool2d((2, 2), (4, 3), dilation=(1, 2), ceil_mode=True),
+    ],
+)
+def test_a_maximum_that_drops_a_window_on_one_axis_is_taken_axis_by_axis(pool):
+    graph, certificate = folded(pool, -image(2, 3, 16, 16).abs())  # below the zeros of a padding
+
+    assert sites(certificate, "PlainPooling") == 1
+    floor, ceil = (node.args for node in calls(graph))
+    assert (floor[5], ceil[5]) == (False, True)
+    assert sorted([floor[1].index(1), ceil[1].index(1)]) == [0, 1]
 
 
 PLAIN_POOLS = {

@@ -235,3 +235,55 @@ def test_the_manifest_records_every_output(int8_bundles):
 
     assert [one.name for one in manifest.parity.outputs] == ["logits", "features"]
     assert [(one.output, one.verdict) for one in manifest.replay] == [("logits", "passed"), ("features", "passed")]
+
+
+def _head():
+    """Returns boxes in pixels beside scores from 0 to 1, (16, 10, 64)."""
+    rng = np.random.default_rng(6)
+    return {"head": np.concatenate([3200 * rng.random((16, 4, 64)), rng.random((16, 6, 64))], 1).astype(np.float32)}
+
+
+PARTS = {
+    "no scores": lambda a: np.concatenate([a[:, :4], 0 * a[:, 4:]], 1),
+    "scores of other classes": lambda a: np.concatenate([a[:, :4], np.roll(a[:, 4:], 1, axis=1)], 1),
+    "scores of other places": lambda a: np.concatenate([a[:, :4], np.roll(a[:, 4:], 1, axis=2)], 1),
+    "negated scores": lambda a: np.concatenate([a[:, :4], -a[:, 4:]], 1),
+}
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "hybrid"])
+def test_a_small_part_of_an_output_is_held_to_what_the_export_recorded(precision, last):
+    golden = {name: array.swapaxes(1, 2) if last else array for name, array in _head().items()}
+
+    def engine(seed, fault=lambda a: a):
+        rng = np.random.default_rng(seed)
+        plain = {n: fault(a.swapaxes(1, 2) if last else a) for n, a in golden.items()}
+        noisy = {n: a * (1 + STEPS[precision] * rng.normal(size=a.shape)).astype(np.float32) for n, a in plain.items()}
+        return {n: a.swapaxes(1, 2) if last else a for n, a in noisy.items()}
+
+    recorded = parity.compare(engine(0), golden, precision)
+
+    assert recorded.verdict == "passed"
+    assert {one.verdict for one in replay.against_parts(engine(1), golden, recorded)} == {"passed"}
+    for fault in PARTS.values():
+        found = replay.against_parts(engine(1, fault), golden, recorded)
+        assert [one.verdict for one in found] == ["failed"]
+        assert "expected 10.0 dB" in replay.fault(found, "failed")
+        assert found[0].output.startswith("head[..., " if last else "head[:, ")
+
+
+def test_a_part_that_the_export_itself_missed_is_held_to_nothing_more():
+    golden, zeros = _head(), {"head": np.concatenate([_head()["head"][:, :4], np.zeros((16, 6, 64), np.float32)], 1)}
+    recorded = parity.compare(zeros, golden, "fp16")
+
+    assert {one.verdict for one in replay.against_parts(zeros, golden, recorded)} == {"passed"}
+    assert replay.against_parts(zeros, golden, None) == ()
+
+
+def test_a_part_without_any_value_is_exact_or_far_off():
+    golden = np.zeros((2, 3, 4), np.float32)
+
+    assert parity.worst_part(golden, golden) == ("[:, 0]", 999.0)
+    assert parity.worst_part(golden + 1e-9, golden)[1] < -100
+    assert parity.worst_part(golden[0], golden[0]) is None

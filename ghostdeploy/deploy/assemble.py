@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import shutil
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from ghostdeploy.manifest import HalfRange, ModelInfo, PassRecord, TensorSpec
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.targets import Target
+
+_log = logging.getLogger("ghostdeploy")
 
 Chain = list[tuple["Step", "ExportResult"]]
 """The steps that led to a payload, each with its result, the last one being the payload's."""
@@ -127,6 +130,8 @@ def assemble(
     step, result = chain[-1]
     assert result.written is not None  # a result with status "done" has it
     facts = facts.with_layout(row.layout).as_written(result.written.ports)
+    if config.precision == "hybrid" and result.written.precision.int8_layers == 0:
+        _log.warning("%s: no layer waits for memory here, so hybrid is fp32", row.name)
     names = [*row.files, *result.written.files]
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)

@@ -38,7 +38,8 @@ ABOVE_CHANCE = 0.1
 """Share of the way from chance to 100 % below which a model is near chance."""
 
 _log = logging.getLogger("ghostdeploy")
-_WORDNET = re.compile(r"n\d{8}")
+_WORDNET, _LEADING_ID = re.compile(r"n\d{8}"), re.compile(r"(n\d{8})\b")
+_IDS = "WordNet ids"
 
 
 def fit_classes(images: ImageSet, labels: Sequence[str]) -> ImageSet:
@@ -86,6 +87,8 @@ def near_chance(top1: float, images: ImageSet, num_classes: int, *, who: str) ->
 
 def _places(folders: tuple[str, ...], labels: Sequence[str], source: str) -> tuple[list[int], str]:
     """Returns the class of each folder, and what that relies on."""
+    if _IDS in (_kind(folders), _kind(labels)):
+        folders, labels = _ids(folders), _ids(labels)
     numbers = [int(name) for name in folders] if _kind(folders) == "numbers" else None
     if numbers is not None and _kind(labels) != "numbers" and sorted(numbers) == list(range(len(labels))):
         return numbers, "the folders' numbers are the class indices"
@@ -188,7 +191,13 @@ def _kind(names: Sequence[str]) -> str:
     plain = [name.strip().strip("\ufeff") for name in names]
     if all(name.isdecimal() for name in plain):
         return "numbers"
-    return "WordNet ids" if all(_WORDNET.fullmatch(name) for name in plain) else "words"
+    return _IDS if all(_WORDNET.fullmatch(name) for name in plain) else "words"
+
+
+def _ids(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the WordNet ids that all names begin with (`n01440764 tench`), else the names."""
+    found = [_LEADING_ID.match(name.strip().strip("\ufeff")) for name in names]
+    return tuple(one[1] for one in found if one is not None) if None not in found else tuple(names)
 
 
 def _is_numbered_alike(numbers: list[int], labels: Sequence[str]) -> bool:

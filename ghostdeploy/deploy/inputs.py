@@ -112,16 +112,18 @@ def require_logits(outputs: Arrays, inputs: Inputs, config: ExportConfig) -> Non
         )
 
 
-def read_labels(path: Path | None, own: list[str] | None, num_classes: int) -> list[str]:
+def read_labels(path: Path | None, own: list[str] | None, num_classes: int | None) -> list[str]:
     """Returns one name per class: from the file, else the checkpoint's, else class numbers.
+
+    Without a number of classes any number of names will do.
 
     Raises:
         DataError: The file is unreadable or its line count is not the model's class count.
     """
     if path is None:
-        return own if own is not None and len(own) == num_classes else [str(i) for i in range(num_classes)]
+        return own if own is not None and len(own) == num_classes else [str(i) for i in range(num_classes or 0)]
     names = _names(path)
-    if len(names) != num_classes:
+    if num_classes is not None and len(names) != num_classes:
         raise DataError(f"label file {path} has {len(names)} lines, the model has {num_classes} classes")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from ghostdeploy.deploy.tolerance import FP16_STEP, TOLERANCES
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _NOTHING_DB, _EXACT_DB, _FAR = -999.0, 999.0, 1e308
 """Stand for infinities, which JSON does not have."""
+_LEAST = 1e-300
+"""Stands for a power of 0 in a logarithm."""
 _SMALL_NORM = 0.01
 """Share of an output's largest norm below which an image's own norm is no scale: a single number near zero has none."""
 
@@ -50,7 +53,10 @@ def compare(outputs: Arrays, golden: Arrays, precision: str) -> Parity:
         BundleError: A golden array has another shape than the output.
     """
     rows = {name: as_rows(outputs[name], golden[name], name) for name in golden}
-    found = tuple(_one(name, got, reference) for name, (got, reference) in rows.items())
+    found = tuple(
+        msgspec.structs.replace(_one(name, got, reference), part_sqnr_db=_part(outputs[name], golden[name]))
+        for name, (got, reference) in rows.items()
+    )
     broken = np.any([~np.isfinite(got).all(axis=1) for got, _ in rows.values()], axis=0)
     first = next(iter(rows.values()))
     worst = max(found, key=_relative)
@@ -135,6 +141,38 @@ def _one(name: str, got: Float, reference: Float) -> OutputParity:
         norm_error=max_norm_error(got, reference),
         sqnr_db=None if sqnr is None else max(sqnr, _NOTHING_DB),
     )
+
+
+def worst_part(output: NDArray[np.generic], golden: NDArray[np.generic]) -> tuple[str, float] | None:
+    """Returns the channel, or the place on the last axis, that is furthest off, and its SQNR in decibel.
+
+    Args:
+        output: (N, channels, …), finite.
+        golden: Of the same shape.
+
+    Returns:
+        Such as ("[:, 4]", 31.5), 999 decibel for no error at all; None for vectors (N, numbers), whose numbers are
+        judged together.
+    """
+    if golden.ndim < 3:
+        return None
+    wanted = np.asarray(golden, np.float64)
+    error, found = np.asarray(output, np.float64) - wanted, []
+    for axis, index in ((1, "[:, {}]"), (golden.ndim - 1, "[..., {}]")):
+        others = tuple(other for other in range(golden.ndim) if other != axis)
+        signal, noise = (np.square(array).sum(axis=others) for array in (wanted, error))
+        decibel = 10 * (np.log10(np.maximum(signal, _LEAST)) - np.log10(np.maximum(noise, _LEAST)))
+        decibel[noise == 0] = _EXACT_DB
+        place = int(decibel.argmin())
+        found.append((index.format(place), float(decibel[place])))
+    return min(found, key=lambda one: one[1])
+
+
+def _part(output: NDArray[np.generic], golden: NDArray[np.generic]) -> float | None:
+    if not np.isfinite(np.asarray(output, np.float64)).all():
+        return None
+    found = worst_part(output, golden)
+    return None if found is None else found[1]
 
 
 def _relative(one: OutputParity) -> float:

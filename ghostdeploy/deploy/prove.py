@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,8 @@ class Verification(Record, frozen=True, kw_only=True):
     execution: Execution | None = None
     """Quantized bundles: the execution gap on this machine, on the golden images."""
     replay: tuple[Replay, ...] = ()
-    """Quantized bundles: every output against what the export recorded of the golden images."""
+    """Against what the export recorded of the golden images: every output of a quantized bundle, of others the worst
+    part of every map."""
     failed_because: str | None = None
     unverified_because: str | None = None
 
@@ -102,9 +104,9 @@ def verify(path: str | os.PathLike[str]) -> Verification:
 
 
 def _replays(bundle: Bundle, executed: Arrays, golden: Arrays) -> tuple[Replay, ...]:
-    """Holds what this machine gave against what the export recorded; nothing for precisions judged by `parity`."""
+    """Holds what this machine gave against what the export recorded."""
     if TOLERANCES[bundle.manifest.precision].cosine is not None:
-        return ()
+        return replay.against_parts(executed, golden, bundle.manifest.parity)
     simulated = bundle.simulated()
     if simulated is None:
         return replay.against_record(executed, golden, bundle.manifest.parity)
@@ -127,7 +129,7 @@ def _execution_gap(bundle: Bundle, executed: Arrays, engine: str) -> Execution |
 
 
 def evaluate(
-    paths: Sequence[str | os.PathLike[str]],
+    paths: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
     *,
     data: str | os.PathLike[str] | ImageSet | None = None,
     reference: str | os.PathLike[str] | None = None,
@@ -138,7 +140,7 @@ def evaluate(
     """Measures top-1 and top-5 of bundles on labelled images.
 
     Args:
-        paths: Bundles.
+        paths: Bundles, or one.
         data: A labelled image set, see `ghostdeploy.deploy.images.open_images`; bundles of the shipped sample models
             may go without: their test images ship too.
         reference: A bundle to compare each other one with, image by image.
@@ -153,6 +155,7 @@ def evaluate(
     """
     if not 0 <= max_drop <= 1:
         raise UsageError(f"max drop is {max_drop}, expected a share from 0 to 1, such as 0.01 for one point")
+    paths = [paths] if isinstance(paths, str | PathLike) else paths
     images = data if isinstance(data, ImageSet) else open_images(data or _shipped(paths), labelled=True)
     stages = Stages(listener)
     base = None if reference is None else _predict(reference, images, stages)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ghostdeploy.deploy.execution import SQNR_LIMIT_DB
-from ghostdeploy.deploy.parity import as_rows
+from ghostdeploy.deploy.parity import as_rows, worst_part
 from ghostdeploy.manifest import Replay
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SECOND_ERROR_DB = 10 * math.log10(2)
 """What a second error of the same power takes off a ratio."""
+PART_DB = 10.0
+"""A part with a tenth of its power in error is another part, whatever the precision."""
 _LIMIT = 10 ** (-SQNR_LIMIT_DB / 10)
 _IMAGE = 4.0
 _MOST = 0.5
@@ -93,6 +95,37 @@ def against_record(executed: Arrays, golden: Arrays, recorded: Parity | None) ->
                 verdict="unverified",
             )
         found.append(judged)
+    return tuple(found)
+
+
+def against_parts(executed: Arrays, golden: Arrays, recorded: Parity | None) -> tuple[Replay, ...]:
+    """Judges every map of a float payload part by part: what is small beside the rest of its output counts as well.
+
+    A part may keep what the export recorded, less 6 dB for another machine's rounding; `PART_DB` is always enough.
+
+    Args:
+        executed: What the engine gave for the golden images, finite, by output.
+        golden: What the unfolded float32 model gave.
+        recorded: Parity of the export; outputs without a record of their parts are left out.
+    """
+    known = {} if recorded is None else {one.name: one.part_sqnr_db for one in recorded.outputs}
+    found = []
+    for name, before in known.items():
+        if before is None or not np.isfinite(executed[name]).all():  # no record; parity says it
+            continue
+        if (part := worst_part(executed[name], golden[name])) is None:
+            continue
+        required = min(PART_DB, before - 2 * SECOND_ERROR_DB)
+        found.append(
+            Replay(
+                output=f"{name}{part[0]}",
+                against="golden",
+                sqnr_db=part[1],
+                required_db=required,
+                far_images=0,
+                verdict="passed" if part[1] >= required else "failed",
+            )
+        )
     return tuple(found)
 
 

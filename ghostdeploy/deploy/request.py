@@ -99,8 +99,10 @@ def plan(asked: Request) -> Plan:
     folders = [config.out / f"{name}-{row.name}-{config.precision}" for row in config.rows]
     for folder in folders:
         staging.refuse_existing(folder, force=config.replace)
-    from ghostdeploy.deploy.inputs import Inputs
+    from ghostdeploy.deploy.inputs import Inputs, read_labels
 
+    if config.labels is not None:
+        read_labels(config.labels, model.labels, getattr(model, "num_classes", None))  # an ONNX file does not say
     data = Inputs.choose(model, config).data
     return Plan(
         model=name,

@@ -5,8 +5,11 @@ With n values, kernel k, stride s, padding p on both sides and m values out, win
     ceil mode                  same windows as floor mode, where both give m values: ceil mode goes. ONNX Runtime, and
                                what follows from its graph, has no rule that drops a window behind the right padding.
     average, ceil mode, p > 0  = k/c_i · average in floor mode of x with zeros around, as many as the windows cover;
-                               c_i ≤ k is the part of window i inside n + 2p values. OpenVINO divides by another number,
-                               and makes the same of zeros in front of a pool in ceil mode.
+                               c_i ≤ k is the part of window i inside n + 2p values, or inside the n where padding does
+                               not count. OpenVINO divides by another number, and makes the same of zeros in front of a
+                               pool in ceil mode.
+    ceil mode on one axis,     the average as above; the maximum along one kind of axes, then along the other.
+    a window less on another
     average with a divisor d   the same with K/d, K the values of a whole window. ONNX has no divisor, and its exporter
                                drops it.
     adaptive maximum           per axis, value i = max over [⌊i·n/m⌋, ⌈(i + 1)·n/m⌉): one pool where m divides n, else
@@ -66,8 +69,10 @@ class PlainPooling:
                 replace(node, _of_full_windows(module, node, values))
             elif values.ceil and values.gives_the_same_in_floor_mode:
                 _set(node, "ceil_mode", value=False)
-            elif values.ceil and any(values.padding) and values.counts_padding:
+            elif values.ceil and values.average and (values.counts_padding or values.drops_a_window):
                 replace(node, _of_full_windows(module, node, values))
+            elif values.ceil and values.drops_a_window:
+                replace(node, _by_axes(node, values))
             else:
                 continue
             sites += 1
@@ -90,7 +95,7 @@ class _Pool:
         self.padding = spread(found["padding"], self.rank)
         self.dilation = spread(found.get("dilation", 1), self.rank)
         self.ceil = bool(found["ceil_mode"])
-        self.counts_padding = self.average and bool(found["count_include_pad"])
+        self.counts_padding = self.average and bool(found["count_include_pad"]) and any(self.padding)
         self.divisor = found.get("divisor_override")
         self.before, self.after = shape(self.source)[-self.rank :], shape(node)[-self.rank :]
 
@@ -102,8 +107,23 @@ class _Pool:
     @property
     def gives_the_same_in_floor_mode(self) -> bool:
         """Tells whether the last window starts where that of floor mode does."""
-        parts = zip(self.before, self.after, self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        return all((n + 2 * p - d * (k - 1) - 1) // s + 1 == m for n, m, k, s, p, d in parts)
+        return all(self.axes_like_floor_mode)
+
+    @property
+    def axes_like_floor_mode(self) -> tuple[bool, ...]:
+        """Tells it axis by axis."""
+        return tuple(free // s + 1 == m for free, s, m in zip(self._free, self.stride, self.after, strict=True))
+
+    @property
+    def drops_a_window(self) -> bool:
+        """Tells whether there is a window less than the sizes alone give, because it would start behind the input."""
+        return any(-(-free // s) + 1 > m for free, s, m in zip(self._free, self.stride, self.after, strict=True))
+
+    @property
+    def _free(self) -> list[int]:
+        """Returns how far the window can move inside the padded input."""
+        parts = zip(self.before, self.kernel, self.padding, self.dilation, strict=True)
+        return [n + 2 * p - d * (k - 1) - 1 for n, k, p, d in parts]
 
 
 def _of_full_windows(module: fx.GraphModule, node: fx.Node, pool: _Pool) -> fx.Node:
@@ -122,11 +142,24 @@ def _of_full_windows(module: fx.GraphModule, node: fx.Node, pool: _Pool) -> fx.N
 
 
 def _inverse_shares(pool: _Pool) -> Tensor:
-    """Returns kernel size over the part of it inside the padded input, (*after)."""
+    """Returns kernel size over the part of it that is counted, (*after)."""
     found = torch.ones((), dtype=torch.float64)
     for n, m, k, s, p in zip(pool.before, pool.after, pool.kernel, pool.stride, pool.padding, strict=True):
-        start = torch.arange(m) * s - p
-        found = found[..., None] * (k / ((start + k).clamp_max(n + p) - start))
+        start, ends = torch.arange(m, dtype=torch.float64) * s - p, p if pool.counts_padding else 0
+        found = found[..., None] * (k / ((start + k).clamp_max(n + ends) - start.clamp_min(-ends)))
+    return found
+
+
+def _by_axes(node: fx.Node, pool: _Pool) -> fx.Node:
+    """Inserts the maximum along the axes that floor mode serves, then along the others."""
+    found = pool.source
+    for ceil in (False, True):
+        chosen = [like_floor is not ceil for like_floor in pool.axes_like_floor_mode]
+        size, step, around, apart = (
+            [one if own else neutral for one, own in zip(given, chosen, strict=True)]
+            for given, neutral in ((pool.kernel, 1), (pool.stride, 1), (pool.padding, 0), (pool.dilation, 1))
+        )
+        found = insert_call(node, node.target, found, size, step, around, apart, ceil)
     return found
 
 
