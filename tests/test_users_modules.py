@@ -153,6 +153,12 @@ def test_modules_without_shapes_or_in_integers_are_refused():
         plain_module(quantized(), "the model is")
 
 
+def test_a_module_that_could_be_quantized_is_a_float_module():
+    module = nn.Sequential(torch.ao.quantization.QuantStub(), nn.Linear(2, 2), torch.ao.nn.quantized.FloatFunctional())
+
+    assert plain_module(module, "the model is") is module
+
+
 def quantized():
     """Is what `torch.ao.quantization.quantize_dynamic` makes of the network."""
     net = normed_free()

@@ -17,6 +17,8 @@ from ghostdeploy.errors import CheckpointError
 from ghostdeploy.module_copies import tensors_of
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+_STILL_FLOAT = frozenset({"FloatFunctional", "FXFloatFunctional"})
+"""What networks hold that can be quantized later, as torchvision's are."""
 _FLOAT = "give the float network, and --int8: the export quantizes for each target"
 _TRAINING = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
@@ -60,7 +62,7 @@ def _refuse_without_floats(thing: nn.Module, said: str) -> None:
         if tensor.is_quantized:
             raise CheckpointError(f"{said} a module that PyTorch quantized: {name} is {tensor.dtype}", hint=_FLOAT)
     for name, part in thing.named_modules():
-        if type(part).__module__.startswith(_QUANTIZED):
+        if type(part).__module__.startswith(_QUANTIZED) and type(part).__name__ not in _STILL_FLOAT:
             raise CheckpointError(
                 f"{said} a module that PyTorch quantized: {name} is {type(part).__module__}.{type(part).__name__}",
                 hint=_FLOAT,
