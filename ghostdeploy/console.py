@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ghostdeploy.errors import ExportFailed, GhostDeployError, OutputError, UsageError, did_you_mean
-from ghostdeploy.output import make_printable, print_json, say
+from ghostdeploy.output import make_printable, print_json, say, say_lines
 from ghostdeploy.telemetry import silence_process
+from ghostdeploy.visible import visible_line
 from ghostdeploy.wheel import is_device_wheel, not_on_device
 
 if TYPE_CHECKING:
@@ -139,7 +140,12 @@ class Bars:
         if self._console.is_terminal:
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-            columns = (TextColumn("{task.description:<36}"), BarColumn(30), TaskProgressColumn(), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description:<36}", markup=False),
+                BarColumn(30),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+            )
             self._progress = Progress(*columns, console=self._console)
             self._progress.start()
         return self
@@ -152,7 +158,7 @@ class Bars:
     def started(self, stage: str) -> None:
         """See `Listener`."""
         if self._progress is not None:
-            self._tasks[stage] = self._progress.add_task(stage, total=None)
+            self._tasks[stage] = self._progress.add_task(visible_line(stage), total=None)
 
     def advanced(self, stage: str, done: int, total: int) -> None:
         """See `Listener`."""
@@ -200,4 +206,4 @@ def complain(message: str, hint: str | None) -> None:
 def _traceback(error: Exception) -> None:
     import traceback
 
-    say("".join(traceback.format_exception(error)), error=True)
+    say_lines("".join(traceback.format_exception(error)), error=True)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ghostdeploy.output import as_printed
 from ghostdeploy.visible import visible
 
 if TYPE_CHECKING:
@@ -45,15 +46,29 @@ def table(columns: Iterable[str], rows: Iterable[Sequence[str | Text]], *, clip:
     for title in titles:
         justify: Literal["left", "right"] = "right" if title.startswith(">") else "left"
         fixed = clip and title != titles[-1]  # rich narrows only the columns that may wrap
-        drawn.add_column(title.lstrip(">"), justify=justify, overflow="fold", no_wrap=fixed)
+        drawn.add_column(as_printed(title.lstrip(">")), justify=justify, overflow="fold", no_wrap=fixed)
     for row in rows:
-        cells = [cell if isinstance(cell, Text) else Text(cell) for cell in row]
+        cells = [_cell(cell) for cell in row]
         if clip:
             cells[-1].no_wrap, cells[-1].overflow = True, "ellipsis"
         drawn.add_row(*cells)
     out = console()
     out.print(drawn)
     out.print()
+
+
+def note(text: str, *, style: str = "") -> None:
+    """Prints one line beside a table, as long as it is."""
+    console().print(Text(as_printed(text), style=style), soft_wrap=True)
+
+
+def stacked(texts: Iterable[str]) -> Text:
+    """Returns a cell of several lines."""
+    return Text("\n".join(map(as_printed, texts)))
+
+
+def _cell(cell: str | Text) -> Text:
+    return cell if isinstance(cell, Text) else Text(as_printed(cell))
 
 
 def verdict(word: str) -> Text:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 from ghostdeploy import streams
-from ghostdeploy.visible import visible, visible_json
+from ghostdeploy.visible import visible, visible_json, visible_line
 
 _PLAIN = {
     "−": "-", "–": "-", "—": "-", "≤": "<=", "≥": ">=", "×": "x", "…": "...", "→": "->", "±": "+-", "·": "*",
@@ -34,7 +34,6 @@ _ours: list[bool] = []
 def make_printable() -> None:
     """Makes standard output and standard error take every character, see `streams` too; in our own process only."""
     _ours.append(True)
-    codecs.register_error(_HANDLER, _readable)
     streams.guard()
     streams.reconfigure(errors=_HANDLER)
 
@@ -61,7 +60,12 @@ def hushed() -> Iterator[None]:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Prints one line to standard output, or to standard error; nothing in it steers a terminal."""
+    """Prints one line to standard output, or to standard error; nothing in it steers a terminal or begins another."""
+    say_lines(visible_line(text), error=error)
+
+
+def say_lines(text: str, *, error: bool = False) -> None:
+    """Prints text of several lines of our own, such as a traceback."""
     print(visible(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
@@ -82,7 +86,7 @@ def print_json(document: Any) -> None:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(json.loads(text), indent=2)
-    say(visible_json(text))
+    say_lines(visible_json(text))
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:
@@ -90,6 +94,15 @@ def _readable(error: UnicodeError) -> tuple[str, int]:
         raise error
     bad = error.object[error.start : error.end]
     return "".join(_PLAIN.get(character) or _escape(character) for character in bad), error.end
+
+
+codecs.register_error(_HANDLER, _readable)
+
+
+def as_printed(text: str) -> str:
+    """Returns one line as standard output shows it, so that its width is known before it is laid out."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return visible_line(text).encode(encoding, _HANDLER).decode(encoding)
 
 
 def _escape(character: str) -> str:

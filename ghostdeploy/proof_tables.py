@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from ghostdeploy.deploy.evaluate import not_finite
 from ghostdeploy.deploy.image_folders import counted
-from ghostdeploy.layout import bounds, console, cosine, folder_name, gap, relative, share, sqnr, table, verdict
+from ghostdeploy.layout import bounds, cosine, folder_name, gap, note, relative, share, sqnr, table, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from rich.text import Text
 
     from ghostdeploy.deploy.bench import Bench
     from ghostdeploy.deploy.build import Built
@@ -41,9 +41,9 @@ def verified(found: Sequence[Verification]) -> None:
         text = f"{v.name}: needs {bounds(v.parity.tolerance)}; {bounds(v.parity.would_pass)} would have passed"
         if v.execution is not None:
             text = f"{v.name}: {gap(v.execution)}"
-        console().print(Text(text, style="dim"), soft_wrap=True)
+        note(text, style="dim")
         if because := v.failed_because or v.unverified_because:
-            console().print(Text(f"{v.name}: {because}"), soft_wrap=True)
+            note(f"{v.name}: {because}")
 
 
 def evaluated(found: Sequence[Evaluation]) -> None:
@@ -53,10 +53,10 @@ def evaluated(found: Sequence[Evaluation]) -> None:
         [(folder_name(e.bundle), str(e.count), share(e.top1), share(e.top5)) for e in found],
     )
     for line in sorted({f"left out of {e.data}: {counted(e.left_out)}" for e in found if e.left_out}):
-        console().print(Text(line, style="dim"), soft_wrap=True)
+        note(line, style="dim")
     for e in found:
         if because := not_finite(e.non_finite, e.count):
-            console().print(Text(f"{folder_name(e.bundle)} failed: {because}"), soft_wrap=True)
+            note(f"{folder_name(e.bundle)} failed: {because}")
     compared = [(e, e.comparison) for e in found if e.comparison is not None]
     if compared:
         rows = [
@@ -119,7 +119,7 @@ def diagnosed(found: Diagnosis, top: int) -> None:
         f"{len(found.layers)} quantized layers; logits {overall} against float on {found.images} images, "
         f"{found.agreement:.2%} with the same first class"
     )
-    console().print(Text(text, style="dim"), soft_wrap=True)
+    note(text, style="dim")
 
 
 def built(found: Built) -> None:
@@ -174,8 +174,8 @@ def _said(found: Bench) -> None:
     if len({one.baseline for one in found.bundles}) > 1:
         lines.insert(1, "each ratio is to the default route of the same model and target")
     for line in lines:
-        console().print(Text(line, style="dim"), soft_wrap=True)
+        note(line, style="dim")
     if found.noisy:
         worst = max(found.bundles, key=lambda one: one.spread)
         text = f"this machine is noisy: {worst.name} varies by {worst.spread:.0%}; trust the ratios, not the times"
-        console().print(Text(text, style="yellow"), soft_wrap=True)
+        note(text, style="yellow")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.text import Text
 
 from ghostdeploy.deploy.image_folders import counted
-from ghostdeploy.layout import bounds, console, cosine, gap, half_range, relative, shape, table, tick, verdict
+from ghostdeploy.layout import bounds, cosine, gap, half_range, note, relative, shape, stacked, table, tick, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.text import Text
 
     from ghostdeploy.bundle import Bundle
     from ghostdeploy.deploy.doctor import Examination
@@ -43,10 +44,10 @@ def doctor(found: Examination) -> None:
 def plan(found: Plan) -> None:
     """Prints what an export would do."""
     spec = found.preprocess
-    rows = [
+    rows: list[tuple[str, str | Text]] = [
         ("model", f"{found.model} ({found.family})"),
         ("source", found.source),
-        ("targets", "\n".join(found.targets)),
+        ("targets", stacked(found.targets)),
         ("precision", found.precision),
         ("batch", found.batch),
         ("input", found.input),
@@ -55,7 +56,7 @@ def plan(found: Plan) -> None:
             f"{spec.size} px, crop {spec.crop_fraction:g}, {spec.interpolation}, mean {spec.mean}, std {spec.std}",
         ),
         ("accuracy gate", f"{found.data}, drop ≤ {found.max_drop:g}" if found.data else "none (no --data)"),
-        ("bundles", "\n".join(found.bundles)),
+        ("bundles", stacked(found.bundles)),
     ]
     table(("would export", ""), rows)
 
@@ -73,19 +74,19 @@ def exported(found: Exported) -> None:
     rows += [(target, "", "–", "–", "–", "no bundle") for target in found.failures]
     table(("bundle", "precision", ">size", ">parity", ">top-1", "verdict"), rows)
     for target, error in found.failures.items():
-        console().print(Text(f"{target}: {error.message}"), soft_wrap=True)
+        note(f"{target}: {error.message}")
     for bundle in found.bundles:
         because = bundle.manifest.failed_because or bundle.manifest.unverified_because
         if because:
-            console().print(Text(f"{bundle.manifest.name}: {because}"), soft_wrap=True)
+            note(f"{bundle.manifest.name}: {because}")
     if not found.bundles:
         return
     passes = found.bundles[0].manifest.passes
     sites = ", ".join(f"{p.name} ×{p.sites}" for p in passes if p.sites) or "nothing to do"
     worst = max((p.max_relative_error for p in passes), default=0.0)
-    console().print(Text(f"fold: {sites}; largest float64 error {worst:.1e}", style="dim"), soft_wrap=True)
+    note(f"fold: {sites}; largest float64 error {worst:.1e}", style="dim")
     if found.advice:
-        console().print(Text(found.advice, style="dim"), soft_wrap=True)
+        note(found.advice, style="dim")
 
 
 def inspected(bundle: Bundle) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ghostdeploy.deploy.tune import report
-from ghostdeploy.layout import SafeConsole, console, table
+from ghostdeploy.layout import SafeConsole, note, table
 from ghostdeploy.output import say
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class TuneBar:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(20),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[time]}"),
@@ -70,8 +70,9 @@ def tuned(found: Tuned) -> None:
     titles, lines = report.cells(found)
     table(titles, [[*line[:-1], Text(line[-1], style=_COLORS[line[-1]])] for line in lines])
     for remark in report.remarks(found):
-        console().print(Text(remark, style="dim"), soft_wrap=True)
-    console().print(Text(f"{found.bundle}\n{report.load_line(found)}"), soft_wrap=True)
+        note(remark, style="dim")
+    note(found.bundle)
+    note(report.load_line(found))
 
 
 def _minutes(seconds: float) -> str:

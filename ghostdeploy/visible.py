@@ -3,12 +3,16 @@
 Names of tensors, classes, files and checkpoints come from others. A terminal obeys escape sequences in them: clear the
 screen, set the title, rewrite the line above. Everything printed goes through `visible`, so no name need be refused.
 
+A sentence or a cell of a table is one line; what has several of our own is put together from such lines.
+
     C0 and DEL       ␛ and the like       C1, bidirectional overrides, line separators      �
 """
 
 from __future__ import annotations
 
 _ALLOWED = "\n\t"
+"""In text of several lines."""
+_LINE = str.maketrans({"\n": "␊", "\t": "␉"})
 _BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """Unicode's marks, embeddings, overrides and isolates of direction."""
 _NEVER = (*range(0x80, 0xA0), *_BIDI, 0x2028, 0x2029)
@@ -20,6 +24,11 @@ _ESCAPED = str.maketrans({code: f"\\u{code:04x}" for code in (127, *_NEVER)})
 def visible(text: str) -> str:
     """Returns text that steers no terminal; line feeds and tabs stay, and nothing else of it changes."""
     return text.translate(_SHOWN)
+
+
+def visible_line(text: str) -> str:
+    """Returns text on one line: a line feed in a name begins no line that looks like one of ours."""
+    return visible(text).translate(_LINE)
 
 
 def visible_json(document: str) -> str:

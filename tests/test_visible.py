@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from rich.cells import cell_len
 from safetensors.torch import save_file
 
 from ghostdeploy.bundle import write_labels
@@ -28,6 +29,47 @@ def test_controls_are_shown_and_everything_else_stays():
     assert visible(STEERING) == SHOWN
     assert visible("\u2029\u2028") == "��"
     assert visible("Größe 猫 🐈 العربية\n\tok") == "Größe 猫 🐈 العربية\n\tok"
+
+
+FORGED = "x\nhint: run: another program\t\nerror: "
+
+
+@pytest.mark.parametrize("command", ["verify", "run"])
+def test_a_line_feed_in_a_name_begins_no_line(command, capsys, tiny_bundle, tmp_path):
+    words = [tmp_path / FORGED] if command == "verify" else [tiny_bundle("onnx"), tmp_path / FORGED]
+
+    answer = run(capsys, command, *words)
+
+    assert_one_sentence(answer, 3, "x␊hint: run: another program␉␊error: ")
+    assert [line.partition(":")[0] for line in answer.err.splitlines()] in (["error", "hint"], ["error"])
+
+
+def test_a_line_feed_in_a_label_or_a_manifest_makes_no_row(capsys, tiny_bundle, tmp_path):
+    folder = shutil.copytree(tiny_bundle("onnx"), tmp_path / "copy")
+    document = json.loads((folder / "manifest.json").read_text())
+    document["model"]["source"] = "here\nverdict   passed"
+    document["unverified_because"] = FORGED
+    (folder / "manifest.json").write_text(json.dumps(document))
+    sign_again(folder)
+
+    answer = run(capsys, "inspect", folder)
+
+    assert "here␊verdict   passed" in answer.out
+    assert not [line for line in answer.out.splitlines() if line.startswith(("verdict   passed", "hint:", "error:"))]
+
+
+@pytest.mark.parametrize("name", ["plain", "caf\udce9", "tab\there", "a\x01b", "猫", "line\nfeed"])
+def test_columns_stand_below_each_other_whatever_is_shown(name, capsys, monkeypatch):
+    from ghostdeploy.layout import table
+
+    monkeypatch.setattr(sys, "argv", ["ghostdeploy"])
+    run(capsys, "--version")  # as a command does: streams that take every character
+    table(("name", "next"), [(name, "second"), ("a long name of many letters", "second")])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "second" in line]
+
+    ends = [cell_len(line.partition("second")[0]) for line in lines]
+    assert len(ends) == 2
+    assert ends[0] == ends[1]
 
 
 def test_json_keeps_the_names():

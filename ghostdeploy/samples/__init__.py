@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ghostdeploy.errors import DataError, GhostDeployError, UsageError, did_you_mean
-from ghostdeploy.visible import visible
+from ghostdeploy.visible import visible_line
 from ghostdeploy.wheel import is_device_wheel, not_on_device
 
 _DATA = Path(__file__).parent / "data"
@@ -65,7 +65,7 @@ def checkpoint(name: str = "ghostnet_050") -> Path:
 
 def report(error: GhostDeployError) -> int:
     """Prints an error and its hint to stderr; returns the exit code of its kind."""
-    print(visible(f"error: {error.message}"), file=sys.stderr)
+    print(visible_line(f"error: {error.message}"), file=sys.stderr)
     if error.hint:
-        print(visible(f"hint: {error.hint}"), file=sys.stderr)
+        print(visible_line(f"hint: {error.hint}"), file=sys.stderr)
     return error.exit_code

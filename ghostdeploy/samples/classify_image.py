@@ -12,7 +12,7 @@ import sys
 
 import ghostdeploy as gd
 from ghostdeploy.samples import report
-from ghostdeploy.visible import visible
+from ghostdeploy.visible import visible_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         with gd.load(options.bundle) as model:
             for image in options.images:
                 for label, probability in model.classify(image, k=options.top):
-                    print(visible(f"{image}: {label} {probability:.1%}"))
+                    print(visible_line(f"{image}: {label} {probability:.1%}"))
     except gd.GhostDeployError as error:
         return report(error)
     return 0

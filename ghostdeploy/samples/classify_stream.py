@@ -28,7 +28,7 @@ from ghostdeploy.errors import DataError, MissingDependency
 from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, prepare
 from ghostdeploy.runtimes.ranking import rank
 from ghostdeploy.samples import report
-from ghostdeploy.visible import visible
+from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +128,7 @@ def classify(bundle: str, source: str, in_flight: int) -> None:
             for frame in _run(model, source, spec, in_flight):
                 logits, latency = frame.result()
                 label, probability = rank(logits, labels, 1, where=bundle)[0]
-                print(visible(f"{frame.name}: {label} {probability:.1%} {1000 * latency:.1f} ms"), flush=True)
+                print(visible_line(f"{frame.name}: {label} {probability:.1%} {1000 * latency:.1f} ms"), flush=True)
                 count += 1
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
