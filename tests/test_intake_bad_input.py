@@ -10,6 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ghostdeploy import samples, targets
+from ghostdeploy.deploy.inputs import read_labels
+from ghostdeploy.errors import DataError
 from tests.commands import assert_one_sentence, run
 from tests.onnx_files import CALIB, saved, small
 
@@ -39,7 +41,8 @@ def foreign():
     return model
 
 
-def looping():
+def branching():
+    """Takes a branch by the values of the image."""
     branch = helper.make_graph(
         [helper.make_node("Relu", ["inner"], ["out"])],
         "branch",
@@ -47,8 +50,74 @@ def looping():
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
     )
     model = small()
-    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
-    return behind(model, helper.make_node("If", ["yes"], ["map"], then_branch=branch, else_branch=branch))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "zero"))
+    steps = (
+        helper.make_node("ReduceMax", ["inner"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "zero"], ["yes"]),
+        helper.make_node("If", ["yes"], ["map"], name="choice", then_branch=branch, else_branch=branch),
+    )
+    return behind(model, *steps)
+
+
+def looping():
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["going"], ["goes"]), helper.make_node("Relu", ["old"], ["new"])],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("old", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("goes", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("new", TensorProto.FLOAT, None),
+        ],
+    )
+    model = small()
+    model.graph.initializer.append(numpy_helper.from_array(np.array(3), "count"))
+    return behind(model, helper.make_node("Loop", ["count", "", "inner"], ["map"], body=body))
+
+
+def foreign_inside():
+    """Has an operator of one engine in a branch."""
+    model = branching()
+    for attribute in model.graph.node[-1].attribute:
+        attribute.g.node[0].domain = "com.microsoft"
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+def noisy(kind="RandomNormalLike"):
+    """Adds random numbers."""
+    steps = (helper.make_node(kind, ["inner"], ["noise"]), helper.make_node("Add", ["inner", "noise"], ["map"]))
+    return behind(small(opset=17), *steps)
+
+
+def training():
+    """Drops values as training does."""
+    model = small()
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(np.float32(0.5), "ratio"), numpy_helper.from_array(np.array(True), "train")]
+    )
+    return behind(model, helper.make_node("Dropout", ["inner", "ratio", "train"], ["map"]))
+
+
+def scalar():
+    return behind(small(batch=1), helper.make_node("ReduceMean", ["inner"], ["map"], keepdims=0))
+
+
+def contradicting():
+    """Adds a bias of another length, which only ONNX Runtime notices."""
+    model = small(opset=17)
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(6, np.float32), "six"))
+    next(node for node in model.graph.node if node.op_type == "Gemm").input.append("six")
+    return model
+
+
+def giving_back():
+    model = small()
+    model.graph.output.append(model.graph.input[0])
+    return model
 
 
 def not_a_number():
@@ -101,7 +170,14 @@ def reserved():
 MODELS = {
     "quantized": (quantized, ("quantized already (1 QuantizeLinear, 1 DequantizeLinear)", "--int8")),
     "another domain": (foreign, ("FusedConv", "com.microsoft")),
-    "control flow": (looping, ("control flow (operator If)",)),
+    "branches": (branching, ("operator If at node choice", "values that depend on the image", "the branch that")),
+    "loops": (looping, ("a loop (operator Loop)", "written out")),
+    "another domain in a branch": (foreign_inside, ("Relu", "com.microsoft")),
+    "random numbers": (noisy, ("other outputs each time it runs (RandomNormalLike)", "in eval mode")),
+    "dropout in training": (training, ("other outputs each time it runs (Dropout in training mode)",)),
+    "a scalar": (scalar, ("the model's output map is a scalar", "classes", "the batch as first dimension")),
+    "a contradiction": (contradicting, ("ONNX Runtime cannot run the model: Gemm", "bias shape", "contradicts itself")),
+    "its input": (giving_back, ("gives its input 'pixels' back", "leave that output out")),
     "NaN weight": (not_a_number, ("NaN", "stem.conv.weight")),
     "huge declared weight": (huge_weight, ("damaged", "head.weight", "1099511627776×1048576")),
     "negative size": (negative_weight, ("damaged", "-5×-8")),
@@ -148,6 +224,14 @@ def test_a_model_that_cannot_be_deployed_is_refused(kind, capsys, tmp_path):
 
     assert_one_sentence(answer, 3, *words)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_chance_is_not_called_a_batch(capsys, tmp_path):
+    path = saved(noisy(), tmp_path / "bad.onnx")
+
+    answer = run(capsys, "export", path, "-t", "onnx", "-o", tmp_path / "out")
+
+    assert "other images of its batch" not in answer.err
 
 
 def test_a_quantized_model_is_refused_for_int8_too(capsys, tmp_path):
@@ -308,6 +392,28 @@ def test_tflite_is_made_from_the_pytorch_model(capsys, tmp_path):
     answer = run(capsys, "export", path, "-t", "tflite", "-o", tmp_path)
 
     assert_one_sentence(answer, 2, "tflite is made from the PyTorch model", "-t onnx, openvino, tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, ("No such file", "one class name on each line")),
+        ("a\n\nb\nc\nd\n", ("names 4 of 5 classes: line 2 is empty", "on every line")),
+        ("a\n\n \nb\nc\n\n", ("names 3 of 5 classes: lines 2, 3 are empty",)),
+        ("a\n\nb\n", ("2 lines and 1 empty ones", "5 classes")),
+    ],
+)
+def test_a_label_file_is_told_what_is_wrong_with_it(text, words, tmp_path):
+    path = tmp_path / "names.txt"
+    if text is not None:
+        path.write_text(text)
+
+    with pytest.raises(DataError) as caught:
+        read_labels(path, None, 5)
+
+    for word in words:
+        assert word in f"{caught.value.message} {caught.value.hint}"
+    assert "UTF-8" not in caught.value.hint
 
 
 def test_labels_that_do_not_fit_are_refused(capsys, tmp_path):

@@ -93,16 +93,24 @@ def fit_batch(reference: ReferenceModel, images: NDArray[Any], batch: int | None
 
 
 def depends_on_batch(reference: ReferenceModel, images: NDArray[Any]) -> bool:
-    """Tells whether the output of an image changes with the image beside it.
+    """Tells whether the output of an image changes with the image beside it, and not by chance.
 
     Raises:
         CheckpointError: The reference does not run on two images.
     """
     first, other = images[0], images[1 % len(images)]
-    found = [reference.outputs(np.stack([first, beside])) for beside in (other, other / 2)]
-    for one, two in zip(*(outputs.values() for outputs in found), strict=True):
-        a, b = np.asarray(one, np.float64), np.asarray(two, np.float64)
-        if np.abs(a[0] - b[0]).max(initial=0.0) > _DIFFERENCE * np.abs(a).max(initial=0.0):
+    beside, changed = (np.stack([first, one]) for one in (other, other / 2))
+    if not _differs(reference, beside, changed):
+        return False
+    return not _differs(reference, beside, beside)  # a network with random numbers is refused for them
+
+
+def _differs(reference: ReferenceModel, one: NDArray[Any], two: NDArray[Any]) -> bool:
+    """Tells whether the output of the first image differs between two batches."""
+    outputs = (reference.outputs(batch).values() for batch in (one, two))
+    for a, b in zip(*outputs, strict=True):
+        wide, other = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        if np.abs(wide[0] - other[0]).max(initial=0.0) > _DIFFERENCE * np.abs(wide).max(initial=0.0):
             return True
     return False
 

@@ -122,9 +122,10 @@ def read_labels(path: Path | None, own: list[str] | None, num_classes: int | Non
     """
     if path is None:
         return own if own is not None and len(own) == num_classes else [str(i) for i in range(num_classes or 0)]
-    names = _names(path)
+    lines = _lines(path)
+    names = [line for line in lines if line]
     if num_classes is not None and len(names) != num_classes:
-        raise DataError(f"label file {path} has {len(names)} lines, the model has {num_classes} classes")
+        raise _wrong_count(path, lines, len(names), num_classes)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         _log.warning("label file %s has %d names more than once, such as %r", path, len(twice), twice[0])
@@ -138,15 +139,35 @@ _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UT
 """Byte-order marks of Windows' editors, and the encoding each stands for; the longer ones come first."""
 
 
-def _names(path: Path) -> list[str]:
-    """Returns the lines of a text file that are not blank, in Unicode's composed form."""
+def _wrong_count(path: Path, lines: list[str], found: int, wanted: int) -> DataError:
+    empty = [str(number) for number, line in enumerate(lines, 1) if not line]
+    if len(lines) == wanted:
+        which = f"line {empty[0]} is empty" if len(empty) == 1 else f"lines {', '.join(empty[:5])} are empty"
+        if len(empty) > 5:
+            which = f"{len(empty)} of its lines are empty, the first is line {empty[0]}"
+        return DataError(
+            f"label file {path} names {found} of {wanted} classes: {which}", hint="write one class name on every line"
+        )
+    blank = f" and {len(empty)} empty ones" if empty else ""
+    return DataError(
+        f"label file {path} has {found} lines{blank}, the model has {wanted} classes",
+        hint="write one class name on each line, in the order of the model's outputs",
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    """Returns the lines of a text file in Unicode's composed form, without the blank ones at its end."""
     try:
         data = path.read_bytes()
         text = data.decode(next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise DataError(f"label file {path} cannot be read: {reason}", hint="save it as UTF-8") from error
+    except OSError as error:
+        hint = "give a text file with one class name on each line"
+        raise DataError(f"label file {path} cannot be read: {error.strerror}", hint=hint) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"label file {path} cannot be read: not UTF-8 text", hint="save it as UTF-8") from error
     if "\0" in text:
         raise DataError(f"label file {path} holds zero bytes, expected UTF-8 text", hint="save it as UTF-8")
-    lines = (line.replace("\ufeff", "").strip() for line in re.split(r"\r\n|\r|\n", text))
-    return [unicodedata.normalize("NFC", line) for line in lines if line]
+    lines = [line.replace("\ufeff", "").strip() for line in re.split(r"\r\n|\r|\n", text)]
+    while lines and not lines[-1]:
+        lines.pop()
+    return [unicodedata.normalize("NFC", line) for line in lines]

@@ -54,6 +54,31 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(name=value.name, dtype=onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, shape=shape)
 
 
+def write_constant_outputs(graph: onnx.GraphProto) -> None:
+    """Puts an `Identity` in front of every output that is an initializer, in place.
+
+    ONNX Runtime takes an initializer as an output; shape inference gives it no shape, and the checker then refuses it.
+    """
+    taken = {name for node in graph.node for name in (*node.input, *node.output)}
+    for tensor in graph.initializer:
+        name = tensor.name
+        if name not in {value.name for value in graph.output}:
+            continue
+        tensor.name = f"{name}/constant"
+        while tensor.name in taken:
+            tensor.name += "_"
+        for node in graph.node:
+            _rename_read(node, name, tensor.name)
+        graph.node.append(onnx.helper.make_node("Identity", [tensor.name], [name], name=f"{name}/Identity"))
+
+
+def _rename_read(node: onnx.NodeProto, old: str, new: str) -> None:
+    node.input[:] = [new if one == old else one for one in node.input]
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            _rename_read(inner, old, new)
+
+
 def sort(graph: onnx.GraphProto) -> None:
     """Brings the nodes of a graph and of the graphs inside them into order, in place; sorted ones keep theirs.
 

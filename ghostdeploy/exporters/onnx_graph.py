@@ -13,7 +13,7 @@ import onnxsim
 
 from ghostdeploy.exporters.graph_precision import WEIGHTED
 from ghostdeploy.exporters.module_names import dotted_names, module_of, numbered
-from ghostdeploy.exporters.onnx_file import subgraphs
+from ghostdeploy.exporters.onnx_file import subgraphs, write_constant_outputs
 from ghostdeploy.exporters.onnx_shapes import infer_shapes
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     if not valid:
         raise RuntimeError("onnxsim's own check of the simplified graph failed")
     del simple.metadata_props[:]  # onnxsim's account of its own settings
+    write_constant_outputs(simple.graph)
     return infer_shapes(simple)
 
 

@@ -14,8 +14,10 @@ from onnx import numpy_helper
 from ghostdeploy.deploy.intake.external import tensors
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.exporters.base import count_phrase
+from ghostdeploy.exporters.onnx_file import subgraphs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 MAX_VALUE_BYTES = 4 << 30
@@ -26,14 +28,15 @@ _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Co
 
 
 def refuse_unsupported(model: onnx.ModelProto, path: Path) -> None:
-    """Refuses graphs that are no plain float network; looks at operators only.
+    """Refuses graphs that are no plain float network; looks at operators only, also at those in branches.
 
     Raises:
-        CheckpointError: It is quantized, has control flow, or operators of other domains.
+        CheckpointError: It is quantized, has loops, or operators of other domains. Branches are decided later, see
+            `branches`.
     """
     own = {(function.domain, function.name) for function in model.functions}
     quantized: Counter[str] = Counter()
-    for node in (node for part in (model.graph, *model.functions) for node in part.node):
+    for node in _all_nodes(node for part in (model.graph, *model.functions) for node in part.node):
         if node.op_type in _QUANTIZED or node.op_type.startswith(("QLinear", "QGemm")):
             quantized[node.op_type] += 1
         elif node.domain not in STANDARD and (node.domain, node.op_type) not in own:
@@ -41,10 +44,10 @@ def refuse_unsupported(model: onnx.ModelProto, path: Path) -> None:
                 f"{path} uses operator {node.op_type} of domain {node.domain}, expected standard ONNX operators only",
                 hint="export the model without optimisations for one engine",
             )
-        if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
+        if node.op_type != "If" and any(subgraphs(node)):
             raise CheckpointError(
-                f"{path} has control flow (operator {node.op_type}), expected a plain graph",
-                hint="onnxsim removes it",
+                f"{path} has a loop (operator {node.op_type}), expected a plain graph",
+                hint="export the network with its loops written out: torch.onnx.export(…, dynamo=True) does it",
             )
     if quantized:
         raise CheckpointError(
@@ -53,6 +56,14 @@ def refuse_unsupported(model: onnx.ModelProto, path: Path) -> None:
         )
     if model.graph.sparse_initializer:
         raise CheckpointError(f"{path} holds sparse weights, expected dense ones")
+
+
+def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yields nodes and those of the graphs inside them."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs(node):
+            yield from _all_nodes(graph.node)
 
 
 def check(model: onnx.ModelProto, path: Path) -> None:

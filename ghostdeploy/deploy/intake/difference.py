@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx import numpy_helper
 
 from ghostdeploy.deploy.intake import interface
+from ghostdeploy.deploy.intake.fold_constants import RANDOM
 from ghostdeploy.deploy.intake.opset import OPSET, opset_of, upgrade
 from ghostdeploy.deploy.intake.reference import reason
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
@@ -36,7 +38,7 @@ def require_same(
         model: As it was read.
 
     Raises:
-        CheckpointError: It is the opset, or the image size.
+        CheckpointError: It draws random numbers, or it is the opset, or the image size.
         UsageError: It is the batch: another one is built into the file, or images of a batch meet.
     """
     wanted = list(outputs.values())
@@ -74,8 +76,13 @@ def difference(
 def _explained(
     why: str, golden: NDArray[Any], wanted: list[NDArray[Any]], batch: int | None, model: OnnxModel
 ) -> GhostDeployError:
-    """Returns the error that names the first step after which the outputs are others."""
+    """Returns the error that names the first step after which the outputs are others; chance comes before all."""
     name, found, own = model.name, opset_of(model.proto), model.image.batch
+    if (drawn := random_outputs(model.proto, golden)) is not None:
+        return CheckpointError(
+            f"{name} gives other outputs each time it runs{drawn}, expected the same for the same image",
+            hint="export it in eval mode, without random numbers",
+        )
     upgraded = upgrade(model.proto, name)
     if found < OPSET and (changed := difference(upgraded, golden, wanted)) is not None:
         return CheckpointError(
@@ -98,3 +105,20 @@ def _explained(
         f"{name} was exported for batch {'any' if own is None else own} and gives errors with batch {asked}: {why}",
         hint=f"add --batch {own}" if own else "export it again with that batch",
     )
+
+
+def random_outputs(model: onnx.ModelProto, golden: NDArray[Any]) -> str | None:
+    """Returns what makes two runs of a graph differ, ` (RandomNormal, …)`; None where they do not."""
+    runner = GraphRunner(model)
+    if all(np.array_equal(one, two) for one, two in zip(runner(golden), runner(golden), strict=True)):
+        return None
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants |= {node.output[0]: one.t for node in model.graph.node for one in node.attribute if one.name == "value"}
+    found = []
+    for node in model.graph.node:
+        trained = constants.get(node.input[2]) if node.op_type == "Dropout" and len(node.input) > 2 else None
+        if trained is not None and numpy_helper.to_array(trained).any():
+            found.append("Dropout in training mode")
+        elif node.op_type in RANDOM:
+            found.append(node.op_type)
+    return f" ({', '.join(dict.fromkeys(found))})" if found else ""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.intake.graph import Graph
     from ghostdeploy.deploy.intake.passes import Site
 
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
+RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
+"""Operators that give something else each time."""
 _GROWTH = 2
 _SMALL_BYTES = 16 << 20
 
@@ -61,7 +62,7 @@ def _constant_nodes(graph: Graph) -> list[onnx.NodeProto]:
     known = set(graph.constants) | {""}
     found = []
     for node in graph.nodes:
-        if node.op_type not in _RANDOM and known.issuperset(node.input) and not set(node.output) & set(graph.outputs):
+        if node.op_type not in RANDOM and known.issuperset(node.input) and not set(node.output) & set(graph.outputs):
             known.update(node.output)
             found.append(node)
     return found

@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ghostdeploy.errors import CheckpointError
+from ghostdeploy.exporters.onnx_file import write_constant_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,22 @@ def drop_constant_inputs(model: onnx.ModelProto) -> None:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 4)
+
+
+def write_every_output(model: onnx.ModelProto, path: Path) -> None:
+    """Gives outputs that are constants a node that writes them, in place: readers expect one.
+
+    Raises:
+        CheckpointError: An output is the graph's input, which no node can write.
+    """
+    taken = {value.name for value in model.graph.input}
+    for value in model.graph.output:
+        if value.name in taken:
+            raise CheckpointError(
+                f"{path} gives its input {value.name!r} back as an output, expected outputs that it computes",
+                hint="leave that output out: whoever runs the model has it",
+            )
+    write_constant_outputs(model.graph)
 
 
 def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:

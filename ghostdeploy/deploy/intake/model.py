@@ -31,7 +31,7 @@ class OnnxModel:
     """A float ONNX graph from one image input to one or more outputs."""
 
     proto: onnx.ModelProto
-    """As in the file, external data read in, local functions inlined, and no initializer among the inputs."""
+    """As in the file, external data read in, functions inlined, no initializer among the inputs or outputs."""
     image: ImageInput
     name: str
     source: str
@@ -69,6 +69,7 @@ def open_onnx(path: Path) -> OnnxModel:
     for content in read_external(proto, path):
         digest.update(content)
     interface.drop_constant_inputs(proto)
+    interface.write_every_output(proto, path)
     image = interface.image_input(proto, path)
     checks.check(proto, path)
     checks.refuse_huge_values(proto, path)

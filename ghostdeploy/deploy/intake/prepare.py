@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnx import TensorProto
@@ -11,6 +12,7 @@ from onnx import TensorProto
 from ghostdeploy import targets
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.intake import interface
+from ghostdeploy.deploy.intake.branches import decide
 from ghostdeploy.deploy.intake.difference import require_same
 from ghostdeploy.deploy.intake.opset import upgrade
 from ghostdeploy.deploy.intake.reference import OnnxReference
@@ -51,11 +53,13 @@ def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, 
 
     Raises:
         UsageError: Image size or batch do not fit what the file fixes.
-        CheckpointError: ONNX Runtime cannot run it on the images.
+        CheckpointError: ONNX Runtime cannot run it on the images, or it takes branches by their values.
         GateFailed: A pass changed the outputs.
     """
     preprocess = preprocess_of(model, config)
-    seen = observe(model, preprocess, OnnxReference(model), config, work, stages)
+    reference = OnnxReference(model)
+    model = replace(model, proto=decide(model.proto, model.name, config.batch, preprocess.size))
+    seen = observe(model, preprocess, reference, config, work, stages)
     golden = seen.golden
     with stages.stage("fold"):
         shaped = interface.with_shape(upgrade(model.proto, model.name), config.batch, preprocess.size)

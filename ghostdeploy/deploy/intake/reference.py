@@ -5,11 +5,12 @@ Golden vectors and reference accuracy come from here, never from the rewritten g
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.deploy.quantize.simulate import GraphRunner, NoBatchError
 from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle import Arrays
     from ghostdeploy.deploy.intake.model import OnnxModel
+
+_NO_BATCH_HINT = "export the network without post-processing, the batch as first dimension"
+_RUNNING = re.compile(r"while running (\w+) node\. Name:'(.*?)' Status Message: (?:\S+:\d+ .*?\) )?(.*)", re.DOTALL)
 
 
 class OnnxReference:
@@ -31,6 +35,7 @@ class OnnxReference:
 
     def __init__(self, model: OnnxModel) -> None:
         self.input_name = model.image.name
+        self._any_size = model.image.size is None
         try:
             self._runner = GraphRunner(model.proto)
         except Exception as error:  # ONNX Runtime's errors are of a dozen classes under Exception
@@ -43,13 +48,21 @@ class OnnxReference:
             CheckpointError: The graph cannot run on this input, or gives something else than finite float32 with the
                 batch as first dimension.
         """
-        shape = tuple(batch.shape)
         try:
             arrays = self._runner(np.ascontiguousarray(batch))
-        except Exception as error:
-            hint = "give the size it was trained with: --image-size"
+        except NoBatchError as error:
             raise CheckpointError(
-                f"the model cannot run on an input of shape {shape}: {reason(error)}", hint=hint
+                f"the model's output {error}, expected float32 ({len(batch)}, classes)", hint=_NO_BATCH_HINT
+            ) from error
+        except Exception as error:
+            if not self._any_size:  # the file says what it takes, and was given that
+                raise CheckpointError(
+                    f"ONNX Runtime cannot run the model: {reason(error)}",
+                    hint="the graph contradicts itself: export it again",
+                ) from error
+            raise CheckpointError(
+                f"the model cannot run on an input of shape {tuple(batch.shape)}: {reason(error)}",
+                hint="give the size it was trained with: --image-size",
             ) from error
         named = dict(zip(self._runner.outputs, arrays, strict=True))
         for name, array in named.items():
@@ -66,7 +79,7 @@ def _check(name: str, array: NDArray[Any], count: int) -> None:
         raise CheckpointError(
             f"the model's output {name} is {array.dtype} of shape {array.shape} for {count} images, expected float32 "
             f"({count}, classes)",
-            hint="export the network without post-processing, the batch as first dimension",
+            hint=_NO_BATCH_HINT,
         )
     if not np.isfinite(array).all():
         raise CheckpointError(
@@ -76,6 +89,9 @@ def _check(name: str, array: NDArray[Any], count: int) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Returns the last line of ONNX Runtime's message, which says what is wrong."""
+    """Returns what ONNX Runtime says is wrong: operator and status, else the last line of its message."""
+    if (found := _RUNNING.search(str(error))) is not None:
+        kind, name, status = found.groups()
+        return f"{kind}{f' {name}' if name else ''}: {' '.join(status.split()).removeprefix(f'{kind}: ')[:300]}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-_QUIET = 3
+_QUIET = 4
+"""Errors are raised, not printed as well."""
+
+
+class NoBatchError(ValueError):
+    """An output has no first dimension; the message is its name and what it is."""
 
 
 class GraphRunner:
@@ -51,13 +56,20 @@ class GraphRunner:
 
         Args:
             batch: (N, …), any N ≥ 1.
+
+        Raises:
+            NoBatchError: An output is a scalar, or no tensor.
         """
         size = self._batch or len(batch)
         parts = []
         for start in range(0, len(batch), size):
             piece = batch[start : start + size]
             filled = np.concatenate([piece, np.repeat(piece[-1:], size - len(piece), axis=0)])
-            parts.append([output[: len(piece)] for output in self._session.run(None, {self._input: filled})])
+            outputs = self._session.run(None, {self._input: filled})
+            for name, output in zip(self.outputs, outputs, strict=True):
+                if not isinstance(output, np.ndarray) or not output.ndim:
+                    raise NoBatchError(f"{name} is {'a scalar' if hasattr(output, 'ndim') else 'no tensor'}")
+            parts.append([output[: len(piece)] for output in outputs])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def logits(self, batches: Iterable[NDArray[Any]]) -> NDArray[Any]:
