@@ -12,7 +12,7 @@ import numpy as np
 
 from ghostdeploy import staging, targets
 from ghostdeploy.deploy.advice import int8_advice, recommendation
-from ghostdeploy.deploy.assemble import Facts, assemble
+from ghostdeploy.deploy.assemble import Chain, Facts, assemble
 from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.conversions import Conversions
 from ghostdeploy.deploy.doctor import cpu_flags
@@ -132,9 +132,8 @@ def run_export(
         refuse_existing(name, config)
     with ExitStack() as stack:
         work = stack.enter_context(staging.workspace(config.out, f"{name or 'export'}-work"))
-        conversions = stack.enter_context(
-            Conversions(list(steps.values()), work, cache=Cache.of_user(), seconds=config.timeout)
-        )
+        conversions = Conversions(list(steps.values()), work, cache=Cache.of_user(), seconds=config.timeout)
+        stack.enter_context(conversions)
         with stages.stage("load model"), taking_turns():
             model = load()
         if model.weight_bytes <= LARGE_WEIGHTS:
@@ -153,24 +152,33 @@ def run_export(
                 with failures.kept(served), keep_log(config.out, name):
                     results[step.name] = conversions.run(step, job_of(step, facts, config, work), stages)
         bundles = []
-        for row in config.rows:
-            if row.name in failures.errors:
-                continue
-            final = config.out / names[row.name]
+        for row in (row for row in config.rows if row.name not in failures.errors):
+            chain, final = [(step, results[step.name]) for step in ways[row.name]], config.out / names[row.name]
             with (
                 failures.kept([row.name]),
                 stages.stage(f"prove {row.name}"),
                 taking_turns(),
                 keep_log(config.out, name),
-                staging.staging(config.out, final.name, force=config.replace) as folder,
             ):
-                chain = [(step, results[step.name]) for step in ways[row.name]]
-                with converter_to_blame(row.name, folder, final, log=work / f"{chain[-1][0].name}.log"):
-                    bundle = assemble(row, chain, facts, config, work, folder, stages)
-            if row.name not in failures.errors:
-                bundles.append(type(bundle)(final, bundle.manifest))
+                bundles.append(place(final, row, chain, facts, config, work, stages))
     advice = recommendation(config.rows, config.precision, cpu_flags())
     return Exported(bundles, stages.seconds, advice, failures.errors)
+
+
+def place(
+    final: Path, row: Target, chain: Chain, facts: Facts, config: ExportConfig, work: Path, stages: Stages
+) -> Bundle:
+    """Assembles and judges the bundle of one target, and moves it to its place; see `assemble`.
+
+    Raises:
+        ExportFailed: The engine refuses what was just converted.
+    """
+    with (
+        staging.staging(config.out, final.name, force=config.replace) as folder,
+        converter_to_blame(row.name, folder, final, log=work / f"{chain[-1][0].name}.log"),
+    ):
+        bundle = assemble(row, chain, facts, config, work, folder, stages)
+    return type(bundle)(final, bundle.manifest)
 
 
 def refuse_existing(name: str, config: ExportConfig) -> dict[str, str]:
