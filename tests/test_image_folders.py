@@ -165,15 +165,26 @@ def test_links_to_images_elsewhere_are_images_of_their_class(two_classes):
     assert found.left_out == ()
 
 
-def test_a_set_deeper_than_python_calls_is_read(tmp_path):
-    picture(tmp_path / "1.png")
-    folder = str(tmp_path / "set")
-    for _ in range(1100):
-        os.mkdir(folder)  # noqa: PTH102 - pathlib's own way down is not short enough
-        folder += "/a"
-    os.rename(tmp_path / "1.png", folder[:-1] + "1.png")  # noqa: PTH104
+@pytest.fixture
+def deep(tmp_path):
+    """A folder of 1,100 folders one inside the other, and the path of the innermost; neither pathlib nor shutil goes so
+    deep."""
+    folders = [str(tmp_path / "set") + depth * "/a" for depth in range(1100)]
+    for folder in folders:
+        os.mkdir(folder)  # noqa: PTH102
+    yield tmp_path / "set", folders[-1]
+    for folder in reversed(folders):
+        for name in os.listdir(folder):  # noqa: PTH208
+            os.unlink(f"{folder}/{name}")  # noqa: PTH108
+        os.rmdir(folder)  # noqa: PTH106
 
-    assert len(open_images(tmp_path / "set")) == 1
+
+def test_a_set_deeper_than_python_calls_is_read(deep, tmp_path):
+    root, innermost = deep
+    picture(tmp_path / "1.png")
+    os.rename(tmp_path / "1.png", f"{innermost}/1.png")  # noqa: PTH104
+
+    assert len(open_images(root)) == 1
 
 
 def test_a_name_that_no_file_can_have_is_bad_input(tmp_path):
