@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ghostdeploy.errors import ExportFailed, GhostDeployError, OutputError, UsageError, did_you_mean
+from ghostdeploy.errors import (
+    ExportFailed,
+    GhostDeployError,
+    OutputError,
+    UnsupportedHardware,
+    UsageError,
+    did_you_mean,
+)
 from ghostdeploy.output import make_printable, print_json, say, say_lines
 from ghostdeploy.telemetry import silence_process
 from ghostdeploy.visible import visible_line
@@ -62,6 +69,10 @@ class CommandGroup(click.Group):
             absent = not_on_device(f"what `ghostdeploy {next(iter(arguments), '')}` needs")
             ours = (error.name or "").startswith("ghostdeploy") and is_device_wheel()
             code = fail(absent, as_json=as_json) if ours else fail_bug(error, as_json=as_json)
+        except MemoryError:
+            code = fail(
+                UnsupportedHardware("too little memory is left", hint="free some, or raise the limit"), as_json=as_json
+            )
         except click.exceptions.Abort:
             code = INTERRUPTED
         except click.ClickException as error:

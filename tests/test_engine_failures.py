@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import ghostdeploy as gd
 from ghostdeploy.errors import BundleError
 from tests.bundles import WRITERS, Tiny
+from tests.commands import assert_one_sentence, run
 from tests.signing import sign_again
 
 TINY = Tiny()
@@ -78,3 +79,34 @@ def test_one_bad_image_of_a_batch_fails_the_batch_and_not_its_neighbours(path):
         with pytest.raises(BundleError, match="failed while running"):
             mixed.result(60)
         assert clean.result(60).shape == (9, 10)
+
+
+SAID = [
+    "Exception from src/core.cpp:12:\nstd::bad_alloc",
+    "Failed to allocate memory for requested buffer of size 9",
+    "CUDA error 2: out of memory",
+]
+
+
+@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize("where", ["_open", "_run"])
+def test_too_little_memory_is_no_fault_of_the_bundle(said, where, tiny_bundle, monkeypatch, capsys):
+    from ghostdeploy.runtimes.onnx import OnnxRuntime as Backend
+
+    def fail(*_):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(Backend, where, fail)
+
+    assert_one_sentence(run(capsys, "verify", tiny_bundle("onnx")), 4, "gets too little memory for")
+
+
+def test_too_little_memory_of_our_own_is_a_sentence(capsys, monkeypatch):
+    from ghostdeploy import bundle
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(bundle, "read_limited", fail)
+
+    assert_one_sentence(run(capsys, "inspect", "net", "--json"), 4, "too little memory is left")

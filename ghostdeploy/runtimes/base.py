@@ -15,13 +15,14 @@ dropping the parent's runtime in the child does nothing.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ghostdeploy.errors import BundleError, GhostDeployError, UsageError
+from ghostdeploy.errors import BundleError, GhostDeployError, UnsupportedHardware, UsageError
 from ghostdeploy.preprocess import prepare
 from ghostdeploy.runtimes.gate import Gate
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings, describe, require_match
@@ -42,6 +43,12 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle import Arrays
     from ghostdeploy.decode import Source
     from ghostdeploy.runtimes.submissions import Done
+
+
+_NO_MEMORY = re.compile(
+    r"bad_alloc|out of memory|(failed to|cannot) allocate|resource temporarily unavailable", re.IGNORECASE
+)
+"""How C++, CUDA, ONNX Runtime and the C library say it, the last of threads that find no room."""
 
 
 class Runtime(ABC):
@@ -243,6 +250,8 @@ class Runtime(ABC):
         except (GhostDeployError, MemoryError):
             raise
         except Exception as error:
+            if _NO_MEMORY.search(str(error)):
+                raise _no_memory(self.engine, self._where) from error
             hint = "export the bundle again, or install the engine version named by: ghostdeploy inspect"
             raise BundleError(f"{self.engine} refuses {self._where}: {reason(error)}", hint=hint) from error
         try:
@@ -286,9 +295,17 @@ class Runtime(ABC):
         """Returns what the caller gets for an error of the engine."""
         if isinstance(error, (GhostDeployError, MemoryError)) or not isinstance(error, Exception):
             return error
-        explained = BundleError(f"{self.engine} failed while running {self._where}: {reason(error)}")
+        explained: GhostDeployError
+        if _NO_MEMORY.search(str(error)):
+            explained = _no_memory(self.engine, self._where)
+        else:
+            explained = BundleError(f"{self.engine} failed while running {self._where}: {reason(error)}")
         explained.__cause__ = error
         return explained
+
+
+def _no_memory(engine: str, where: str) -> UnsupportedHardware:
+    return UnsupportedHardware(f"{engine} gets too little memory for {where}", hint="free some, or raise its limit")
 
 
 def reason(error: Exception) -> str:
