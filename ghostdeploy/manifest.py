@@ -183,6 +183,8 @@ class Agreement(Record, frozen=True, kw_only=True):
     """Signal over error of the logits in decibel; None when they are identical."""
     required: float
     """What passes: the lower bound for `int8`, the share itself for `hybrid`."""
+    required_sqnr_db: float | None = None
+    """What the logits must reach instead, where one column has no first class."""
     verdict: Verdict
     """`unverified`: too few images to decide."""
     how: Literal["executed", "simulated in float"] = "executed"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.doctor import Examination
     from ghostdeploy.deploy.pipeline import Exported
     from ghostdeploy.deploy.request import Plan
-    from ghostdeploy.manifest import Manifest
+    from ghostdeploy.manifest import Agreement, Manifest
     from ghostdeploy.models.zoo import ZooEntry
 
 
@@ -61,6 +61,13 @@ def plan(found: Plan) -> None:
     table(("would export", ""), rows)
 
 
+def agreed(found: Agreement) -> str:
+    """Returns how near a quantized artefact is, by what was judged."""
+    if found.required_sqnr_db is None:
+        return f"{found.top1:.2%} agree"
+    return "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
+
+
 def exported(found: Exported) -> None:
     """Prints the verdicts of an export."""
     rows: list[tuple[str | Text, ...]] = []
@@ -69,7 +76,7 @@ def exported(found: Exported) -> None:
         top1 = "–" if m.accuracy is None else f"{m.accuracy.top1:.2%} ({_reference(m)} {m.accuracy.reference_top1:.2%})"
         parity = "–" if m.parity is None else relative(m.parity)
         if m.agreement is not None:
-            parity = f"{m.agreement.top1:.2%} agree"
+            parity = agreed(m.agreement)
         rows.append((str(bundle.path), m.precision, f"{bundle.size / 1e6:.2f} MB", parity, top1, verdict(m.verdict)))
     rows += [(target, "", "–", "–", "–", "no bundle") for target in found.failures]
     table(("bundle", "precision", ">size", ">parity", ">top-1", "verdict"), rows)
@@ -156,8 +163,12 @@ def _quantized(m: Manifest) -> list[tuple[str, str]]:
         g = m.agreement
         amount = "exact" if g.sqnr_db is None else f"{g.sqnr_db:.1f} dB"
         low, high = g.top1_ci95
-        share = f"{g.top1:.2%} of {g.count} images ({low:.1%} to {high:.1%}) keep their first class"
-        rows.append(("agreement", f"{share}, logits {amount}, at least {g.required:.0%} needed, {g.how}: {g.verdict}"))
+        share = f"{g.top1:.2%} of {g.count} images ({low:.1%} to {high:.1%}) keep their first class, logits {amount}"
+        needed = f"{g.required:.0%}"
+        if g.required_sqnr_db is not None:
+            share = f"one output column has no first class; its values on {g.count} images: {amount}"
+            needed = f"{g.required_sqnr_db:.0f} dB"
+        rows.append(("agreement", f"{share}, at least {needed} needed, {g.how}: {g.verdict}"))
     if m.execution is not None:
         rows.append(("execution gap", gap(m.execution)))
     return rows

@@ -14,10 +14,12 @@ from ghostdeploy import bundle as bundles
 from ghostdeploy.bundle import describe_file, open_bundle
 from ghostdeploy.deploy import parity, prove
 from ghostdeploy.deploy.bench import bench
+from ghostdeploy.deploy.class_order import fit_classes
 from ghostdeploy.deploy.evaluate import Predictions, agree, best_five, compare, gate
+from ghostdeploy.deploy.images import ImageSet
 from ghostdeploy.deploy.judge import conclude, failures
 from ghostdeploy.deploy.quantize.fallback import Gate, agreement
-from ghostdeploy.errors import BundleError
+from ghostdeploy.errors import BundleError, DataError
 from tests.bundles import CLASSES, Tiny, make_bundle, network
 from tests.commands import run
 
@@ -157,3 +159,26 @@ def test_bench_refuses_an_engine_that_gives_nan(tmp_path):
 
     with pytest.raises(BundleError, match="gives NaN or infinity in logits"):
         bench([path], rounds=8)
+
+
+@pytest.mark.parametrize("certain", [True, False])
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [(lambda y: y, "passed"), (lambda y: y * 1.01, "passed"), (lambda y: -y, "failed"), (lambda y: y * 0, "failed")],
+)
+def test_one_column_has_no_first_class_and_is_judged_by_its_values(change, verdict, certain):
+    logits = np.random.default_rng(0).normal(size=(300, 1)).astype(np.float32)
+
+    found = agree(change(logits), logits, source="tests", required=0.95, certain=certain)
+
+    assert (found.verdict, found.required_sqnr_db) == (verdict, 20)
+
+
+@pytest.mark.parametrize("labels", [[0] * 8, [0, 1] * 4])
+def test_labelled_images_measure_no_top1_of_one_column(labels):
+    images = ImageSet("set", [None] * 8, np.array(labels), None)
+
+    with pytest.raises(DataError, match="one output column") as caught:
+        fit_classes(images, ["yes"])
+
+    assert "torch.cat" in caught.value.hint

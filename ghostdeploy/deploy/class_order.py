@@ -54,6 +54,11 @@ def fit_classes(images: ImageSet, labels: Sequence[str]) -> ImageSet:
     """
     if images.labels is None:
         raise DataError(f"{images.source} has no labels, needed to measure accuracy")
+    if len(labels) == 1:
+        raise DataError(
+            f"the model has one output column, which is first on every image: {images.source} cannot measure its top-1",
+            hint="return one column per class: torch.cat((torch.zeros_like(z), z), 1) for the logit z",
+        )
     if images.classes is None:
         _check_range(images, images.labels, len(labels))
         return _with_empty(images, images.labels, labels, LABEL_NUMBERS)

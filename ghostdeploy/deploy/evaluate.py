@@ -17,6 +17,7 @@ from ghostdeploy.deploy.class_order import near_chance
 from ghostdeploy.deploy.parity import sqnr_db
 from ghostdeploy.deploy.statistics import mcnemar, paired_drop, wilson
 from ghostdeploy.deploy.streaming import batches, outputs
+from ghostdeploy.deploy.tolerance import ONE_COLUMN_SQNR_DB
 from ghostdeploy.errors import DataError
 from ghostdeploy.manifest import Accuracy, Agreement, LeftOut, Record, Verdict
 from ghostdeploy.runtimes.cores import usable_cores
@@ -267,6 +268,8 @@ def agree(
 ) -> Agreement:
     """Judges the agreement of an artefact with the float reference on real images.
 
+    One column has no first class, and whether its sign decides is the user's to know: there the values are judged.
+
     Args:
         logits: The artefact's (N, classes).
         reference: The reference's (N, classes).
@@ -281,14 +284,18 @@ def agree(
     low, high = wilson(same, count)
     enough, possible = (low, high) if certain else (same / count, same / count)
     verdict: Verdict = "passed" if enough >= required else ("unverified" if possible >= required else "failed")
-    rows = [(np.asarray(logits, np.float64), np.asarray(reference, np.float64))]
+    ratio = sqnr_db([(np.asarray(logits, np.float64), np.asarray(reference, np.float64))]) if finite.all() else -999.0
+    one_column = reference.shape[1:] == (1,)
+    if one_column:
+        verdict = "passed" if ratio is None or ratio >= ONE_COLUMN_SQNR_DB else "failed"
     return Agreement(
         source=source,
         count=count,
         top1=same / count,
         top1_ci95=(low, high),
-        sqnr_db=sqnr_db(rows) if finite.all() else -999.0,
+        sqnr_db=ratio,
         required=required,
+        required_sqnr_db=ONE_COLUMN_SQNR_DB if one_column else None,
         verdict=verdict if finite.all() else "failed",
         non_finite=int((~finite).sum()),
     )

@@ -166,7 +166,12 @@ def failures(manifest: Manifest) -> list[str]:
         found.append(evaluate.not_finite(a.non_finite, a.count) or drop)
     if manifest.agreement is not None and manifest.agreement.verdict == "failed":
         g = manifest.agreement
-        share = f"only {g.top1:.2%} of {g.count} images keep their first class (at least {g.top1_ci95[0]:.2%})"
+        if g.required_sqnr_db is not None:
+            share = (
+                f"the logits differ: {_decibel(g.sqnr_db)} on {g.count} images, expected {g.required_sqnr_db:.0f} dB"
+            )
+        else:
+            share = f"only {g.top1:.2%} of {g.count} images keep their first class (at least {g.top1_ci95[0]:.2%})"
         found.append(evaluate.not_finite(g.non_finite, g.count) or share)
     if (distant := replay.fault(manifest.replay, "failed")) is not None:
         found.append(distant)
@@ -179,6 +184,10 @@ def failures(manifest: Manifest) -> list[str]:
         reason = int8_share_verdict(manifest.precision_achieved, explained)
         found += [reason] if reason else []
     return found
+
+
+def _decibel(ratio: float | None) -> str:
+    return "no difference" if ratio is None else f"{ratio:.1f} dB"
 
 
 def undecided(manifest: Manifest) -> str | None:
