@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -157,14 +158,40 @@ def test_a_free_batch_takes_any_batch():
         assert torch.allclose(graph(image(count, 3, 8, 8)), module(image(count, 3, 8, 8)), atol=1e-6)
 
 
-def test_what_cannot_be_captured_is_one_sentence_with_its_cause():
-    class Branching(nn.Module):
-        def forward(self, x):
-            return x if x.sum() > 0 else -x
+class ByValues(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
 
-    with pytest.raises(CheckpointError, match=r"torch\.export cannot record Branching: ") as found:
-        fold(Branching(), image(1, 3, 8, 8))
-    assert "\n" not in found.value.message
+    def forward(self, x):
+        if self.kind == "if":
+            return x if x.sum() > 0 else -x
+        if self.kind == "loop":
+            return sum(x for _ in range(int(x.abs().sum())))
+        if self.kind == "number":
+            return x * float(x.max())
+        return x + torch.from_numpy(x.numpy())
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("if", ("depends on the values of a tensor", "return x if x.sum() > 0 else -x")),
+        ("loop", ("depends on the values of a tensor", "range(int(x.abs().sum()))")),
+        ("number", ("depends on the values of a tensor", "return x * float(x.max())")),
+        ("numpy", (".numpy() is not supported", "torch.from_numpy(x.numpy())")),
+    ],
+)
+def test_what_cannot_be_captured_is_one_sentence_with_its_place_and_cause(kind, words):
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(ByValues(kind)))
+
+    with pytest.raises(CheckpointError, match=r"torch\.export cannot record Sequential: ") as found:
+        fold(network, image(1, 3, 8, 8))
+
+    assert "in 1.0 (test_fold_runner.py, line " in found.value.message
+    for word in words:
+        assert word in found.value.message
+    assert not re.search(r"\n|  |\bz?u[f]?0\b|Eq\(", found.value.message)
     assert found.value.hint
     assert found.value.__cause__ is not None
 

@@ -140,10 +140,11 @@ def graph_of(*nodes, constants=()):
 def said_by_openvino(model, tmp_path):
     import openvino
 
+    core = openvino.Core()
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(RuntimeError) as caught:
-        openvino.Core().read_model(tmp_path / "m.onnx")
-    return str(refusal(caught.value, model))
+        core.read_model(tmp_path / "m.onnx")
+    return str(refusal(caught.value, model, core))
 
 
 def test_openvinos_own_reason_is_told_with_the_layer_beside_it(tmp_path):
@@ -156,6 +157,27 @@ def test_openvinos_own_reason_is_told_with_the_layer_beside_it(tmp_path):
     said = said_by_openvino(model, tmp_path)
 
     assert said == "OpenVINO cannot convert Pad in front of stages.0.conv: Unsupported padding mode: [wrap]"
+
+
+def test_the_operation_that_openvino_misread_is_named_before_the_one_that_failed_for_it(tmp_path):
+    model = graph_of(
+        helper.make_node("Unsqueeze", ["x", "last"], ["a"]),
+        helper.make_node("DFT", ["a"], ["b"], name="node_DFT_1", axis=3, onesided=1),
+        helper.make_node("ReduceL2", ["b", "last"], ["c"], keepdims=0),
+        helper.make_node("ReduceMean", ["c", "sides"], ["d"], keepdims=0),
+        helper.make_node("Gemm", ["d", "w"], ["y"], name="head", transB=1),
+        constants=[
+            ("last", np.array([-1])),
+            ("sides", np.array([2, 3])),
+            ("w", np.ones((5, 3), np.float32)),
+        ],
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+    said = said_by_openvino(onnx.shape_inference.infer_shapes(model, strict_mode=True), tmp_path)
+
+    assert said.startswith("OpenVINO misreads DFT in front of head: it makes shape [1, 3, 8, 5, 1, 2] of it, ONNX [1, ")
+    assert "; behind it, OpenVINO cannot convert Gemm in head: Incompatible MatMul" in said
 
 
 def test_an_operation_that_openvino_does_not_know_is_named(tmp_path):

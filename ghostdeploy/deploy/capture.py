@@ -22,6 +22,7 @@ import torch
 from torch import fx
 
 from ghostdeploy.deploy.passes.graph import op_name, prune
+from ghostdeploy.deploy.unrecorded import why_it_cannot_be_recorded
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.module_copies import copy_module, in_eval_mode
 
@@ -83,11 +84,10 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> torch
     try:
         return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises errors of a dozen unrelated classes
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        dynamic = ", or fix the batch" if shapes is not None else ""
+        reason, hint = why_it_cannot_be_recorded(module, error)
+        dynamic = "; or fix the batch" if shapes is not None else ""
         raise CheckpointError(
-            f"torch.export cannot record {type(module).__name__}: {reason[:300]}",
-            hint=f"remove control flow that depends on the values of tensors{dynamic}",
+            f"torch.export cannot record {type(module).__name__}: {reason}", hint=f"{hint}{dynamic}"
         ) from error
 
 

@@ -75,7 +75,7 @@ def read_graph(core: Any, source: str) -> Any:
     except RuntimeError as error:
         import onnx  # made the file, or checked it
 
-        if (refused := refusal(error, onnx.load(source))) is None:
+        if (refused := refusal(error, onnx.load(source), core)) is None:
             raise
         raise refused from error
 

@@ -8,14 +8,15 @@
     Summary:
     -- No conversion rule found for operations: Det-19         operations that it does not know at all
 
-An operation behind a failed one fails too, so the first in the graph's order is the one that is told. Nodes with
+An operation behind a failed one fails too, so the first in the graph's order is the one that is told. Where OpenVINO
+read one before it wrongly, with a tensor of another shape than ONNX infers, that one is the cause. Nodes with
 weights are called like their PyTorch modules; for others the module in front of or behind them is named.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.exporters.refusal import RefusedError, listed
 
@@ -28,12 +29,13 @@ _UNKNOWN = re.compile(r"No conversion rule found for operations: (.*)")
 _WRAPPING = re.compile(r"^(Exception from |Check '|FrontEnd API failed|Model wasn't|While validating|Summary:|-- |$)")
 
 
-def refusal(error: Exception, graph: onnx.ModelProto) -> RefusedError | None:
+def refusal(error: Exception, graph: onnx.ModelProto, core: Any = None) -> RefusedError | None:
     """Returns the sentence for an error of `Core.read_model`, None where it says nothing that is known here.
 
     Args:
         error: What it raised.
         graph: What it was to read.
+        core: Reads what is before the failed operation, to find where the fault began; None leaves that out.
     """
     text = str(error)
     if (unknown := _UNKNOWN.search(text)) is not None:
@@ -50,9 +52,45 @@ def refusal(error: Exception, graph: onnx.ModelProto) -> RefusedError | None:
         index, kind, reason = min(found)
         node = graph.graph.node[index] if index < len(graph.graph.node) else None
         where = "" if node is None else f" {_place(graph, node)}"
-        return RefusedError(f"OpenVINO cannot convert {kind}{where}: {reason}")
+        failed = f"OpenVINO cannot convert {kind}{where}: {reason}"
+        if core is None or node is None or (wrong := misread(core, graph, index)) is None:
+            return RefusedError(failed)
+        node, shape, right = wrong
+        cause = f"OpenVINO misreads {node.op_type} {_place(graph, node)}: it makes shape {shape} of it, ONNX {right}"
+        return RefusedError(f"{cause}; behind it, {failed}")
     reason = last_line(text)
     return RefusedError(f"OpenVINO cannot read the graph: {reason}") if reason else None
+
+
+def misread(core: Any, graph: onnx.ModelProto, count: int) -> tuple[onnx.NodeProto, list[int], list[int]] | None:
+    """Returns the first node that OpenVINO gives another shape than ONNX infers, with both; None if none is found.
+
+    Args:
+        core: Of OpenVINO.
+        graph: With inferred shapes.
+        count: Nodes to look at, from the first; OpenVINO reads them all.
+    """
+    import onnx
+
+    nodes = list(graph.graph.node)[:count]
+    known = {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in graph.graph.value_info
+    }
+    part = onnx.ModelProto()
+    part.CopyFrom(graph)
+    del part.graph.node[:], part.graph.output[:]
+    part.graph.node.extend(nodes)
+    wanted = {name: node for node in nodes for name in node.output if all(known.get(name, [0]))}
+    part.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
+    try:
+        read = core.read_model(part.SerializeToString())
+    except (RuntimeError, ValueError):  # it refuses that as well, or it is too large for one message
+        return None
+    shapes = {name: port.get_partial_shape() for port in read.outputs for name in port.get_names()}
+    for name, node in wanted.items():
+        if name in shapes and shapes[name].is_static and list(shapes[name].to_shape()) != known[name]:
+            return node, list(shapes[name].to_shape()), known[name]
+    return None
 
 
 def last_line(text: str) -> str:
