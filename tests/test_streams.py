@@ -102,3 +102,9 @@ def test_what_native_code_prints_reaches_no_file_where_a_stream_is_closed(tmp_pa
     subprocess.run(["bash", "-c", command], check=True)
 
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_silent(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+
+    assert shell("", "models", PYTHONPATH=str(tmp_path)) == (130, "", "")
