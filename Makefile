@@ -16,7 +16,7 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   wrapper overhead, export time by stage, time to the first result, endurance"
 	@echo "make docs    check that every command and link in the docs is real"
-	@echo "make fuzz    the property tests with many more examples, thousands of damaged files"
+	@echo "make fuzz    the property tests with many more examples, thousands of damaged files, every width of the zoo"
 	@echo "make device-wheel  dist/: the wheel for devices, without exporters, models and samples"
 	@echo "make setup   everything into .venv"
 
@@ -58,7 +58,7 @@ docs: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_fold_property.py tests/test_checkpoint.py \
-		tests/test_image_fuzz.py tests/test_record_fuzz.py -p no:cacheprovider
+		tests/test_image_fuzz.py tests/test_record_fuzz.py tests/test_fold_zoo.py -p no:cacheprovider
 
 device-wheel: | $(BIN)/python
 	GHOSTDEPLOY_WHEEL=device $(BIN)/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir dist .

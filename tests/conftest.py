@@ -79,8 +79,13 @@ def keep_first(items: list[pytest.Item], config: pytest.Config, reason: Callable
         items[:] = kept
 
 
+LONGEST = ("test_int8_pipeline", "test_tune", "test_payload_types")
+"""Files with one fixture that takes minutes: they come first, so that no worker is left alone with it at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
     keep_first(items, config, _mark_that_skips)
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def _mark_that_skips(item: pytest.Item) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,7 +39,9 @@ class Trained:
         return torch.as_tensor(self.batch)
 
 
+@cache
 def load(name):
+    """Returns a sample model for everyone in this process: nobody changes it."""
     loaded = load_model(None, weights=samples.checkpoint(name))
     batch = stream(loaded.preprocess, 64)[0]
     graph, _ = fold(loaded.module, batch[:2], dynamic_batch=True)

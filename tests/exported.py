@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ghostdeploy import targets
 from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.passes import REWRITES
 from ghostdeploy.deploy.pipeline import run_export
@@ -14,19 +15,31 @@ if TYPE_CHECKING:
 
     import pytest
 
+TOGETHER = ("onnx", "openvino")
+
 
 def sample_bundle(factory: pytest.TempPathFactory, name: str, target: str, **options: object) -> Path:
     """Returns the bundle of a sample model; `options` are fields of `ExportConfig`."""
     from ghostdeploy.models.source import load_model
 
+    together = _together(target, options)
     texts = {key: "+".join(value) if isinstance(value, tuple) else value for key, value in sorted(options.items())}
-    words = [name, target, *(f"{key}-{value}" for key, value in texts.items())]
-    with shared_folder(factory, "exported") as root:
-        config = ExportConfig(targets=(target,), out=root / "-".join(words), **options)
-        path = config.out / f"{name}-{target}-{config.precision}"
+    words = [name, *together, *(f"{key}-{value}" for key, value in texts.items())]
+    with shared_folder(factory, "exported/" + "-".join(words)) as folder:
+        config = ExportConfig(targets=together, out=folder, **options)
+        path = folder / f"{name}-{target}-{config.precision}"
         if not path.exists():
             run_export(lambda: load_model(f"sample:{name}"), config)
     return path
+
+
+def _together(target: str, options: dict[str, object]) -> tuple[str, ...]:
+    """Returns the targets that are made by one export, which folds once: the same request is made for both."""
+    if target not in TOGETHER or not options.keys() <= {"precision", "batch"} or "precision" not in options:
+        return (target,)
+    rows = [targets.find(name) for name in TOGETHER]
+    there = tuple(r.name for r in rows if options["precision"] in r.precisions and not targets.missing_for_run(r))
+    return there if target in there else (target,)
 
 
 def plain_graph(factory: pytest.TempPathFactory, name: str) -> Path:

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ghostdeploy import samples
 from ghostdeploy.deploy.condition import align, equalize
 from ghostdeploy.deploy.fold import count_ops, fold
 from ghostdeploy.deploy.passes.align_channels import AlignChannels, positions
@@ -17,10 +16,9 @@ from ghostdeploy.deploy.passes.runner import apply
 from ghostdeploy.deploy.tolerance import FOLD_RELATIVE_ERROR
 from ghostdeploy.errors import GateFailed, UsageError
 from ghostdeploy.models import create_model
-from ghostdeploy.models.source import load_model
+from tests.equalizing import SAMPLES, load
 from tests.folding import image, randomize
 
-SAMPLES = ("ghostnet_050", "g_ghost_regnetx_002")
 OTHERS = ("ghostnetv2_100", "repghostnet_050", "g_ghost_regnetx_032")
 
 
@@ -67,8 +65,7 @@ class Call(nn.Module):
 
 @pytest.fixture(scope="module", params=SAMPLES)
 def trained(request):
-    module = load_model(None, weights=samples.checkpoint(request.param)).module
-    return fold(module, image(2, 3, 64, 64), dynamic_batch=True)[0]
+    return load(request.param).graph
 
 
 @pytest.mark.parametrize("multiple", [8, 16, 32])

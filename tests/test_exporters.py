@@ -16,12 +16,19 @@ from ghostdeploy.deploy.pipeline import run_export
 from ghostdeploy.errors import ExportFailed, MissingDependency
 from ghostdeploy.exporters.base import ExportJob
 from ghostdeploy.exporters.process import Converter
+from ghostdeploy.models.source import from_module
 from tests.commands import assert_one_sentence, run
 
 cold = pytest.mark.usefixtures("cold_converters")
 
 ONNX = targets.find("onnx")
 OPENVINO = targets.find("openvino")
+NETS = """
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
 
 
 def job(tmp_path, source):
@@ -38,9 +45,12 @@ def job(tmp_path, source):
     )
 
 
+def network():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()
+
+
 def program(path):
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()
-    torch.export.save(torch.export.export(network, (torch.zeros(1, 3, 8, 8),)), path)
+    torch.export.save(torch.export.export(network(), (torch.zeros(1, 3, 8, 8),)), path)
     return path
 
 
@@ -131,21 +141,25 @@ def test_an_export_whose_converter_dies_keeps_the_log_and_leaves_no_bundle(how, 
         monkeypatch.setattr(Converter, "convert", convert)
     limit = ("--timeout", "0.2") if how == "too slow" else ()
 
-    answer = run(capsys, "export", "-t", "openvino", "-o", tmp_path, *limit)
+    (tmp_path / "nets.py").write_text(NETS)
+    words = ("export", f"{tmp_path / 'nets.py'}:net", "--image-size", "16", "-t", "openvino", "-o", tmp_path / "out")
 
-    assert_one_sentence(answer, 5, "the onnx-for-openvino converter", "ghostnet_050-onnx-for-openvino.log")
-    assert [path.name for path in tmp_path.iterdir()] == ["ghostnet_050-onnx-for-openvino.log"]
+    answer = run(capsys, *words, *limit)
+
+    assert_one_sentence(answer, 5, "the onnx-for-openvino converter", "net-onnx-for-openvino.log")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["net-onnx-for-openvino.log"]
 
 
 def test_a_broken_program_in_the_pipeline_is_exit_5(tmp_path, monkeypatch):
-    from ghostdeploy.models.source import load_model
-
     monkeypatch.setattr(
         "ghostdeploy.deploy.program.save_program", lambda graph, example, path, **_: path.write_bytes(b"broken")
     )
 
     with pytest.raises(ExportFailed) as caught:
-        run_export(lambda: load_model(None), ExportConfig(targets=("onnx",), out=tmp_path))
+        run_export(
+            lambda: from_module(network(), name="net"),
+            ExportConfig(targets=("onnx",), out=tmp_path, preprocess={"size": 16}),
+        )
 
-    assert caught.value.log == tmp_path / "ghostnet_050-onnx.log"
+    assert caught.value.log == tmp_path / "net-onnx.log"
     assert time.time() - caught.value.log.stat().st_mtime < 600

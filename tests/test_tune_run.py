@@ -131,8 +131,7 @@ def test_a_target_that_cannot_do_it_takes_no_other_of_its_group_with_it(tmp_path
     require("tflite")
     with stage(tmp_path) as on:
         able, odd = Candidate("onnx", "fp32"), Candidate("tflite", "fp32")
-        config = replace(on.config.export, preprocess={"size": 32})
-        failed = replace(on.workshop, model=from_module(Sorting().eval()), config=config).make([odd, able], Silent())
+        failed = replace(on.workshop, model=from_module(Sorting().eval())).make([odd, able], Silent())
 
         assert on.workshop.take_over(able) is not None
     assert list(failed) == [odd]

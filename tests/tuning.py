@@ -69,6 +69,7 @@ class Stage:
 @contextmanager
 def stage(out: Path, *, targets: tuple[str, ...] = ("onnx", "openvino"), **options: Any) -> Iterator[Stage]:
     """Gives a stage over `out/tiny-tune`; `options` are fields of `TuneConfig`."""
-    config = TuneConfig(export=ExportConfig(targets=targets, out=out), left_out={}, **options)
+    export = ExportConfig(targets=targets, out=out, preprocess={"size": 32})
+    config = TuneConfig(export=export, left_out={}, **options)
     with Journal(out / "tiny-tune", HEADER) as journal:
         yield Stage(out, journal, config)
