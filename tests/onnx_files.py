@@ -134,3 +134,15 @@ def saved(model: onnx.ModelProto, path: Path) -> Path:
     """Writes a model and returns its path."""
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def weight(model, name):
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def behind(model, *nodes, output="map"):
+    """Puts nodes in front of an output; the last one writes it, and `inner` is what it was."""
+    for node in model.graph.node:
+        node.output[:] = ["inner" if name == output else name for name in node.output]
+    model.graph.node.extend(nodes)
+    return model
