@@ -63,6 +63,7 @@ def parents(tmp_path, monkeypatch):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "probe.py").write_text(PROBE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else NumPy's threads let nobody fork
     monkeypatch.setattr(warm, "EXPORTERS", ("probe:", "absent:"))
     with warm.Parents(tmp_path / "parents") as started:
         monkeypatch.setattr(process, "child_command", started.command)
