@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
@@ -21,10 +19,7 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpe
 ENTRIES = {entry.name: entry for entry in list_models()}
 AT_224 = ("ghostnet_050", "ghostnetv2_100", "ghostnetv3_050", "repghostnet_050", "g_ghost_regnetx_002")
 """One width per family at the published size; others at a small odd one."""
-WIDEST = tuple({entry.family: entry.name for entry in ENTRIES.values()}.values())
-MANY = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
-"""`make fuzz` folds every width; those between differ in channels and depth, which `test_zoo` adds up for each."""
-OTHERS = [name for name in ENTRIES if name not in AT_224 and (MANY or name in WIDEST)]
+OTHERS = [name for name in ENTRIES if name not in AT_224]
 
 
 def fold_entry(name, size):
