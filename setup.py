@@ -3,23 +3,28 @@
     pip wheel .                               whole: exports, proves, runs; sample models and images inside
     GHOSTDEPLOY_WHEEL=device pip wheel .      for devices: loads, verifies, evaluates, diagnoses and runs bundles
 
-The second is tagged `+device`. It leaves out what makes bundles, the sample data, and the docstrings: these would be a
-fifth of what it takes installed.
+The second is tagged `+device`. It leaves out what makes bundles, the sample data, docstrings and comments: these
+would be a fifth of what it takes installed.
 """
 
 from __future__ import annotations
 
 import ast
+import io
 import os
 import shutil
+import tokenize
 from pathlib import Path, PurePath
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
 LEFT_OUT = ("ghostdeploy.models", "ghostdeploy.exporters", "ghostdeploy.deploy", "ghostdeploy.samples")
-UNUSED = {"placing", "staging", "workspaces"}
-"""Modules of `ghostdeploy` itself that only write bundles."""
+UNUSED = {
+    "ghostdeploy": {"module_copies", "placing", "staging", "workspaces"},
+    "ghostdeploy.runtimes": {"pytorch"},
+}
+"""Modules of packages that are taken otherwise: they serve the making of bundles only."""
 KEPT = {
     "ghostdeploy.samples": {"__init__", "classify_image"},
     "ghostdeploy.deploy.quantize": {"__init__", "spec"},
@@ -51,8 +56,8 @@ KEPT = {
 SAMPLES = ("ghostdeploy", "samples")
 
 
-def without_docstrings(source: str) -> str:
-    """Empties the lines of strings that stand alone, so that every other line keeps its number.
+def without_remarks(source: str) -> str:
+    """Empties strings that stand alone, and comments, so that every line keeps its number.
 
     A function with a decorator keeps its own: the command line shows it as help.
     """
@@ -64,6 +69,13 @@ def without_docstrings(source: str) -> str:
             if alone and isinstance(statement.value.value, str) and len(body) > 1:
                 first, last = statement.lineno - 1, statement.end_lineno
                 lines[first:last] = [""] * (last - first)
+    plain = "\n".join(lines) + "\n"
+    comments = [
+        token for token in tokenize.generate_tokens(io.StringIO(plain).readline) if token.type == tokenize.COMMENT
+    ]
+    for token in comments:
+        row, column = token.start
+        lines[row - 1] = lines[row - 1][:column].rstrip()
     return "\n".join(lines) + "\n"
 
 
@@ -78,17 +90,16 @@ class DeviceBuild(build_py):
     def find_package_modules(self, package, package_dir):
         """Returns (package, module, file) of each module that is wanted."""
         found = super().find_package_modules(package, package_dir)
-        if package == "ghostdeploy":
-            found = [one for one in found if one[1] not in UNUSED]
+        found = [one for one in found if one[1] not in UNUSED.get(package, ())]
         if any(f"{package}.".startswith(f"{name}.") for name in LEFT_OUT):
             found = [one for one in found if one[1] in KEPT.get(package, ())]
         return found
 
     def build_module(self, module, module_file, package):
-        """Copies a module without its docstrings."""
+        """Copies a module without its docstrings and comments."""
         copied, done = super().build_module(module, module_file, package)
         path = Path(copied)
-        path.write_text(without_docstrings(path.read_text(encoding="utf-8")), encoding="utf-8")
+        path.write_text(without_remarks(path.read_text(encoding="utf-8")), encoding="utf-8")
         return copied, done
 
     def find_data_files(self, package, src_dir):
