@@ -16,7 +16,7 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   wrapper overhead, export time by stage, time to the first result, endurance"
 	@echo "make docs    check that every command and link in the docs is real"
-	@echo "make fuzz    the property tests with many more examples, thousands of damaged files, every width of the zoo"
+	@echo "make fuzz    the property tests with many more examples, thousands of damaged files"
 	@echo "make device-wheel  dist/: the wheel for devices, without exporters, models and samples"
 	@echo "make setup   everything into .venv"
 

@@ -144,4 +144,4 @@ def half_range(found: HalfRange) -> str:
     said = f"results up to {found.largest:.3g} ({found.where}) on {found.images} images of {found.source}{room}"
     if found.weight is not None:
         said += f"; constants up to {found.weight:.3g} ({found.weight_of}), {found.vanishing} round to 0"
-    return f"{said}: {found.verdict}"
+    return said

@@ -222,9 +222,9 @@ class HalfRange(Record, frozen=True, kw_only=True):
     weight: float | None
     """Largest magnitude of a constant; None where a layer that does not fit keeps float32 weights."""
     weight_of: str | None
+    """Constant and PyTorch module that reads it."""
     vanishing: int
     """Constants that float16 rounds to 0, one by one."""
-    verdict: Verdict
 
 
 class LeftOut(Record, frozen=True, kw_only=True):

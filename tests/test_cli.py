@@ -244,3 +244,17 @@ def test_inspect_shows_how_a_bundle_was_quantized_and_what_it_lost(tiny_bundle, 
     assert "of 200 images" in text
     assert "keep their first class" in text
     assert "execution gap executed on" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, ["cannot be read"]), ("a\nb\n", ["has 2 lines", "the model has 10 classes"])],
+    ids=["absent", "too few"],
+)
+def test_a_dry_run_reads_the_labels(text, words, tmp_path, capsys):
+    if text is not None:
+        (tmp_path / "labels.txt").write_text(text)
+
+    answer = run(capsys, "export", "-t", "onnx", "--labels", tmp_path / "labels.txt", "--dry-run", "-o", tmp_path)
+
+    assert_one_sentence(answer, 3, *words)

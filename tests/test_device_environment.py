@@ -114,6 +114,15 @@ def test_the_device_wheel_is_below_one_megabyte_installed(device):
     assert (device / "ghostdeploy" / "py.typed").exists()
 
 
+def test_the_device_wheel_has_the_lines_of_the_source_without_remarks(device):
+    """So that a traceback from a device tells the right line."""
+    for path in (device / "ghostdeploy").rglob("*.py"):
+        ours = (ROOT / path.relative_to(device)).read_text(encoding="utf-8").splitlines()
+        found = path.read_text(encoding="utf-8").splitlines()
+        assert len(found) == len(ours), path
+        assert all(source.startswith(line) for line, source in zip(found, ours, strict=True)), path
+
+
 def test_the_device_wheel_says_what_it_is(python, device):
     program = "import ghostdeploy as gd; print(gd.__version__, gd.__file__)"
 

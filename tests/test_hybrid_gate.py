@@ -89,3 +89,20 @@ def test_a_module_of_ones_own_needs_no_images(tmp_path):
         1,
         2,
     )  # 16 · 300 weights save time, 300 · 10 do not
+
+
+@pytest.mark.slow
+def test_hybrid_that_changes_nothing_says_so(tmp_path, caplog):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+    bundle = gd.export(
+        network.eval(),
+        target="onnx",
+        precision="hybrid",
+        out=tmp_path,
+        preprocess={"size": 16, "crop_fraction": 1.0, "interpolation": "bilinear"},
+    )
+
+    assert bundle.manifest.precision_achieved.int8_layers == 0
+    assert "onnx: no layer waits for memory here, so hybrid is fp32" in caplog.text

@@ -31,7 +31,6 @@ HALF_RANGE = HalfRange(
     weight=9.9,
     weight_of="weight of blocks.7",
     vanishing=0,
-    verdict="passed",
 )
 
 

@@ -6,6 +6,7 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ghostdeploy as gd
@@ -45,3 +46,16 @@ def test_the_version_is_the_newest_heading_of_the_changelog():
     heading = re.search(r"^## \[?([0-9.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
     assert heading[1] == gd.__version__ == version("ghostdeploy")
+
+
+def test_evaluate_takes_one_bundle_or_several(tiny_bundle, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3), np.uint8)
+    np.savez(tmp_path / "set.npz", images=images, labels=np.arange(8))
+    path = tiny_bundle("onnx")
+
+    (one,) = gd.evaluate(path, data=tmp_path / "set.npz")
+    (text,) = gd.evaluate(str(path), data=tmp_path / "set.npz")
+    (listed,) = gd.evaluate([path], data=tmp_path / "set.npz")
+
+    assert (one, text) == (listed, listed)
+    assert one.count == 8

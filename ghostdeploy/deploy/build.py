@@ -84,7 +84,8 @@ def build(path: str | os.PathLike[str], *, listener: Listener | None = None, tim
 
     Raises:
         BundleError: Damaged or altered.
-        ExportFailed: The builder failed, crashed or took too long; its log lies beside the bundle.
+        ExportFailed: The builder failed, crashed or took too long; its log lies beside the bundle. Or its engine does
+            not run.
         MissingDependency: NVIDIA's library is not installed.
         OutputError: The bundle cannot be rewritten.
         UnsupportedHardware: No GPU that NVIDIA's library can use; the message is its own.

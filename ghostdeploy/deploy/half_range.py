@@ -13,7 +13,7 @@ so in float16.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,12 +21,18 @@ import numpy as np
 from ghostdeploy.manifest import HalfRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.deploy.config import ExportConfig
     from ghostdeploy.deploy.images import ImageSet
+    from ghostdeploy.deploy.observe import Observed
+    from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.preprocess import Preprocess
+
+Graph = TypeVar("Graph")
+"""Of a PyTorch model an `fx.GraphModule`, of an ONNX file its `ModelProto`."""
 
 PRECISION = "fp16"
 """What is to fit."""
@@ -61,7 +67,7 @@ class Watch:
 
     def record(self, images: ImageSet) -> HalfRange:
         """Returns the record for graphs whose every constant becomes float16."""
-        found = HalfRange(
+        return HalfRange(
             images=len(images),
             source=images.source,
             largest=self._largest,
@@ -70,15 +76,12 @@ class Watch:
             weight=self._weight,
             weight_of=self._weight_of,
             vanishing=self._vanishing,
-            verdict="passed",
         )
-        return msgspec.structs.replace(found, verdict="failed" if fault(found) else "passed")
 
 
 def without_weights(found: HalfRange) -> HalfRange:
     """Returns the record for payloads in which a layer that does not fit keeps float32 weights."""
-    found = msgspec.structs.replace(found, weight=None, weight_of=None, vanishing=0)
-    return msgspec.structs.replace(found, verdict="failed" if fault(found) else "passed")
+    return msgspec.structs.replace(found, weight=None, weight_of=None, vanishing=0)
 
 
 def fault(found: HalfRange) -> str | None:
@@ -98,3 +101,33 @@ def full_batches(images: ImageSet, spec: Preprocess, batch: int | None) -> Itera
     for part in images.batches(spec, size=batch or GROUP):
         short = (batch or len(part)) - len(part)
         yield np.concatenate([part, np.repeat(part[-1:], short, axis=0)]) if short else part
+
+
+def half_ranges(
+    graphs: dict[str, Graph],
+    seen: Observed,
+    config: ExportConfig,
+    stages: Stages,
+    watch: Callable[[Graph, Callable[[], Iterator[NDArray[Any]]], Watch], None],
+) -> dict[str, HalfRange]:
+    """Returns what each program file's graph needs of float16; nothing for other precisions than fp16.
+
+    Args:
+        graphs: By program file; one graph may be in several.
+        seen: Whose images are looked at.
+        config: The request.
+        stages: Hears the progress.
+        watch: Runs a graph on batches and tells what it sees.
+    """
+    if config.precision != PRECISION:
+        return {}
+    given = seen.data or seen.inputs.calibration
+    images = seen.inputs.golden_images if given is None else given.sample(IMAGES, skip_bad=config.skip_bad)
+    found: dict[int, HalfRange] = {}
+    with stages.stage("float16 range"):
+        for graph in graphs.values():
+            if id(graph) not in found:
+                values = Watch()
+                watch(graph, lambda: full_batches(images, seen.preprocess, config.batch), values)
+                found[id(graph)] = values.record(images)
+    return {file: found[id(graph)] for file, graph in graphs.items()}

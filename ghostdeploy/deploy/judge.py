@@ -175,8 +175,8 @@ def failures(manifest: Manifest) -> list[str]:
         found.append(evaluate.not_finite(g.non_finite, g.count) or share)
     if (distant := replay.fault(manifest.replay, "failed")) is not None:
         found.append(distant)
-    if manifest.half_range is not None and manifest.half_range.verdict == "failed":
-        found.append(half_range.fault(manifest.half_range) or "")
+    if manifest.half_range is not None and (beyond := half_range.fault(manifest.half_range)) is not None:
+        found.append(beyond)
     if manifest.execution is not None and (fault := execution_fault(manifest.execution)):
         found.append(fault)
     if manifest.precision == "int8" and manifest.quantization is not None:

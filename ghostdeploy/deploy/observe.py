@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.deploy import half_range
 from ghostdeploy.deploy.assemble import Facts
 from ghostdeploy.deploy.batching import fit_batch
 from ghostdeploy.deploy.class_order import fit_classes, near_chance
@@ -18,14 +17,12 @@ from ghostdeploy.deploy.steps import JUDGED_ON_IMAGES
 from ghostdeploy.manifest import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle import Arrays
     from ghostdeploy.deploy.config import ExportConfig
-    from ghostdeploy.deploy.half_range import Watch
     from ghostdeploy.deploy.images import ImageSet
     from ghostdeploy.deploy.intake.model import OnnxModel
     from ghostdeploy.deploy.quantize.evidence import Evidence
@@ -36,9 +33,6 @@ if TYPE_CHECKING:
     from ghostdeploy.preprocess import Preprocess
 
 _log = logging.getLogger("ghostdeploy")
-
-Graph = TypeVar("Graph")
-"""Of a PyTorch model an `fx.GraphModule`, of an ONNX file its `ModelProto`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,33 +192,3 @@ def look(
 def spec_of(name: str, array: Any, batch: int | None, layout: Any = None) -> TensorSpec:
     """Returns the record of a tensor whose first dimension is the batch."""
     return TensorSpec(name=name, dtype=str(array.dtype), shape=(batch, *array.shape[1:]), layout=layout)
-
-
-def half_ranges(
-    graphs: dict[str, Graph],
-    seen: Observed,
-    config: ExportConfig,
-    stages: Stages,
-    watch: Callable[[Graph, Callable[[], Iterator[NDArray[Any]]], Watch], None],
-) -> dict[str, HalfRange]:
-    """Returns what each program file's graph needs of float16; nothing for other precisions than fp16.
-
-    Args:
-        graphs: By program file; one graph may be in several.
-        seen: Whose images are looked at.
-        config: The request.
-        stages: Hears the progress.
-        watch: Runs a graph on batches and tells what it sees.
-    """
-    if config.precision != half_range.PRECISION:
-        return {}
-    given = seen.data or seen.inputs.calibration
-    images = seen.inputs.golden_images if given is None else given.sample(half_range.IMAGES, skip_bad=config.skip_bad)
-    found: dict[int, HalfRange] = {}
-    with stages.stage("float16 range"):
-        for graph in graphs.values():
-            if id(graph) not in found:
-                seen_values = half_range.Watch()
-                watch(graph, lambda: half_range.full_batches(images, seen.preprocess, config.batch), seen_values)
-                found[id(graph)] = seen_values.record(images)
-    return {file: found[id(graph)] for file, graph in graphs.items()}

@@ -53,9 +53,10 @@ def compare(outputs: Arrays, golden: Arrays, precision: str) -> Parity:
         BundleError: A golden array has another shape than the output.
     """
     rows = {name: as_rows(outputs[name], golden[name], name) for name in golden}
+    parts = {name: worst_part(outputs[name], golden[name]) for name in golden}
     found = tuple(
-        msgspec.structs.replace(_one(name, got, reference), part_sqnr_db=_part(outputs[name], golden[name]))
-        for name, (got, reference) in rows.items()
+        msgspec.structs.replace(_one(name, got, reference), part_sqnr_db=None if part is None else part[1])
+        for (name, (got, reference)), part in zip(rows.items(), parts.values(), strict=True)
     )
     broken = np.any([~np.isfinite(got).all(axis=1) for got, _ in rows.values()], axis=0)
     first = next(iter(rows.values()))
@@ -147,17 +148,17 @@ def worst_part(output: NDArray[np.generic], golden: NDArray[np.generic]) -> tupl
     """Returns the channel, or the place on the last axis, that is furthest off, and its SQNR in decibel.
 
     Args:
-        output: (N, channels, …), finite.
+        output: (N, channels, …).
         golden: Of the same shape.
 
     Returns:
         Such as ("[:, 4]", 31.5), 999 decibel for no error at all; None for vectors (N, numbers), whose numbers are
-        judged together.
+        judged together, and for NaN and infinity.
     """
-    if golden.ndim < 3:
+    got, wanted, found = np.asarray(output, np.float64), np.asarray(golden, np.float64), []
+    if golden.ndim < 3 or not np.isfinite(got).all():
         return None
-    wanted = np.asarray(golden, np.float64)
-    error, found = np.asarray(output, np.float64) - wanted, []
+    error = got - wanted
     for axis, index in ((1, "[:, {}]"), (golden.ndim - 1, "[..., {}]")):
         others = tuple(other for other in range(golden.ndim) if other != axis)
         signal, noise = (np.square(array).sum(axis=others) for array in (wanted, error))
@@ -166,13 +167,6 @@ def worst_part(output: NDArray[np.generic], golden: NDArray[np.generic]) -> tupl
         place = int(decibel.argmin())
         found.append((index.format(place), float(decibel[place])))
     return min(found, key=lambda one: one[1])
-
-
-def _part(output: NDArray[np.generic], golden: NDArray[np.generic]) -> float | None:
-    if not np.isfinite(np.asarray(output, np.float64)).all():
-        return None
-    found = worst_part(output, golden)
-    return None if found is None else found[1]
 
 
 def _relative(one: OutputParity) -> float:

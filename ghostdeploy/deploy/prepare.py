@@ -7,7 +7,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.config import apply_overrides
-from ghostdeploy.deploy.observe import half_ranges, observe
+from ghostdeploy.deploy.half_range import half_ranges
+from ghostdeploy.deploy.observe import observe
 from ghostdeploy.deploy.steps import FOR, QUANTIZED, all_steps
 from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.manifest import ModelInfo

@@ -11,6 +11,7 @@ from onnx import TensorProto
 
 from ghostdeploy import targets
 from ghostdeploy.deploy.config import apply_overrides
+from ghostdeploy.deploy.half_range import half_ranges
 from ghostdeploy.deploy.intake import interface
 from ghostdeploy.deploy.intake.branches import decide
 from ghostdeploy.deploy.intake.difference import require_same
@@ -18,7 +19,7 @@ from ghostdeploy.deploy.intake.opset import upgrade
 from ghostdeploy.deploy.intake.reference import OnnxReference
 from ghostdeploy.deploy.intake.rewrite import rewrite
 from ghostdeploy.deploy.intake.value_ranges import watch_model
-from ghostdeploy.deploy.observe import half_ranges, observe
+from ghostdeploy.deploy.observe import observe
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.steps import program_file
 from ghostdeploy.errors import UsageError
