@@ -1,4 +1,4 @@
-"""Zoo models of every family fold exactly, and what is left is the published deploy form."""
+"""Every zoo model folds exactly, and what is left is the published deploy form."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpe
 
 ENTRIES = {entry.name: entry for entry in list_models()}
 AT_224 = ("ghostnet_050", "ghostnetv2_100", "ghostnetv3_050", "repghostnet_050", "g_ghost_regnetx_002")
-"""One width per family at the published size; others at a small odd one."""
-OTHERS = [name for name in ENTRIES if name not in AT_224]
+"""One width per family at the published size; all others at a small odd one."""
 
 
 def fold_entry(name, size):
@@ -45,8 +44,8 @@ def test_one_width_per_family_folds_exactly_at_the_published_size(name):
     assert rounds_to(count_macs(graph, (1, 3, 224, 224)), find(name).macs)
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_other_widths_fold_exactly_at_a_small_odd_size(name):
+@pytest.mark.parametrize("name", [name for name in ENTRIES if name not in AT_224])
+def test_every_other_width_folds_exactly_at_a_small_odd_size(name):
     size = 33 if find(name).preprocess.size < 64 else 65
     assert_deploy_form(name, *fold_entry(name, size))
 
