@@ -35,6 +35,13 @@ def unsupported():
             return x.flatten(1).cummax(1).values[:, :7]
 
     return Sorting()
+
+def unprepared():
+    class Sorted(nn.Module):
+        def forward(self, x):
+            return x.flatten(1).topk(7, -1).values
+
+    return Sorted()
 """
 
 
@@ -74,6 +81,17 @@ def test_a_converter_that_fails_leaves_its_log_and_no_bundle(factory, tmp_path):
         DefaultRoute(Named(spec=f"{factory}:unsupported"), size=32).export("tflite", tmp_path)
 
     assert [path.suffix for path in tmp_path.iterdir()] == [".log"]
+
+
+def test_an_engine_that_refuses_what_was_just_exported_is_told_without_the_folder_of_the_moment(factory, tmp_path):
+    require("tflite")
+
+    with pytest.raises(ExportFailed, match="the tflite payload is of no use") as caught:
+        DefaultRoute(Named(spec=f"{factory}:unprepared"), size=32).export("tflite", tmp_path)
+
+    assert "unprepared-tflite-default" in caught.value.message
+    assert str(tmp_path) not in caught.value.message
+    assert [path.suffix for path in tmp_path.iterdir()] in ([], [".log"])
 
 
 def test_a_target_without_a_default_route_says_which_have_one(factory, tmp_path):

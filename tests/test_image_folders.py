@@ -155,14 +155,30 @@ def test_a_link_into_the_set_puts_no_image_into_a_second_class(kind, rooted, two
     assert left_out(found) == left
 
 
-def test_links_to_images_elsewhere_are_images_of_their_class(two_classes):
+def test_links_to_images_elsewhere_are_images_of_their_class(two_classes, tmp_path):
+    picture(tmp_path / "far" / "4.png")
     (two_classes / "b" / "3.png").symlink_to("../../beside/3.png")
-    (two_classes / "c").symlink_to("../beside")
+    (two_classes / "c").symlink_to("../far")
 
     found = open_images(two_classes, labelled=True)
 
-    assert (names(found), found.labels.tolist()) == (["1.png", "2.png", "3.png", "3.png"], [0, 1, 1, 2])
+    assert (names(found), found.labels.tolist()) == (["1.png", "2.png", "3.png", "4.png"], [0, 1, 1, 2])
     assert found.left_out == ()
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("again", ["b/other.png", "c/other.png", "c"])
+def test_an_image_elsewhere_has_one_class_however_many_links_lead_to_it(again, labelled, two_classes):
+    picture(two_classes / "c" / "4.png") if again != "c" else (two_classes / "c").symlink_to("../beside")
+    (two_classes / "a" / "3.png").symlink_to("../../beside/3.png")
+    if again != "c":
+        (two_classes / again).symlink_to(two_classes / "a" / "3.png")
+
+    found = open_images(two_classes, labelled=labelled)
+
+    expected = [("1.png", 0), ("3.png", 0), ("2.png", 1), *([("4.png", 2)] if again != "c" else [])]
+    assert list(zip(names(found), found.labels.tolist(), strict=True)) == expected
+    assert left_out(found) == {"further links to one image": (1, (again if again != "c" else "c/3.png",))}
 
 
 @pytest.fixture

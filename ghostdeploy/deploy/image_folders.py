@@ -4,8 +4,8 @@
     root/image.jpg                                          no classes
 
 Sub-folders of a class belong to it, as for torchvision and timm. Names that start with a dot and the metadata folders
-of file systems hold no images. Links are followed, but an image of the set is read in its own folder only: a link to it
-would put it into another class too. Whatever is not read is counted with its reason: an accuracy of nine classes must
+of file systems hold no images. Links are followed, but an image is read once: in its own folder where that belongs to the
+set, else where the first link to it stands. A second link would put it into another class too. Whatever is not read is counted with its reason: an accuracy of nine classes must
 not be sold as that of ten.
 """
 
@@ -96,6 +96,8 @@ class _Walk:
         self._real = root.resolve()
         self._linked: dict[Path, Path] = {}
         """Where images reached by links are."""
+        self._reached: set[Path | None] = set()
+        """Those of them that are read."""
         self._left: dict[str, list[Path]] = {}
 
     def leave(self, reason: str, path: Path) -> None:
@@ -159,13 +161,17 @@ class _Walk:
         return {self._real / file.relative_to(self._root) for file in files if file not in self._linked}
 
     def once(self, files: list[Path], own: set[Path]) -> list[Path]:
-        """Returns the images without those that are links to others of the set."""
+        """Returns the images without those that are links to others of the set, or to what a link before leads to."""
         kept = []
         for file in files:
-            if self._linked.get(file) in own:
+            real = self._linked.get(file)
+            if real in own:
                 self.leave("links to images of the set", file)
+            elif real in self._reached:
+                self.leave("further links to one image", file)
             else:
                 kept.append(file)
+                self._reached |= {real} - {None}
         return kept
 
     def _locate(self, path: Path, real: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from ghostdeploy import bundle as bundles
 from ghostdeploy import samples, staging, targets
 from ghostdeploy.deploy import parity
 from ghostdeploy.deploy.default_route.model import ARTEFACT, Artefact, Named, Source
+from ghostdeploy.deploy.failures import converter_to_blame
 from ghostdeploy.deploy.inputs import read_labels
 from ghostdeploy.deploy.pipeline import keep_log
 from ghostdeploy.deploy.reference import Reference
@@ -30,8 +32,6 @@ from ghostdeploy.preprocess import prepare
 from ghostdeploy.runtimes import load
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle import Arrays, Bundle
@@ -104,7 +104,7 @@ class DefaultRoute:
         Raises:
             UsageError: The row has no default route, or the bundle exists.
             MissingDependency: A package is absent.
-            ExportFailed: The vendor's converter failed, crashed or timed out.
+            ExportFailed: The vendor's converter failed, crashed or timed out, or its engine refuses the artefact.
             BundleError: Its artefact does not give what the module gives.
         """
         row = targets.find(target)
@@ -152,7 +152,7 @@ class DefaultRoute:
         bundles.write_labels(folder, read_labels(None, self.model.labels, classes))
         manifest = self._manifest(row, name, found, result, folder)
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
-        with load(folder) as runtime:
+        with converter_to_blame(row.name, folder, Path(name)), load(folder) as runtime:
             executed = runtime.infer({found.inputs[0].name: self._images})
         judged = parity.compare(executed, golden, found.precision)
         if judged.verdict == "failed":
