@@ -2,6 +2,7 @@
 
 `rename` replaces an empty folder or a file without a word, and looking first leaves a moment in between. Linux and
 macOS can be told not to replace; elsewhere the name is claimed with a folder of ours, empty, which `rename` replaces.
+Linux can also let a new folder and the one in its place change names, so that the name is never without a folder.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ _SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """What file managers leave in folders."""
 LOG_HEAD = b"ghostdeploy: what a converter printed\n"
 """First line of every log that is kept."""
-_AT_FDCWD, _NOREPLACE, _EXCLUSIVE = -100, 1, 4
+_AT_FDCWD = -100
+_NOREPLACE, _EXCHANGE = 1, 2
+"""Of Linux's `renameat2`."""
+_EXCLUSIVE = 4
+"""Of macOS's `renamex_np`."""
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -80,14 +85,29 @@ def place_new(folder: Path, final: Path) -> None:
         raise OSError(code, os.strerror(code), str(final))
 
 
+def exchange(one: Path, other: Path) -> bool:
+    """Lets two things have each other's name in one step; False where that cannot be done, and nothing has changed.
+
+    Linux can, on most file systems. Whoever opens either name at any moment finds one of the two.
+    """
+    return _renameat2(os.fsencode(one), os.fsencode(other), _EXCHANGE) == 0
+
+
 def _exclusive_rename(source: bytes, target: bytes) -> int:
     """Renames without replacing; returns 0 or the error number, ENOSYS where the system has no such call."""
+    if sys.platform != "darwin":
+        return _renameat2(source, target, _NOREPLACE)
+    return _call("renamex_np", source, target, _EXCLUSIVE)
+
+
+def _renameat2(source: bytes, target: bytes, flag: int) -> int:
+    return _call("renameat2", _AT_FDCWD, source, _AT_FDCWD, target, flag)
+
+
+def _call(name: str, *arguments: bytes | int) -> int:
+    """Calls a function of the C library; returns 0 or the error number, ENOSYS where there is no such function."""
     try:
-        library = ctypes.CDLL(None, use_errno=True)
-        if sys.platform == "darwin":
-            failed = library.renamex_np(source, target, _EXCLUSIVE)
-        else:
-            failed = library.renameat2(_AT_FDCWD, source, _AT_FDCWD, target, _NOREPLACE)
+        failed = ctypes.CDLL(None, use_errno=True)[name](*arguments)
     except (AttributeError, OSError, TypeError):  # an old C library, another system
         return errno.ENOSYS
     return ctypes.get_errno() if failed else 0

@@ -3,11 +3,12 @@
     OUT/.<name>.tmp-<pid>-<random>/     a workspace: locked while its writer lives, ours by the marker inside
         .ghostdeploy-workspace          the marker
         new/<name>                      filled, then moved to OUT/<name>
-        old/<name>                      with `force`, the bundle before, between the two moves and until it is removed
+        old/<name>                      with `force`, the bundle before, until it is removed
 
-What is moved to OUT/<name> never takes the place of anything. A workspace that nobody holds locked is rubbish of a
-killed export: the next one removes it, and brings back the bundle that was caught between the two moves. Whatever does
-not carry our marker is left alone, whatever its name.
+With `force` the new bundle and the one before change names in one step, where the system can; else the one before is
+moved away first. What is moved to OUT/<name> never takes the place of anything that is no bundle. A workspace that
+nobody holds locked is rubbish of a killed export: the next one removes it, and brings back the bundle that was caught
+between two moves. Whatever does not carry our marker is left alone, whatever its name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import OutputError, UsageError
 from ghostdeploy.files import WRITE_FAILURES, fitting, name_limit, write_failure
-from ghostdeploy.placing import foreign_in, place_new
+from ghostdeploy.placing import exchange, foreign_in, place_new
 from ghostdeploy.workspaces import lock, mark, put_back, sweep
 
 if TYPE_CHECKING:
@@ -166,14 +167,16 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _publish(folder: Path, final: Path, work: Path, *, force: bool) -> None:
-    """Moves the finished folder to its place; with `force`, the bundle there goes first, and comes back on failure."""
-    old = work / "old" / final.name
+    """Moves the finished folder to its place; with `force` that of the bundle there, which comes back on failure."""
+    old, ours = work / "old" / final.name, _identity(folder)
     old.parent.mkdir()
     while True:
         try:
             refuse_existing(final, force=force)
             if force and os.path.lexists(final):
                 shutil.rmtree(old, ignore_errors=True)  # of the round before: a bundle has taken its place since
+                if _take_place(folder, final, old):
+                    return
                 with suppress(FileNotFoundError):  # somebody else has moved it away
                     final.rename(old)
             if not os.path.lexists(old) or foreign_in(old) == []:  # still what was looked at
@@ -183,8 +186,31 @@ def _publish(folder: Path, final: Path, work: Path, *, force: bool) -> None:
         except FileExistsError:  # somebody was faster
             continue
         except BaseException:
-            put_back(work, final)
+            if _identity(old) != ours and (_identity(final) != ours or foreign_in(old) != []):
+                put_back(work, final)
             raise
+
+
+def _take_place(folder: Path, final: Path, old: Path) -> bool:
+    """Exchanges the finished folder and the bundle there, which is then `old`; the name is never without a bundle.
+
+    Returns:
+        Whether it was done; False where the system cannot.
+
+    Raises:
+        FileExistsError: What was there was no bundle any more; it is back.
+    """
+    ours = _identity(folder)
+    folder.rename(old)
+    if not exchange(old, final):
+        old.rename(folder)
+        return False
+    if foreign_in(old) != []:  # it came after the last look
+        if exchange(old, final) and _identity(old) == ours:
+            old.rename(folder)
+            raise FileExistsError
+        put_back(old.parents[1], final)  # somebody has replaced ours since
+    return True
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ghostdeploy.files import fitting, name_limit
-from ghostdeploy.placing import place_new
+from ghostdeploy.placing import foreign_in, place_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,8 +101,11 @@ def lock(folder: Path) -> Iterator[bool]:
 
 
 def _bring_back(folder: Path, out: Path) -> None:
-    """Moves a bundle that no successor has replaced to where it was."""
+    """Moves a bundle that no successor has replaced to where it was, and what is no bundle at least beside that."""
     place = folder / "old"
     for old in list(place.iterdir()) if place.is_dir() else []:
-        with suppress(FileExistsError):
-            place_new(old, out / old.name)
+        if foreign_in(old) != []:
+            put_back(folder, out / old.name)
+        else:
+            with suppress(FileExistsError):
+                place_new(old, out / old.name)

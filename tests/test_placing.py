@@ -27,7 +27,7 @@ def existing(tmp_path):
 def system(request, monkeypatch):
     """A system that can rename without replacing, and one that cannot."""
     if request.param == "no such call":
-        monkeypatch.setattr(placing, "_exclusive_rename", lambda source, target: errno.ENOSYS)
+        monkeypatch.setattr(placing, "_call", lambda *_: errno.ENOSYS)
 
 
 INTRUDERS = {
@@ -88,18 +88,78 @@ def test_force_replaces_a_bundle_that_appeared_meanwhile(system, tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "input/output error"), KeyboardInterrupt()])
-def test_the_old_bundle_comes_back_when_the_new_one_cannot_be_moved(error, existing, monkeypatch):
+@pytest.mark.parametrize("step", ["place_new", "exchange"])
+def test_the_old_bundle_comes_back_when_the_new_one_cannot_be_moved(error, step, existing, monkeypatch):
     from ghostdeploy import staging as module
 
     def fail(folder, final):
         raise error
 
-    monkeypatch.setattr(module, "place_new", fail)
+    monkeypatch.setattr(placing, "_call", lambda *_: errno.ENOSYS)
+    monkeypatch.setattr(module, step, fail)
     with pytest.raises(type(error)), staging(existing, "net", force=True) as folder:
         write(folder)
 
     assert names(existing) == ["net"]
     assert read(existing / "net") == "old"
+
+
+@pytest.fixture
+def exchanging(tmp_path):
+    """Skips where two folders cannot change names."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    able = placing.exchange(tmp_path / "one", tmp_path / "other")
+    (tmp_path / "one").rmdir()
+    (tmp_path / "other").rmdir()
+    if not able:
+        pytest.skip("folders cannot change names here")
+
+
+def test_a_reader_finds_a_bundle_at_every_moment_while_it_is_replaced(exchanging, existing):
+    place, over, seen, failed = existing / "net" / "manifest.json", threading.Event(), set(), []
+
+    def look():
+        while not over.is_set():
+            try:
+                with place.open("rb") as stream:
+                    seen.add(stream.read())
+            except OSError as error:
+                failed.append(error)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        for number in range(200):
+            with staging(existing, "net", force=True) as folder:
+                write(folder, f"number {number}")
+    finally:
+        over.set()
+        reader.join()
+
+    assert failed == []
+    assert len(seen) > 1
+    assert b"" not in seen
+    assert names(existing) == ["net"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in INTRUDERS if kind != "a bundle"])
+def test_what_appears_at_the_moment_of_the_exchange_goes_back(kind, exchanging, existing, monkeypatch):
+    from ghostdeploy import staging as module
+
+    def late(one, other):
+        monkeypatch.setattr(module, "exchange", placing.exchange)
+        (existing / "net").rename(existing / "moved away")
+        INTRUDERS[kind](existing / "net")
+        return placing.exchange(one, other)
+
+    monkeypatch.setattr(module, "exchange", late)
+    with pytest.raises(UsageError, match="is not a bundle"), staging(existing, "net", force=True) as folder:
+        write(folder)
+
+    assert names(existing) == ["moved away", "net"]
+    assert not (existing / "net" / "manifest.json").exists() or kind == "a link to a folder"
+    assert kind != "a folder" or names(existing / "net") == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("force", [False, True])

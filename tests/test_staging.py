@@ -127,6 +127,17 @@ def test_an_old_copy_beside_its_successor_is_swept(existing):
     assert read(existing / "net") == "old"
 
 
+def test_what_a_killed_export_had_moved_and_is_no_bundle_is_put_beside(existing):
+    folder = dead(existing, "net", old="a bundle with notes")
+    (folder / "old" / "net" / "notes.txt").write_text("years of work")
+
+    with staging(existing, "other") as made:
+        write(made)
+
+    assert names(existing) == ["net", "net.before-0a1b2c3d", "other"]
+    assert (existing / "net.before-0a1b2c3d" / "notes.txt").read_text() == "years of work"
+
+
 def test_hidden_files_of_others_are_not_touched(tmp_path):
     (tmp_path / ".git").mkdir()
     (tmp_path / ".notes").write_text("x")

@@ -4,9 +4,9 @@
     root/image.jpg                                          no classes
 
 Sub-folders of a class belong to it, as for torchvision and timm. Names that start with a dot and the metadata folders
-of file systems hold no images. Links are followed, but an image is read once: in its own folder where that belongs to the
-set, else where the first link to it stands. A second link would put it into another class too. Whatever is not read is counted with its reason: an accuracy of nine classes must
-not be sold as that of ten.
+of file systems hold no images. Links are followed, but an image is read once: in its own folder where that belongs to
+the set, else where the first link to it stands. A second link would put it into another class too. Whatever is not read
+is counted with its reason: an accuracy of nine classes must not be sold as that of ten.
 """
 
 from __future__ import annotations
