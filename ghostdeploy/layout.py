@@ -106,6 +106,11 @@ def share(found: Share) -> str:
     return f"{found.value:.2%} ({found.ci95[0]:.1%} to {found.ci95[1]:.1%})"
 
 
+def agreeing(found: float | None) -> str:
+    """Returns `98.5%`; a dash where agreement proves nothing."""
+    return "–" if found is None else f"{found:.1%}"
+
+
 def shape(sizes: tuple[int | None, ...]) -> str:
     """Returns `N×3×64×64`."""
     return "×".join("N" if size is None else str(size) for size in sizes)
@@ -132,10 +137,10 @@ def bounds(tolerance: Tolerance) -> str:
 def gap(execution: Execution) -> str:
     """Returns the execution gap as one phrase."""
     amount = "no difference" if execution.sqnr_db is None else f"{execution.sqnr_db:.1f} dB"
-    return (
-        f"executed on {execution.isa} against its own graph in float: {execution.agreement:.1%} of {execution.count} "
-        f"images agree, {amount}, {execution.verdict}"
-    )
+    share = f"{execution.count} images"
+    if execution.agreement is not None:
+        share = f"{agreeing(execution.agreement)} of {share} agree"
+    return f"executed on {execution.isa} against its own graph in float: {share}, {amount}, {execution.verdict}"
 
 
 def half_range(found: HalfRange) -> str:

@@ -142,7 +142,8 @@ class Parity(Record, frozen=True, kw_only=True):
     cosine: float
     sqnr_db: float | None
     """Signal over error in decibel; None when the outputs are identical."""
-    top1_agreement: float
+    top1_agreement: float | None
+    """Share of images with the same first class; None where it proves nothing, see `parity.names_classes`."""
     tolerance: Tolerance
     would_pass: Tolerance
     """The tightest tolerance that these outputs meet."""
@@ -175,16 +176,18 @@ class Agreement(Record, frozen=True, kw_only=True):
     source: str
     """Where the images came from."""
     count: int
-    top1: float
-    """Share of images with the same first class."""
-    top1_ci95: tuple[float, float]
+    top1: float | None
+    """Share of images with the same first class; None where it proves nothing, see `parity.names_classes`."""
+    top1_ci95: tuple[float, float] | None
     """Wilson interval."""
     sqnr_db: float | None
     """Signal over error of the logits in decibel; None when they are identical."""
     required: float
     """What passes: the lower bound for `int8`, the share itself for `hybrid`."""
     required_sqnr_db: float | None = None
-    """What the logits must reach instead, where one column has no first class."""
+    """What the logits must reach where first classes prove nothing."""
+    reference_class: int | None = None
+    """The first class of every image by the reference; None where there are several, or one column."""
     verdict: Verdict
     """`unverified`: too few images to decide."""
     how: Literal["executed", "simulated in float"] = "executed"
@@ -198,8 +201,8 @@ class Execution(Record, frozen=True, kw_only=True):
     isa: str
     """Instruction set it was executed with."""
     count: int
-    agreement: float
-    """Share of images with the same first class."""
+    agreement: float | None
+    """Share of images with the same first class; None where it proves nothing, see `parity.names_classes`."""
     sqnr_db: float | None
     """Simulation over difference in decibel; None when they are identical."""
     saturable_channels: int

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.evaluate import not_finite
 from ghostdeploy.deploy.image_folders import counted
-from ghostdeploy.layout import bounds, cosine, folder_name, gap, note, relative, share, sqnr, table, verdict
+from ghostdeploy.layout import agreeing, bounds, cosine, folder_name, gap, note, relative, share, sqnr, table, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ def verified(found: Sequence[Verification]) -> None:
             relative(v.parity),
             cosine(v.parity.cosine),
             sqnr(v.parity),
-            f"{v.parity.top1_agreement:.1%}",
+            agreeing(v.parity.top1_agreement),
             verdict(v.verdict),
         )
         for v in found
@@ -42,6 +42,8 @@ def verified(found: Sequence[Verification]) -> None:
         if v.execution is not None:
             text = f"{v.name}: {gap(v.execution)}"
         note(text, style="dim")
+        if v.parity.top1_agreement is None:
+            note(f"{v.name}: the golden outputs name no two classes, so agreement would prove nothing", style="dim")
         if because := v.failed_because or v.unverified_because:
             note(f"{v.name}: {because}")
 
@@ -115,9 +117,8 @@ def diagnosed(found: Diagnosis, top: int) -> None:
     titles = ("PyTorch module", "role", f">SQNR {found.noise}", ">clipped", ">dead steps", ">gain in float", "now")
     table(titles, rows)
     overall = "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
-    text = (
-        f"{len(found.layers)} quantized layers; logits {overall} against float on {found.images} images, "
-        f"{found.agreement:.2%} with the same first class"
+    text = f"{len(found.layers)} quantized layers; logits {overall} against float on {found.images} images" + (
+        "" if found.agreement is None else f", {found.agreement:.2%} with the same first class"
     )
     note(text, style="dim")
 
@@ -130,7 +131,7 @@ def built(found: Built) -> None:
         ("precision", found.precision_achieved.how),
         (
             "parity",
-            f"max error {relative(found.parity)}, {sqnr(found.parity)}, {found.parity.top1_agreement:.1%} agree",
+            f"max error {relative(found.parity)}, {sqnr(found.parity)}, {agreeing(found.parity.top1_agreement)} agree",
         ),
         ("verdict", verdict(found.verdict)),
     ]

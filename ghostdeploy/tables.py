@@ -63,7 +63,7 @@ def plan(found: Plan) -> None:
 
 def agreed(found: Agreement) -> str:
     """Returns how near a quantized artefact is, by what was judged."""
-    if found.required_sqnr_db is None:
+    if found.top1 is not None:
         return f"{found.top1:.2%} agree"
     return "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
 
@@ -162,16 +162,27 @@ def _quantized(m: Manifest) -> list[tuple[str, str]]:
     if m.agreement is not None:
         g = m.agreement
         amount = "exact" if g.sqnr_db is None else f"{g.sqnr_db:.1f} dB"
-        low, high = g.top1_ci95
-        share = f"{g.top1:.2%} of {g.count} images ({low:.1%} to {high:.1%}) keep their first class, logits {amount}"
-        needed = f"{g.required:.0%}"
+        share, needed = f"values on {g.count} images: {amount}", []
+        if g.top1 is not None and g.top1_ci95 is not None:
+            low, high = g.top1_ci95
+            share = (
+                f"{g.top1:.2%} of {g.count} images ({low:.1%} to {high:.1%}) keep their first class, logits {amount}"
+            )
+            needed.append(f"{g.required:.0%}")
         if g.required_sqnr_db is not None:
-            share = f"one output column has no first class; its values on {g.count} images: {amount}"
-            needed = f"{g.required_sqnr_db:.0f} dB"
-        rows.append(("agreement", f"{share}, at least {needed} needed, {g.how}: {g.verdict}"))
+            share = f"{_one_class(g)}; {share}"
+            needed.append(f"{g.required_sqnr_db:.0f} dB")
+        rows.append(("agreement", f"{share}, at least {' and '.join(needed)} needed, {g.how}: {g.verdict}"))
     if m.execution is not None:
         rows.append(("execution gap", gap(m.execution)))
     return rows
+
+
+def _one_class(found: Agreement) -> str:
+    """Returns why first classes prove nothing."""
+    if found.reference_class is None:
+        return "one output column has no first class"
+    return f"the float model gives class {found.reference_class} for every image"
 
 
 def bundle_document(bundle: Bundle) -> dict[str, Any]:

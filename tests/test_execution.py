@@ -127,7 +127,7 @@ def test_the_record_is_finite_for_any_shape(count, classes, seed):
     found = compare_execution(logits(count, classes, seed), logits(count, classes, seed + 1), isa=ISA)
 
     assert np.isfinite(found.sqnr_db)
-    assert 0 <= found.agreement <= 1
+    assert found.agreement is None or 0 <= found.agreement <= 1
 
 
 def achieved(share, float_layers):

@@ -141,6 +141,34 @@ def test_a_payload_for_three_images_takes_any_number(small, tmp_path):
         assert np.allclose(runtime(batch), wanted, atol=1e-4)
 
 
+class Twice(SmallGhostNet):
+    def forward(self, x):
+        y = super().forward(x)
+        return {"a": y, "image": x, "b": y, "row": y.view(-1, 10, 1), "wide": torch.nn.functional.pad(y, (1, 1))}
+
+
+@slow
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_what_is_returned_twice_or_as_it_came_or_is_read_again_is_an_output_of_its_own(precision, tmp_path):
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), np.uint8)
+    options = {"calibration": images} if precision == "int8" else {}
+    network = Twice().eval()
+
+    path = gd.export(
+        network, target="tflite", precision=precision, name="twice", out=tmp_path, preprocess=SMALL, **options
+    ).path
+
+    batch = prepare(list(images[:3]), open_bundle(path).manifest.preprocess)
+    with gd.load(path, threads=1) as runtime:
+        found = runtime.infer({"input": batch})
+    assert list(found) == ["a", "image", "b", "row", "wide"]
+    assert np.array_equal(found["a"], found["b"])
+    assert np.array_equal(found["a"], found["row"][..., 0])
+    assert np.array_equal(found["a"], found["wide"][:, 1:-1])
+    assert np.allclose(found["image"].transpose(0, 2, 3, 1), batch, atol=1e-5 if precision == "fp32" else 0.05)
+
+
 @slow
 def test_pixels_are_normalised_in_the_graph(tmp_path_factory):
     path = sample_bundle(tmp_path_factory, "ghostnet_050", "tflite", input="uint8-nhwc")

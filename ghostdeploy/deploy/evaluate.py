@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ghostdeploy.deploy.class_order import near_chance
-from ghostdeploy.deploy.parity import sqnr_db
+from ghostdeploy.deploy.parity import names_classes, sqnr_db
 from ghostdeploy.deploy.statistics import mcnemar, paired_drop, wilson
 from ghostdeploy.deploy.streaming import batches, outputs
-from ghostdeploy.deploy.tolerance import ONE_COLUMN_SQNR_DB
+from ghostdeploy.deploy.tolerance import VALUES_SQNR_DB
 from ghostdeploy.errors import DataError
 from ghostdeploy.manifest import Accuracy, Agreement, LeftOut, Record, Verdict
 from ghostdeploy.runtimes.cores import usable_cores
@@ -269,6 +269,7 @@ def agree(
     """Judges the agreement of an artefact with the float reference on real images.
 
     One column has no first class, and whether its sign decides is the user's to know: there the values are judged.
+    Where the reference gives one class for every image, so would anything that is broken: the values are judged too.
 
     Args:
         logits: The artefact's (N, classes).
@@ -285,17 +286,22 @@ def agree(
     enough, possible = (low, high) if certain else (same / count, same / count)
     verdict: Verdict = "passed" if enough >= required else ("unverified" if possible >= required else "failed")
     ratio = sqnr_db([(np.asarray(logits, np.float64), np.asarray(reference, np.float64))]) if finite.all() else -999.0
-    one_column = reference.shape[1:] == (1,)
+    one_column, classes = reference.shape[1:] == (1,), names_classes(reference)
+    near = ratio is None or ratio >= VALUES_SQNR_DB
     if one_column:
-        verdict = "passed" if ratio is None or ratio >= ONE_COLUMN_SQNR_DB else "failed"
+        verdict = "passed"
+    if not classes and not near:
+        verdict = "failed"
+    proves_nothing = not classes and same == count
     return Agreement(
         source=source,
         count=count,
-        top1=same / count,
-        top1_ci95=(low, high),
+        top1=None if proves_nothing else same / count,
+        top1_ci95=None if proves_nothing else (low, high),
         sqnr_db=ratio,
         required=required,
-        required_sqnr_db=ONE_COLUMN_SQNR_DB if one_column else None,
+        required_sqnr_db=None if classes else VALUES_SQNR_DB,
+        reference_class=None if classes or one_column else int(reference[0].argmax()),
         verdict=verdict if finite.all() else "failed",
         non_finite=int((~finite).sum()),
     )

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.deploy.parity import sqnr_db
+from ghostdeploy.deploy.parity import names_classes, sqnr_db
 from ghostdeploy.errors import BundleError
 from ghostdeploy.manifest import Execution
 
@@ -80,11 +80,15 @@ def compare_execution(
     return Execution(
         isa=isa,
         count=len(got),
-        agreement=float(same.mean()) if len(same) else 0.0,
+        agreement=None if len(same) and same.all() and not names_classes(reference) else _share(same),
         sqnr_db=sqnr if sqnr is None or math.isfinite(sqnr) else -999.0,
         saturable_channels=saturable_channels,
         verdict="passed" if good else "failed",
     )
+
+
+def _share(same: NDArray[np.bool_]) -> float:
+    return float(same.mean()) if len(same) else 0.0
 
 
 def margins(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -108,6 +112,11 @@ def execution_fault(execution: Execution) -> str | None:
     if execution.saturable_channels:
         return f"{execution.saturable_channels} output channels can overflow 16-bit sums, expected 0"
     sqnr = "no difference" if execution.sqnr_db is None else f"{execution.sqnr_db:.1f} dB"
+    if execution.agreement is None:
+        return (
+            f"executed on {execution.isa} it is {sqnr} from its own float simulation on {execution.count} images, "
+            f"expected {SQNR_LIMIT_DB:.0f} dB"
+        )
     return (
         f"executed on {execution.isa} it agrees with its own float simulation on {execution.agreement:.1%} of "
         f"{execution.count} images, {sqnr}; expected {AGREEMENT_LIMIT:.1%} and {SQNR_LIMIT_DB:.0f} dB"

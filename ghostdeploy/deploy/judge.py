@@ -19,6 +19,7 @@ from ghostdeploy.deploy.class_order import near_chance
 from ghostdeploy.deploy.doctor import instruction_set
 from ghostdeploy.deploy.execution import compare_execution, execution_fault, int8_share_verdict
 from ghostdeploy.deploy.quantize.spec import read_quantized
+from ghostdeploy.deploy.statistics import wilson
 from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.nvidia.driver import gpus
 
@@ -166,13 +167,7 @@ def failures(manifest: Manifest) -> list[str]:
         found.append(evaluate.not_finite(a.non_finite, a.count) or drop)
     if manifest.agreement is not None and manifest.agreement.verdict == "failed":
         g = manifest.agreement
-        if g.required_sqnr_db is not None:
-            share = (
-                f"the logits differ: {_decibel(g.sqnr_db)} on {g.count} images, expected {g.required_sqnr_db:.0f} dB"
-            )
-        else:
-            share = f"only {g.top1:.2%} of {g.count} images keep their first class (at least {g.top1_ci95[0]:.2%})"
-        found.append(evaluate.not_finite(g.non_finite, g.count) or share)
+        found.append(evaluate.not_finite(g.non_finite, g.count) or _disagreement(g))
     if (distant := replay.fault(manifest.replay, "failed")) is not None:
         found.append(distant)
     if manifest.half_range is not None and (beyond := half_range.fault(manifest.half_range)) is not None:
@@ -186,6 +181,14 @@ def failures(manifest: Manifest) -> list[str]:
     return found
 
 
+def _disagreement(found: Agreement) -> str:
+    if found.required_sqnr_db is not None and (found.sqnr_db or 0.0) < found.required_sqnr_db:
+        ratio, required = _decibel(found.sqnr_db), found.required_sqnr_db
+        return f"the logits differ: {ratio} on {found.count} images, expected {required:.0f} dB"
+    at_least = f" (at least {found.top1_ci95[0]:.2%})" if found.top1_ci95 else ""
+    return f"only {found.top1 or 0.0:.2%} of {found.count} images keep their first class{at_least}"
+
+
 def _decibel(ratio: float | None) -> str:
     return "no difference" if ratio is None else f"{ratio:.1f} dB"
 
@@ -195,7 +198,7 @@ def undecided(manifest: Manifest) -> str | None:
     found = []
     agreement, accuracy = manifest.agreement, manifest.accuracy
     if agreement is not None and agreement.verdict == "unverified":
-        low, high = agreement.top1_ci95
+        low, high = agreement.top1_ci95 or wilson(agreement.count, agreement.count)
         found.append(
             f"{agreement.count} images leave the agreement between {low:.1%} and {high:.1%}, "
             f"{agreement.required:.0%} is needed"

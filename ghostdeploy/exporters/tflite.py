@@ -24,6 +24,7 @@ from ghostdeploy.exporters.cache import Cache
 from ghostdeploy.exporters.memory import give_back
 from ghostdeploy.exporters.program_memory import drop_weights
 from ghostdeploy.exporters.tflite_coverage import NotCoveredError, report, require_builtin, unlegalized
+from ghostdeploy.exporters.tflite_outputs import separate_outputs
 from ghostdeploy.exporters.tflite_ports import ports
 from ghostdeploy.exporters.tflite_precision import read_precision
 from ghostdeploy.exporters.tflite_prepare import require_prepared
@@ -56,6 +57,7 @@ class TFLiteExporter:
         model = tflite_file.read(converted(program, channels_last=job.channels_last))
         require_builtin(model)
         tflite_file.resize_from_the_corner(model)
+        separate_outputs(model)
         tflite_file.name_tensors(model, owners, job.input_names, job.output_names)
         scheme, tools = None, {}
         if job.precision in tflite_weights.COMPRESSED:

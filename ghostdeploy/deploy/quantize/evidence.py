@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from ghostdeploy.deploy.parity import names_classes
 from ghostdeploy.deploy.quantize.calibration import COUNT, FEW, FEWEST, select
 from ghostdeploy.deploy.quantize.overlap import shared_with, without
 from ghostdeploy.deploy.quantize.pixels import read_batches, write_pixels
@@ -139,6 +140,14 @@ def gather(
         assert few.labels is not None  # the set was opened as a labelled one
         np.save(labels, few.labels, allow_pickle=False)
     logits = np.concatenate([reference.logits(batch) for batch in read_batches(gate, preprocess, BATCH)])
+    if logits.shape[1] > 1 and not names_classes(logits):
+        _log.warning(
+            "the float model gives class %d for each of the %d images of %s: that the first classes agree proves "
+            "nothing, so the values are judged too; are the weights trained, and the mean and std right?",
+            logits[0].argmax(),
+            len(logits),
+            source,
+        )
     np.save(work / "gate-reference.npy", logits, allow_pickle=False)
     return Evidence(chosen, gate, source, work / "gate-reference.npy", labels, data)
 

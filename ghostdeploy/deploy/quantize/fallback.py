@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.deploy.parity import names_classes
 from ghostdeploy.deploy.quantize.spec import UnitGain
 from ghostdeploy.deploy.statistics import wilson
+from ghostdeploy.deploy.tolerance import VALUES_SQNR_DB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +55,8 @@ class Gate:
         agreed, count = int((found == wanted).sum()), len(wanted)
         enough = wilson(count, count)[0] >= self.required_agreement
         agrees = wilson(agreed, count)[0] >= self.required_agreement if enough else agreed == count
+        if not names_classes(self.reference):
+            agrees = agrees and sqnr(logits, self.reference) >= VALUES_SQNR_DB
         if self.labels is None:
             return agrees
         drop = float((wanted == self.labels).mean() - (found == self.labels).mean())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import msgspec
 import numpy as np
 
+from ghostdeploy.deploy.parity import names_classes
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, halves
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, agreement, rank, shortest_prefix, sqnr
@@ -191,7 +192,7 @@ class Quantization(ABC):
         return Diagnosis(
             images=len(self.reference),
             sqnr_db=sqnr(self.gate_logits, self.reference),
-            agreement=agreement(self.gate_logits, self.reference),
+            agreement=agreement(self.gate_logits, self.reference) if names_classes(self.reference) else None,
             layers=tuple(sorted(layers, key=lambda layer: (layer.sqnr_db is None, layer.sqnr_db))),
             noise=self.noise,
             gains=self.gains,

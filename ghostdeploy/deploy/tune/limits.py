@@ -57,13 +57,15 @@ def require_within_limits(field: Field) -> None:
 
 
 def _nearest_to_passing(field: Field) -> tuple[str, str]:
-    """Returns the bundle with the smallest drop, or the highest agreement, and why it did not pass."""
+    """Returns the bundle with the smallest drop, or the nearest answers, and why it did not pass."""
 
     def loss(item: tuple[Candidate, object]) -> float:
         manifest = field.bundles[item[0]].manifest
         if manifest.accuracy is not None:
             return manifest.accuracy.drop
-        return 1.0 if manifest.agreement is None else 1 - manifest.agreement.top1
+        if (found := manifest.agreement) is None:
+            return 1.0
+        return 10 ** (-(found.sqnr_db or 999.0) / 20) if found.top1 is None else 1 - found.top1
 
     candidate, bundle = min(field.bundles.items(), key=loss)
     because = bundle.manifest.failed_because or bundle.manifest.unverified_because

@@ -19,6 +19,7 @@ from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
 from ghostdeploy.exporters import tflite_file as tf
 from ghostdeploy.exporters.base import Written
+from ghostdeploy.exporters.tflite_outputs import separate_outputs
 from ghostdeploy.exporters.tflite_ports import ports
 from ghostdeploy.exporters.tflite_precision import read_precision
 
@@ -63,8 +64,10 @@ class TFLiteQuantization(Quantization):
 
     def __init__(self, floating: bytes, spec: QuantizeSpec, *, integer_io: bool) -> None:
         self._integer_io = integer_io
-        self._graph = TFLiteGraph(tf.read(floating))
-        super().__init__(floating, spec)
+        model = tf.read(floating)
+        separate_outputs(model, read=True)
+        self._graph = TFLiteGraph(model)
+        super().__init__(tf.pack(model), spec)
         few = next(iter(self._calibration()))[:ERROR_IMAGES]
         self.errors = layer_errors(self.floating, self.quantized, self._graph.outputs(), [few])
 

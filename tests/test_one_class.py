@@ -1,0 +1,166 @@
+"""Where the reference has one column, or one class for every image, agreement of first classes proves nothing."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import numpy as np
+import pytest
+from onnx import numpy_helper
+
+from ghostdeploy import tables
+from ghostdeploy.bundle import open_bundle
+from ghostdeploy.deploy import parity
+from ghostdeploy.deploy.config import ExportConfig
+from ghostdeploy.deploy.evaluate import agree
+from ghostdeploy.deploy.execution import compare_execution
+from ghostdeploy.deploy.images import from_arrays
+from ghostdeploy.deploy.inputs import Inputs
+from ghostdeploy.deploy.judge import conclude
+from ghostdeploy.deploy.quantize.evidence import gather
+from ghostdeploy.deploy.quantize.fallback import Gate
+from ghostdeploy.deploy.stages import Stages
+from ghostdeploy.preprocess import Preprocess
+from tests import bundles
+from tests.commands import run
+
+COUNT = 300
+
+
+def logits(classes=5, *, bias=0.0):
+    """Returns logits (N, classes); a bias makes class 3 the first of every image."""
+    found = np.random.default_rng(0).normal(size=(COUNT, classes)).astype(np.float32)
+    found[:, min(3, classes - 1)] += bias
+    return found
+
+
+ONE_COLUMN, ONE_CLASS, MANY = logits(1), logits(bias=20), logits()
+
+
+@pytest.mark.parametrize("certain", [True, False])
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        (lambda y: y, "passed"),
+        (lambda y: y * 1.05, "passed"),
+        (lambda y: y * 1.2, "failed"),
+        (lambda y: y[::-1] * 0 + np.float32([0, 0, 0, 1, 0]), "failed"),
+    ],
+    ids=["itself", "near", "louder", "a constant"],
+)
+def test_a_reference_of_one_class_is_judged_by_its_values_as_well(change, verdict, certain):
+    found = agree(change(ONE_CLASS), ONE_CLASS, source="tests", required=0.95, certain=certain)
+
+    assert (found.verdict, found.required_sqnr_db, found.reference_class) == (verdict, 20, 3)
+    assert (found.top1, found.top1_ci95) == (None, None)
+
+
+def test_answers_that_leave_the_one_class_fail_however_near_they_are():
+    reference = logits(bias=5) * 0 + np.float32([0, 9.9, 0, 10, 0])
+    changed = reference.copy()
+    changed[:60, 1] = 10.1
+
+    found = agree(changed, reference, source="tests", required=0.95)
+
+    assert (found.verdict, found.top1) == ("failed", 0.8)
+    assert found.sqnr_db > 30
+
+
+def test_too_few_images_of_one_class_stay_undecided(tmp_path):
+    found = agree(ONE_CLASS[:32], ONE_CLASS[:32], source="tests", required=0.95)
+    manifest = open_bundle(bundles.make_bundle(tmp_path, "onnx", precision="int8")).manifest
+
+    assert found.verdict == "unverified"
+    judged = conclude(msgspec.structs.replace(manifest, agreement=found, accuracy=None), None)
+    assert "32 images leave the agreement between 89.3% and 100.0%" in judged.unverified_because
+
+
+@pytest.mark.parametrize(("reference", "proves"), [(ONE_COLUMN, None), (ONE_CLASS, None), (MANY, 1.0)])
+def test_parity_and_execution_gap_say_nothing_of_agreement_that_proves_nothing(reference, proves):
+    gap = compare_execution(reference, reference, isa="AVX2")
+
+    assert parity.compare({"logits": reference}, {"logits": reference}, "int8").top1_agreement is proves or proves == 1
+    assert (gap.agreement, gap.verdict) == (proves, "passed")
+
+
+def test_a_disagreement_with_one_class_is_told():
+    reference = ONE_CLASS[:10]
+    changed = reference.copy()
+    changed[0] = changed[0][::-1]
+
+    assert parity.compare({"logits": changed}, {"logits": reference}, "int8").top1_agreement == 0.9
+    assert compare_execution(changed, reference, isa="AVX2").agreement == 0.9
+
+
+def test_the_quantizer_goes_on_until_the_values_are_near():
+    judge = Gate(reference=ONE_CLASS, labels=None, required_agreement=0.95, max_drop=0.01)
+
+    assert judge.holds(ONE_CLASS * 1.05)
+    assert not judge.holds(ONE_CLASS * 1.2)
+
+
+class Constant:
+    """A reference that gives class 1 for every image."""
+
+    input_name = "input"
+
+    def outputs(self, batch):
+        return {"logits": self.logits(batch)}
+
+    def logits(self, batch):
+        return batch.mean((2, 3)) + np.float32([0, 100, 0])
+
+
+def test_export_and_tune_say_that_the_float_model_gives_one_class(tmp_path, caplog):
+    images = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), np.uint8)
+    photos = from_arrays(images, source="photos")
+    spec = Preprocess(size=16, crop_fraction=1.0, interpolation="bilinear")
+
+    with caplog.at_level(logging.WARNING):
+        config = ExportConfig(targets=("onnx",), precision="int8")
+        gather(Inputs(photos.sample(16), None, photos), config, spec, Constant(), tmp_path, Stages(None))
+
+    assert "the float model gives class 1 for each of the 100 images of photos" in caplog.text
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """Returns an INT8 bundle whose golden outputs are class 3 throughout."""
+    plain = bundles.network
+
+    def biased(tiny):
+        model = plain(tiny)
+        bias = next(tensor for tensor in model.graph.initializer if tensor.name == "bias")
+        values = numpy_helper.to_array(bias).copy()
+        values[3] += 100
+        bias.CopyFrom(numpy_helper.from_array(values, "bias"))
+        return model
+
+    monkeypatch.setattr(bundles, "network", biased)
+    return bundles.make_bundle(tmp_path, "onnx", precision="int8")
+
+
+def test_verify_shows_a_dash_and_says_why(path, capsys):
+    answer = run(capsys, "verify", path)
+    found = run(capsys, "verify", path, "--json").document[0]
+
+    assert answer.code == 0
+    assert "100" not in answer.out
+    assert "–" in answer.out
+    assert "name no two classes" in answer.out
+    assert (found["parity"]["top1_agreement"], found["execution"]["agreement"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [(ONE_COLUMN, "one output column has no first class"), (ONE_CLASS, "gives class 3 for every image")],
+)
+def test_inspect_says_what_was_judged(reference, words, tmp_path):
+    manifest = open_bundle(bundles.make_bundle(tmp_path, "onnx", precision="int8")).manifest
+    found = agree(reference, reference, source="tests", required=0.95)
+    rows = dict(tables._quantized(msgspec.structs.replace(manifest, agreement=found)))
+
+    assert words in rows["agreement"]
+    assert "20 dB needed" in rows["agreement"]
+    assert tables.agreed(found) == "exact"
