@@ -142,7 +142,7 @@ def test_golden_images_of_zeros_and_ones_are_refused_in_every_precision():
     dark = from_arrays(noise(20) // 128, source="val.npz")
 
     with pytest.raises(DataError, match=r"val\.npz lie between 0 and 1 of 255"):
-        Inputs(dark.sample(16), None, None).refuse_dark(SPEC)
+        Inputs(dark.sample(16), None, None).look(SPEC)
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,13 @@ def compare(ours: Predictions, reference: Predictions, name: str, *, max_drop: f
 
 
 def evaluation(
-    ours: Predictions, images: ImageSet, num_classes: int, *, bundle: str, comparison: Comparison | None
+    ours: Predictions,
+    images: ImageSet,
+    num_classes: int,
+    *,
+    bundle: str,
+    comparison: Comparison | None,
+    notes: tuple[str, ...] = (),
 ) -> Evaluation:
     """Returns the record of one evaluation.
 
@@ -217,6 +223,7 @@ def evaluation(
         num_classes: Classes of the bundle.
         bundle: Its folder.
         comparison: With a reference.
+        notes: Of the images, see `pixel_range`.
     """
     count = len(ours.labels)
     note = near_chance(ours.top1_share, images, num_classes, who=bundle)
@@ -225,7 +232,7 @@ def evaluation(
         data=images.source,
         class_order=images.class_order,
         left_out=images.left_out,
-        notes=() if note is None else (note,),
+        notes=notes if note is None else (*notes, note),
         count=count,
         top1=share(round(ours.top1_share * count), count),
         top5=share(round(ours.top5_share * count), count),

@@ -18,7 +18,7 @@ import numpy as np
 
 from ghostdeploy import samples
 from ghostdeploy.deploy.images import ImageSet, from_arrays, open_images
-from ghostdeploy.deploy.quantize.calibration import refuse_dark
+from ghostdeploy.deploy.pixel_range import look
 from ghostdeploy.deploy.steps import JUDGED_ON_IMAGES, QUANTIZED
 from ghostdeploy.errors import DataError, UsageError
 
@@ -63,10 +63,11 @@ class Inputs:
         golden = data or calibration or ImageSet("the shipped photographs", samples.photos(), None, None)
         return cls(golden.sample(GOLDEN_COUNT, skip_bad=config.skip_bad), data, calibration)
 
-    def refuse_dark(self, spec: Preprocess) -> None:
-        """Raises `DataError` where the golden images are black because their pixels were scaled to 0 to 1."""
-        images = self.golden_images
-        refuse_dark(images.source, max(int(pixels.max()) for pixels in images.decoded(range(len(images)), spec)))
+    def look(self, spec: Preprocess) -> None:
+        """Warns of pixels that prove little; raises `DataError` where they are black: they were scaled to 0 to 1."""
+        notes = look(self.golden_images, spec)
+        for note in notes if self.data is not None else ():  # of a calibration set `calibration.select` speaks
+            _log.warning("%s", note)
 
     def golden(self, spec: Preprocess) -> NDArray[Any]:
         """Returns the golden inputs, at most `GOLDEN_COUNT` images."""

@@ -124,7 +124,7 @@ def observe(
         stages: Hears the progress.
     """
     inputs = Inputs.choose(model, config)
-    inputs.refuse_dark(preprocess)
+    inputs.look(preprocess)
     with stages.stage("golden vectors"):
         golden = inputs.golden(preprocess)
         fitted = fit_batch(reference, golden, config.batch)

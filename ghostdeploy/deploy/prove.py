@@ -18,6 +18,7 @@ from ghostdeploy.deploy.class_order import fit_classes
 from ghostdeploy.deploy.doctor import instruction_set
 from ghostdeploy.deploy.execution import compare_execution, execution_fault
 from ghostdeploy.deploy.images import ImageSet, open_images
+from ghostdeploy.deploy.pixel_range import look
 from ghostdeploy.deploy.stages import Listener, Stages
 from ghostdeploy.deploy.tolerance import TOLERANCES
 from ghostdeploy.errors import BundleError, DataError, GhostDeployError, UsageError
@@ -173,7 +174,14 @@ def evaluate(
                 raise
             on_error(Path(path), error)
             continue
-        one = ev.evaluation(ours.predictions, ours.images, len(ours.labels), bundle=str(path), comparison=comparison)
+        one = ev.evaluation(
+            ours.predictions,
+            ours.images,
+            len(ours.labels),
+            bundle=str(path),
+            comparison=comparison,
+            notes=ours.notes,
+        )
         for note in one.notes:
             _log.warning("%s", note)
         found.append(one)
@@ -188,6 +196,8 @@ class _Predicted:
     images: ImageSet
     """With the bundle's classes."""
     labels: list[str]
+    notes: tuple[str, ...]
+    """Of the images' pixels."""
 
     def require_order_of(self, other: _Predicted, both: str) -> None:
         """Raises `DataError` unless a class index means the same for `both`, as far as their labels say."""
@@ -211,6 +221,7 @@ def _predict(path: str | os.PathLike[str], images: ImageSet, stages: Stages) -> 
     bundle = open_bundle(path, check_hashes=False)
     manifest, labels = bundle.manifest, bundle.labels()
     fitted = fit_classes(images, labels)
+    notes = look(fitted, manifest.preprocess)
     with stages.stage(f"evaluate {manifest.name}"), load(path, profile="throughput") as runtime:
         found = ev.predict(runtime, fitted, manifest.preprocess, len(labels), stages, submit=runtime.submit)
-    return _Predicted(found, fitted, labels)
+    return _Predicted(found, fitted, labels, notes)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ghostdeploy.deploy.images import Undecodable
+from ghostdeploy.deploy.pixel_range import PixelRange
 from ghostdeploy.deploy.quantize.pixels import PixelFile
 from ghostdeploy.errors import DataError
 
@@ -34,8 +35,6 @@ FEWEST = 16
 """Distinct images below which ranges mean nothing."""
 FEW = 100
 """Distinct images below which a warning is given."""
-FLAT = 32
-"""Steps of 255 between the darkest and the brightest pixel of a set below which a warning is given."""
 
 _HINT = "give a few hundred typical images with --calib"
 
@@ -157,8 +156,8 @@ class _Sieve:
         self._images, self._spec, self._skip_bad = images, spec, skip_bad
         self._seen: set[bytes] = set()
         self.pixels = np.empty((spec.size, spec.size, 3), np.uint8)
-        self.skipped = self.duplicates = self._plain = 0
-        self._low, self._high = 255, 0
+        self.skipped = self.duplicates = 0
+        self._range = PixelRange(images.source)
 
     def accepts(self, index: int) -> bool:
         """Tells whether the image is to be used."""
@@ -175,9 +174,7 @@ class _Sieve:
             return False
         self._seen.add(own)
         self.pixels = pixels
-        low, high = int(pixels.min()), int(pixels.max())
-        self._plain += low == high or bool((pixels == pixels[:1, :1]).all())
-        self._low, self._high = min(self._low, low), max(self._high, high)
+        self._range.see(pixels)
         return True
 
     def refuse_useless(self, fewest: int) -> None:
@@ -190,7 +187,7 @@ class _Sieve:
             left_out = f" ({self.skipped} cannot be decoded)" if self.skipped else ""
             why = f": {FEWEST} to calibrate, {FEWEST} held out to judge" if fewest > FEWEST else ""
             raise DataError(f"{source} holds {distinct} {kind}{left_out}, expected at least {fewest}{why}", hint=_HINT)
-        refuse_dark(source, self._high)
+        self._range.refuse_dark()
 
     def notes(self) -> Iterator[str]:
         """Yields what the user should know."""
@@ -199,17 +196,4 @@ class _Sieve:
             yield f"{self.skipped} of {len(self._images)} images of {source} cannot be decoded and were left out"
         if distinct < FEW:
             yield f"calibration uses only {distinct} distinct images of {source}: ranges may not be typical; {_HINT}"
-        if self._plain == distinct:
-            yield f"every image of {source} is of a single colour: ranges will not be typical; {_HINT}"
-        elif self._high - self._low < FLAT:
-            found = f"pixels of {source} lie between {self._low} and {self._high} of 255"
-            yield f"{found}: ranges will not be typical; scale the images to 0 … 255"
-
-
-def refuse_dark(source: str, brightest: int) -> None:
-    """Raises `DataError` where no pixel of a set is brighter than 1 of 255: values of 0 to 1 were made integers."""
-    if brightest <= 1:
-        raise DataError(
-            f"pixels of {source} lie between 0 and {brightest} of 255",
-            hint="they were scaled to 0 … 1: multiply them by 255 before they become uint8",
-        )
+        yield from self._range.notes("ranges will not be typical", _HINT)
