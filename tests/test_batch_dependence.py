@@ -39,6 +39,13 @@ class MinusMean(nn.Module):
         return found, found - found.mean(dim=0, keepdim=True)
 
 
+class Places(nn.Module):
+    """Tells where the batch is positive: halves of its values are positive at the same places."""
+
+    def forward(self, x):
+        return torch.nonzero(x > 0).float().mean().expand(len(x), 1)
+
+
 class One(nn.Module):
     """Written for one image."""
 
@@ -58,7 +65,7 @@ class Nowhere(nn.Module):
         return x.flatten(1) @ torch.zeros(7, 7)
 
 
-@pytest.mark.parametrize(("make", "depends"), [(network, False), (by_batch, True), (MinusMean, True)])
+@pytest.mark.parametrize(("make", "depends"), [(network, False), (by_batch, True), (MinusMean, True), (Places, True)])
 def test_the_evidence_is_a_changed_neighbour(make, depends):
     assert depends_on_batch(Reference(make().eval()), IMAGES) is depends
     assert depends_on_batch(Reference(make().eval()), IMAGES[:1]) is depends

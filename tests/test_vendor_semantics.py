@@ -42,7 +42,10 @@ class Everything(nn.Module):
     def forward(self, x):
         y = self.circular(x)  # (1, 8, 12, 12)
         wh = y.reshape(len(x), 2, 4, 12, 12).permute(0, 1, 3, 4, 2).sigmoid()
+        masked = y.clone()
+        masked[masked > 0.1] = -1.5
         return {
+            "masked": masked,
             "decoded": (wh * 2) ** 2 + (wh + 0.1) ** 0.5,
             "reflect": self.reflect(y),
             "up": self.up(y),
@@ -103,6 +106,15 @@ class Volume(nn.Module):
     def forward(self, x):
         return self.up(x.view(len(x), 2, 4, 8, 8))
 
+class Picked(nn.Module):
+    def forward(self, x):
+        return torch.cat((x[x > 0], x.nonzero().flatten().float())).mean().expand(len(x), 1)
+
+def picked():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1))
+    net.add_module("mask", Picked())
+    return net.eval()
+
 def power():
     net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1))
     net.add_module("odd", Power())
@@ -117,7 +129,12 @@ def volume():
 
 @slow
 @pytest.mark.parametrize(
-    ("factory", "words"), [("power", ("tfl.pow", "pow in odd")), ("volume", ("CONVOLUTION", "deep"))]
+    ("factory", "words"),
+    [
+        ("power", ("tfl.pow", "pow in odd")),
+        ("volume", ("CONVOLUTION", "deep")),
+        ("picked", ("sizes depend on the values of the image", "index in mask", "nonzero in mask", "torch.where")),
+    ],
 )
 def test_what_litert_cannot_do_is_named_with_operator_and_module(factory, words, capsys, tmp_path):
     (tmp_path / "net.py").write_text(REFUSED)

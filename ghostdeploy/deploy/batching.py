@@ -2,7 +2,7 @@
 
 Nearly every network treats each image of a batch by itself, and the reference runs on whatever batch is convenient. Two
 kinds do not: one normalises with the statistics of the batch it gets (BatchNorm without running statistics), the other
-was written for one batch size (`view(1, -1)`). Evidence for the first, with images a, b and c = b/2:
+was written for one batch size (`view(1, -1)`). Evidence for the first, with images a, b and c = −b/2:
 
     y₁ = f([a, b])    y₂ = f([a, c])    depends  ⇔  max |y₁[0] − y₂[0]| > 1e-5 · max |y₁|
 
@@ -99,7 +99,7 @@ def depends_on_batch(reference: ReferenceModel, images: NDArray[Any]) -> bool:
         CheckpointError: The reference does not run on two images.
     """
     first, other = images[0], images[1 % len(images)]
-    beside, changed = (np.stack([first, one]) for one in (other, other / 2))
+    beside, changed = (np.stack([first, one]) for one in (other, other / -2))
     if not _differs(reference, beside, changed):
         return False
     return not _differs(reference, beside, beside)  # a network with random numbers is refused for them

@@ -24,6 +24,7 @@ from ghostdeploy.exporters.cache import Cache
 from ghostdeploy.exporters.memory import give_back
 from ghostdeploy.exporters.program_memory import drop_weights
 from ghostdeploy.exporters.tflite_coverage import NotCoveredError, report, require_builtin, unlegalized
+from ghostdeploy.exporters.tflite_masks import choose_by_masks, refuse_sizes_by_values
 from ghostdeploy.exporters.tflite_outputs import separate_outputs
 from ghostdeploy.exporters.tflite_ports import ports
 from ghostdeploy.exporters.tflite_precision import read_precision
@@ -105,13 +106,14 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
         channels_last: Its images are to be taken as (N, H, W, C).
 
     Raises:
-        NotCoveredError: Operations have no builtin operator; all are named.
+        NotCoveredError: Operations have no builtin operator, or sizes that values decide; all are named.
     """
     cache, key = Cache.of_user(), f"tflite-{content_key(program, channels_last=channels_last)}"
     if (known := cache.get(key)) is not None:
         print("progress: taken from the cache", flush=True)
         return known
-    network: nn.Module = keep_pooled_dimensions(program.module())
+    refuse_sizes_by_values(program)
+    network: nn.Module = keep_pooled_dimensions(choose_by_masks(program.module()))
     example = tuple(program.example_inputs[0]) if program.example_inputs else ()
     if channels_last:
         network = ChannelsLast(network)
