@@ -103,7 +103,9 @@ def _from_path(source: str | os.PathLike[str]) -> Image.Image:
             raise InputError(f"{path} is no regular file, expected an image file")
         stream = path.open("rb")
     except FileNotFoundError as error:
-        raise InputError(f"{name} does not exist") from error
+        url = re.match(r"[a-z0-9]{2,}:/", os.fsdecode(source), re.IGNORECASE)
+        hint = "only files are read: download it first" if url else None
+        raise InputError(f"{name} does not exist", hint=hint) from error
     except PermissionError as error:
         raise InputError(f"{name} is not readable") from error
     except (OSError, ValueError) as error:  # name too long, a zero byte in it

@@ -43,6 +43,39 @@ def test_a_constant_is_an_output_like_any_other(make, target, tmp_path):
         np.testing.assert_array_equal(runtime.infer({"pixels": given})["anchors"], CONSTANT)
 
 
+ANSWERS = {
+    "classes": (helper.make_node("ArgMax", ["map"], ["classes"], axis=1, keepdims=0), np.int64),
+    "mask": (helper.make_node("Greater", ["map", "zero"], ["mask"]), np.bool_),
+    "wide": (helper.make_node("Cast", ["map"], ["wide"], to=TensorProto.DOUBLE), np.float64),
+    "peak": (helper.make_node("ReduceMax", ["map"], ["peak"], axes=[1, 2, 3], keepdims=0), np.float32),
+}
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_outputs_of_every_type_are_taken_as_from_pytorch(target, first, tmp_path):
+    model = small(opset=17)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "zero"))
+    names = ["classes"] if first else list(ANSWERS)
+    model.graph.node.extend(ANSWERS[name][0] for name in names)
+    if first:
+        del model.graph.output[:]
+    for name in names:
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(ANSWERS[name][1]))
+        model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    path = saved(model, tmp_path / "mine.onnx")
+
+    bundle = gd.export(path, target=target, out=tmp_path)
+
+    assert bundle.manifest.verdict == "passed"
+    _, golden = bundle.golden()
+    with gd.load(bundle.path) as runtime:
+        found = runtime.infer(bundle.golden()[0])
+    for name in names:
+        assert found[name].dtype == golden[name].dtype == ANSWERS[name][1]
+        np.testing.assert_allclose(found[name], golden[name], rtol=1e-4, atol=1e-4)
+
+
 def test_readers_of_a_constant_output_read_the_constant():
     model = small()
     model.graph.output.append(helper.make_tensor_value_info("head.weight", TensorProto.FLOAT, (5, 8)))

@@ -16,6 +16,7 @@ from ghostdeploy import samples, targets
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.deploy.config import ExportConfig
 from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models.source import load_model
 from ghostdeploy.nvidia.driver import gpus
 from tests.conftest import require
@@ -26,7 +27,7 @@ PRECISIONS = [(row.name, precision) for row in targets.TARGETS.values() for prec
 
 
 class Kinds(nn.Module):
-    """Scores, a gate that waits for memory, and what people make of maps: classes, a mask."""
+    """Scores, a gate that waits for memory, and what people make of them and of maps: classes, a mask, one number."""
 
     def __init__(self, first):
         super().__init__()
@@ -46,6 +47,8 @@ class Kinds(nn.Module):
             "classes": maps.argmax(1),
             "narrow": maps.argmax(1, keepdim=True).int(),
             "mask": maps[:, :1] > maps[:, 1:2],
+            "best": scores.argmax(1),
+            "peak": scores.amax(1),
         }
 
 
@@ -86,11 +89,12 @@ def test_the_manifest_says_what_the_payload_gives_and_it_is_what_pytorch_gave(pa
     bundle = open_bundle(path)
     outputs = {spec.name: spec for spec in bundle.manifest.outputs}
 
-    assert list(outputs) == ["scores", "classes", "narrow", "mask"]
+    assert list(outputs) == ["scores", "classes", "narrow", "mask", "best", "peak"]
     assert outputs["scores"].dtype == "float32"
     assert outputs["classes"].dtype == ("int32" if bundle.manifest.target == "tflite" else "int64")
     assert (outputs["narrow"].dtype, outputs["mask"].dtype) == ("int32", "bool")
     assert outputs["narrow"].shape == outputs["mask"].shape == (1, 1, SIZE // 2, SIZE // 2)
+    assert (outputs["peak"].dtype, outputs["peak"].shape, outputs["best"].shape) == ("float32", (1,), (1,))
     inputs, golden = bundle.golden()
     assert {name: array.dtype.name for name, array in golden.items()} == {n: s.dtype for n, s in outputs.items()}
     if targets.find(bundle.manifest.target).device is not None and not gpus():
@@ -99,7 +103,7 @@ def test_the_manifest_says_what_the_payload_gives_and_it_is_what_pytorch_gave(pa
         found = model.infer(inputs)
     assert {name: array.dtype.name for name, array in found.items()} == {n: s.dtype for n, s in outputs.items()}
     if bundle.manifest.precision == "fp32":
-        for name in ("classes", "narrow", "mask"):
+        for name in ("classes", "narrow", "mask", "best"):
             np.testing.assert_array_equal(found[name], golden[name])
         assert bundle.manifest.verdict == "passed"
 
@@ -113,6 +117,23 @@ def test_every_onnx_file_passes_the_checker_in_full(path):
         model = onnx.load(file)
         onnx.checker.check_model(model, full_check=True)
         assert not [one for one in model.metadata_props if one.key.startswith("onnxsim")]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.complex64, "sparse"])
+def test_an_output_that_is_no_array_of_numbers_is_named(kind, tmp_path):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            scores = self.conv(x).mean((2, 3))
+            return {"scores": scores, "odd": scores.to_sparse() if kind == "sparse" else scores.to(kind)}
+
+    with pytest.raises(CheckpointError, match=r"the model's output odd is a?.*(bfloat16|complex64|sparse)") as caught:
+        gd.export(Odd().eval(), target="onnx", preprocess={"size": SIZE}, out=tmp_path)
+
+    assert caught.value.hint
 
 
 @pytest.mark.slow

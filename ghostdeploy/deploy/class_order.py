@@ -84,6 +84,8 @@ def near_chance(top1: float, images: ImageSet, num_classes: int, *, who: str) ->
     low, _ = wilson(round(top1 * len(images)), len(images))
     if low > chance + ABOVE_CHANCE * (1 - chance):
         return None
+    if chance == 1:
+        return f"all images of {images.source} are of one class, so the accuracy of {who} there proves little"
     return (
         f"top-1 of {who} on {images.source} is {top1:.1%}, near chance ({chance:.1%}), so its accuracy proves little; "
         f"are the classes in the model's order? {images.class_order}"

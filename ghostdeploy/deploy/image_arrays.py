@@ -62,4 +62,7 @@ def _cure_of_images(images: NDArray[Any]) -> str | None:
 def _cure_of_labels(labels: NDArray[Any], count: int) -> str | None:
     if labels.ndim == 2 and len(labels) == count:
         return "store labels.ravel()" if labels.shape[1] == 1 else "store labels.argmax(axis=1)"
-    return "store labels.astype(np.int64)" if labels.shape == (count,) and labels.dtype.kind == "f" else None
+    if labels.shape == (count,) and labels.dtype.kind in "US":
+        return "store class indices in the model's order, or give a folder with one sub-folder per class"
+    whole = labels.dtype.kind == "f" and (labels == np.floor(labels)).all()
+    return "store labels.astype(np.int64)" if labels.shape == (count,) and whole else None

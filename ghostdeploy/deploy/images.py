@@ -207,9 +207,9 @@ def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> Imag
         why = "permission denied" if isinstance(error, PermissionError) else error.strerror
         raise DataError(f"{error.filename or root} is not readable: {why}") from error
     if not len(found):
-        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        hint = f"image files end in {', '.join(sorted(IMAGE_SUFFIXES))}" if root.is_dir() else None
         beside = f", {counted(found.left_out)}" if found.left_out else ""
-        raise DataError(f"{root} holds no images{beside}", hint=f"image files end in {known}")
+        raise DataError(f"{root} holds no images{beside}", hint=hint)
     if labelled and found.labels is None:
         raise DataError(
             f"{root} has no labels, needed to measure accuracy",

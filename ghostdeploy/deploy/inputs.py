@@ -129,7 +129,8 @@ def read_labels(path: Path | None, own: list[str] | None, num_classes: int | Non
         raise _wrong_count(path, lines, len(names), num_classes)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        _log.warning("label file %s has %d names more than once, such as %r", path, len(twice), twice[0])
+        how_many = f"{len(twice)} name{'s' * (len(twice) != 1)}"
+        _log.warning("label file %s has %s more than once, such as %r", path, how_many, twice[0])
     return names
 
 
@@ -151,7 +152,7 @@ def _wrong_count(path: Path, lines: list[str], found: int, wanted: int) -> DataE
         )
     blank = f" and {len(empty)} empty ones" if empty else ""
     return DataError(
-        f"label file {path} has {found} lines{blank}, the model has {wanted} classes",
+        f"label file {path} has {found} line{'s' * (found != 1)}{blank}, the model has {wanted} classes",
         hint="write one class name on each line, in the order of the model's outputs",
     )
 

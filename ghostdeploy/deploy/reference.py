@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from ghostdeploy.deploy.intake.outputs import check_outputs
 from ghostdeploy.deploy.unfit import why_it_cannot_run
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.module_copies import copy_module, in_eval_mode
@@ -58,8 +59,8 @@ class Reference:
         Outputs that are None, such as the auxiliary head of training, are left out.
 
         Raises:
-            CheckpointError: The module cannot run on this input, or gives something else than finite tensors with the
-                batch as first dimension.
+            CheckpointError: The module cannot run on this input, or gives something else than tensors; see also
+                `check_outputs`.
         """
         try:
             with torch.inference_mode():
@@ -77,27 +78,27 @@ class Reference:
             raise CheckpointError(
                 f"the model returns {kinds}, expected tensors", hint="return tensors only; None is left out"
             )
-        named = dict(zip(_names(paths), (leaf.numpy() for leaf in leaves), strict=True))
+        named = {name: _as_array(name, leaf) for name, leaf in zip(_names(paths), leaves, strict=True)}
         if odd := named.keys() & {"", self.input_name}:
             what = "an output without a name" if "" in odd else f"an output called {self.input_name!r}, as its input is"
             raise CheckpointError(f"the model returns {what}", hint="return the dictionary with another key for it")
-        for name, array in named.items():
-            if array.ndim < 2 or len(array) != len(batch):
-                raise CheckpointError(
-                    f"the model's output {name} has shape {array.shape} for {len(batch)} images, expected "
-                    f"({len(batch)}, classes)",
-                    hint="keep the batch as the first dimension: flatten(1) instead of squeeze()",
-                )
-            if not np.isfinite(array).all():
-                raise CheckpointError(
-                    f"the model's output {name} holds NaN or infinity on real images",
-                    hint="check the weights and the preprocessing",
-                )
+        check_outputs(named, len(batch), hint="keep the batch as the first dimension: flatten(1) instead of squeeze()")
         return named
 
     def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Returns the first output."""
         return next(iter(self.outputs(batch).values()))
+
+
+def _as_array(name: str, tensor: torch.Tensor) -> NDArray[Any]:
+    try:
+        return tensor.numpy()
+    except (TypeError, RuntimeError) as error:  # bfloat16, sparse, quantized, on no device
+        kind = f"{str(tensor.layout).removeprefix('torch.')} {str(tensor.dtype).removeprefix('torch.')}"
+        raise CheckpointError(
+            f"the model's output {name} is a {kind} tensor, which NumPy has no type for",
+            hint="return a dense tensor of float32: .float(), .to_dense()",
+        ) from error
 
 
 def _names(paths: list[tuple[Any, ...]]) -> list[str]:

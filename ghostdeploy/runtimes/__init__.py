@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,15 @@ from ghostdeploy import targets
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.runtimes.base import Runtime
+from ghostdeploy.runtimes.cores import usable_threads
 from ghostdeploy.runtimes.interface import PROFILES, Interface, Profile, Settings
 
 if TYPE_CHECKING:
-    import os
-
     from ghostdeploy.bundle import Bundle
+
+_ALWAYS_ALLOWED = 64
+"""Threads that may be asked for on any machine, so that a number written for another one works. An engine that spins
+takes minutes to start hundreds of them on two cores, and cannot be interrupted."""
 
 __all__ = ["Runtime", "load", "run_bundle"]
 
@@ -49,7 +53,7 @@ def load(
         MissingDependency: The engine is not installed.
         OutputError: The cache folder cannot be written.
         UnsupportedHardware: The device is unknown to the engine or not there.
-        UsageError: Unknown profile, or `threads` or `queue` below 1.
+        UsageError: Unknown profile, `threads` or `queue` below 1, or `threads` far beyond the machine's.
     """
     _require_sense(profile, threads=threads, queue=queue)
     bundle = open_bundle(path, check_hashes=verify or cache is not None, hold=True)
@@ -72,6 +76,12 @@ def _require_sense(profile: str, **counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and (not isinstance(value, int) or value < 1):
             raise UsageError(f"{name} is {value!r}, expected a whole number from 1")
+    most = max(_ALWAYS_ALLOWED, 2 * (os.cpu_count() or 1))
+    if (threads := counts["threads"]) is not None and threads > most:
+        raise UsageError(
+            f"threads is {threads}, expected at most {most} on this machine",
+            hint=f"this process may keep {usable_threads()} busy; left out, there is one per core",
+        )
 
 
 def _interface(bundle: Bundle) -> Interface:

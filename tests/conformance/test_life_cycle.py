@@ -77,6 +77,11 @@ def test_threads_and_queue_below_one_are_a_usage_error(path, name, count):
         gd.load(path, **{name: count})
 
 
+def test_threads_by_the_thousand_are_refused_before_an_engine_starts_them(path):
+    with pytest.raises(UsageError, match=r"threads is 2000000, expected at most \d+ on this machine"):
+        gd.load(path, threads=2_000_000)
+
+
 @pytest.mark.parametrize("kind", ["garbage", "empty", "half", "text"])
 def test_a_payload_that_the_engine_refuses_is_a_bundle_error_with_its_reason(path, case, kind, tmp_path):
     copy = shutil.copytree(path, tmp_path / "copy")

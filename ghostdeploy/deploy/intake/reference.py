@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.deploy.intake.outputs import check_outputs
 from ghostdeploy.deploy.quantize.simulate import GraphRunner, NoBatchError
 from ghostdeploy.errors import CheckpointError
 
@@ -45,14 +46,13 @@ class OnnxReference:
         """Returns all outputs by the names they have in the file.
 
         Raises:
-            CheckpointError: The graph cannot run on this input, or gives something else than finite float32 with the
-                batch as first dimension.
+            CheckpointError: The graph cannot run on this input; see also `check_outputs`.
         """
         try:
             arrays = self._runner(np.ascontiguousarray(batch))
         except NoBatchError as error:
             raise CheckpointError(
-                f"the model's output {error}, expected float32 ({len(batch)}, classes)", hint=_NO_BATCH_HINT
+                f"the model's output {error}, expected one row per image", hint=_NO_BATCH_HINT
             ) from error
         except Exception as error:
             if not self._any_size:  # the file says what it takes, and was given that
@@ -65,27 +65,12 @@ class OnnxReference:
                 hint="give the size it was trained with: --image-size",
             ) from error
         named = dict(zip(self._runner.outputs, arrays, strict=True))
-        for name, array in named.items():
-            _check(name, array, len(batch))
+        check_outputs(named, len(batch), hint=_NO_BATCH_HINT)
         return named
 
     def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Returns the first output."""
         return next(iter(self.outputs(batch).values()))
-
-
-def _check(name: str, array: NDArray[Any], count: int) -> None:
-    if array.dtype != np.float32 or array.ndim < 2 or len(array) != count:
-        raise CheckpointError(
-            f"the model's output {name} is {array.dtype} of shape {array.shape} for {count} images, expected float32 "
-            f"({count}, classes)",
-            hint=_NO_BATCH_HINT,
-        )
-    if not np.isfinite(array).all():
-        raise CheckpointError(
-            f"the model's output {name} holds NaN or infinity on real images",
-            hint="check the weights and the preprocessing",
-        )
 
 
 def reason(error: Exception) -> str:
