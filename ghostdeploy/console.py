@@ -23,7 +23,7 @@ from ghostdeploy.errors import (
 )
 from ghostdeploy.output import make_printable, print_json, say, say_lines
 from ghostdeploy.telemetry import silence_process
-from ghostdeploy.visible import visible_line
+from ghostdeploy.visible import shortened, visible_line
 from ghostdeploy.wheel import is_device_wheel, not_on_device
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def fail(error: GhostDeployError, *, as_json: bool = False) -> int:
 def describe(error: GhostDeployError) -> dict[str, str | None]:
     """Returns an error of ours as `--json` shows it."""
     log = str(error.log) if isinstance(error, ExportFailed) and error.log else None
-    return {"kind": type(error).__name__, "message": error.message, "hint": error.hint, "log": log}
+    hint = None if error.hint is None else shortened(error.hint)
+    return {"kind": type(error).__name__, "message": shortened(error.message), "hint": hint, "log": log}
 
 
 def fail_usage(error: click.ClickException, *, as_json: bool) -> int:

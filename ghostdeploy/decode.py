@@ -236,7 +236,8 @@ def _from_wide_gray(image: Image.Image, name: str) -> Image.Image:
 
 def _white(image: Image.Image, values: NDArray[Any], name: str) -> float:
     """Returns the value of white, see the head of this file."""
-    low, high = float(values.min()), float(values.max())
+    with np.errstate(invalid="ignore"):  # some processors signal for a NaN
+        low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError(f"{name} holds NaN or infinite pixel values")
     if image.mode.startswith("I;16"):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import stat
+import time
+from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, BinaryIO
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import BinaryIO
 
 _FLAGS = ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NOFOLLOW", "O_NONBLOCK")
 """Those that the system has."""
@@ -36,6 +37,10 @@ WRITE_FAILURES = {
     errno.EROFS: "the file system is read-only",
 }
 """In words."""
+_PART = (".ghostdeploy-", ".part")
+_PART_NAME = re.compile(r"\.ghostdeploy-[a-z0-9_]{8}\.part")
+_STALE_S = 3600
+"""Age of a half-written file whose writer was killed: nothing of ours takes that long to write."""
 _log = logging.getLogger("ghostdeploy")
 
 
@@ -148,6 +153,33 @@ def open_trusted(folder: Path, name: str) -> BinaryIO | None:
         return stream
     stream.close()
     return None
+
+
+def new_part(folder: Path) -> tuple[int, Path]:
+    """Makes a file to write a cache's entry to, renamed when it is whole; returns its descriptor and path."""
+    import tempfile  # with all that it imports, for the few that write
+
+    descriptor, name = tempfile.mkstemp(prefix=_PART[0], suffix=_PART[1], dir=folder)
+    return descriptor, Path(name)
+
+
+def sweep_parts(folder: Path) -> None:
+    """Removes what `new_part` made for a writer that was killed since; another `.part` may be anybody's, and stays."""
+    for path, state in own_files(folder, _PART_NAME):
+        if state.st_mtime < time.time() - _STALE_S:
+            path.unlink(missing_ok=True)
+
+
+def own_files(folder: Path, form: re.Pattern[str]) -> list[tuple[Path, os.stat_result]]:
+    """Returns the regular files of this user in a folder whose names have a form of ours."""
+    found = []
+    for path in folder.iterdir():
+        if form.fullmatch(path.name):
+            with suppress(FileNotFoundError):  # another process was faster
+                state = path.lstat()
+                if is_own_file(state):
+                    found.append((path, state))
+    return found
 
 
 @cache

@@ -112,15 +112,16 @@ def to_pixels(source: Source, spec: Preprocess) -> NDArray[np.uint8]:
 
 
 def normalise(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.float32]:
-    """Maps uint8 pixels (N, H, W, 3) to normalised float32 (N, 3, H, W)."""
+    """Maps uint8 pixels (N, H, W, 3) to normalised float32 (N, 3, H, W); runtimes refuse what is not finite."""
     count, height, width, _ = pixels.shape
     out = np.empty((count, 3, height, width), np.float32)
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
-    for image, planes in zip(pixels, out, strict=True):  # a plane fits into the cache, a batch does not
-        for channel, plane in enumerate(planes):
-            np.divide(image[:, :, channel], np.float32(255), out=plane, dtype=np.float32)
-            plane -= mean[channel]
-            plane /= std[channel]
+    with np.errstate(over="ignore"):
+        for image, planes in zip(pixels, out, strict=True):  # a plane fits into the cache, a batch does not
+            for channel, plane in enumerate(planes):
+                np.divide(image[:, :, channel], np.float32(255), out=plane, dtype=np.float32)
+                plane -= mean[channel]
+                plane /= std[channel]
     return out
 
 

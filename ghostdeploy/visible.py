@@ -3,7 +3,8 @@
 Names of tensors, classes, files and checkpoints come from others. A terminal obeys escape sequences in them: clear the
 screen, set the title, rewrite the line above. Everything printed goes through `visible`, so no name need be refused.
 
-A sentence or a cell of a table is one line; what has several of our own is put together from such lines.
+A sentence or a cell of a table is one line, as long as a person reads it; what has several of our own is put together
+from such lines. A text in a file may have millions of characters, and a message quotes it.
 
     C0 and DEL       ␛ and the like       C1, bidirectional overrides, line separators      �
 """
@@ -12,6 +13,10 @@ from __future__ import annotations
 
 _ALLOWED = "\n\t"
 """In text of several lines."""
+LONGEST = 2000
+"""Characters of a line; of a longer one the middle is left out."""
+_TAIL = 400
+"""Characters that stay at its end, where a sentence tells what was expected."""
 _LINE = str.maketrans({"\n": "␊", "\t": "␉"})
 _BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """Unicode's marks, embeddings, overrides and isolates of direction."""
@@ -28,7 +33,15 @@ def visible(text: str) -> str:
 
 def visible_line(text: str) -> str:
     """Returns text on one line: a line feed in a name begins no line that looks like one of ours."""
-    return visible(text).translate(_LINE)
+    return visible(shortened(text)).translate(_LINE)
+
+
+def shortened(text: str) -> str:
+    """Returns text of at most `LONGEST` characters: beginning and end, and how many there are."""
+    if len(text) <= LONGEST:
+        return text
+    said = f" … {len(text):,} characters in all … "
+    return text[: LONGEST - _TAIL - len(said)] + said + text[-_TAIL:]
 
 
 def visible_json(document: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +13,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ghostdeploy import samples
 from ghostdeploy.models import create_model
 from tests.commands import assert_one_sentence, run
+from tests.signing import sign_again
 
 TRACE = "a pickle ran code"
 
@@ -213,3 +217,35 @@ def test_a_bundle_that_is_not_there_is_exit_3(command, capsys, tmp_path):
     answer = run(capsys, command, tmp_path / "nowhere", *images)
 
     assert_one_sentence(answer, 3, "nowhere", "does not exist")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_golden_vectors_of_odd_numbers_fail_without_a_word_of_numpys(value, precision, tiny_bundle, tmp_path, capsys):
+    folder = shutil.copytree(tiny_bundle("onnx", precision), tmp_path / "copy")
+    with np.load(folder / "golden.npz") as archive:
+        arrays = {name: archive[name].copy() for name in archive.files}
+    for name, array in arrays.items():
+        if "input" not in name:
+            array.flat[3] = value
+    np.savez(folder / "golden.npz", **arrays)
+    sign_again(folder)
+
+    answer = run(capsys, "verify", folder)
+
+    assert answer.code in (1, 3)
+    assert all(line.startswith(("error: ", "hint: ")) for line in answer.err.splitlines())
+
+
+@pytest.mark.parametrize(("field", "value"), [("std", 1e-45), ("mean", 3e38)])
+def test_a_normalisation_that_leaves_float32_is_one_sentence(field, value, tiny_bundle, tmp_path, capsys):
+    folder = shutil.copytree(tiny_bundle("onnx"), tmp_path / "copy")
+    document = json.loads((folder / "manifest.json").read_text())
+    document["preprocess"][field] = [value] * 3
+    (folder / "manifest.json").write_text(json.dumps(document))
+    Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).save(tmp_path / "image.png")
+
+    answer = run(capsys, "run", folder, tmp_path / "image.png")
+
+    assert_one_sentence(answer, 3)
+    assert all(line.startswith(("error: ", "hint: ")) for line in answer.err.splitlines())

@@ -145,6 +145,22 @@ def test_a_folder_of_somebody_else_is_one_sentence(tmp_path):
     assert entries(folder) == []
 
 
+def test_what_a_killed_writer_left_goes_and_what_may_be_anybodys_stays(tmp_path):
+    old = (".ghostdeploy-0abc_xyz.part", "tmpq3x0v1ab.part", "film.part", ".ghostdeploy-.part")
+    for name in (*old, ".ghostdeploy-0abc_new.part"):
+        (tmp_path / name).write_bytes(b"half")
+    for name in old:
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".ghostdeploy-0abcdlnk.part").symlink_to("film.part")
+    os.utime(tmp_path / ".ghostdeploy-0abcdlnk.part", (0, 0), follow_symlinks=False)
+
+    assert CompileCache(tmp_path, ["a"]).write(b"x")
+
+    kept = {*old[1:], ".ghostdeploy-0abc_new.part", ".ghostdeploy-0abcdlnk.part"}
+    assert {path.name for path in entries(tmp_path) if path.suffix == ".part"} == kept
+    assert CompileCache(tmp_path, ["a"]).read() == b"x"
+
+
 def test_a_full_disk_leaves_nothing_behind_and_is_one_sentence(tmp_path, monkeypatch):
     def replace(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

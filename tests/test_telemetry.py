@@ -115,18 +115,21 @@ def test_commands_and_their_children_report_to_nobody(target, tiny_bundle, data,
 
 @watched
 @pytest.mark.slow
-def test_an_export_to_every_target_reports_to_nobody(data, tmp_path):
+def test_an_export_to_every_target_reports_to_nobody_and_leaves_nothing_in_tmpdir(data, tmp_path):
     for target in ENGINES:
         require(target)
     (tmp_path / "net.py").write_text(NETWORK)
     words = ["export", f"{tmp_path}/net.py:network", "--image-size", "32", "--int8", "--calib", data[0]]
     targets = [word for target in (*ENGINES, "tensorrt") for word in ("-t", target)]
     cache = tmp_path / "cache"  # of its own: every converter starts
+    (tmp_path / "tmp").mkdir()
 
+    own = {"GHOSTDEPLOY_CACHE": str(cache), "TMPDIR": str(tmp_path / "tmp")}
     program = "import sys; from ghostdeploy.cli import main; main(sys.argv[1:])"
-    _, left = run(tmp_path / "home", "-c", program, *words, *targets, "-o", tmp_path, GHOSTDEPLOY_CACHE=str(cache))
+    _, left = run(tmp_path / "home", "-c", program, *words, *targets, "-o", tmp_path, **own)
 
     assert left == []
+    assert [path.name for path in (tmp_path / "tmp").iterdir()] == []
 
 
 @watched

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from safetensors.torch import save_file
 
 from ghostdeploy.bundle import write_labels
-from ghostdeploy.visible import visible, visible_json
+from ghostdeploy.visible import LONGEST, visible, visible_json, visible_line
 from tests.commands import assert_one_sentence, run
 from tests.signing import sign_again
 
@@ -70,6 +70,49 @@ def test_columns_stand_below_each_other_whatever_is_shown(name, capsys, monkeypa
     ends = [cell_len(line.partition("second")[0]) for line in lines]
     assert len(ends) == 2
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("text", ["A" * 100_000, "word " * 20_000, "\x1b" * 100_000])
+def test_of_a_long_line_both_ends_are_shown(text):
+    line = visible_line(f"the file names {text}, expected onnx")
+
+    assert len(line) == LONGEST
+    assert line.startswith("the file names ")
+    assert line.endswith(", expected onnx")
+    assert " … 100,030 characters in all … " in line
+    assert visible_line("A" * LONGEST) == "A" * LONGEST
+
+
+PLACES = {
+    "unknown field": lambda document, text: document.update({text: 1}),
+    "target": lambda document, text: document.update(target=text),
+    "precision": lambda document, text: document.update(precision=text),
+    "payload": lambda document, text: document.update(payload=text),
+    "file": lambda document, text: document["files"][0].update(path=text),
+    "input": lambda document, text: document["inputs"][0].update(name=text),
+    "dtype": lambda document, text: document["inputs"][0].update(dtype=text),
+    "name": lambda document, text: document.update(name=text),
+    "tool": lambda document, text: document["tools"].update({text: text}),
+    "source": lambda document, text: document["model"].update(source=text),
+    "many outputs": lambda document, text: document.update(outputs=[document["outputs"][0] | {"name": text}] * 20),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_message_quotes_a_long_text_of_a_manifest_whole(place, tiny_bundle, tmp_path, capsys):
+    folder = shutil.copytree(tiny_bundle("onnx"), tmp_path / "copy")
+    document = json.loads((folder / "manifest.json").read_text())
+    PLACES[place](document, "word " * 20_000)
+    (folder / "manifest.json").write_text(json.dumps(document))
+
+    for command in ("inspect", "verify"):
+        answer = run(capsys, command, folder)
+        assert all(len(line) <= LONGEST for line in answer.err.splitlines())
+        assert answer.code in (0, 3)
+        assert (answer.out + answer.err).count("word") < 20_000
+        told = run(capsys, command, folder, "--json")
+        if told.code == 3:
+            assert len(told.document["error"]["message"]) <= LONGEST
 
 
 def test_json_keeps_the_names():

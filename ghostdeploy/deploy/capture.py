@@ -15,6 +15,10 @@ in `meta["shape"]`, see `ghostdeploy.deploy.passes.precision`.
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
+import tempfile
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +28,7 @@ from torch import fx
 from ghostdeploy.deploy.passes.graph import op_name, prune
 from ghostdeploy.deploy.unrecorded import why_it_cannot_be_recorded
 from ghostdeploy.errors import CheckpointError
+from ghostdeploy.exporters.process import INDUCTOR_CACHE
 from ghostdeploy.module_copies import copy_module, in_eval_mode
 
 if TYPE_CHECKING:
@@ -81,6 +86,7 @@ def of_several(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> torch.export.ExportedProgram:
+    _import_bisector()
     try:
         return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises errors of a dozen unrelated classes
@@ -89,6 +95,21 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> torch
         raise CheckpointError(
             f"torch.export cannot record {type(module).__name__}: {reason}", hint=f"{hint}{dynamic}"
         ) from error
+
+
+def _import_bisector() -> None:
+    """Imports what torch imports while it records, so that it leaves no folder in TMPDIR and no environment variable.
+
+    Its bisection of compiler faults looks once, at its import, for a file in torch's cache, and makes that folder.
+    """
+    name = "torch._inductor.compiler_bisector"
+    if name not in sys.modules and INDUCTOR_CACHE not in os.environ:
+        with tempfile.TemporaryDirectory(prefix="ghostdeploy-torch-") as folder:
+            os.environ[INDUCTOR_CACHE] = folder
+            try:
+                importlib.import_module(name)
+            finally:
+                os.environ.pop(INDUCTOR_CACHE, None)
 
 
 def _graph_module(program: torch.export.ExportedProgram) -> fx.GraphModule:

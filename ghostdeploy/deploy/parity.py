@@ -184,23 +184,26 @@ def passes(measured: Tolerance, tolerance: Tolerance) -> bool:
 
 def min_cosine(got: Float, reference: Float) -> float:
     """Returns the smallest cosine similarity over images; two zero vectors are equal."""
-    dots = np.einsum("ij,ij->i", got, reference)
-    norms = np.linalg.norm(got, axis=1) * np.linalg.norm(reference, axis=1)
-    same = (got == reference).all(axis=1)
-    return float(np.where(same, 1.0, dots / np.where(norms == 0, np.inf, norms)).min())
+    with np.errstate(all="ignore"):
+        dots = np.einsum("ij,ij->i", got, reference)
+        norms = np.linalg.norm(got, axis=1) * np.linalg.norm(reference, axis=1)
+        same = (got == reference).all(axis=1)
+        return float(np.where(same, 1.0, dots / np.where(norms == 0, np.inf, norms)).min())
 
 
 def max_norm_error(got: Float, reference: Float) -> float:
     """Returns the largest relative error of an image's norm; norms near zero are measured by the largest one."""
-    ours, wanted = np.linalg.norm(got, axis=1), np.linalg.norm(reference, axis=1)
-    scale = np.maximum(wanted, _SMALL_NORM * wanted.max())
-    return float((np.abs(ours - wanted) / np.where(scale == 0, 1.0, scale)).max())
+    with np.errstate(all="ignore"):
+        ours, wanted = np.linalg.norm(got, axis=1), np.linalg.norm(reference, axis=1)
+        scale = np.maximum(wanted, _SMALL_NORM * wanted.max())
+        return float((np.abs(ours - wanted) / np.where(scale == 0, 1.0, scale)).max())
 
 
 def sqnr_db(rows: list[tuple[Float, Float]]) -> float | None:
     """Returns the signal-to-error ratio in decibel over all outputs, None when there is no error."""
-    signal = sum(float(np.square(reference).sum()) for _, reference in rows)
-    noise = sum(float(np.square(got - reference).sum()) for got, reference in rows)
+    with np.errstate(all="ignore"):
+        signal = sum(float(np.square(reference).sum()) for _, reference in rows)
+        noise = sum(float(np.square(got - reference).sum()) for got, reference in rows)
     if noise == 0:
         return None
     return 10 * math.log10(signal / noise) if signal else -math.inf

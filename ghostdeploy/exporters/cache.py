@@ -19,12 +19,10 @@ import contextlib
 import hashlib
 import os
 import re
-import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghostdeploy.files import is_own_file, open_trusted, trusted
+from ghostdeploy.files import new_part, open_trusted, own_files, sweep_parts, trusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,12 +33,8 @@ LIMIT = 1 << 30
 PIECE = 1 << 20
 """Bytes of a large result that are in memory at a time."""
 _SUFFIX = ".result"
-_PART = (".ghostdeploy-", ".part")
-_PART_NAME = re.compile(r"\.ghostdeploy-[a-z0-9_]{8}\.part")
 _RESULT_NAME = re.compile(r"([a-z]+-)?[0-9a-f]{64}\.result")
 _DIGEST = 32
-_STALE_S = 3600
-"""Age of a half-written file whose writer was killed: no result takes that long to write."""
 
 
 class Cache:
@@ -114,8 +108,7 @@ class Cache:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not trusted(self._folder.stat(), self._folder):
                 return
-            descriptor, name = tempfile.mkstemp(prefix=_PART[0], suffix=_PART[1], dir=self._folder)
-            part = Path(name)
+            descriptor, part = new_part(self._folder)
             try:
                 with os.fdopen(descriptor, "wb") as stream:
                     fits = _fill(stream, pieces, self._limit)
@@ -126,28 +119,15 @@ class Cache:
             self._shrink()
 
     def _shrink(self) -> None:
-        for path, state in self._ours(_PART_NAME):
-            if state.st_mtime < time.time() - _STALE_S:
-                path.unlink(missing_ok=True)
-        found = [(state.st_mtime, state.st_size, path) for path, state in self._ours(_RESULT_NAME)]
+        assert self._folder is not None
+        sweep_parts(self._folder)
+        found = [(state.st_mtime, state.st_size, path) for path, state in own_files(self._folder, _RESULT_NAME)]
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
             if total <= self._limit:
                 return
             path.unlink(missing_ok=True)
             total -= size
-
-    def _ours(self, form: re.Pattern[str]) -> list[tuple[Path, os.stat_result]]:
-        """Returns the regular files of this user whose names have a form of ours."""
-        assert self._folder is not None
-        found = []
-        for path in self._folder.iterdir():
-            if form.fullmatch(path.name):
-                with contextlib.suppress(FileNotFoundError):  # another process was faster
-                    state = path.lstat()
-                    if is_own_file(state):
-                        found.append((path, state))
-        return found
 
 
 def digest_of(stream: BinaryIO) -> hashlib._Hash:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -27,6 +28,8 @@ _LOOK_SECONDS = 0.2
 
 _SURROUNDINGS = {**VARIABLES, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
 """Environment of a converter: no telemetry, its log at once."""
+INDUCTOR_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+"""Names torch's cache of compiled code; without it torch makes `torchinductor_<user>` in TMPDIR and leaves it there."""
 _FRUGAL = {"MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK)}
 """Large blocks of memory go back when they are freed; glibc reads it."""
 
@@ -55,7 +58,7 @@ class Converter:
 
     Args:
         target: What it runs.
-        log: File that receives all that the converter prints.
+        log: File that receives all that the converter prints; what torch caches lies beside it.
         frugal: Memory that it frees goes back to the system at once: for work that makes and drops copies of the
             weights, not for work that needs blocks of the same size over and over.
     """
@@ -64,13 +67,15 @@ class Converter:
         self._target = target
         self._log = log
         command = child_command("ghostdeploy.exporters.child", target.exporter, target.export_extra)
+        surroundings = _SURROUNDINGS | (_FRUGAL if frugal else {})
+        surroundings[INDUCTOR_CACHE] = os.environ.get(INDUCTOR_CACHE, f"{log.absolute()}.torch")
         with log.open("xb") as stream:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env=child_environment(**_SURROUNDINGS, **(_FRUGAL if frugal else {})),
+                env=child_environment(**surroundings),
                 start_new_session=True,  # Ctrl-C reaches the parent, which closes us
             )
 

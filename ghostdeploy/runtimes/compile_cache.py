@@ -2,6 +2,7 @@
 
     <key>.blob = SHA-256 of the rest (32 bytes) | what the engine exported
     key        = SHA-256 of everything that the compiled model depends on
+    .ghostdeploy-<8 characters>.part    one that is being written, or whose writer was killed: removed after an hour
 
 A file appears whole or not at all, and a damaged one counts as absent. The digest finds damage, not malice: an engine
 trusts a compiled model as it trusts code. So the folder is made for its owner alone, and a folder or file that another
@@ -12,15 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import OutputError
-from ghostdeploy.files import open_trusted, trusted
+from ghostdeploy.files import new_part, open_trusted, sweep_parts, trusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 _MAX_BLOB = 4 << 30
 _DIGEST = hashlib.sha256().digest_size
@@ -60,8 +61,10 @@ class CompileCache:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not trusted(self._folder.stat(), self._folder):
                 return False
-            with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as file:
-                written = Path(file.name)
+            with suppress(OSError):  # a courtesy
+                sweep_parts(self._folder)
+            descriptor, written = new_part(self._folder)
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(hashlib.sha256(blob).digest() + blob)
             written.replace(self._path)
         except OSError as error:
