@@ -88,7 +88,7 @@ def from_options(**options: Any) -> Request:
 
 
 def plan(asked: Request) -> Plan:
-    """Returns what `fulfil` would do; loads the model, converts nothing, writes nothing.
+    """Returns what `fulfil` would do; loads the model and runs it, converts nothing, writes nothing.
 
     Raises:
         GhostDeployError: What `fulfil` would raise before its first conversion.
@@ -99,11 +99,12 @@ def plan(asked: Request) -> Plan:
     folders = [config.out / f"{name}-{row.name}-{config.precision}" for row in config.rows]
     for folder in folders:
         staging.refuse_existing(folder, force=config.replace)
-    from ghostdeploy.deploy.inputs import Inputs, read_labels
+    from ghostdeploy.deploy.inputs import Inputs
+    from ghostdeploy.deploy.rehearsal import rehearse
 
-    if config.labels is not None:
-        read_labels(config.labels, model.labels, getattr(model, "num_classes", None))  # an ONNX file does not say
-    data = Inputs.choose(model, config).data
+    inputs = Inputs.choose(model, config)
+    rehearse(model, inputs, config)
+    data = inputs.data
     return Plan(
         model=name,
         family=model.family,
