@@ -101,6 +101,27 @@ def branching(path):
     return path
 
 
+@pytest.mark.parametrize(("rows", "batch", "code"), [(1, "1", 0), (1, "dynamic", 3)], ids=["one row", "any batch"])
+def test_an_output_that_the_image_does_not_reach_is_told_as_such(rows, batch, code, tmp_path, capsys):
+    value, anchors = helper.make_tensor_value_info, np.ones((rows, 4), np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["y"]),
+        helper.make_node("Neg", ["anchors"], ["priors"]),
+    ]
+    outputs = [value("y", TensorProto.FLOAT, ["batch", 3]), value("priors", TensorProto.FLOAT, [rows, 4])]
+    given = [value("x", TensorProto.FLOAT, ["batch", 3, 32, 32])]
+    graph = helper.make_graph(nodes, "g", given, outputs, [onnx.numpy_helper.from_array(anchors, "anchors")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "n.onnx")
+
+    answer = plan(capsys, tmp_path / "n.onnx", tmp_path, "--batch", batch)
+
+    if code == 0:
+        assert answer.code == 0, answer.err
+    else:
+        assert_one_sentence(answer, code, "output priors does not depend on the image", "--batch 1")
+
+
 @pytest.mark.parametrize("batch", ["1", "dynamic"])
 def test_control_flow_that_values_decide_is_found_in_an_onnx_file(batch, tmp_path, capsys):
     answer = plan(capsys, branching(tmp_path / "net.onnx"), tmp_path, "--batch", batch)

@@ -77,8 +77,8 @@ def fit_batch(reference: ReferenceModel, images: NDArray[Any], batch: int | None
     """
     try:
         dependent = depends_on_batch(reference, images)
-    except CheckpointError:
-        return _fixed(reference, images, batch)
+    except CheckpointError as error:
+        return _fixed(reference, images, batch, error)
     if not dependent:
         return Fitted(reference)
     if batch is None:
@@ -115,7 +115,7 @@ def _differs(reference: ReferenceModel, one: NDArray[Any], two: NDArray[Any]) ->
     return False
 
 
-def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None) -> Fitted:
+def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None, of_two: CheckpointError) -> Fitted:
     """Returns the reference of a model that does not run on two images; what does not run at all fails where it is run.
 
     Raises:
@@ -126,7 +126,7 @@ def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None) -
     if batch != 1 and _runs(reference, images[:1]):
         asked = "any number" if batch is None else str(batch)
         raise CheckpointError(
-            f"the model runs on one image and not on two, the batch asked for is {asked}",
+            f"the model runs on one image and not on two, the batch asked for is {asked}: {of_two.message}",
             hint="add --batch 1, or keep the batch as the first dimension: flatten(1) instead of view(1, -1)",
         )
     return Fitted(reference)

@@ -13,8 +13,10 @@ import numpy as np
 from ghostdeploy.deploy.intake.outputs import check_outputs
 from ghostdeploy.deploy.quantize.simulate import GraphRunner, NoBatchError
 from ghostdeploy.errors import CheckpointError
+from ghostdeploy.exporters.onnx_file import read_by, sorted_nodes
 
 if TYPE_CHECKING:
+    import onnx
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle import Arrays
@@ -37,6 +39,7 @@ class OnnxReference:
     def __init__(self, model: OnnxModel) -> None:
         self.input_name = model.image.name
         self._any_size = model.image.size is None
+        self._constant = constant_outputs(model.proto)
         try:
             self._runner = GraphRunner(model.proto)
         except Exception as error:  # ONNX Runtime's errors are of a dozen classes under Exception
@@ -65,12 +68,28 @@ class OnnxReference:
                 hint="give the size it was trained with: --image-size",
             ) from error
         named = dict(zip(self._runner.outputs, arrays, strict=True))
+        for name in self._constant:
+            if named[name].shape[:1] != (len(batch),):
+                raise CheckpointError(
+                    f"the model's output {name} does not depend on the image: its shape is {named[name].shape} for "
+                    f"{len(batch)} images, expected one row per image",
+                    hint="leave that output out and keep its values beside the model; one row goes with --batch 1",
+                )
         check_outputs(named, len(batch), hint=_NO_BATCH_HINT)
         return named
 
     def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Returns the first output."""
         return next(iter(self.outputs(batch).values()))
+
+
+def constant_outputs(model: onnx.ModelProto) -> list[str]:
+    """Returns the outputs that no value of the input reaches, such as the anchors of a detector."""
+    reached = {value.name for value in model.graph.input}
+    for node in sorted_nodes(model.graph):
+        if reached & set(read_by(node)):
+            reached |= set(node.output)
+    return [value.name for value in model.graph.output if value.name not in reached]
 
 
 def reason(error: Exception) -> str:
