@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -105,6 +106,18 @@ def test_results_keep_their_order_and_the_window_its_size():
 
     assert found == list(range(40))
     assert most <= WINDOW
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_an_error_of_the_model_leaves_no_thread_that_decodes(queued):
+    def run(batch):
+        raise ZeroDivisionError
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError) as kept:
+        predict(run, pictures(960), SPEC, 3, Stages(), submit=partial(pool.submit, run) if queued else None)
+
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ghostdeploy-decode")]
+    assert kept.value.__traceback__
 
 
 def test_an_error_of_the_model_comes_out():

@@ -7,6 +7,7 @@ and an unpaired difference would need many times the images (McNemar 1947).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -147,13 +148,14 @@ def predict(
         raise DataError(
             f"{images.source} has no labels of a model of {num_classes} classes, see class_order.fit_classes"
         )
-    given = batches(images, spec, threads=threads or usable_cores())
     best = []
     done = 0
-    for logits in map(run, given) if submit is None else outputs(given, submit):
-        best.append(best_five(logits))
-        done += len(logits)
-        stages.advance(done, len(images))
+    # Closed here: collected by one of its own threads, the generator could not wait for them.
+    with closing(batches(images, spec, threads=threads or usable_cores())) as given:
+        for logits in map(run, given) if submit is None else outputs(given, submit):
+            best.append(best_five(logits))
+            done += len(logits)
+            stages.advance(done, len(images))
     return Predictions(np.concatenate(best), labels)
 
 

@@ -19,7 +19,7 @@ from ghostdeploy.deploy.images import BATCH, Undecodable
 from ghostdeploy.preprocess import as_input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -36,8 +36,8 @@ _TURNS = 4
 """Batches that each thread gets at least, where the set is small: the last ones should end together."""
 
 
-def batches(images: ImageSet, spec: Preprocess, *, threads: int) -> Iterator[NDArray[Any]]:
-    """Yields the model inputs of a set, decoded ahead by threads.
+def batches(images: ImageSet, spec: Preprocess, *, threads: int) -> Generator[NDArray[Any]]:
+    """Yields the model inputs of a set, decoded ahead by threads; whoever may stop before the end closes it.
 
     Args:
         images: The set.
