@@ -16,6 +16,7 @@ from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves 
 SCHEMA = 1
 
 Verdict = Literal["passed", "failed", "unverified"]
+Scores = Literal["logits", "probabilities"]
 Precision = Literal["fp32", "fp16", "int8", "hybrid"]
 
 
@@ -305,6 +306,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     """fp16 bundles: what hardware that computes in float16 meets."""
     replay: tuple[Replay, ...] = ()
     """INT8 bundles: the engine's outputs for the golden images against the simulation stored beside them."""
+    scores: Scores = "logits"
+    """What the first output of a classifier holds; probabilities need no softmax."""
     batch_note: str | None = None
     """What the batch means for the outputs; None where each image is treated by itself."""
     files: tuple[FileRecord, ...] = ()

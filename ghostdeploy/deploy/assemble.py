@@ -17,6 +17,7 @@ from ghostdeploy.deploy.judge import judge
 from ghostdeploy.deploy.quantize.spec import Quantized, read_quantized
 from ghostdeploy.manifest import SCHEMA, Manifest, Precision, Quantization, encode
 from ghostdeploy.preprocess import ORDERS
+from ghostdeploy.runtimes.ranking import kind_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,6 +189,7 @@ def _unjudged(
         accuracy=None,
         verdict="unverified",
         unverified_because="not judged yet",
+        scores=kind_of(next(iter(facts.golden_outputs.values()))),
         batch_note=facts.batch_note,
         half_range=_half_range(row, chain, facts),
         files=tuple(bundles.describe_file(folder, name) for name in (*names, bundles.GOLDEN, bundles.LABELS)),

@@ -95,6 +95,7 @@ def _interface(bundle: Bundle) -> Interface:
         outputs=manifest.outputs,
         preprocess=manifest.preprocess,
         labels=bundle.labels(),
+        scores=manifest.scores,
         fingerprint=_fingerprint(bundle),
     )
 

@@ -186,16 +186,18 @@ class Runtime(ABC):
             k: Classes to return; fewer when the model has fewer.
 
         Returns:
-            (label, probability), best first. Probabilities are the softmax of the first output.
+            (label, probability), best first: the softmax of the first output, or that output itself where the network
+            ends in Softmax.
 
         Raises:
+            BundleError: The first output is no score per label.
             InputError: The image is missing, damaged, too large, of another format, or no image at all.
             UsageError: `k` is below 1, or this runtime was closed.
         """
         if k < 1:
             raise UsageError(f"k is {k}, expected at least 1")
-        logits = self(prepare([image], self._interface.preprocess))[0]
-        return rank(logits, self._interface.labels, k, where=self._where)
+        values = self(prepare([image], self._interface.preprocess))[0]
+        return rank(values, self._interface.labels, k, where=self._where, scores=self._interface.scores)
 
     def warmup(self, runs: int = 3) -> None:
         """Runs `runs` times on zeros, so that the first real call meets warm memory and threads."""

@@ -12,7 +12,7 @@ from ghostdeploy.errors import BundleError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ghostdeploy.manifest import TensorSpec
+    from ghostdeploy.manifest import Scores, TensorSpec
     from ghostdeploy.preprocess import Preprocess
 
 Profile = Literal["latency", "throughput"]
@@ -38,6 +38,7 @@ class Interface:
     preprocess: Preprocess
     labels: list[str]
     """One per class."""
+    scores: Scores = "logits"
     fingerprint: str = ""
     """SHA-256 over the hashes of the payload's files; they were compared where a cache is used."""
 

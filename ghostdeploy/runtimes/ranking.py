@@ -1,4 +1,8 @@
-"""From logits to labelled probabilities:  p_c = exp(z_c − max z) / Σ_d exp(z_d − max z),  in float64."""
+"""From scores to labelled probabilities, in float64.
+
+logits z            p_c = exp(z_c − max z) / Σ_d exp(z_d − max z)
+probabilities p     as they are: the network ends in Softmax, and a second one would flatten them
+"""
 
 from __future__ import annotations
 
@@ -11,25 +15,53 @@ from ghostdeploy.errors import BundleError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ghostdeploy.manifest import Scores
 
-def rank(logits: NDArray[Any], labels: list[str], k: int, *, where: str) -> list[tuple[str, float]]:
+_ROUNDING = 1e-3
+"""How far the sum of probabilities may be from 1: that of a thousand in half precision is."""
+
+
+def kind_of(scores: NDArray[Any]) -> Scores:
+    """Returns `probabilities` where every row holds numbers from 0 that sum to 1, else `logits`.
+
+    Args:
+        scores: First output for several images, (N, C) of a classifier.
+    """
+    if scores.ndim != 2 or scores.shape[1] < 2 or scores.dtype.kind != "f" or scores.min() < 0:
+        return "logits"
+    sums = scores.sum(axis=1, dtype=np.float64)
+    return "probabilities" if np.abs(sums - 1).max() <= _ROUNDING else "logits"
+
+
+def rank(
+    values: NDArray[Any], labels: list[str], k: int, *, where: str, scores: Scores = "logits"
+) -> list[tuple[str, float]]:
     """Returns the `k` best classes with their probabilities, best first; equal ones in class order.
 
     Args:
-        logits: One number per class, shape (C,).
+        values: One number per class, shape (C,).
         labels: C names.
         k: At least 1; more than C gives C.
-        where: What gave the logits, for messages.
+        where: What gave the values, for messages.
+        scores: What the values are.
 
     Raises:
-        BundleError: Another number of logits than labels, or NaN or infinity among them.
+        BundleError: Another number of values than labels, a single one, or NaN or infinity among them.
     """
-    values = logits.astype(np.float64).reshape(-1)
+    values = values.astype(np.float64).reshape(-1)
     if values.size != len(labels):
-        raise BundleError(f"{where} gave {values.size} logits, expected {len(labels)}, one per label")
+        raise BundleError(f"{where} gave {values.size} {scores}, expected {len(labels)}, one per label")
+    if values.size == 1:
+        raise BundleError(
+            f"{where} gives one number per image, which ranks no classes", hint="read the number itself: model(pixels)"
+        )
     if not np.isfinite(values).all():
-        raise BundleError(f"{where} gave NaN or infinite logits, expected finite numbers")
-    powers = np.exp(values - values.max())
-    probabilities = powers / powers.sum()
+        raise BundleError(f"{where} gave NaN or infinite {scores}, expected finite numbers")
+    probabilities = values if scores == "probabilities" else _softmax(values)
     best = np.argsort(-values, kind="stable")[:k]
     return [(labels[index], float(probabilities[index])) for index in best]
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum())

@@ -121,13 +121,13 @@ def classify(bundle: str, source: str, in_flight: int) -> None:
     """Prints one line per frame, and the summary."""
     with gd.load(bundle, profile="throughput") as model:
         opened = open_bundle(bundle, check_hashes=False)  # just checked
-        labels, spec = opened.labels(), opened.manifest.preprocess
+        labels, spec, scores = opened.labels(), opened.manifest.preprocess, opened.manifest.scores
         model.warmup()
         begin, count = time.perf_counter(), 0
         try:
             for frame in _run(model, source, spec, in_flight):
-                logits, latency = frame.result()
-                label, probability = rank(logits, labels, 1, where=bundle)[0]
+                values, latency = frame.result()
+                label, probability = rank(values, labels, 1, where=bundle, scores=scores)[0]
                 print(visible_line(f"{frame.name}: {label} {probability:.1%} {1000 * latency:.1f} ms"), flush=True)
                 count += 1
         except KeyboardInterrupt:

@@ -26,7 +26,7 @@ from ghostdeploy.samples import report
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ghostdeploy.manifest import Manifest
+    from ghostdeploy.manifest import Manifest, Scores
 
 _MADE = "// Written by ghostdeploy.samples.mobile"
 Value = str | bool | int | tuple[int, ...] | tuple[float, ...]
@@ -63,13 +63,13 @@ def contract(manifest: Manifest) -> list[Constant]:
         Constant("model_name", manifest.name),
         Constant("model_file", Path(manifest.payload).name),
         Constant("model_sha256", hashes[manifest.payload], "compare after a download, before the file is loaded"),
-        Constant("labels_file", LABELS, "UTF-8, one class per line, in the order of the logits"),
+        Constant("labels_file", LABELS, "UTF-8, one class per line, in the order of the output"),
         Constant("class_count", manifest.model.num_classes),
         Constant("input_name", image.name),
         Constant("input_shape", shape, f"{image.layout.upper()}, RGB"),
         Constant("input_type", image.dtype),
         Constant("channels_last", image.layout == "nhwc"),
-        Constant("output_name", manifest.outputs[0].name, "logits: softmax is up to the app"),
+        Constant("output_name", manifest.outputs[0].name, _SCORES[manifest.scores]),
         Constant("resize_short_side", spec.resize, "pixels; the long side keeps the aspect ratio, rounded down"),
         Constant("crop_size", spec.size, "pixels, from the centre"),
         Constant("interpolation", spec.interpolation, "antialiased when it shrinks"),
@@ -77,6 +77,12 @@ def contract(manifest: Manifest) -> list[Constant]:
         Constant("mean", spec.mean, "RGB, on the 0 to 1 scale"),
         Constant("standard_deviation", spec.std, "RGB, on the 0 to 1 scale"),
     ]
+
+
+_SCORES: dict[Scores, str] = {
+    "logits": "logits: softmax is up to the app",
+    "probabilities": "probabilities: the network ends in softmax",
+}
 
 
 def _normalise_comment(dtype: str) -> str:

@@ -1,6 +1,6 @@
 // Runs the ONNX bundle of this server with onnxruntime-web.
 //
-//   manifest.json → hashes → session          image → preprocess.js → logits → softmax → bars
+//   manifest.json → hashes → session          image → preprocess.js → scores → softmax, where they are logits → bars
 //
 // `?selftest` replays the golden vectors on load, `?example=NAME` classifies the example of that name.
 
@@ -127,7 +127,7 @@ async function classify(model, file) {
   times.push(performance.now());
   Object.assign($("seen"), { width: preprocess.size, height: preprocess.size });
   $("seen").getContext("2d").putImageData(crop, 0, 0);
-  showClasses(model.labels, softmax(logits));
+  showClasses(model.labels, model.manifest.scores === "probabilities" ? Array.from(logits) : softmax(logits));
   const [decode, prepare, infer] = [0, 1, 2].map((i) => (times[i + 1] - times[i]).toFixed(1));
   $("times").textContent = `decoded in ${decode} ms, prepared in ${prepare} ms, inferred in ${infer} ms`;
   $("result").hidden = false;

@@ -104,7 +104,7 @@ std::vector<float> run(ov::CompiledModel& model, const Arrays& arrays) {
 
 size_t best(const float* logits, size_t classes) { return std::max_element(logits, logits + classes) - logits; }
 
-double probability(const float* logits, size_t classes, size_t index) {
+double softmax(const float* logits, size_t classes, size_t index) {
     double sum = 0;
     for (size_t c = 0; c < classes; ++c) sum += std::exp(double{logits[c]} - logits[index]);
     return 1 / sum;
@@ -121,7 +121,7 @@ bool undecided(const float* reference, size_t classes, size_t winner) {
 }
 
 bool judge(const std::vector<float>& logits, const npz::Array& expected, const Tolerance& limit,
-           const std::vector<std::string>& labels) {
+           const std::vector<std::string>& labels, bool probabilities) {
     const float* reference = expected.floats();
     const size_t count = expected.rows(), classes = expected.row_bytes() / sizeof(float);
     if (logits.size() != count * classes || !count) throw std::runtime_error("outputs have another shape than golden ones");
@@ -142,7 +142,7 @@ bool judge(const std::vector<float>& logits, const npz::Array& expected, const T
         agreeing += got == wanted;
         forgiven += got != wanted && undecided(r, classes, wanted);
         std::printf("image %zu: %s %.1f %%%s\n", image, got < labels.size() ? labels[got].c_str() : "?",
-                    100 * probability(y, classes, got), got == wanted ? "" : "  (the reference says otherwise)");
+                    100 * (probabilities ? y[got] : softmax(y, classes, got)), got == wanted ? "" : "  (the reference says otherwise)");
     }
     const double sqnr = noise > 0 ? 10 * std::log10(signal / noise) : INFINITY;
     const double share = double(agreeing + forgiven) / count;
@@ -166,7 +166,8 @@ int check(const std::string& bundle) {
     const std::string output = model.output(0).get_any_name(), simulated = "simulated." + output;
     const std::vector<float> logits = run(model, arrays);
     const npz::Array& expected = golden(arrays, limit->sqnr && arrays.count(simulated) ? simulated : output);
-    const bool passed = judge(logits, expected, *limit, read_labels(bundle + "/labels.txt"));
+    const bool probabilities = manifest.find("\"scores\": \"probabilities\"") != std::string::npos;
+    const bool passed = judge(logits, expected, *limit, read_labels(bundle + "/labels.txt"), probabilities);
     std::printf("%s: %s the %s tolerance\n", bundle.c_str(), passed ? "within" : "outside", limit->precision);
     return passed ? 0 : 1;
 }
