@@ -143,8 +143,8 @@ class Parity(Record, frozen=True, kw_only=True):
     cosine: float
     sqnr_db: float | None
     """Signal over error in decibel; None when the outputs are identical."""
-    top1_agreement: float | None
-    """Share of images with the same first class; None where it proves nothing, see `parity.names_classes`."""
+    top1_agreement: float
+    """Share of images with the same first class."""
     tolerance: Tolerance
     would_pass: Tolerance
     """The tightest tolerance that these outputs meet."""
@@ -155,6 +155,8 @@ class Parity(Record, frozen=True, kw_only=True):
     """Each output by itself; none in bundles of early versions."""
     non_finite: int = 0
     """Images for which an output holds NaN or infinity."""
+    agreement_proves: bool = True
+    """False where one class is first for every image, or there is one column."""
 
 
 class Replay(Record, frozen=True, kw_only=True):
@@ -337,16 +339,11 @@ def decode(data: bytes, *, where: str) -> Manifest:
     try:
         schema = msgspec.json.decode(data, type=_Header).schema
         if schema != SCHEMA:
-            raise BundleError(
-                f"{where} has schema {schema}, expected {SCHEMA}",
-                hint="read it with the ghostdeploy version that wrote it, or export again",
-            )
+            hint = "read it with the ghostdeploy version that wrote it, or export again"
+            raise BundleError(f"{where} has schema {schema}, expected {SCHEMA}", hint=hint)
         return msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise BundleError(f"{where} is not a valid manifest: {error}", hint="export the bundle again") from error
-    except RecursionError as error:
-        raise BundleError(
-            f"{where} is not a valid manifest: nested too deeply", hint="export the bundle again"
-        ) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        why = error if isinstance(error, msgspec.DecodeError) else "nested too deeply"
+        raise BundleError(f"{where} is not a valid manifest: {why}", hint="export the bundle again") from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{where} is not UTF-8 text", hint="export the bundle again") from error

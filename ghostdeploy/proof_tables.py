@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.evaluate import Evaluation
     from ghostdeploy.deploy.prove import Verification
     from ghostdeploy.deploy.quantize.spec import Diagnosis
+    from ghostdeploy.manifest import Parity
 
 
 def verified(found: Sequence[Verification]) -> None:
@@ -31,7 +32,7 @@ def verified(found: Sequence[Verification]) -> None:
             relative(v.parity),
             cosine(v.parity.cosine),
             sqnr(v.parity),
-            agreeing(v.parity.top1_agreement),
+            _agreement(v.parity),
             verdict(v.verdict),
         )
         for v in found
@@ -42,10 +43,14 @@ def verified(found: Sequence[Verification]) -> None:
         if v.execution is not None:
             text = f"{v.name}: {gap(v.execution)}"
         note(text, style="dim")
-        if v.parity.top1_agreement is None:
+        if not v.parity.agreement_proves:
             note(f"{v.name}: the golden outputs name no two classes, so agreement would prove nothing", style="dim")
         if because := v.failed_because or v.unverified_because:
             note(f"{v.name}: {because}")
+
+
+def _agreement(found: Parity) -> str:
+    return agreeing(found.top1_agreement if found.agreement_proves else None)
 
 
 def evaluated(found: Sequence[Evaluation]) -> None:
@@ -131,7 +136,7 @@ def built(found: Built) -> None:
         ("precision", found.precision_achieved.how),
         (
             "parity",
-            f"max error {relative(found.parity)}, {sqnr(found.parity)}, {agreeing(found.parity.top1_agreement)} agree",
+            f"max error {relative(found.parity)}, {sqnr(found.parity)}, {_agreement(found.parity)} agree",
         ),
         ("verdict", verdict(found.verdict)),
     ]

@@ -80,7 +80,8 @@ def test_too_few_images_of_one_class_stay_undecided(tmp_path):
 def test_parity_and_execution_gap_say_nothing_of_agreement_that_proves_nothing(reference, proves):
     gap = compare_execution(reference, reference, isa="AVX2")
 
-    assert parity.compare({"logits": reference}, {"logits": reference}, "int8").top1_agreement is proves or proves == 1
+    found = parity.compare({"logits": reference}, {"logits": reference}, "int8")
+    assert (found.top1_agreement, found.agreement_proves) == (1, proves is not None)
     assert (gap.agreement, gap.verdict) == (proves, "passed")
 
 
@@ -89,7 +90,8 @@ def test_a_disagreement_with_one_class_is_told():
     changed = reference.copy()
     changed[0] = changed[0][::-1]
 
-    assert parity.compare({"logits": changed}, {"logits": reference}, "int8").top1_agreement == 0.9
+    found = parity.compare({"logits": changed}, {"logits": reference}, "int8")
+    assert (found.top1_agreement, found.agreement_proves) == (0.9, True)
     assert compare_execution(changed, reference, isa="AVX2").agreement == 0.9
 
 
@@ -149,7 +151,8 @@ def test_verify_shows_a_dash_and_says_why(path, capsys):
     assert "100" not in answer.out
     assert "–" in answer.out
     assert "name no two classes" in answer.out
-    assert (found["parity"]["top1_agreement"], found["execution"]["agreement"]) == (None, None)
+    assert (found["parity"]["top1_agreement"], found["parity"]["agreement_proves"]) == (1, False)
+    assert found["execution"]["agreement"] is None
 
 
 @pytest.mark.parametrize(
