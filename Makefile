@@ -8,11 +8,12 @@ JOBS ?= 2
 # Programs whose absence fails their tests instead of skipping them: .ci/run names what it installs.
 PROGRAMS ?=
 
-.PHONY: help demo test setup check bench docs fuzz device-wheel clean
+.PHONY: help demo test test-all setup check bench docs fuzz device-wheel clean
 
 help:
 	@echo "make demo    export, verify, evaluate and run the shipped model"
 	@echo "make test    check + all tests"
+	@echo "make test-all  make test, and every pair of network and target"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   wrapper overhead, export time by stage, time to the first result, endurance"
 	@echo "make docs    check that every command and link in the docs is real"
@@ -44,7 +45,10 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: check
-	GHOSTDEPLOY_REQUIRE=$(INSTALLED),$(PROGRAMS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	GHOSTDEPLOY_REQUIRE=$(INSTALLED),$(PROGRAMS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 30
+
+test-all: check
+	GHOSTDEPLOY_REQUIRE=$(INSTALLED),$(PROGRAMS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m ""
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/wrapper_overhead.py

@@ -1,4 +1,8 @@
-"""The INT8 line on the shipped trained models: every target from one command, proven, explained, small."""
+"""The INT8 line on the shipped trained models: several targets from one command, proven, explained, small.
+
+`make test` exports each network for the processors it was made for, C-Ghost for CPUs and G-Ghost for GPUs, which also
+runs on one CPU engine; `make test-all` adds the other pairs.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +28,30 @@ pytestmark = pytest.mark.slow
 MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
 ROWS = [row for row in targets.TARGETS.values() if "int8" in row.precisions]
 EVERYWHERE = [row.name for row in ROWS if row.device is None]
+ON_GPUS = [row.name for row in ROWS if row.device is not None]
+USUAL = dict(zip(MODELS, (EVERYWHERE, [*ON_GPUS, "openvino"]), strict=True))
+"""Targets of one request, by model; the other targets are another request."""
+
+
+def pairs(wanted):
+    """Parameters (model, target); `make test-all` has them all."""
+    every = [(name, row.name) for name in MODELS for row in ROWS if row.name in wanted]
+    marks = {one: () if one[1] in USUAL[one[0]] else pytest.mark.full for one in every}
+    return [pytest.param(one, marks=marks[one], id="-".join(one)) for one in every]
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A function: model, target → folder of its INT8 bundle; all targets of a model are exported by one request."""
+    """A function: model, target → folder of its INT8 bundle."""
 
     def path(name, target):
         require(target)
-        with shared_folder(tmp_path_factory, f"int8-{name}") as root:
+        usual = target in USUAL[name]
+        with shared_folder(tmp_path_factory, f"int8-{name}-{usual}") as root:
             out = root / "bundles"
             if not out.exists():
-                config = ExportConfig(targets=tuple(row.name for row in ROWS), precision="int8", out=root / "new")
+                targets_of = tuple(row.name for row in ROWS if (row.name in USUAL[name]) == usual)
+                config = ExportConfig(targets=targets_of, precision="int8", out=root / "new")
                 run_export(lambda: load_model(f"sample:{name}"), config)
                 (root / "new").rename(out)
         return out / f"{name}-{target}-int8"
@@ -43,21 +59,16 @@ def exported(tmp_path_factory):
     return path
 
 
-@pytest.fixture(params=MODELS)
-def name(request):
-    return request.param
-
-
-@pytest.fixture(params=[row.name for row in ROWS])
-def path(request, name, exported):
+@pytest.fixture(params=pairs([row.name for row in ROWS]))
+def path(request, exported):
     """An INT8 bundle for every target."""
-    return exported(name, request.param)
+    return exported(*request.param)
 
 
-@pytest.fixture(params=EVERYWHERE)
-def runs_here(request, name, exported):
+@pytest.fixture(params=pairs(EVERYWHERE))
+def runs_here(request, exported):
     """An INT8 bundle whose engine runs on every machine."""
-    return exported(name, request.param)
+    return exported(*request.param)
 
 
 def test_at_most_one_point_of_accuracy_is_lost_and_the_decisions_stay(path):
@@ -95,6 +106,7 @@ def test_nearly_all_the_work_is_done_in_int8_and_layers_left_in_float_are_named_
     assert len(manifest.quantization.calibration.sha256) == 64
 
 
+@pytest.mark.parametrize("name", [MODELS[0], pytest.param(MODELS[1], marks=pytest.mark.full)])
 def test_the_same_images_calibrate_every_target(name, exported):
     records = {open_bundle(exported(name, target)).manifest.quantization.calibration for target in EVERYWHERE}
 
@@ -161,7 +173,7 @@ def test_an_altered_diagnosis_is_refused(runs_here, tmp_path, capsys):
     assert run(capsys, "diagnose", copy).code == 3
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [MODELS[0], pytest.param(MODELS[1], marks=pytest.mark.full)])
 def test_a_badly_scaled_network_loses_less_than_a_point_of_agreement(name, tmp_path):
     """Default quantization loses more than ten points of it, see `test_equalize_ranges`."""
     model = load_model(f"sample:{name}")
