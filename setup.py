@@ -44,6 +44,7 @@ KEPT = {
         "machine_rates",
         "parity",
         "prove",
+        "recorded",
         "replay",
         "roofline",
         "stages",

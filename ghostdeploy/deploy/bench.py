@@ -26,6 +26,7 @@ from ghostdeploy.deploy.stages import Stages
 from ghostdeploy.deploy.statistics import median_interval, quantile
 from ghostdeploy.errors import UsageError
 from ghostdeploy.manifest import Record
+from ghostdeploy.runtimes import tell_failed
 from ghostdeploy.runtimes.cores import usable_threads
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class _Taken:
 
 def _take(paths: Sequence[Path], *, threads: int, batch: int, rounds: int, stages: Stages) -> list[_Taken]:
     for path in paths:
-        open_bundle(path)  # what is damaged is said before any process starts
+        tell_failed(open_bundle(path))  # what is damaged is said before any process starts
     with ExitStack() as stack:
         processes = []
         with stages.stage("load"):

@@ -13,7 +13,7 @@ import numpy as np
 from ghostdeploy import samples
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.deploy import evaluate as ev
-from ghostdeploy.deploy import parity, replay
+from ghostdeploy.deploy import parity, recorded, replay
 from ghostdeploy.deploy.class_order import fit_classes
 from ghostdeploy.deploy.doctor import instruction_set
 from ghostdeploy.deploy.execution import compare_execution, execution_fault
@@ -56,6 +56,8 @@ class Verification(Record, frozen=True, kw_only=True):
     part of every map."""
     failed_because: str | None = None
     unverified_because: str | None = None
+    export_verdict: Verdict | None = None
+    """What the export said of it; nothing that it failed is passed here."""
 
 
 def verify(path: str | os.PathLike[str]) -> Verification:
@@ -65,8 +67,9 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         path: The bundle.
 
     Returns:
-        The record; a missed gate is its verdict "failed", not an exception. An INT8 bundle whose export recorded
-        nothing to hold its outputs against is "unverified".
+        The record; a missed gate is its verdict "failed", not an exception, and so is one that the export missed. An
+        INT8 bundle whose export recorded nothing to hold its outputs against is "unverified", as is a bundle whose
+        export had too few images.
 
     Raises:
         BundleError: Damaged, altered, or refused by the engine.
@@ -84,9 +87,11 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         parity.fault(found, bundle.manifest.precision) if found.verdict == "failed" else None,
         None if gap is None else execution_fault(gap),
         replay.fault(replays, "failed"),
+        recorded.fault(bundle.manifest),
     )
     failed = "; ".join(fault for fault in faults if fault is not None) or None
-    unverified = None if failed else replay.fault(replays, "unverified")
+    doubts = (replay.fault(replays, "unverified"), recorded.doubt(bundle.manifest))
+    unverified = None if failed else "; ".join(one for one in doubts if one is not None) or None
     verdict: Verdict = "failed" if failed else ("unverified" if unverified else "passed")
     return Verification(
         bundle=str(path),
@@ -101,6 +106,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         replay=replays,
         failed_because=failed,
         unverified_because=unverified,
+        export_verdict=bundle.manifest.verdict,
     )
 
 

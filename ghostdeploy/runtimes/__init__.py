@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +14,17 @@ from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.cores import usable_threads
 from ghostdeploy.runtimes.interface import PROFILES, Interface, Profile, Settings
+from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
     from ghostdeploy.bundle import Bundle
 
+_log = logging.getLogger("ghostdeploy")
 _ALWAYS_ALLOWED = 64
 """Threads that may be asked for on any machine, so that a number written for another one works. An engine that spins
 takes minutes to start hundreds of them on two cores, and cannot be interrupted."""
 
-__all__ = ["Runtime", "load", "run_bundle"]
+__all__ = ["Runtime", "load", "run_bundle", "tell_failed"]
 
 
 def load(
@@ -35,6 +38,8 @@ def load(
     verify: bool = True,
 ) -> Runtime:
     """Loads a bundle into the engine of its target; needs neither torch nor any exporter.
+
+    One that missed a gate runs too; a warning of the logger `ghostdeploy` says so.
 
     Args:
         path: The bundle folder.
@@ -57,6 +62,7 @@ def load(
     """
     _require_sense(profile, threads=threads, queue=queue)
     bundle = open_bundle(path, check_hashes=verify or cache is not None, hold=True)
+    tell_failed(bundle)
     folder = None if cache is None else Path(cache)
     return run_bundle(bundle, Settings(threads=threads, device=device, profile=profile, queue=queue, cache=folder))
 
@@ -67,6 +73,14 @@ def run_bundle(bundle: Bundle, settings: Settings) -> Runtime:
     backend = targets.resolve(row.runtime, extra=row.runtime_extra)
     runtime: Runtime = backend(bundle, _interface(bundle), settings)
     return runtime
+
+
+def tell_failed(bundle: Bundle) -> None:
+    """Warns of a bundle that missed a gate: what it answers does not show it."""
+    manifest = bundle.manifest
+    if manifest.verdict == "failed":
+        because = manifest.failed_because or "its manifest gives no reason"
+        _log.warning("%s missed a gate of its export: %s", visible_line(str(bundle.path)), visible_line(because))
 
 
 def _require_sense(profile: str, **counts: int | None) -> None:
