@@ -20,6 +20,7 @@ import numpy as np
 
 from ghostdeploy import manifest as mf
 from ghostdeploy import targets
+from ghostdeploy.arguments import require_path
 from ghostdeploy.arrays import parse_arrays
 from ghostdeploy.errors import BundleError
 from ghostdeploy.files import is_relative_name, is_there, open_regular, read_limited
@@ -170,8 +171,9 @@ def open_bundle(path: str | os.PathLike[str], *, check_hashes: bool = True, hold
 
     Raises:
         BundleError: Missing, incomplete, altered, of an unknown schema, or pointing outside itself.
+        UsageError: `path` is empty, or no path.
     """
-    root = Path(path)
+    root = require_path("bundle", path)
     where = root / MANIFEST
     try:
         data = read_limited(where, MAX_MANIFEST)

@@ -12,7 +12,7 @@ import click
 
 from ghostdeploy.console import Bars, CommandGroup, common, complain, describe
 from ghostdeploy.errors import UsageError, did_you_mean
-from ghostdeploy.export_options import export_options
+from ghostdeploy.export_options import GivenPath, export_options
 from ghostdeploy.output import print_json
 from ghostdeploy.several import Several
 from ghostdeploy.tune_options import shared_parameters, tune_options
@@ -20,7 +20,7 @@ from ghostdeploy.tune_options import shared_parameters, tune_options
 if TYPE_CHECKING:
     from ghostdeploy.deploy.evaluate import Evaluation
 
-_FOLDER = click.Path(path_type=Path)
+_FOLDER = GivenPath()
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -128,13 +128,11 @@ def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
 @click.option(
     "--max-drop",
     type=float,
-    default=0.01,
-    show_default=True,
-    help="With --reference: drop of top-1 to decide about, absolute.",
+    help="With --reference: largest allowed drop of top-1, absolute; beyond it the exit code is 1.",
 )
 @common
 def evaluate(
-    bundles: tuple[Path, ...], data: Path | None, reference: Path | None, max_drop: float, *, as_json: bool
+    bundles: tuple[Path, ...], data: Path | None, reference: Path | None, max_drop: float | None, *, as_json: bool
 ) -> int:
     """Measure top-1 and top-5 with confidence intervals."""
     from ghostdeploy import proof_tables

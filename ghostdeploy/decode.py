@@ -95,6 +95,8 @@ def open_image(source: Source) -> Image.Image:
 
 def _from_path(source: str | os.PathLike[str]) -> Image.Image:
     name = f"image {os.fsdecode(source)}"
+    if not os.fspath(source):
+        raise InputError("the path of the image is empty", hint="a variable behind it may be empty")
     try:
         path = Path(os.fsdecode(source))
         if path.is_dir():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.deploy.evaluate import not_finite
 from ghostdeploy.deploy.image_folders import counted
 from ghostdeploy.layout import agreeing, bounds, cosine, folder_name, gap, note, relative, share, sqnr, table, verdict
 
@@ -62,8 +61,8 @@ def evaluated(found: Sequence[Evaluation]) -> None:
     for line in sorted({f"left out of {e.data}: {counted(e.left_out)}" for e in found if e.left_out}):
         note(line, style="dim")
     for e in found:
-        if because := not_finite(e.non_finite, e.count):
-            note(f"{folder_name(e.bundle)} failed: {because}")
+        if e.failed_because:
+            note(f"{folder_name(e.bundle)} failed: {e.failed_because}")
     compared = [(e, e.comparison) for e in found if e.comparison is not None]
     if compared:
         rows = [

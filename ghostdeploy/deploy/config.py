@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from ghostdeploy import targets
+from ghostdeploy.arguments import require_count, require_path, require_seconds, require_share
 from ghostdeploy.deploy.passes import check_names
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.preprocess import Preprocess
@@ -81,7 +82,7 @@ class ExportConfig:
             raise UsageError(f"unknown precision {self.precision!r}", hint=hint)
         for row in self.rows:
             targets.require_precision(row, self.precision)
-        if self.batch is not None and not 1 <= self.batch <= 4096:
+        if self.batch is not None and require_count("batch", self.batch) > 4096:
             raise UsageError(f"batch is {self.batch}, expected 1 to 4096 or dynamic")
         if self.sm:
             from ghostdeploy.exporters.tensorrt_spec import check_sms
@@ -93,10 +94,11 @@ class ExportConfig:
             raise UsageError(f"channels are to be aligned to {self.align_channels}, expected 8, 16 or 32")
         if self.input not in INPUTS:
             raise UsageError(f"unknown input {self.input!r}", hint=f"inputs are {' and '.join(INPUTS)}")
-        if not 0 <= self.max_drop <= 1:
-            raise UsageError(f"max drop is {self.max_drop}, expected a share from 0 to 1, such as 0.01 for one point")
-        if not self.timeout > 0:
-            raise UsageError(f"timeout is {self.timeout}, expected a positive number of seconds")
+        require_share("max drop", self.max_drop)
+        require_seconds("timeout", self.timeout)
+        for name in ("calibration", "data", "labels", "out"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, require_path(name, value))
 
     def _refuse_idle_options(self) -> None:
         """Raises `UsageError` for a setting that no chosen target knows: it would be silently without effect."""

@@ -82,7 +82,8 @@ class Evaluation(Record, frozen=True, kw_only=True):
     non_finite: int = 0
     """Images with NaN or infinite logits: no class was given, each counts as wrong."""
     verdict: Literal["measured", "failed"] = "measured"
-    """`failed`: there are such images."""
+    """`failed`: there are such images, or the drop is beyond the limit that was given."""
+    failed_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,13 @@ def not_finite(images: int, count: int) -> str | None:
     return f"logits of {images} of {count} images are NaN or infinite" if images else None
 
 
+def beyond(drop: float, max_drop: float) -> str | None:
+    """Returns what is said of a drop of top-1 beyond its limit; None where it is within."""
+    if drop <= max_drop:
+        return None
+    return f"top-1 drops by {100 * drop:.2f} points, allowed are {100 * max_drop:.2f}"
+
+
 def compare(ours: Predictions, reference: Predictions, name: str, *, max_drop: float = MAX_DROP) -> Comparison:
     """Compares two models that saw the same images.
 
@@ -215,6 +223,7 @@ def evaluation(
     *,
     bundle: str,
     comparison: Comparison | None,
+    gated: bool = False,
     notes: tuple[str, ...] = (),
 ) -> Evaluation:
     """Returns the record of one evaluation.
@@ -225,10 +234,13 @@ def evaluation(
         num_classes: Classes of the bundle.
         bundle: Its folder.
         comparison: With a reference.
+        gated: Its limit was given: a drop beyond it fails, as an export's does.
         notes: Of the images, see `pixel_range`.
     """
     count = len(ours.labels)
     note = near_chance(ours.top1_share, images, num_classes, who=bundle)
+    dropped = None if comparison is None or not gated else beyond(comparison.drop, comparison.max_drop)
+    faults = [fault for fault in (not_finite(ours.non_finite, count), dropped) if fault is not None]
     return Evaluation(
         bundle=bundle,
         data=images.source,
@@ -240,7 +252,8 @@ def evaluation(
         top5=share(round(ours.top5_share * count), count),
         comparison=comparison,
         non_finite=ours.non_finite,
-        verdict="failed" if ours.non_finite else "measured",
+        verdict="failed" if faults else "measured",
+        failed_because="; ".join(faults) or None,
     )
 
 

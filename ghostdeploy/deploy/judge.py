@@ -163,8 +163,8 @@ def failures(manifest: Manifest) -> list[str]:
         found.append(parity.fault(manifest.parity, manifest.precision))
     if manifest.accuracy is not None and manifest.accuracy.verdict == "failed":
         a = manifest.accuracy
-        drop = f"top-1 drops by {100 * a.drop:.2f} points, allowed are {100 * a.max_drop:.2f}"
-        found.append(evaluate.not_finite(a.non_finite, a.count) or drop)
+        said = evaluate.not_finite(a.non_finite, a.count) or evaluate.beyond(a.drop, a.max_drop)
+        found.append(said or "top-1 drops by more than is allowed")
     if manifest.agreement is not None and manifest.agreement.verdict == "failed":
         g = manifest.agreement
         found.append(evaluate.not_finite(g.non_finite, g.count) or _disagreement(g))

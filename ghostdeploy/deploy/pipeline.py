@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ghostdeploy import staging, targets
+from ghostdeploy.arguments import require_path
 from ghostdeploy.deploy.advice import int8_advice, recommendation
 from ghostdeploy.deploy.assemble import Chain, Facts, assemble
 from ghostdeploy.deploy.config import ExportConfig
@@ -30,6 +30,7 @@ from ghostdeploy.placing import LOG_HEAD, write_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from torch import nn
 
@@ -95,8 +96,9 @@ def export(
         GateFailed: The bundle was written and its verdict is "failed".
         GhostDeployError: See the tree in `ghostdeploy.errors`.
     """
-    config = ExportConfig(targets=(target,), precision=precision, out=Path(out), **options)
-    origin = find_origin(model, config, weights=Path(weights) if weights else None, weights_key=weights_key)
+    config = ExportConfig(targets=(target,), precision=precision, out=require_path("out", out), **options)
+    checkpoint = None if weights is None else require_path("weights", weights)
+    origin = find_origin(model, config, weights=checkpoint, weights_key=weights_key)
     bundle = run_export(origin.load, config, name=name, intake=origin.intake).bundles[0]
     if bundle.manifest.verdict == "failed":
         raise GateFailed(f"{bundle.path} failed its gates", hint=f"ghostdeploy inspect {bundle.path}")

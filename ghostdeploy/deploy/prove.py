@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ghostdeploy import samples
+from ghostdeploy.arguments import require_path, require_share
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.deploy import evaluate as ev
 from ghostdeploy.deploy import parity, recorded, replay
@@ -27,7 +29,6 @@ from ghostdeploy.runtimes import load, run_bundle
 from ghostdeploy.runtimes.interface import Settings
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Sequence
 
     from ghostdeploy.bundle import Arrays, Bundle
@@ -140,7 +141,7 @@ def evaluate(
     *,
     data: str | os.PathLike[str] | ImageSet | None = None,
     reference: str | os.PathLike[str] | None = None,
-    max_drop: float = ev.MAX_DROP,
+    max_drop: float | None = None,
     listener: Listener | None = None,
     on_error: Callable[[Path, GhostDeployError], None] | None = None,
 ) -> list[Evaluation]:
@@ -151,30 +152,36 @@ def evaluate(
         data: A labelled image set, see `ghostdeploy.deploy.images.open_images`; bundles of the shipped sample models
             may go without: their test images ship too.
         reference: A bundle to compare each other one with, image by image.
-        max_drop: Drop of top-1 that the comparison decides about, as a share.
+        max_drop: Largest allowed drop of top-1 to the reference, as a share: a bundle beyond it is "failed". None shows
+            how the drop compares with one point, and fails nothing.
         listener: Hears the progress.
         on_error: Hears of each bundle that cannot be evaluated, which is then left out; None raises its error.
 
     Raises:
-        UsageError: No set was given and a bundle is not of a sample model.
+        UsageError: No bundle, or no set was given and a bundle is not of a sample model; `max_drop` is no share, has no
+            reference, or the reference would be compared with nothing but itself.
         DataError: The set is unusable or does not fit a model's classes.
         BundleError: See `verify`.
     """
-    if not 0 <= max_drop <= 1:
-        raise UsageError(f"max drop is {max_drop}, expected a share from 0 to 1, such as 0.01 for one point")
-    paths = [paths] if isinstance(paths, str | PathLike) else paths
+    paths = [paths] if isinstance(paths, str | PathLike) else list(paths)
+    _require_comparison(paths, reference, max_drop)
     images = data if isinstance(data, ImageSet) else open_images(data or _shipped(paths), labelled=True)
     stages = Stages(listener)
     base = None if reference is None else _predict(reference, images, stages)
     found = []
     for path in paths:
-        itself = reference is not None and Path(path).resolve() == Path(reference).resolve()
+        itself = reference is not None and _same_folder(path, reference)
         try:
             ours = base if itself and base is not None else _predict(path, images, stages)
             comparison = None
             if base is not None and not itself:
                 ours.require_order_of(base, f"{path} and {reference}")
-                comparison = ev.compare(ours.predictions, base.predictions, str(reference), max_drop=max_drop)
+                comparison = ev.compare(
+                    ours.predictions,
+                    base.predictions,
+                    str(reference),
+                    max_drop=ev.MAX_DROP if max_drop is None else max_drop,
+                )
         except GhostDeployError as error:
             if on_error is None:
                 raise
@@ -186,12 +193,41 @@ def evaluate(
             len(ours.labels),
             bundle=str(path),
             comparison=comparison,
+            gated=max_drop is not None,
             notes=ours.notes,
         )
         for note in one.notes:
             _log.warning("%s", note)
         found.append(one)
     return found
+
+
+def _require_comparison(
+    paths: Sequence[str | os.PathLike[str]], reference: str | os.PathLike[str] | None, max_drop: float | None
+) -> None:
+    """Raises `UsageError` where a limit or a reference would be silently without effect."""
+    if not paths:
+        raise UsageError("no bundle to evaluate", hint="give the folder that export wrote")
+    if max_drop is not None:
+        require_share("max drop", max_drop)
+    if reference is None:
+        if max_drop is not None:
+            raise UsageError(
+                f"max drop {max_drop:g} says nothing without a reference", hint="add --reference with the float bundle"
+            )
+        return
+    require_path("reference", reference)
+    if all(_same_folder(path, reference) for path in paths):
+        raise UsageError(
+            f"{reference} would be compared with itself", hint="give --reference another bundle, such as the float one"
+        )
+
+
+def _same_folder(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samefile(one, other)  # noqa: PTH121 - of `pathlib` too long a name raises as well
+    except (OSError, ValueError):  # there is none, which opening it tells
+        return False
 
 
 @dataclass(frozen=True, slots=True)

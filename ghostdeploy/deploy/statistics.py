@@ -48,7 +48,7 @@ def paired_drop(lost: int, won: int, count: int) -> tuple[float, float]:
     n, b, c = count + 2.0, lost + 0.5, won + 0.5
     centre = (b - c) / n
     half = Z95 * math.sqrt(b + c - (b - c) ** 2 / n) / n
-    return centre - half, centre + half
+    return max(-1.0, centre - half), min(1.0, centre + half)
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -6,7 +6,7 @@ import zlib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.errors import UsageError
+from ghostdeploy.arguments import require_count
 from ghostdeploy.models.zoo import ZooEntry, find, list_models
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def create_model(name: str, *, num_classes: int | None = None) -> nn.Module:
     import torch
 
     entry = find(name)
-    num_classes = entry.num_classes if num_classes is None else num_classes
-    if num_classes < 1:
-        raise UsageError(f"num_classes is {num_classes}, expected at least 1")
+    num_classes = entry.num_classes if num_classes is None else require_count("num_classes", num_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(name.encode()))
         model = build(entry, num_classes)

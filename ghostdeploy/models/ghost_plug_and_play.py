@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx, nn
 
+from ghostdeploy.arguments import require_count
 from ghostdeploy.errors import UsageError
 from ghostdeploy.models.resnet import ResNet50
 from ghostdeploy.models.vgg import VGG16
@@ -108,10 +109,9 @@ def ghostify(
         UsageError: `ratio` or `cheap_kernel` is out of range, a name in `skip` is no convolution of `module`, or
             `module` itself is a convolution that is to be replaced.
     """
-    if ratio < 2 or cheap_kernel < 1 or cheap_kernel % 2 == 0:
-        raise UsageError(
-            f"ghostify got ratio {ratio} and cheap_kernel {cheap_kernel}, expected ratio ≥ 2 and an odd kernel"
-        )
+    ratio, cheap_kernel = require_count("ratio", ratio, least=2), require_count("cheap_kernel", cheap_kernel)
+    if cheap_kernel % 2 == 0:
+        raise UsageError(f"cheap_kernel is {cheap_kernel}, expected an odd number")
     copy = copy_module(module)
     convs = {name: part for name, part in copy.named_modules() if isinstance(part, nn.Conv2d)}
     if unknown := sorted(set(skip) - set(convs)):

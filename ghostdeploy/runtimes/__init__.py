@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
+from ghostdeploy.arguments import require_count, require_path
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.runtimes.base import Runtime
@@ -49,7 +49,7 @@ def load(
         queue: Submissions that may be without result at a time; `submit` waits beyond. None is four per stream.
         cache: Folder in which an engine that compiles keeps the result, so that the next process starts faster. Nobody
             else should be able to write there: engines trust what they compiled. With a cache the hashes are always
-            compared, because its entries are found by them.
+            compared, because its entries are found by them. None and "" keep nothing.
         verify: Compare the files' SHA-256 before the engine's parser sees them; paths and sizes always are. Either way
             the engine gets bytes in memory, so a bundle that is overwritten later changes nothing.
 
@@ -61,9 +61,9 @@ def load(
         UsageError: Unknown profile, `threads` or `queue` below 1, or `threads` far beyond the machine's.
     """
     _require_sense(profile, threads=threads, queue=queue)
-    bundle = open_bundle(path, check_hashes=verify or cache is not None, hold=True)
+    folder = None if cache is None or cache == "" else require_path("cache", cache)
+    bundle = open_bundle(path, check_hashes=verify or folder is not None, hold=True)
     tell_failed(bundle)
-    folder = None if cache is None else Path(cache)
     return run_bundle(bundle, Settings(threads=threads, device=device, profile=profile, queue=queue, cache=folder))
 
 
@@ -88,8 +88,8 @@ def _require_sense(profile: str, **counts: int | None) -> None:
         hint = did_you_mean(str(profile), PROFILES, otherwise=f"profiles are {', '.join(PROFILES)}")
         raise UsageError(f"unknown profile {profile!r}", hint=hint)
     for name, value in counts.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UsageError(f"{name} is {value!r}, expected a whole number from 1")
+        if value is not None:
+            require_count(name, value)
     most = max(_ALWAYS_ALLOWED, 2 * (os.cpu_count() or 1))
     if (threads := counts["threads"]) is not None and threads > most:
         raise UsageError(

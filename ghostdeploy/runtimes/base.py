@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ghostdeploy.arguments import require_count
 from ghostdeploy.errors import BundleError, GhostDeployError, UnsupportedHardware, UsageError
 from ghostdeploy.preprocess import prepare
 from ghostdeploy.runtimes.gate import Gate
@@ -192,15 +193,19 @@ class Runtime(ABC):
         Raises:
             BundleError: The first output is no score per label.
             InputError: The image is missing, damaged, too large, of another format, or no image at all.
-            UsageError: `k` is below 1, or this runtime was closed.
+            UsageError: `k` is no whole number from 1, or this runtime was closed.
         """
-        if k < 1:
-            raise UsageError(f"k is {k}, expected at least 1")
+        k = require_count("k", k)
         values = self(prepare([image], self._interface.preprocess))[0]
         return rank(values, self._interface.labels, k, where=self._where, scores=self._interface.scores)
 
     def warmup(self, runs: int = 3) -> None:
-        """Runs `runs` times on zeros, so that the first real call meets warm memory and threads."""
+        """Runs `runs` times on zeros, so that the first real call meets warm memory and threads.
+
+        Raises:
+            UsageError: `runs` is no whole number from 0, or this runtime was closed.
+        """
+        runs = require_count("runs", runs, least=0)
         example = {name: port.example() for name, port in self._ports.items()}
         for _ in range(runs):
             self.infer(example)

@@ -1,0 +1,63 @@
+"""What callers give by name: numbers and paths that make no sense are a `UsageError` of one sentence.
+
+A setting that was read from a query, a file or the environment is often a text, or empty.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from pathlib import Path
+from typing import Any
+
+from ghostdeploy.errors import UsageError
+
+
+def require_count(name: str, value: Any, *, least: int = 1) -> int:
+    """Returns a whole number of any integer type, NumPy's too.
+
+    Raises:
+        UsageError: It is no whole number, or below `least`.
+    """
+    whole = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not whole or operator.index(value) < least:
+        raise UsageError(f"{name} is {value!r}, expected a whole number from {least}")
+    return operator.index(value)
+
+
+def require_share(name: str, value: Any) -> float:
+    """Returns a number from 0 to 1.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if not (_is_number(value) and 0 <= value <= 1):
+        raise UsageError(f"{name} is {value!r}, expected a share from 0 to 1, such as 0.01 for one point")
+    return float(value)
+
+
+def require_seconds(name: str, value: Any) -> float:
+    """Returns a positive number of seconds.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if not (_is_number(value) and value > 0):
+        raise UsageError(f"{name} is {value!r}, expected a positive number of seconds")
+    return float(value)
+
+
+def require_path(name: str, value: Any) -> Path:
+    """Returns a path; an empty one would be the working folder.
+
+    Raises:
+        UsageError: It is empty, or no path.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise UsageError(f"{name} is {value!r}, expected a path", hint="a variable behind it may be empty")
+    return Path(os.fsdecode(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
