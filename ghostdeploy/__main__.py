@@ -2,15 +2,16 @@
 
 import sys
 
-INTERRUPTED = 130
+from ghostdeploy import interruption
 
 
 def main() -> None:
     """Runs the command line; Ctrl-C while it is still being imported is no traceback either."""
     try:
+        interruption.heed()
         from ghostdeploy.cli import main as run
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(interruption.exit_code())
     run()
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ghostdeploy import interruption
 from ghostdeploy.errors import (
     ExportFailed,
     GhostDeployError,
@@ -21,6 +22,7 @@ from ghostdeploy.errors import (
     UsageError,
     did_you_mean,
 )
+from ghostdeploy.isolation import is_our_program
 from ghostdeploy.output import make_printable, print_json, say, say_lines
 from ghostdeploy.telemetry import silence_process
 from ghostdeploy.visible import shortened, visible_line
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 BUG = 70
-INTERRUPTED = 130
 _verbose: list[bool] = []
 """Holds something where tracebacks of errors are wanted."""
 
@@ -56,6 +57,8 @@ class CommandGroup(click.Group):
         arguments = list(kwargs.pop("args", None) or (args[0] if args else None) or sys.argv[1:])
         as_json = "--json" in arguments
         _verbose[:] = [True] if {"-v", "--verbose"} & set(arguments) else []
+        if is_our_program():
+            interruption.heed()
         silence_process()
         make_printable()
         _show_warnings()
@@ -73,12 +76,10 @@ class CommandGroup(click.Group):
             code = fail(
                 UnsupportedHardware("too little memory is left", hint="free some, or raise the limit"), as_json=as_json
             )
-        except click.exceptions.Abort:
-            code = INTERRUPTED
         except click.ClickException as error:
             code = fail_usage(error, as_json=as_json)
-        except KeyboardInterrupt:
-            code = INTERRUPTED
+        except (click.exceptions.Abort, KeyboardInterrupt):
+            code = interruption.exit_code()
         except Exception as error:
             code = fail_bug(error, as_json=as_json)
         sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,44 @@
+"""Signals that end a command: SIGTERM (`docker stop`, CI, systemd) and SIGHUP (a closed terminal) work like Ctrl-C.
+
+Left to the system they end the process at once: its converter goes on alone, and its hidden folder stays. Exit codes
+are the shell's, 128 + the number of the signal.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+ENDING = ("SIGTERM", "SIGHUP")
+"""The second is unknown to Windows."""
+_TOGETHER = 1.0
+"""Seconds in which several are one: who stops a service may send both, to a whole group of processes."""
+_received: list[tuple[int, float]] = []
+
+
+def heed() -> None:
+    """Makes the signals raise `KeyboardInterrupt`; for programs of ours alone.
+
+    One that is ignored (`nohup`) stays so.
+    """
+    for name in ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
+def exit_code() -> int:
+    """Returns the exit code of a command that was interrupted."""
+    return 128 + (_received[0][0] if _received else signal.SIGINT)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    now = time.monotonic()
+    again = bool(_received) and now - _received[-1][1] < _TOGETHER
+    _received.append((number, now))
+    if not again:  # else it would interrupt the tidying
+        raise KeyboardInterrupt
