@@ -58,6 +58,8 @@ _UPRIGHT = {
 _BITS_PER_SAMPLE = 258
 _ROWS = 256
 """Rows of a wide image that are scaled at a time."""
+_WITHOUT_NAME = re.compile(r"^image (?=of \d+ bytes$|in \w+$)")
+"""Begins the name of what came from no file."""
 _LEAST_WHITE = 16
 """Smallest maximum of a float image that is taken for 8-bit values: just above 1 it may be either."""
 
@@ -167,7 +169,8 @@ def _decoded(stream: BinaryIO, name: str) -> Image.Image:
     try:
         image = Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise InputError(f"{name.removeprefix('image ')} is not an image, expected {_formats()}") from error
+        named = _WITHOUT_NAME.sub("data ", name).removeprefix("image ")
+        raise InputError(f"{named} is not an image, expected {_formats()}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         found = re.search(r"\d+", str(error))  # Pillow's own limit is higher than ours, and comes first
         millions = str(int(found[0]) // 1_000_000) if found else "too many"

@@ -129,9 +129,9 @@ def trusted(state: os.stat_result, path: Path) -> bool:
     if not hasattr(os, "geteuid"):  # no POSIX owners and modes
         return True
     if state.st_uid not in (0, os.geteuid()):
-        _warn(path, f"belongs to another user (id {state.st_uid})", "use a folder of your own")
+        warn_of_cache(path, f"belongs to another user (id {state.st_uid})", "use a folder of your own")
     elif state.st_mode & _OTHERS_WRITE:
-        _warn(path, "may be written by other users", f"chmod go-w {path}")
+        warn_of_cache(path, "may be written by other users", f"chmod go-w {path}")
     else:
         return True
     return False
@@ -183,7 +183,8 @@ def own_files(folder: Path, form: re.Pattern[str]) -> list[tuple[Path, os.stat_r
 
 
 @cache
-def _warn(path: Path, why: str, cure: str) -> None:
+def warn_of_cache(path: Path, why: str, cure: str) -> None:
+    """Warns once per path of a cache that is not used."""
     _log.warning("cache %s %s, ignored: %s", path, why, cure)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -57,7 +58,7 @@ class Compiled:
 @pytest.fixture(params=[Conversions, Compiled])
 def entry(request, tmp_path):
     """A written entry in a folder of its own."""
-    files._warn.cache_clear()
+    files.warn_of_cache.cache_clear()
     found = request.param(tmp_path / "cache")
     found.write()
     assert found.read() == b"result"
@@ -252,3 +253,31 @@ def _job(folder):
     return ExportJob(
         source="", folder=str(folder), result="", precision="fp32", input_names=(), output_names=(), dynamic_batch=False
     )
+
+
+@pytest.mark.parametrize("below", [".", "folder"])
+def test_a_cache_that_was_asked_for_and_cannot_be_written_is_told_once(below, tmp_path, caplog, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("GHOSTDEPLOY_CACHE", str(tmp_path / "file" / below))
+
+    with caplog.at_level(logging.WARNING, "ghostdeploy"):
+        for _ in range(2):
+            cache = Cache.of_user()
+            cache.put("0" * 64, b"result")
+            assert cache.get("0" * 64) is None
+
+    why = os.strerror(errno.EEXIST if below == "." else errno.ENOTDIR)
+    cure = "set GHOSTDEPLOY_CACHE to a folder of your own, or to nothing"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"cache {tmp_path / 'file' / below} cannot be written ({why}), ignored: {cure}"
+    ]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_cache_that_nobody_asked_for_is_left_out_in_silence(tmp_path, caplog):
+    (tmp_path / "file").write_text("mine")
+
+    with caplog.at_level(logging.WARNING, "ghostdeploy"):
+        Cache(tmp_path / "file").put("0" * 64, b"result")
+
+    assert caplog.records == []

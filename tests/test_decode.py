@@ -288,3 +288,17 @@ def test_a_pipe_with_a_name_is_refused_and_not_waited_for(tmp_path):
 
     with pytest.raises(InputError, match="no regular file"):
         open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (b"", "data of 0 bytes is not an image"),
+        (b"no image", "data of 8 bytes is not an image"),
+        (io.BytesIO(b"GIF89a"), "data in BytesIO is not an image"),
+    ],
+    ids=["empty", "text", "stream"],
+)
+def test_what_has_no_name_is_told_in_a_whole_sentence(source, said):
+    with pytest.raises(InputError, match=f"^{said}, expected"):
+        open_image(source)

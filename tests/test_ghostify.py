@@ -151,9 +151,16 @@ def test_a_higher_ratio_costs_less():
     assert count_macs(model, (1, 3, 32, 32)) > macs[0] > macs[1] > macs[2]
 
 
-@pytest.mark.parametrize("options", [{"ratio": 1}, {"cheap_kernel": 2}, {"skip": ["nowhere"]}])
-def test_options_out_of_range_are_refused(options):
-    with pytest.raises(UsageError, match="ghostify got"):
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ratio": 1}, "ratio is 1, expected a whole number from 2"),
+        ({"cheap_kernel": 2}, "cheap_kernel is 2, expected an odd number"),
+        ({"skip": ["nowhere"]}, "ghostify got skip="),
+    ],
+)
+def test_options_out_of_range_are_refused(options, said):
+    with pytest.raises(UsageError, match=said):
         ghostify(Small(), **options)
 
 

@@ -22,7 +22,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghostdeploy.files import new_part, open_trusted, own_files, sweep_parts, trusted
+from ghostdeploy.files import new_part, open_trusted, own_files, sweep_parts, trusted, warn_of_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,10 +43,12 @@ class Cache:
     Args:
         folder: Made when the first result is written; None keeps nothing.
         limit: Bytes of all files together.
+        asked_for: Somebody named the folder, and is told where it cannot be used.
     """
 
-    def __init__(self, folder: Path | None, *, limit: int = LIMIT) -> None:
+    def __init__(self, folder: Path | None, *, limit: int = LIMIT, asked_for: bool = False) -> None:
         self._folder = folder
+        self._asked_for = asked_for
         self._limit = limit
 
     @classmethod
@@ -54,7 +56,7 @@ class Cache:
         """Returns the cache that the environment names."""
         named = os.environ.get("GHOSTDEPLOY_CACHE")
         if named is not None:
-            return cls(Path(named) if named else None)
+            return cls(Path(named) if named else None, asked_for=True)
         root = os.environ.get("XDG_CACHE_HOME", "")
         if Path(root).is_absolute():  # others say nothing, by the rules of XDG
             return cls(Path(root) / "ghostdeploy")
@@ -97,14 +99,14 @@ class Cache:
             yield stream if whole else None
 
     def put(self, key: str, result: bytes) -> None:
-        """Keeps a result; where the folder cannot be written it is simply not kept."""
+        """Keeps a result; where the folder cannot be written it is not kept."""
         self.write(key, [result])
 
     def write(self, key: str, pieces: Iterable[bytes]) -> None:
         """Keeps a result that comes in pieces; one larger than the limit is not kept."""
         if self._folder is None:
             return
-        with contextlib.suppress(OSError):
+        try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not trusted(self._folder.stat(), self._folder):
                 return
@@ -117,6 +119,10 @@ class Cache:
             finally:
                 part.unlink(missing_ok=True)
             self._shrink()
+        except OSError as error:
+            if self._asked_for:
+                why = f"cannot be written ({error.strerror or error})"
+                warn_of_cache(self._folder, why, "set GHOSTDEPLOY_CACHE to a folder of your own, or to nothing")
 
     def _shrink(self) -> None:
         assert self._folder is not None
