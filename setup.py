@@ -21,7 +21,7 @@ from setuptools.command.build_py import build_py
 
 LEFT_OUT = ("ghostdeploy.models", "ghostdeploy.exporters", "ghostdeploy.deploy", "ghostdeploy.samples")
 UNUSED = {
-    "ghostdeploy": {"module_copies", "placing", "staging", "workspaces"},
+    "ghostdeploy": {"module_copies", "placing", "staging", "undisturbed", "workspaces"},
     "ghostdeploy.runtimes": {"pytorch"},
 }
 """Modules of packages that are taken otherwise: they serve the making of bundles only."""

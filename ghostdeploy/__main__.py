@@ -10,8 +10,10 @@ def main() -> None:
     try:
         interruption.heed()
         from ghostdeploy.cli import main as run
+        from ghostdeploy.output import own_process
     except KeyboardInterrupt:
         sys.exit(interruption.exit_code())
+    own_process()
     run()
 
 

@@ -59,5 +59,25 @@ def require_path(name: str, value: Any) -> Path:
     return Path(os.fsdecode(value))
 
 
+def require_kind(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> None:
+    """Checks that something is of a kind.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        kinds: What it may be; True and False are numbers only where `bool` is among them.
+        expected: The kinds in words.
+
+    Raises:
+        UsageError: It is none of them.
+    """
+    allowed = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        plain = value is None or isinstance(value, bool | int | float | str)
+        raise UsageError(
+            f"{name} is {repr(value) if plain else f'of type {type(value).__name__}'}, expected {expected}"
+        )
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)

@@ -5,6 +5,7 @@ Data goes to stdout, talk to stderr. `NO_COLOR` is honoured (by rich), and no ba
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import warnings
@@ -23,7 +24,7 @@ from ghostdeploy.errors import (
     did_you_mean,
 )
 from ghostdeploy.isolation import is_our_program
-from ghostdeploy.output import make_printable, print_json, say, say_lines
+from ghostdeploy.output import answer_alone, answers, make_printable, print_json, say, say_lines
 from ghostdeploy.telemetry import silence_process
 from ghostdeploy.visible import shortened, visible_line
 from ghostdeploy.wheel import is_device_wheel, not_on_device
@@ -65,7 +66,7 @@ class CommandGroup(click.Group):
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow says of an image, its error says better
         try:
             code = super().main(arguments, standalone_mode=False, **kwargs)
-            sys.stdout.flush()
+            answers().flush()
         except GhostDeployError as error:
             code = fail(error, as_json=as_json)
         except ImportError as error:
@@ -131,11 +132,17 @@ def _print_error(document: dict[str, Any]) -> None:
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the two options every command takes."""
-    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")(command)
+    """Adds the two options every command takes, and leaves standard output to its answer."""
+
+    @functools.wraps(command)
+    def answering(*args: Any, **kwargs: Any) -> Any:
+        answer_alone()
+        return command(*args, **kwargs)
+
+    answering = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")(answering)
     return click.option(
         "-v", "--verbose", is_flag=True, expose_value=False, help="Show tracebacks of errors.", is_eager=True
-    )(command)
+    )(answering)
 
 
 class Bars:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ghostdeploy.output import as_printed
+from ghostdeploy.output import answers, as_printed
 from ghostdeploy.visible import visible
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class SafeConsole(Console):
 
 def console() -> Console:
     """Returns the console for data: standard output, wide enough for a table when it is no terminal."""
-    plain = SafeConsole()
-    return plain if plain.is_terminal else SafeConsole(width=max(plain.width, 160))
+    plain = SafeConsole(file=answers())
+    return plain if plain.is_terminal else SafeConsole(file=answers(), width=max(plain.width, 160))
 
 
 def table(columns: Iterable[str], rows: Iterable[Sequence[str | Text]], *, clip: bool = False) -> None:

@@ -14,7 +14,7 @@ import os
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,10 @@ _PLAIN = {
 _HANDLER = "ghostdeploy.readable"
 _ours: list[bool] = []
 """Holds something in processes that are ours."""
+_alone: list[bool] = []
+"""Holds something where nobody else's standard output is this process's."""
+_answers: list[TextIO] = []
+"""Holds the stream of answers where it is not `sys.stdout`."""
 
 
 def make_printable() -> None:
@@ -36,6 +40,25 @@ def make_printable() -> None:
     _ours.append(True)
     streams.guard()
     streams.reconfigure(errors=_HANDLER)
+
+
+def own_process() -> None:
+    """Says that this process was started for a command, and is no program that calls one."""
+    _alone.append(True)
+
+
+def answer_alone() -> None:
+    """From now on standard output carries what the command answers, and nothing else; in the command's process only.
+
+    A factory, a network or a native library prints where it likes: that goes to standard error.
+    """
+    if _alone and not _answers:
+        _answers.append(streams.keep_for_answers())
+
+
+def answers() -> TextIO:
+    """Returns the stream of answers: documents and tables."""
+    return _answers[0] if _answers else sys.stdout
 
 
 @contextmanager
@@ -66,7 +89,7 @@ def say(text: str, *, error: bool = False) -> None:
 
 def say_lines(text: str, *, error: bool = False) -> None:
     """Prints text of several lines of our own, such as a traceback."""
-    print(visible(text), file=sys.stderr if error else sys.stdout, flush=True)
+    print(visible(text), file=sys.stderr if error else answers(), flush=True)
 
 
 def print_json(document: Any) -> None:
@@ -83,7 +106,7 @@ def print_json(document: Any) -> None:
         encoded = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(document)))
     text = msgspec.json.format(encoded, indent=2).decode()
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        text.encode(getattr(answers(), "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(json.loads(text), indent=2)
     say_lines(visible_json(text))
@@ -101,7 +124,7 @@ codecs.register_error(_HANDLER, _readable)
 
 def as_printed(text: str) -> str:
     """Returns one line as standard output shows it, so that its width is known before it is laid out."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    encoding = getattr(answers(), "encoding", None) or "utf-8"
     return visible_line(text).encode(encoding, _HANDLER).decode(encoding)
 
 

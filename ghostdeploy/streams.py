@@ -99,6 +99,22 @@ def guard() -> None:
         sys.stderr = cast("TextIO", Standard(sys.stderr, 2))
 
 
+def keep_for_answers() -> TextIO:
+    """Takes standard output for answers alone: what anybody else prints, from C as well, goes to standard error.
+
+    Returns:
+        The stream for answers; `guard` was called before.
+    """
+    theirs = cast("Standard", sys.stdout)
+    theirs.flush()
+    stream: Any = theirs._stream
+    ours = io.TextIOWrapper(os.fdopen(os.dup(1), "wb"), encoding=stream.encoding, errors=stream.errors)
+    os.dup2(2, 1)
+    stream.reconfigure(line_buffering=True)
+    sys.stdout = cast("TextIO", Standard(stream, 2))
+    return cast("TextIO", Standard(ours, 1, theirs._failures))
+
+
 def reconfigure(**options: Any) -> None:
     """Changes how the text of both streams is encoded, where Python lets us."""
     for stream in (sys.stdout, sys.stderr):

@@ -214,6 +214,20 @@ def test_the_example_app_reports_bad_input_in_one_sentence_with_its_exit_code(ti
     assert all(str(tmp_path / "none") in line for line in errors)
 
 
+def test_the_example_app_goes_on_after_a_bad_image(tiny_bundle, tmp_path, capsys):
+    good = str(samples.example_images()[0])
+    (tmp_path / "damaged.png").write_bytes(b"\x89PNG")
+    bad = [str(tmp_path / "none.png"), str(tmp_path / "damaged.png")]
+
+    code = classify_image.main([str(tiny_bundle("onnx")), bad[0], good, bad[1], good, "-k", "1"])
+
+    said = capsys.readouterr()
+    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert code == 3
+    assert [line.partition(": ")[0] for line in said.out.splitlines()] == [good, good]
+    assert [bad[0] in errors[0], bad[1] in errors[1], len(errors)] == [True, True, 2]
+
+
 def test_the_samples_and_the_example_app_import_no_torch():
     code = "import sys, ghostdeploy.samples.classify_image; sys.exit('torch' in sys.modules)"
 

@@ -73,7 +73,7 @@ class Slow:
 
 def test_no_more_frames_are_under_way_than_asked_for(clip):
     model = Slow()
-    results = classify_stream._run(model, str(clip), Preprocess(size=16), 3)
+    results = classify_stream._run(model, str(clip), Preprocess(size=16), 3, [])
     threading.Timer(0.2, lambda: model.futures[0].set_result(np.zeros((1, 10)))).start()
 
     first = next(results)
@@ -85,7 +85,7 @@ def test_no_more_frames_are_under_way_than_asked_for(clip):
 
 def test_a_finished_frame_is_given_out_before_the_limit_is_reached(clip):
     model = Slow()
-    results = classify_stream._run(model, str(clip), Preprocess(size=16), 8)
+    results = classify_stream._run(model, str(clip), Preprocess(size=16), 8, [])
     read = classify_stream.frames(str(clip))
     for name, _ in read:
         if name == "frame_2.png":
@@ -132,11 +132,18 @@ def test_a_source_without_frames_is_one_sentence(tiny_bundle, clip, capsys, name
     assert words in capsys.readouterr().err
 
 
-def test_a_damaged_frame_ends_the_stream_with_its_name(tiny_bundle, clip, capsys):
+def test_damaged_frames_are_named_and_left_out(tiny_bundle, clip, capsys):
     (clip / "frame_3.png").write_bytes(b"\x89PNG")
+    (clip / "frame_12.png").write_bytes(b"")
 
     assert run(tiny_bundle("onnx"), clip) == 3
-    assert "frame_3.png" in capsys.readouterr().err
+
+    said = capsys.readouterr()
+    *lines, summary = said.out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"frame_{n}.png" for n in range(1, 12) if n != 3]
+    assert SUMMARY.fullmatch(summary)["count"] == "10"
+    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert ["frame_3.png" in errors[0], "frame_12.png" in errors[1], len(errors)] == [True, True, 2]
 
 
 def test_a_file_that_is_no_video_is_one_sentence(tiny_bundle, tmp_path, capfd):

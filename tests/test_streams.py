@@ -108,3 +108,63 @@ def test_ctrl_c_while_the_command_line_is_imported_is_silent(tmp_path):
     (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
 
     assert shell("", "models", PYTHONPATH=str(tmp_path)) == (130, "", "")
+
+
+CHATTY = """
+import atexit, os
+from torch import nn
+print("imported")
+os.write(1, b"written by C\\n")
+atexit.register(print, "goodbye")
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+        os.system("echo of a program")
+
+    def forward(self, x):
+        print("forward")
+        return super().forward(x)
+
+def broken():
+    raise ValueError("no licence")
+"""
+
+
+@pytest.fixture
+def chatty(tmp_path):
+    (tmp_path / "chatty.py").write_text(CHATTY)
+    return ["export", f"{tmp_path}/chatty.py:Net", "-t", "onnx", "--image-size", "32", "--dry-run"]
+
+
+def test_standard_output_is_one_document_whatever_the_users_code_prints(chatty):
+    code, out, err = shell("", *chatty, "--json")
+
+    assert (code, json.loads(out)["family"]) == (0, "custom")
+    lines = err.splitlines()
+    assert {"imported", "written by C", "of a program", "forward", "goodbye"} <= set(lines)
+    assert lines.index("imported") < lines.index("forward") < lines.index("goodbye")
+
+
+def test_nothing_but_the_table_is_on_standard_output(chatty):
+    code, out, _ = shell("2>/dev/null", *chatty)
+
+    assert code == 0
+    assert out.startswith("would export")
+    assert not {"imported", "written by C", "of a program", "forward", "goodbye"} & set(out.split("\n"))
+
+
+@pytest.mark.parametrize("redirect", ["", "2>/dev/full", "2>&-"], ids=["open", "full", "closed"])
+def test_an_error_after_the_users_code_has_printed_is_one_document_too(redirect, chatty):
+    spec = chatty[1].replace("Net", "broken")
+
+    code, out, _ = shell(redirect, "export", spec, "-t", "onnx", "--json")
+
+    assert (code, json.loads(out)["exit_code"]) == (3, 3)
+
+
+def test_what_the_users_code_prints_is_no_failure_where_standard_output_is_full(chatty):
+    code, out, err = shell(">/dev/full", *chatty, "--json")
+
+    assert (code, out) == (4, "")
+    assert f"error: {FULL}" in err.splitlines()

@@ -30,6 +30,7 @@ from ghostdeploy.deploy.unrecorded import why_it_cannot_be_recorded
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.exporters.process import INDUCTOR_CACHE
 from ghostdeploy.module_copies import copy_module, in_eval_mode
+from ghostdeploy.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -88,7 +89,8 @@ def of_several(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> torch.export.ExportedProgram:
     _import_bisector()
     try:
-        return torch.export.export(module, inputs, dynamic_shapes=shapes)
+        with undisturbed():
+            return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises errors of a dozen unrelated classes
         reason, hint = why_it_cannot_be_recorded(module, error)
         dynamic = "; or fix the batch" if shapes is not None else ""

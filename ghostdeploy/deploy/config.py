@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+import numpy as np
 
 from ghostdeploy import targets
-from ghostdeploy.arguments import require_count, require_path, require_seconds, require_share
+from ghostdeploy.arguments import require_count, require_kind, require_path, require_seconds, require_share
 from ghostdeploy.deploy.passes import check_names
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.preprocess import Preprocess
@@ -24,6 +26,25 @@ DEFAULT_OUT = Path("build")
 DEFAULT_TIMEOUT = 900.0
 LARGEST_STD = 2.0
 """Standard deviation of pixels scaled to 0 … 1; those of pixels of 0 … 255 are some 60."""
+
+
+_PATH = (str, os.PathLike)
+_MAYBE_PATH = (*_PATH, type(None))
+_SEVERAL = (tuple, list)
+_KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    ("targets", _SEVERAL, "several names"),
+    ("precision", (str,), "fp32, fp16, int8 or hybrid"),
+    ("input", (str,), " or ".join(INPUTS)),
+    ("calibration", (*_MAYBE_PATH, np.ndarray), "a path or a uint8 array (N, H, W, 3)"),
+    ("data", _MAYBE_PATH, "a path of labelled images"),
+    ("labels", _MAYBE_PATH, "a path of a text file with one class name per line"),
+    ("preprocess", (dict,), "a dictionary with fields of Preprocess"),
+    ("out", _PATH, "a path"),
+    ("align_channels", (int, type(None)), "8, 16 or 32"),
+    ("sm", _SEVERAL, "several names, such as ('86',)"),
+    ("skip_passes", _SEVERAL, "several names"),
+)
+"""What the fields may be that are no numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +95,8 @@ class ExportConfig:
     """Static INT8 with integer inputs and outputs, for devices without float arithmetic."""
 
     def __post_init__(self) -> None:
-        """Checks all fields."""
+        """Checks all fields; paths given as text become paths."""
+        self._check_kinds()
         if not self.targets:
             raise UsageError("no target given", hint=f"add -t with one of {', '.join(targets.TARGETS)}, or -t all")
         if self.precision not in targets.PRECISIONS:
@@ -99,6 +121,13 @@ class ExportConfig:
         for name in ("calibration", "data", "labels", "out"):
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, require_path(name, value))
+
+    def _check_kinds(self) -> None:
+        for name, kinds, expected in _KINDS:
+            given = getattr(self, name)
+            require_kind(name, given, kinds, expected)
+            for one in given if kinds == _SEVERAL else ():
+                require_kind(f"one of {name}", one, str, "a name")
 
     def _refuse_idle_options(self) -> None:
         """Raises `UsageError` for a setting that no chosen target knows: it would be silently without effect."""
@@ -129,6 +158,24 @@ class ExportConfig:
     def rows(self) -> list[Target]:
         """The rows of the target table, each once."""
         return [targets.find(name) for name in dict.fromkeys(self.targets)]
+
+
+def known_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keyword arguments of `gd.export` as fields of `ExportConfig`.
+
+    Raises:
+        UsageError: There is no such option.
+    """
+    known = [one.name for one in fields(ExportConfig) if one.name not in ("targets", "precision", "out")]
+    for unknown in options.keys() - set(known):
+        field_of_spec = unknown.removeprefix("image_")
+        hint = did_you_mean(unknown, known, otherwise=f"options are {', '.join(known)}")
+        if field_of_spec in Preprocess.__struct_fields__:
+            hint = f'did you mean preprocess={{"{field_of_spec}": …}}?'
+        raise UsageError(f"unknown option {unknown!r}", hint=hint)
+    if isinstance(spec := options.get("preprocess"), Preprocess):
+        return options | {"preprocess": msgspec.to_builtins(spec)}
+    return options
 
 
 def apply_overrides(preprocess: Preprocess, overrides: dict[str, Any]) -> Preprocess:

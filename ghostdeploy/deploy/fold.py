@@ -29,8 +29,9 @@ from ghostdeploy.deploy.passes.finished import Trials, second
 from ghostdeploy.deploy.passes.precision import cast, relative_error, run
 from ghostdeploy.deploy.passes.runner import apply
 from ghostdeploy.deploy.tolerance import CAPTURE_RELATIVE_ERROR
-from ghostdeploy.errors import CheckpointError
+from ghostdeploy.errors import CheckpointError, InputError
 from ghostdeploy.module_copies import copy_module, in_eval_mode
+from ghostdeploy.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,10 +77,13 @@ def fold(
         The folded graph in the module's precision, taking and returning what the module does, and the certificate.
 
     Raises:
-        CheckpointError: The module cannot be recorded, or gives NaN or infinity on the example.
+        CheckpointError: The module is none, cannot be recorded, or gives NaN or infinity on the example.
+        InputError: The example is no array, or holds no image.
         GateFailed: A pass changed the outputs by more than `FOLD_RELATIVE_ERROR` (the message names it), or the
             finished graph cannot run or gives something else.
     """
+    if not isinstance(module, nn.Module):
+        raise CheckpointError(f"the module is {type(module).__name__}, expected a torch.nn.Module")
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     inputs = _tensors(example_input, dtype)
     if dynamic_batch:
@@ -112,7 +116,7 @@ def _check_capture(module: nn.Module, captured: fx.GraphModule, inputs: tuple[Te
     """Raises `CheckpointError` unless the recorded graph gives what the untouched module gives."""
     own = in_eval_mode(copy_module(module))
     for given in (second(inputs), inputs):
-        with torch.no_grad():
+        with undisturbed(), torch.no_grad():
             leaves = [leaf for leaf in pytree.tree_leaves(own(*given)) if isinstance(leaf, Tensor)]
         if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves):
             if given is not inputs:
@@ -129,6 +133,24 @@ def _check_capture(module: nn.Module, captured: fx.GraphModule, inputs: tuple[Te
 
 
 def _tensors(example: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    items = example if isinstance(example, tuple) else (example,)
-    tensors = (item if isinstance(item, Tensor) else torch.from_numpy(np.ascontiguousarray(item)) for item in items)
+    tensors = [_tensor(item) for item in (example if isinstance(example, tuple) else (example,))]
+    if tensors and not tensors[0].numel():
+        raise InputError(
+            f"the example input of shape {tuple(tensors[0].shape)} holds no image: a fold is proven on images",
+            hint="give one or more",
+        )
     return tuple(t.detach().cpu().to(dtype) if t.is_floating_point() else t.detach().cpu() for t in tensors)
+
+
+def _tensor(example: Any) -> Tensor:
+    """Returns one input as a tensor."""
+    found = example
+    if isinstance(example, np.ndarray | np.generic) and example.dtype.kind in "biufc":
+        found = torch.from_numpy(np.ascontiguousarray(example, example.dtype.newbyteorder("=")))
+    if not isinstance(found, Tensor):
+        kind = f"an array of {example.dtype}" if isinstance(example, np.ndarray) else type(example).__name__
+        raise InputError(
+            f"the example input is {kind}, expected a tensor or an array of numbers",
+            hint="give a batch as the module takes it, such as float32 (1, 3, 224, 224); several inputs as a tuple",
+        )
+    return found

@@ -12,11 +12,11 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.arguments import require_path
 from ghostdeploy.arrays import read_arrays
 from ghostdeploy.decode import open_image
 from ghostdeploy.deploy.image_arrays import check_arrays
@@ -28,6 +28,7 @@ from ghostdeploy.runtimes.cores import usable_cores
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -193,7 +194,7 @@ def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> Imag
     Raises:
         DataError: Missing, unreadable, empty, of the wrong form, or without labels where they are needed.
     """
-    root = Path(path)
+    root = require_path("the image set", path)
     try:
         if root.is_dir():
             found = _from_folder(root, labelled=labelled)
@@ -229,9 +230,11 @@ def from_arrays(images: NDArray[Any], labels: NDArray[Any] | None = None, *, sou
         source: Name for messages.
 
     Raises:
-        DataError: Wrong dtype or shape, or another number of labels than of images.
+        DataError: Wrong dtype or shape, no images, or another number of labels than of images.
     """
     check_arrays(images, labels, source)
+    if not len(images):
+        raise DataError(f"{source} holds no images")
     return ImageSet(source, list(images), None if labels is None else labels.astype(np.int64), None)
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy import staging, targets
-from ghostdeploy.arguments import require_path
+from ghostdeploy.arguments import require_kind, require_path
 from ghostdeploy.deploy.advice import int8_advice, recommendation
 from ghostdeploy.deploy.assemble import Chain, Facts, assemble
-from ghostdeploy.deploy.config import ExportConfig
+from ghostdeploy.deploy.config import ExportConfig, known_options
 from ghostdeploy.deploy.conversions import Conversions
 from ghostdeploy.deploy.doctor import cpu_flags
 from ghostdeploy.deploy.failures import Failures, converter_to_blame
@@ -96,7 +96,11 @@ def export(
         GateFailed: The bundle was written and its verdict is "failed".
         GhostDeployError: See the tree in `ghostdeploy.errors`.
     """
-    config = ExportConfig(targets=(target,), precision=precision, out=require_path("out", out), **options)
+    require_kind("target", target, str, "a name")
+    if name is not None:
+        require_kind("name", name, str, "a folder name")
+    chosen = known_options(options)
+    config = ExportConfig(targets=(target,), precision=precision, out=require_path("out", out), **chosen)
     checkpoint = None if weights is None else require_path("weights", weights)
     origin = find_origin(model, config, weights=checkpoint, weights_key=weights_key)
     bundle = run_export(origin.load, config, name=name, intake=origin.intake).bundles[0]

@@ -15,6 +15,7 @@ from ghostdeploy.deploy.intake.outputs import check_outputs
 from ghostdeploy.deploy.unfit import why_it_cannot_run
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.module_copies import copy_module, in_eval_mode
+from ghostdeploy.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class Reference:
                 `check_outputs`.
         """
         try:
-            with torch.inference_mode():
+            with undisturbed(), torch.inference_mode():
                 result = self.module(torch.from_numpy(np.ascontiguousarray(batch)))
         except Exception as error:  # whatever the user's code raises
             message, hint = why_it_cannot_run(self.module, tuple(batch.shape), error)

@@ -42,13 +42,14 @@ def call_factory(spec: str, num_classes: int | None) -> nn.Module:
     from torch import nn
 
     from ghostdeploy.models.plain import plain_module
+    from ghostdeploy.undisturbed import undisturbed
 
     location, _, name = spec.rpartition(":")
     if not location or not name:
         raise UsageError(f"MODEL is {spec!r}, expected package.module:factory or path/file.py:factory")
     is_file = location.endswith(".py") or "/" in location or "\\" in location
     folder = Path(location).resolve().parent if is_file else Path.cwd()
-    with beside(folder) as neighbours:
+    with undisturbed(), beside(folder) as neighbours:
         home = _import_file(Path(location), neighbours) if is_file else _import_module(location, neighbours)
         factory = _find_callable(home, name, spec)
         if isinstance(factory, nn.Module):
@@ -58,6 +59,8 @@ def call_factory(spec: str, num_classes: int | None) -> nn.Module:
         if arguments and not _takes(factory, "num_classes"):
             raise UsageError(f"{spec} takes no argument num_classes", hint="leave out --num-classes")
         _refuse_needed(factory, arguments, spec)
+        if inspect.iscoroutinefunction(factory):
+            raise UsageError(f"{spec} is async, expected a plain function", hint="write one around it: asyncio.run(…)")
         try:
             module = factory(**arguments)
         except (Exception, SystemExit) as error:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx, nn
 
-from ghostdeploy.arguments import require_count
+from ghostdeploy.arguments import require_count, require_kind
 from ghostdeploy.errors import UsageError
 from ghostdeploy.models.resnet import ResNet50
 from ghostdeploy.models.vgg import VGG16
@@ -109,6 +109,7 @@ def ghostify(
         UsageError: `ratio` or `cheap_kernel` is out of range, a name in `skip` is no convolution of `module`, or
             `module` itself is a convolution that is to be replaced.
     """
+    require_kind("the module", module, nn.Module, "a torch.nn.Module")
     ratio, cheap_kernel = require_count("ratio", ratio, least=2), require_count("cheap_kernel", cheap_kernel)
     if cheap_kernel % 2 == 0:
         raise UsageError(f"cheap_kernel is {cheap_kernel}, expected an odd number")

@@ -13,6 +13,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
+from ghostdeploy.arguments import require_kind
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.preprocess import Preprocess
 
@@ -63,8 +64,9 @@ def find(name: str) -> ZooEntry:
     """Returns the entry called `name`.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is none, or `name` is no text.
     """
+    require_kind("the model's name", name, str, "text")
     try:
         return ZOO[name]
     except KeyError:
@@ -78,6 +80,7 @@ def list_models(pattern: str = "*") -> list[ZooEntry]:
     Args:
         pattern: Shell-style pattern; a word without `*`, `?` or `[` matches every name that contains it.
     """
+    require_kind("the pattern", pattern, str, "text")
     if not set(pattern) & set("*?["):
         pattern = f"*{pattern}*"
     return [entry for name, entry in ZOO.items() if fnmatchcase(name, pattern)]

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
-from ghostdeploy.arguments import require_count, require_path
+from ghostdeploy.arguments import require_count, require_kind, require_path
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.runtimes.base import Runtime
@@ -61,6 +61,8 @@ def load(
         UsageError: Unknown profile, `threads` or `queue` below 1, or `threads` far beyond the machine's.
     """
     _require_sense(profile, threads=threads, queue=queue)
+    if device is not None:
+        require_kind("device", device, str, "a name")
     folder = None if cache is None or cache == "" else require_path("cache", cache)
     bundle = open_bundle(path, check_hashes=verify or folder is not None, hold=True)
     tell_failed(bundle)

@@ -2,7 +2,7 @@
 
     python -m ghostdeploy.samples.classify_image BUNDLE IMAGE…
 
-Needs the bundle's engine, never torch.
+An image that cannot be classified is named, and costs the others nothing. Needs the bundle's engine, never torch.
 """
 
 from __future__ import annotations
@@ -22,14 +22,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     parser.add_argument("-k", "--top", type=int, default=3, metavar="K", help="classes to print (default 3)")
     options = parser.parse_args(arguments)
+    code = 0
     try:
         with gd.load(options.bundle) as model:
             for image in options.images:
-                for label, probability in model.classify(image, k=options.top):
+                try:
+                    classes = model.classify(image, k=options.top)
+                except gd.errors.InputError as error:
+                    code = report(error)
+                    continue
+                for label, probability in classes:
                     print(visible_line(f"{image}: {label} {probability:.1%}"))
     except gd.GhostDeployError as error:
         return report(error)
-    return 0
+    return code
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ and patterns need Pillow only; videos and cameras need OpenCV: pip install "ghos
 
 While the engine works on a frame, the next ones are read and prepared. At most `--in-flight` results are outstanding:
 memory stays bounded, and a camera never runs further ahead. Each frame prints one line, in the order of the stream; its
-latency runs from the decoded frame to the result. Ctrl-C ends the stream and prints the summary.
+latency runs from the decoded frame to the result. A damaged frame is named and left out, then the exit code is 3.
+Ctrl-C ends the stream and prints the summary.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import ghostdeploy as gd
 from ghostdeploy.bundle import open_bundle
 from ghostdeploy.decode import open_image
-from ghostdeploy.errors import DataError, MissingDependency
+from ghostdeploy.errors import DataError, InputError, MissingDependency
 from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, prepare
 from ghostdeploy.runtimes.ranking import rank
 from ghostdeploy.samples import report
@@ -66,9 +67,10 @@ class Frame:
 def frames(source: str) -> Iterator[tuple[str, Any]]:
     """Yields (name, image) of each frame; images are what `ghostdeploy.preprocess.prepare` takes.
 
+    In place of a damaged image stands its `InputError`.
+
     Raises:
         DataError: No such folder, no image in it, or a video or camera that cannot be opened.
-        InputError: A frame is damaged.
         MissingDependency: A video or camera, and OpenCV is not installed.
     """
     if source.isdecimal():
@@ -86,7 +88,11 @@ def _decoded(source: str) -> Iterator[tuple[str, Any]]:
         hint = "give a folder of images, a quoted pattern, a video file, or the number of a camera"
         raise DataError(f"source {source!r} holds no image, expected files such as frame_1.jpg", hint=hint)
     for path in paths:
-        yield path.name, open_image(path)
+        try:
+            image: Any = open_image(path)
+        except InputError as error:
+            image = error
+        yield path.name, image
 
 
 def _frame_order(path: Path) -> list[tuple[bool, int, str]]:
@@ -117,15 +123,16 @@ def _captured(source: int | str, name: str) -> Iterator[tuple[str, Any]]:
         capture.release()
 
 
-def classify(bundle: str, source: str, in_flight: int) -> None:
-    """Prints one line per frame, and the summary."""
+def classify(bundle: str, source: str, in_flight: int) -> int:
+    """Prints one line per frame, and the summary; returns the exit code: that of a damaged frame, else 0."""
+    bad: list[int] = []
     with gd.load(bundle, profile="throughput") as model:
         opened = open_bundle(bundle, check_hashes=False)  # just checked
         labels, spec, scores = opened.labels(), opened.manifest.preprocess, opened.manifest.scores
         model.warmup()
         begin, count = time.perf_counter(), 0
         try:
-            for frame in _run(model, source, spec, in_flight):
+            for frame in _run(model, source, spec, in_flight, bad):
                 values, latency = frame.result()
                 label, probability = rank(values, labels, 1, where=bundle, scores=scores)[0]
                 print(visible_line(f"{frame.name}: {label} {probability:.1%} {1000 * latency:.1f} ms"), flush=True)
@@ -134,12 +141,16 @@ def classify(bundle: str, source: str, in_flight: int) -> None:
             print("stopped", file=sys.stderr)
         seconds = time.perf_counter() - begin
         print(f"{count} frames in {seconds:.2f} s: {count / seconds:.1f} frames/s")
+    return max(bad, default=0)
 
 
-def _run(model: gd.Runtime, source: str, spec: Preprocess, in_flight: int) -> Iterator[Frame]:
-    """Yields the frames in order, each as soon as it is done or the limit asks to wait for it."""
+def _run(model: gd.Runtime, source: str, spec: Preprocess, in_flight: int, bad: list[int]) -> Iterator[Frame]:
+    """Yields the frames in order, each as soon as it is done or the limit asks to wait for it; reports damaged ones."""
     waiting: deque[Frame] = deque()
     for name, image in frames(source):
+        if isinstance(image, InputError):
+            bad.append(report(image))
+            continue
         begin = time.perf_counter()
         while waiting and (len(waiting) >= in_flight or waiting[0].future.done()):
             yield waiting.popleft()
@@ -161,12 +172,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.in_flight < 1:
         parser.error(f"--in-flight is {options.in_flight}, expected at least 1")
     try:
-        classify(options.bundle, options.source, options.in_flight)
+        return classify(options.bundle, options.source, options.in_flight)
     except gd.GhostDeployError as error:
         return report(error)
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 if __name__ == "__main__":
