@@ -217,6 +217,7 @@ def run(bundle: Path, images: tuple[Path, ...], top: int, threads: int | None, *
 
     several: Several[list[tuple[str, float]]] = Several(arguments=images)
     with load(bundle, threads=threads) as runtime:
+        runtime.require_classes()
         several.run(lambda path: runtime.classify(path, k=top))
     if as_json:
         print_json(several.entries(proof_tables.classes_document, "image", classes=[]))

@@ -96,13 +96,17 @@ def exported(found: Exported) -> None:
         note(found.advice, style="dim")
 
 
+def _classes(m: Manifest) -> str:
+    return f"{m.classes} classes" if m.classes else "its first output names no classes"
+
+
 def inspected(bundle: Bundle) -> None:
     """Prints a bundle's manifest."""
     m = bundle.manifest
     spec = m.preprocess
     image = f"{spec.size} px, crop {spec.crop_fraction:g}, {spec.interpolation}, mean {spec.mean}, std {spec.std}"
     rows = [
-        ("model", f"{m.model.name} ({m.model.family}), {m.model.num_classes} classes"),
+        ("model", f"{m.model.name} ({m.model.family}), {_classes(m)}"),
         ("source", m.model.source),
         ("weights", f"SHA-256 {m.model.weights_sha256}" if m.model.weights_sha256 else "no checkpoint file"),
         ("size", f"{m.model.params / 1e6:.3f} M parameters before the fold, {m.model.macs / 1e6:.1f} M MACs per image"),

@@ -91,6 +91,24 @@ def _calibration(config: ExportConfig, *, sample: bool) -> ImageSet | None:
     return open_images(samples.calibration_set())
 
 
+def classes_of(outputs: Arrays) -> int | None:
+    """Returns how many classes the first output scores; None where it is a map, boxes, or what a top-k leaves.
+
+        scores      float (N, C), also (N, C, 1, 1)
+        of a top-k  (N, k) in falling order in every row, beside integers of the same shape
+
+    Args:
+        outputs: What the reference gives, by name.
+    """
+    first, *others = outputs.values()
+    count = int(first.shape[1])
+    if first.dtype.kind != "f" or first.size != len(first) * count:
+        return None
+    indices = any(other.dtype.kind in "iu" and other.shape == first.shape for other in others)
+    falls = count > 1 and bool((np.diff(first.reshape(len(first), count), axis=1) <= 0).all())
+    return None if indices and falls else count
+
+
 def require_logits(outputs: Arrays, inputs: Inputs, config: ExportConfig) -> None:
     """Checks that the first output names a class where a gate judges by it.
 
@@ -105,10 +123,11 @@ def require_logits(outputs: Arrays, inputs: Inputs, config: ExportConfig) -> Non
     name, array = next(iter(outputs.items()))
     images = inputs.calibration is not None or inputs.data is not None
     judge = config.precision if config.precision in JUDGED_ON_IMAGES and images else "--data" if inputs.data else None
-    if judge is not None and array.ndim != 2:
+    if judge is not None and (array.ndim != 2 or classes_of(outputs) is None):
+        kind = "" if array.dtype.kind == "f" else f" of {array.dtype}"
         raise UsageError(
             f"{judge} is judged by the first class, the model's first output {name} has shape (N, "
-            f"{', '.join(map(str, array.shape[1:]))}), expected (N, classes)",
+            f"{', '.join(map(str, array.shape[1:]))}){kind}, expected (N, classes) of scores",
             hint="a backbone exports to fp32 and fp16, without --data",
         )
 
@@ -116,7 +135,7 @@ def require_logits(outputs: Arrays, inputs: Inputs, config: ExportConfig) -> Non
 def read_labels(path: Path | None, own: list[str] | None, num_classes: int | None) -> list[str]:
     """Returns one name per class: from the file, else the checkpoint's, else class numbers.
 
-    Without a number of classes any number of names will do.
+    Without a number of classes any number of names in a file will do, and without a file there are none.
 
     Raises:
         DataError: The file is unreadable or its line count is not the model's class count.

@@ -12,7 +12,7 @@ from ghostdeploy.deploy.batching import fit_batch
 from ghostdeploy.deploy.class_order import fit_classes, near_chance
 from ghostdeploy.deploy.config import apply_overrides
 from ghostdeploy.deploy.evaluate import Predictions, predict
-from ghostdeploy.deploy.inputs import Inputs, read_labels, require_logits
+from ghostdeploy.deploy.inputs import Inputs, classes_of, read_labels, require_logits
 from ghostdeploy.deploy.steps import JUDGED_ON_IMAGES
 from ghostdeploy.manifest import TensorSpec
 
@@ -131,8 +131,8 @@ def observe(
         reference = fitted.reference
         outputs = reference.outputs(golden)
         require_logits(outputs, inputs, config)
-        num_classes = int(next(iter(outputs.values())).shape[1])
-    labels = read_labels(config.labels, model.labels, num_classes)
+    labels = read_labels(config.labels, model.labels, classes_of(outputs))
+    num_classes = len(labels)
     if inputs.data is not None:
         inputs = replace(inputs, data=fit_classes(inputs.data, labels))
     evidence = look(inputs, config, preprocess, reference, work, stages)

@@ -13,7 +13,7 @@ import numpy as np
 from ghostdeploy.deploy.batching import fit_batch
 from ghostdeploy.deploy.class_order import fit_classes
 from ghostdeploy.deploy.config import apply_overrides
-from ghostdeploy.deploy.inputs import read_labels, require_logits
+from ghostdeploy.deploy.inputs import classes_of, read_labels, require_logits
 from ghostdeploy.deploy.intake.model import OnnxModel
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def rehearse(model: LoadedModel | OnnxModel, inputs: Inputs, config: ExportConfi
     golden = np.concatenate(list(inputs.golden_images.sample(IMAGES).batches(spec)))
     outputs = fit_batch(reference, golden, config.batch).reference.outputs(golden)
     require_logits(outputs, inputs, config)
-    labels = read_labels(config.labels, model.labels, int(next(iter(outputs.values())).shape[1]))
+    labels = read_labels(config.labels, model.labels, classes_of(outputs))
     if inputs.data is not None:
         fit_classes(inputs.data, labels)
     record(golden)

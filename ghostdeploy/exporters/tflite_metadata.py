@@ -54,7 +54,9 @@ def describe(model: Any, about: About, *, version: str) -> None:
 
 
 def append_labels(data: bytes, about: About) -> bytes:
-    """Returns the file with the labels behind it."""
+    """Returns the file with the labels behind it; as it is where there are none."""
+    if not about.labels:
+        return data
     stream = io.BytesIO(data)
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(LABELS, _EPOCH), "\n".join(about.labels) + "\n")
@@ -64,7 +66,6 @@ def append_labels(data: bytes, about: About) -> bytes:
 def _metadata(about: About, version: str) -> bytes:
     b = flatbuffers.Builder(1024)
     image = about.preprocess
-    labels = _table(b, {0: _text(b, LABELS), 1: _text(b, "one class name per line"), 2: _AXIS_LABELS})
     size = _table(b, {0: image.size, 1: image.size}, wide=True)
     properties = _table(b, {0: _RGB, 1: _Offset(size)})
     content = _table(b, {0: _IMAGE_PROPERTIES, 1: _Offset(properties)})
@@ -84,8 +85,8 @@ def _metadata(about: About, version: str) -> bytes:
             5: _Offset(stats),
         },
     )
-    result = _table(b, {0: _text(b, "logits"), 1: _text(b, "one per class"), 6: _offsets(b, [labels])})
-    graph = _table(b, {0: _text(b, about.name), 2: _offsets(b, [given]), 3: _offsets(b, [result])})
+    results = {3: _offsets(b, [_logits(b)])} if about.labels else {}
+    graph = _table(b, {0: _text(b, about.name), 2: _offsets(b, [given]), **results})
     root = _table(
         b,
         {
@@ -98,6 +99,11 @@ def _metadata(about: About, version: str) -> bytes:
     )
     b.Finish(root, file_identifier=_IDENTIFIER)
     return bytes(b.Output())
+
+
+def _logits(b: flatbuffers.Builder) -> int:
+    labels = _table(b, {0: _text(b, LABELS), 1: _text(b, "one class name per line"), 2: _AXIS_LABELS})
+    return _table(b, {0: _text(b, "logits"), 1: _text(b, "one per class"), 6: _offsets(b, [labels])})
 
 
 class _Offset(int):

@@ -110,7 +110,7 @@ def _interface(bundle: Bundle) -> Interface:
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         preprocess=manifest.preprocess,
-        labels=bundle.labels(),
+        labels=bundle.labels() if manifest.classes else [],
         scores=manifest.scores,
         fingerprint=_fingerprint(bundle),
     )

@@ -30,7 +30,7 @@ from ghostdeploy.runtimes.interface import Engine, Interface, Settings, describe
 from ghostdeploy.runtimes.pool import Pool
 from ghostdeploy.runtimes.ports import InputPort, check_all, chunks, first_output
 from ghostdeploy.runtimes.processes import watch
-from ghostdeploy.runtimes.ranking import rank
+from ghostdeploy.runtimes.ranking import rank, require_classes
 from ghostdeploy.runtimes.submissions import Submissions, Work
 
 if TYPE_CHECKING:
@@ -196,8 +196,18 @@ class Runtime(ABC):
             UsageError: `k` is no whole number from 1, or this runtime was closed.
         """
         k = require_count("k", k)
+        self.require_classes()
         values = self(prepare([image], self._interface.preprocess))[0]
         return rank(values, self._interface.labels, k, where=self._where, scores=self._interface.scores)
+
+    def require_classes(self) -> None:
+        """Checks that this is a classifier.
+
+        Raises:
+            BundleError: The first output is no score per class: it is a map, boxes, or anything else.
+        """
+        facts = self._interface
+        require_classes(facts.labels, facts.outputs[0].shape[1:], self._where)
 
     def warmup(self, runs: int = 3) -> None:
         """Runs `runs` times on zeros, so that the first real call meets warm memory and threads.

@@ -37,7 +37,7 @@ class Interface:
     outputs: tuple[TensorSpec, ...]
     preprocess: Preprocess
     labels: list[str]
-    """One per class."""
+    """One per class; none where the first output names no classes."""
     scores: Scores = "logits"
     fingerprint: str = ""
     """SHA-256 over the hashes of the payload's files; they were compared where a cache is used."""

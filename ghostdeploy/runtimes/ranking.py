@@ -13,6 +13,8 @@ import numpy as np
 from ghostdeploy.errors import BundleError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from ghostdeploy.manifest import Scores
@@ -33,21 +35,41 @@ def kind_of(scores: NDArray[Any]) -> Scores:
     return "probabilities" if np.abs(sums - 1).max() <= _ROUNDING else "logits"
 
 
+def require_classes(labels: list[str], sizes: Sequence[int | None], where: str) -> None:
+    """Checks that the first output has one score per class.
+
+    Args:
+        labels: The names of the classes.
+        sizes: The shape of the first output without the batch.
+        where: What gives it, for messages.
+
+    Raises:
+        BundleError: It is a map, boxes, or anything else.
+    """
+    if not labels or any(size != 1 for size in sizes[1:]):
+        shape = ", ".join(str(size) for size in ("N", *sizes))
+        raise BundleError(
+            f"{where} is no classifier: its first output has shape ({shape}), which names no classes",
+            hint="read the outputs with infer({name: array}), the first with model(batch)",
+        )
+
+
 def rank(
     values: NDArray[Any], labels: list[str], k: int, *, where: str, scores: Scores = "logits"
 ) -> list[tuple[str, float]]:
     """Returns the `k` best classes with their probabilities, best first; equal ones in class order.
 
     Args:
-        values: One number per class, shape (C,).
+        values: One number per class, shape (C,), also (C, 1, 1).
         labels: C names.
         k: At least 1; more than C gives C.
         where: What gave the values, for messages.
         scores: What the values are.
 
     Raises:
-        BundleError: Another number of values than labels, a single one, or NaN or infinity among them.
+        BundleError: See `require_classes`; another number of values than labels, a single one, or NaN or infinity.
     """
+    require_classes(labels, values.shape, where)
     values = values.astype(np.float64).reshape(-1)
     if values.size != len(labels):
         raise BundleError(f"{where} gave {values.size} {scores}, expected {len(labels)}, one per label")

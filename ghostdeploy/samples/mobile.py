@@ -58,18 +58,20 @@ def contract(manifest: Manifest) -> list[Constant]:
             hint="export without --batch, or write the contract of this model by hand",
         )
     hashes = {record.path: record.sha256 for record in manifest.files}
+    classes = manifest.classes
+    names = [Constant("labels_file", LABELS, "UTF-8, one class per line, in the order of the output")]
+    names.append(Constant("class_count", classes))
     shape = tuple(1 if size is None else size for size in image.shape)
     return [
         Constant("model_name", manifest.name),
         Constant("model_file", Path(manifest.payload).name),
         Constant("model_sha256", hashes[manifest.payload], "compare after a download, before the file is loaded"),
-        Constant("labels_file", LABELS, "UTF-8, one class per line, in the order of the output"),
-        Constant("class_count", manifest.model.num_classes),
+        *(names if classes else ()),
         Constant("input_name", image.name),
         Constant("input_shape", shape, f"{image.layout.upper()}, RGB"),
         Constant("input_type", image.dtype),
         Constant("channels_last", image.layout == "nhwc"),
-        Constant("output_name", manifest.outputs[0].name, _SCORES[manifest.scores]),
+        Constant("output_name", manifest.outputs[0].name, _SCORES[manifest.scores] if classes else _NO_SCORES),
         Constant("resize_short_side", spec.resize, "pixels; the long side keeps the aspect ratio, rounded down"),
         Constant("crop_size", spec.size, "pixels, from the centre"),
         Constant("interpolation", spec.interpolation, "antialiased when it shrinks"),
@@ -83,6 +85,9 @@ _SCORES: dict[Scores, str] = {
     "logits": "logits: softmax is up to the app",
     "probabilities": "probabilities: the network ends in softmax",
 }
+
+
+_NO_SCORES = "names no classes: what it means is up to the app"
 
 
 def _normalise_comment(dtype: str) -> str:

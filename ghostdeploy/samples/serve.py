@@ -64,6 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         with gd.load(options.bundle, profile="throughput") as model:
+            model.require_classes()
             said = {"/healthz": {"status": "ok"}, "/info": model.info()}
             routes = [Route(path, lambda _, a=answer: JSONResponse(a)) for path, answer in said.items()]
             routes.append(Route("/classify", receive, methods=["POST"]))

@@ -20,7 +20,7 @@ from ghostdeploy import samples, staging, targets
 from ghostdeploy.deploy import parity
 from ghostdeploy.deploy.default_route.model import ARTEFACT, Artefact, Named, Source
 from ghostdeploy.deploy.failures import converter_to_blame
-from ghostdeploy.deploy.inputs import read_labels
+from ghostdeploy.deploy.inputs import classes_of, read_labels
 from ghostdeploy.deploy.pipeline import keep_log
 from ghostdeploy.deploy.reference import Reference
 from ghostdeploy.errors import BundleError, UsageError
@@ -147,9 +147,8 @@ class DefaultRoute:
             counts = f"{len(found.inputs)} inputs and {len(found.outputs)} outputs"
             raise BundleError(f"{name} has {counts}, the model has 1 and {len(self.outputs)}")
         golden = {spec.name: array for spec, array in zip(found.outputs, self.outputs.values(), strict=True)}
-        classes = next(iter(self.outputs.values())).shape[1]
         bundles.write_golden(folder, {found.inputs[0].name: self._images}, golden)
-        bundles.write_labels(folder, read_labels(None, self.model.labels, classes))
+        bundles.write_labels(folder, read_labels(None, self.model.labels, classes_of(self.outputs)))
         manifest = self._manifest(row, name, found, result, folder)
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
         with converter_to_blame(row.name, folder, Path(name)), load(folder) as runtime:
@@ -169,7 +168,7 @@ class DefaultRoute:
             family=model.family,
             source=model.source,
             weights_sha256=model.weights_sha256,
-            num_classes=next(iter(self.outputs.values())).shape[1],
+            num_classes=classes_of(self.outputs) or 0,
             params=count_params(self._reference.module),
             macs=count_macs(self._reference.module, (1, 3, size, size)),
         )
