@@ -24,6 +24,9 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_NAMES = ("SIGALRM", "SIGCHLD", "SIGHUP", "SIGINT", "SIGPIPE", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""Those that programs handle; a look at all of them takes a millisecond."""
 _PRIVATE = 0o077
 """What a file of another thread gets that is made while the mask is looked at, which takes a change."""
 
@@ -66,7 +69,7 @@ def _keep_streams() -> Callable[[], None]:
 def _keep_signals() -> Callable[[], None]:
     if threading.current_thread() is not threading.main_thread():  # Python sets handlers there alone
         return lambda: None
-    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def put_back() -> None:
         for number, handler in before.items():
@@ -133,7 +136,5 @@ def _umask() -> int:
 
 
 def _our_loggers() -> dict[str, logging.Logger]:
-    known = logging.root.manager.loggerDict.items()
-    return {
-        name: one for name, one in known if isinstance(one, logging.Logger) and f"{name}.".startswith("ghostdeploy.")
-    }
+    known = list(logging.root.manager.loggerDict.items())  # other threads may add some
+    return {name: one for name, one in known if name.startswith("ghostdeploy") and isinstance(one, logging.Logger)}
