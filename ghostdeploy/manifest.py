@@ -46,7 +46,7 @@ class ModelInfo(Record, frozen=True, kw_only=True):
     weights_sha256: str | None
     """Hash of the checkpoint file; None when the weights came from a factory or are random."""
     num_classes: int
-    """0 where the first output names no classes; see also `Manifest.classes`."""
+    """0 where the first output names no classes."""
     params: int
     """Parameters before the fold."""
     macs: int
@@ -314,13 +314,6 @@ class Manifest(Record, frozen=True, kw_only=True):
     batch_note: str | None = None
     """What the batch means for the outputs; None where each image is treated by itself."""
     files: tuple[FileRecord, ...] = ()
-
-    @property
-    def classes(self) -> int:
-        """Classes that the first output has one score for; 0 where it is a map, boxes or anything else."""
-        _, *sizes = self.outputs[0].shape
-        count = self.model.num_classes
-        return count if sizes and sizes[0] == count and all(size == 1 for size in sizes[1:]) else 0
 
 
 class _Header(msgspec.Struct):

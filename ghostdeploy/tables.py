@@ -8,6 +8,7 @@ import msgspec
 
 from ghostdeploy.deploy.image_folders import counted
 from ghostdeploy.layout import bounds, cosine, gap, half_range, note, relative, shape, stacked, table, tick, verdict
+from ghostdeploy.runtimes.ranking import scored_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,8 @@ def exported(found: Exported) -> None:
 
 
 def _classes(m: Manifest) -> str:
-    return f"{m.classes} classes" if m.classes else "its first output names no classes"
+    count = scored_classes(m)
+    return f"{count} classes" if count else "its first output names no classes"
 
 
 def inspected(bundle: Bundle) -> None:

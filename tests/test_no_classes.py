@@ -16,6 +16,7 @@ from ghostdeploy.deploy.inputs import classes_of
 from ghostdeploy.exporters.base import About
 from ghostdeploy.exporters.tflite_metadata import append_labels
 from ghostdeploy.preprocess import Preprocess
+from ghostdeploy.runtimes.ranking import scored_classes
 from ghostdeploy.samples import classify_image, classify_stream, mobile
 from tests.commands import assert_one_sentence, run
 
@@ -85,7 +86,7 @@ def image(tmp_path):
 def test_no_class_is_counted_or_named(kind, exported, image, capsys):
     bundle = exported(kind)
 
-    assert (bundle.manifest.model.num_classes, bundle.labels(), bundle.manifest.classes) == (0, [], 0)
+    assert (bundle.manifest.model.num_classes, bundle.labels(), scored_classes(bundle.manifest)) == (0, [], 0)
     assert (bundle.path / bundles.LABELS).read_bytes() == b""
     said = run(capsys, "inspect", bundle.path)
     assert (said.code, "its first output names no classes" in said.out, "4 classes" in said.out) == (0, True, False)
@@ -113,7 +114,7 @@ def test_its_outputs_are_read_as_they_are(kind, exported, image):
 def test_scores_name_classes(kind, exported, image):
     bundle = exported(kind)
 
-    assert (bundle.manifest.model.num_classes, bundle.manifest.classes, bundle.labels()) == (4, 4, list("0123"))
+    assert (bundle.manifest.model.num_classes, scored_classes(bundle.manifest), bundle.labels()) == (4, 4, list("0123"))
     with gd.load(bundle.path) as model:
         assert len(model.classify(image)) == 4
 
@@ -135,7 +136,7 @@ def test_labels_of_the_user_stay_beside_a_map(tmp_path, image, capsys):
 
     bundle = gd.export(Net("mask").eval(), target="onnx", out=tmp_path, preprocess=SPEC, labels=str(names))
 
-    assert (bundle.labels(), bundle.manifest.classes) == (["sky", "road", "car", "tree"], 0)
+    assert (bundle.labels(), scored_classes(bundle.manifest)) == (["sky", "road", "car", "tree"], 0)
     assert_one_sentence(run(capsys, "run", bundle.path, image), 3, "is no classifier")
 
 

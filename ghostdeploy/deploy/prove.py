@@ -27,7 +27,7 @@ from ghostdeploy.errors import BundleError, DataError, GhostDeployError, UsageEr
 from ghostdeploy.manifest import Execution, Parity, Record, Replay, Verdict
 from ghostdeploy.runtimes import load, run_bundle
 from ghostdeploy.runtimes.interface import Settings
-from ghostdeploy.runtimes.ranking import require_classes
+from ghostdeploy.runtimes.ranking import require_classes, scored_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -263,7 +263,7 @@ def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:
 def _predict(path: str | os.PathLike[str], images: ImageSet, stages: Stages) -> _Predicted:
     bundle = open_bundle(path, check_hashes=False)
     manifest, labels = bundle.manifest, bundle.labels()
-    require_classes(labels if manifest.classes else [], manifest.outputs[0].shape[1:], str(path))
+    require_classes(labels if scored_classes(manifest) else [], manifest.outputs[0].shape[1:], str(path))
     fitted = fit_classes(images, labels)
     notes = look(fitted, manifest.preprocess)
     with stages.stage(f"evaluate {manifest.name}"), load(path, profile="throughput") as runtime:

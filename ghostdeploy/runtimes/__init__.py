@@ -14,6 +14,7 @@ from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.cores import usable_threads
 from ghostdeploy.runtimes.interface import PROFILES, Interface, Profile, Settings
+from ghostdeploy.runtimes.ranking import scored_classes
 from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _interface(bundle: Bundle) -> Interface:
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         preprocess=manifest.preprocess,
-        labels=bundle.labels() if manifest.classes else [],
+        labels=bundle.labels() if scored_classes(manifest) else [],
         scores=manifest.scores,
         fingerprint=_fingerprint(bundle),
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.manifest import Scores
+    from ghostdeploy.manifest import Manifest, Scores
 
 _ROUNDING = 1e-3
 """How far the sum of probabilities may be from 1: that of a thousand in half precision is."""
@@ -33,6 +33,13 @@ def kind_of(scores: NDArray[Any]) -> Scores:
         return "logits"
     sums = scores.sum(axis=1, dtype=np.float64)
     return "probabilities" if np.abs(sums - 1).max() <= _ROUNDING else "logits"
+
+
+def scored_classes(manifest: Manifest) -> int:
+    """Returns how many classes the first output has one score for; 0 where it is a map, boxes or anything else."""
+    _, *sizes = manifest.outputs[0].shape
+    count = manifest.model.num_classes
+    return count if sizes and sizes[0] == count and all(size == 1 for size in sizes[1:]) else 0
 
 
 def require_classes(labels: list[str], sizes: Sequence[int | None], where: str) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ghostdeploy.bundle import LABELS, open_bundle
 from ghostdeploy.errors import BundleError, GhostDeployError, UsageError
 from ghostdeploy.placing import write_own
+from ghostdeploy.runtimes.ranking import scored_classes
 from ghostdeploy.samples import report
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def contract(manifest: Manifest) -> list[Constant]:
             hint="export without --batch, or write the contract of this model by hand",
         )
     hashes = {record.path: record.sha256 for record in manifest.files}
-    classes = manifest.classes
+    classes = scored_classes(manifest)
     names = [Constant("labels_file", LABELS, "UTF-8, one class per line, in the order of the output")]
     names.append(Constant("class_count", classes))
     shape = tuple(1 if size is None else size for size in image.shape)
