@@ -169,7 +169,7 @@ def evaluate(
     images = data if isinstance(data, ImageSet) else open_images(data or _shipped(paths), labelled=True)
     stages = Stages(listener)
     base = None if reference is None else _predict(reference, images, stages)
-    found = []
+    limit, found = ev.MAX_DROP if max_drop is None else max_drop, []
     for path in paths:
         itself = reference is not None and _same_folder(path, reference)
         try:
@@ -177,12 +177,7 @@ def evaluate(
             comparison = None
             if base is not None and not itself:
                 ours.require_order_of(base, f"{path} and {reference}")
-                comparison = ev.compare(
-                    ours.predictions,
-                    base.predictions,
-                    str(reference),
-                    max_drop=ev.MAX_DROP if max_drop is None else max_drop,
-                )
+                comparison = ev.compare(ours.predictions, base.predictions, str(reference), max_drop=limit)
         except GhostDeployError as error:
             if on_error is None:
                 raise
