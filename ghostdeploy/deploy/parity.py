@@ -229,7 +229,8 @@ def names_classes(reference: NDArray[Any]) -> bool:
     Returns:
         False where there is one column, or one class is first on every image: whatever gives it always agrees.
     """
-    return reference.shape[1] > 1 and len(np.unique(reference.argmax(axis=1))) > 1
+    best = reference.argmax(axis=1)  # compared by hand: np.unique would import np.ma, 20 ms of every verify
+    return reference.shape[1] > 1 and bool((best != best[:1]).any())
 
 
 def _tightest(measured: Tolerance, tolerance: Tolerance) -> Tolerance:
