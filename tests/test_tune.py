@@ -84,13 +84,15 @@ def test_the_winner_is_a_whole_bundle_beside_its_tables(finished):
     assert "| onnx fp32 |" in (out / "ghostnet_050-tune" / "pareto.md").read_text()
 
 
-def test_the_pick_is_the_best_of_the_last_run(finished):
+def test_the_pick_is_the_best_of_the_last_run_but_for_more_threads(finished):
     _, document, _ = finished
 
-    best = min(document["final"], key=lambda one: one["ratio"])
+    picked = next(one for one in document["final"] if one["ratio"] == 1.0)
     row = next(row for row in document["rows"] if row["place"] == "pick")
-    assert best["ratio"] == 1.0
-    assert best["entry"].startswith(f"onnx fp32, {document['threads']} thread")
+    # More threads may be faster in this run: they are picked only if they were in every run.
+    threads = {one["entry"]: int(re.search(r"(\d+) thread", one["entry"])[1]) for one in document["final"]}
+    assert all(one["ratio"] >= 1 for one in document["final"] if threads[one["entry"]] <= document["threads"])
+    assert picked["entry"].startswith(f"onnx fp32, {document['threads']} thread")
     assert row["drop"] == 0.0
     assert row["speeds"][0]["ratio"] == 1.0
 
