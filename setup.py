@@ -18,10 +18,21 @@ from pathlib import Path, PurePath
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
+from setuptools.command.egg_info import egg_info
 
 LEFT_OUT = ("ghostdeploy.models", "ghostdeploy.exporters", "ghostdeploy.deploy", "ghostdeploy.samples")
 UNUSED = {
-    "ghostdeploy": {"module_copies", "placing", "staging", "undisturbed", "workspaces"},
+    "ghostdeploy": {
+        "export_options",
+        "making",
+        "module_copies",
+        "placing",
+        "staging",
+        "tune_options",
+        "tune_tables",
+        "undisturbed",
+        "workspaces",
+    },
     "ghostdeploy.runtimes": {"pytorch"},
 }
 """Modules of packages that are taken otherwise: they serve the making of bundles only."""
@@ -43,6 +54,7 @@ KEPT = {
         "images",
         "machine_rates",
         "parity",
+        "pixel_range",
         "prove",
         "recorded",
         "replay",
@@ -110,7 +122,16 @@ class DeviceBuild(build_py):
         return [f for f, p in parts.items() if not any(p[i : i + size] == SAMPLES for i in range(len(p)))]
 
 
+class DeviceInfo(egg_info):
+    """Describes the package without its README: a device reads none."""
+
+    def run(self):
+        """Leaves the long description out."""
+        self.distribution.metadata.long_description = None
+        super().run()
+
+
 if os.environ.get("GHOSTDEPLOY_WHEEL") == "device":
-    setup(cmdclass={"build_py": DeviceBuild}, options={"egg_info": {"tag_build": "+device"}})
+    setup(cmdclass={"build_py": DeviceBuild, "egg_info": DeviceInfo}, options={"egg_info": {"tag_build": "+device"}})
 else:
     setup()

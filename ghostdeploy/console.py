@@ -6,10 +6,12 @@ Data goes to stdout, talk to stderr. `NO_COLOR` is honoured (by rich), and no ba
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import sys
 import warnings
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,14 +25,13 @@ from ghostdeploy.errors import (
     UsageError,
     did_you_mean,
 )
-from ghostdeploy.isolation import is_our_program
 from ghostdeploy.output import answer_alone, answers, make_printable, print_json, say, say_lines
 from ghostdeploy.telemetry import silence_process
 from ghostdeploy.visible import shortened, visible_line
 from ghostdeploy.wheel import is_device_wheel, not_on_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rich.progress import Progress, TaskID
 
@@ -39,8 +40,41 @@ _verbose: list[bool] = []
 """Holds something where tracebacks of errors are wanted."""
 
 
+class GivenPath(click.Path):
+    """A path that was given: an empty one, of a shell variable without a value, would be the working folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click."""
+        if value == "":
+            self.fail("the path is empty; is a variable behind it without a value?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class CommandGroup(click.Group):
-    """A click group that suggests commands and turns every error into a sentence, a hint and an exit code."""
+    """A click group that suggests commands and turns every error into a sentence, a hint and an exit code.
+
+    Args:
+        elsewhere: Commands by the module that holds them, imported when they are asked for.
+        kwargs: See click.
+    """
+
+    def __init__(self, *, elsewhere: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._elsewhere = elsewhere
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of all commands that are installed."""
+        return sorted({*self.commands, *(() if is_device_wheel() else self._elsewhere)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Returns a command; None where there is none of that name."""
+        if (module := self._elsewhere.get(cmd_name)) is None:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(importlib.import_module(module), cmd_name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -58,8 +92,6 @@ class CommandGroup(click.Group):
         arguments = list(kwargs.pop("args", None) or (args[0] if args else None) or sys.argv[1:])
         as_json = "--json" in arguments
         _verbose[:] = [True] if {"-v", "--verbose"} & set(arguments) else []
-        if is_our_program():
-            interruption.heed()
         silence_process()
         make_printable()
         _show_warnings()

@@ -8,23 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ghostdeploy import targets
+from ghostdeploy.console import GivenPath
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-class GivenPath(click.Path):
-    """A path that was given: an empty one, of a shell variable without a value, would be the working folder."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """See click."""
-        if value == "":
-            self.fail("the path is empty; is a variable behind it without a value?", param, ctx)
-        return super().convert(value, param, ctx)
-
 
 _FOLDER = GivenPath()
 

@@ -14,8 +14,10 @@ import stat
 import time
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _FLAGS = ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NOFOLLOW", "O_NONBLOCK")
 """Those that the system has."""
@@ -37,7 +39,6 @@ WRITE_FAILURES = {
     errno.EROFS: "the file system is read-only",
 }
 """In words."""
-_PART = (".ghostdeploy-", ".part")
 _PART_NAME = re.compile(r"\.ghostdeploy-[a-z0-9_]{8}\.part")
 _STALE_S = 3600
 """Age of a half-written file whose writer was killed: nothing of ours takes that long to write."""
@@ -157,10 +158,8 @@ def open_trusted(folder: Path, name: str) -> BinaryIO | None:
 
 def new_part(folder: Path) -> tuple[int, Path]:
     """Makes a file to write a cache's entry to, renamed when it is whole; returns its descriptor and path."""
-    import tempfile  # with all that it imports, for the few that write
-
-    descriptor, name = tempfile.mkstemp(prefix=_PART[0], suffix=_PART[1], dir=folder)
-    return descriptor, Path(name)
+    path = folder / f".ghostdeploy-{os.urandom(4).hex()}.part"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), path
 
 
 def sweep_parts(folder: Path) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 from ghostdeploy import streams
-from ghostdeploy.isolation import is_our_program
 from ghostdeploy.visible import visible, visible_json, visible_line
 
 _PLAIN = {
@@ -53,7 +52,7 @@ def answer_alone() -> None:
 
     A factory, a network or a native library prints where it likes: that goes to standard error.
     """
-    if (_alone or is_our_program()) and not _answers:
+    if _alone and not _answers:
         _answers.append(streams.keep_for_answers())
 
 

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ghostdeploy.cli import main
 
 if TYPE_CHECKING:
@@ -24,6 +26,13 @@ class Answer:
     def document(self) -> Any:
         """The one JSON document on stdout."""
         return json.loads(self.out)
+
+
+def commands() -> dict[str, click.Command]:
+    """Returns every command by name."""
+    context = click.Context(main)
+    found = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Answer:

@@ -181,7 +181,7 @@ def test_names_of_a_labels_file_are_composed_and_split_at_line_ends_only(tmp_pat
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"b\xe4r\ncoat", "not UTF-8"), ("bag\ncoat".encode("utf-16-le"), "zero bytes"), (b"bag\n", "1 lines")],
+    [(b"b\xe4r\ncoat", "not UTF-8"), ("bag\ncoat".encode("utf-16-le"), "zero bytes"), (b"bag\n", "has 1 line,")],
     ids=["Latin-1", "UTF-16 without mark", "too few"],
 )
 def test_a_labels_file_that_cannot_be_read_is_one_sentence(tmp_path, data, words):
@@ -195,7 +195,7 @@ def test_a_name_that_stands_twice_is_said(tmp_path, caplog):
     (tmp_path / "labels.txt").write_text("crane\nbag\ncrane\n")
 
     assert read_labels(tmp_path / "labels.txt", None, 3) == ["crane", "bag", "crane"]
-    assert "1 names more than once, such as 'crane'" in caplog.text
+    assert "1 name more than once, such as 'crane'" in caplog.text
 
 
 def written(folder, names):

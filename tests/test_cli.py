@@ -8,9 +8,8 @@ import sys
 import pytest
 
 from ghostdeploy import targets
-from ghostdeploy.cli import main
 from ghostdeploy.nvidia.driver import gpus
-from tests.commands import assert_one_sentence, run
+from tests.commands import assert_one_sentence, commands, run
 
 NO_GPU = pytest.mark.skipif(bool(gpus()), reason="there is a GPU here")
 COMMANDS = ("models", "doctor", "export", "verify", "eval", "bench", "tune", "run", "diagnose", "build", "inspect")
@@ -49,7 +48,7 @@ EXPORT_OPTIONS = (
 
 
 def test_the_commands_are_these():
-    assert set(main.commands) == set(COMMANDS)
+    assert set(commands()) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -62,7 +61,7 @@ def test_every_command_exists_and_has_help(command, capsys):
 
 
 def test_every_option_of_export_has_help_text():
-    options = {name: option for option in main.commands["export"].params for name in option.opts}
+    options = {name: option for option in commands()["export"].params for name in option.opts}
 
     assert set(EXPORT_OPTIONS) <= set(options)
     assert [name for name in EXPORT_OPTIONS if not options[name].help] == []

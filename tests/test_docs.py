@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ghostdeploy import targets
-from ghostdeploy.cli import main
 from ghostdeploy.models import list_models
+from tests.commands import commands
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -30,13 +30,13 @@ def test_every_command_line_in_the_docs_parses(page):
     text = page.read_text("utf-8").replace("\\\n", " ")
     for line in re.findall(r"^\s*(?:\$ )?ghostdeploy (.+)$", text, re.MULTILINE):
         words = [word for word in shlex.split(line, comments=True) if word != "…"]
-        command = main.commands[words[0]]
+        command = commands()[words[0]]
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         used = {word.partition("=")[0] for word in words[1:] if word.startswith("-") and not word[1:2].isdigit()}
         assert used <= known, line
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
+@pytest.mark.parametrize("name", sorted(commands()))
 def test_every_command_is_documented(name):
     assert f"ghostdeploy {name}" in README
 
@@ -44,7 +44,7 @@ def test_every_command_is_documented(name):
 def test_every_option_is_in_the_command_reference():
     page = (ROOT / "docs" / "commands.md").read_text("utf-8")
     options = {
-        option for command in main.commands.values() for p in command.params for option in p.opts if option[0] == "-"
+        option for command in commands().values() for p in command.params for option in p.opts if option[0] == "-"
     }
 
     assert sorted(option for option in options if f"`{option}" not in page) == []

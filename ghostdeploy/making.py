@@ -1,0 +1,90 @@
+"""The commands that make bundles, and list what they are made of; the device wheel has none of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ghostdeploy.console import Bars, common, complain, describe
+from ghostdeploy.errors import UsageError, did_you_mean
+from ghostdeploy.export_options import export_options
+from ghostdeploy.output import print_json
+from ghostdeploy.tune_options import shared_parameters, tune_options
+
+
+@click.command()
+@click.argument("pattern", default="*")
+@common
+def models(pattern: str, *, as_json: bool) -> None:
+    """List the model zoo: family, parameters, MACs, published accuracy and its source."""
+    from ghostdeploy import tables
+    from ghostdeploy.models import list_models
+
+    found = list_models(pattern)
+    if not found:
+        hint = did_you_mean(pattern, [entry.name for entry in list_models()], otherwise="ghostdeploy models")
+        raise UsageError(f"no model matches {pattern!r}", hint=hint)
+    print_json(found) if as_json else tables.models(found)
+
+
+@click.command()
+@export_options
+@common
+def export(*, as_json: bool, **options: Any) -> int:
+    """Fold, export and prove MODEL for one or more targets.
+
+    MODEL is a zoo name (see `ghostdeploy models`), timm:NAME, package.module:factory, path/file.py:factory, or a float
+    ONNX file (model.onnx, no PyTorch needed). Without MODEL and --weights it is the trained sample model; with
+    --weights alone the checkpoint itself tells family, width and classes.
+    """
+    from ghostdeploy import tables
+    from ghostdeploy.runtimes.cores import tell_openmp
+
+    tell_openmp()
+    from ghostdeploy.deploy import request
+
+    dry_run = options.pop("dry_run")
+    asked = request.from_options(**options)
+    if dry_run:
+        found = request.plan(asked)
+        print_json(found) if as_json else tables.plan(found)
+        return 0
+    with Bars() as bars:
+        exported = request.fulfil(asked, bars)
+    if as_json:
+        print_json(
+            {
+                "bundles": [tables.bundle_document(b) for b in exported.bundles],
+                "seconds": exported.seconds,
+                "advice": exported.advice,
+                "failed": [describe(error) | {"target": name} for name, error in exported.failures.items()],
+            }
+        )
+    else:
+        tables.exported(exported)
+    for error in dict.fromkeys(exported.failures.values()):
+        complain(error.message, error.hint)
+    return exported.exit_code
+
+
+@click.command(params=shared_parameters())
+@tune_options
+@common
+def tune(*, as_json: bool, **options: Any) -> None:
+    """Find the best bundle of MODEL for this machine, and how many threads it wants.
+
+    Exports every target and precision that this machine can run, measures all in turn, leaves single fold passes out of
+    the fastest, and measures the best few once more. A run that was killed goes on when it is started again. MODEL is
+    as for `export`; without it, the trained sample model.
+    """
+    from ghostdeploy import tune_tables
+    from ghostdeploy.runtimes.cores import tell_openmp
+
+    tell_openmp()
+    from ghostdeploy.deploy.tune import request
+    from ghostdeploy.deploy.tune.tune import tune as find_best
+
+    with tune_tables.TuneBar() as bar:
+        found = find_best(request.from_options(**options), bar)
+    print_json(found) if as_json else tune_tables.tuned(found)
