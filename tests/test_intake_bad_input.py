@@ -157,7 +157,7 @@ MODELS = {
     "another domain in a branch": (foreign_inside, ("Relu", "com.microsoft")),
     "random numbers": (noisy, ("other outputs each time it runs (RandomNormalLike)", "in eval mode")),
     "dropout in training": (training, ("other outputs each time it runs (Dropout in training mode)",)),
-    "a scalar": (scalar, ("the model's output map is a scalar", "classes", "the batch as first dimension")),
+    "a scalar": (scalar, ("the model's output map is a scalar", "one row per image", "the batch as first dimension")),
     "a contradiction": (contradicting, ("ONNX Runtime cannot run the model: Gemm", "bias shape", "contradicts itself")),
     "its input": (giving_back, ("gives its input 'pixels' back", "leave that output out")),
     "NaN weight": (not_a_number, ("NaN", "stem.conv.weight")),

@@ -130,7 +130,7 @@ def test_equal_names_give_equal_weights_and_the_global_generator_is_left_alone()
 
 
 def test_a_class_count_below_one_is_refused():
-    with pytest.raises(UsageError, match="at least 1"):
+    with pytest.raises(UsageError, match="num_classes is 0, expected a whole number from 1"):
         create_model("ghostnet_050", num_classes=0)
 
 
