@@ -86,21 +86,22 @@ def _keep_numbers() -> Callable[[], object]:
 
 def _keep_torch() -> Callable[[], None]:
     dtype, device, gradients = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
-    strict, lenient = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    precision = torch.get_float32_matmul_precision()
+    deterministic, precision = _determinism(), torch.get_float32_matmul_precision()
 
     def put_back() -> None:
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)  # None is torch's own way, and faster
         torch.set_grad_enabled(gradients)
-        torch.use_deterministic_algorithms(strict, warn_only=lenient)
+        if _determinism() != deterministic:  # setting it imports torch's compiler
+            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         torch.set_float32_matmul_precision(precision)
 
     return put_back
+
+
+def _determinism() -> tuple[bool, bool]:
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 def _keep_messages() -> Callable[[], None]:

@@ -206,7 +206,7 @@ def test_a_model_that_drops_a_batch_of_one_is_refused_before_conversion(tmp_path
         def forward(self, x):
             return x.mean((2, 3), keepdim=True).squeeze()
 
-    with pytest.raises(CheckpointError, match=r"shape \(3,\) for 1 images, expected \(1, classes\)"):
+    with pytest.raises(CheckpointError, match=r"shape \(3,\) for 1 images, expected numbers of shape \(1, classes\)"):
         gd.export(Squeezing(), target="onnx", out=tmp_path, preprocess={"size": 32})
     assert list(tmp_path.iterdir()) == []
 
