@@ -152,6 +152,16 @@ def test_a_float_export_ends_with_what_would_be_faster():
     assert "--hybrid is recommended for onnx, whose INT8" in recommendation(rows, "fp32", VNNI)
 
 
+def test_hybrid_is_not_recommended_where_no_layer_waits_for_memory():
+    rows = [targets.find(name) for name in ("onnx", "openvino")]
+
+    assert "--hybrid is recommended for onnx, INT8" in recommendation(rows, "fp32", AVX2, without_hybrid={"openvino"})
+    assert recommendation(rows, "fp32", AVX2, without_hybrid={"onnx", "openvino"}) is None
+    assert "--int8 is recommended for openvino" in recommendation(
+        rows, "fp32", VNNI, without_hybrid={"onnx", "openvino"}
+    )
+
+
 def test_engines_of_one_export_may_want_different_precisions():
     rows = [targets.find(name) for name in ("onnx", "openvino", "tflite")]
 

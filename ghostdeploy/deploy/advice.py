@@ -77,15 +77,19 @@ def recommended(target: Target, flags: Collection[str]) -> str | None:
     return precision if precision in target.precisions else None
 
 
-def recommendation(rows: Iterable[Target], precision: str, flags: Collection[str]) -> str | None:
+def recommendation(
+    rows: Iterable[Target], precision: str, flags: Collection[str], *, without_hybrid: Collection[str] = ()
+) -> str | None:
     """Returns one sentence for whoever has exported in `precision`, None where nothing better is known.
 
     Args:
         rows: Targets of the export.
         precision: Their precision.
         flags: Processor flags.
+        without_hybrid: Names of rows where no layer waits for memory: `hybrid` is fp32 there.
     """
     better = {row.name: found for row in rows if (found := recommended(row, flags)) not in (None, precision)}
+    better = {name: found for name, found in better.items() if found != "hybrid" or name not in without_hybrid}
     advised = {found: [name for name, one in better.items() if one == found] for found in ("int8", "hybrid")}
     words = [f"--{found} is recommended for {', '.join(names)}" for found, names in advised.items() if names]
     if not words:

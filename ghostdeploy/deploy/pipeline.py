@@ -167,7 +167,8 @@ def run_export(
                 keep_log(config.out, name),
             ):
                 bundles.append(place(final, row, chain, facts, config, work, stages))
-    advice = recommendation(config.rows, config.precision, cpu_flags())
+    idle = {row.name for row in config.rows if not waits(ways[row.name], results)}
+    advice = recommendation(config.rows, config.precision, cpu_flags(), without_hybrid=idle)
     return Exported(bundles, stages.seconds, advice, failures.errors)
 
 
@@ -200,6 +201,14 @@ def advise(rows: list[Target]) -> None:
     for row in rows:
         if (advice := int8_advice(row, cpu_flags())) is not None:
             _log.warning("%s", advice)
+
+
+def waits(way: list[Step], results: dict[str, ExportResult]) -> bool:
+    """Tells whether `hybrid` would change a layer; True where nothing was counted in the graph that it starts from."""
+    if any(step.recipe is not None for step in way):  # a quantizer's graph lacks the rewrites that `hybrid` has
+        return True
+    found = (results[step.name].written for step in way if step.name in results)
+    return next((one.waiting_layers != 0 for one in found if one is not None and one.waiting_layers is not None), True)
 
 
 def job_of(step: Step, facts: Facts, config: ExportConfig, work: Path) -> ExportJob:

@@ -71,6 +71,8 @@ class Written(Record, frozen=True, kw_only=True):
     """Versions of libraries that are not in `Exporter.tools` because they are optional."""
     scheme: str | None = None
     """How it quantized without calibration, one line for the manifest; None when it did not."""
+    waiting_layers: int | None = None
+    """Layers that wait for memory, which `hybrid` changes; None where the exporter does not look for them."""
     ports: Ports | None = None
     """Read back from the written payload: an engine may know other types than PyTorch. None: those of the program."""
 

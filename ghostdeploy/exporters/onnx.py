@@ -18,7 +18,7 @@ from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.graph_precision import read_precision
 from ghostdeploy.exporters.memory import give_back
 from ghostdeploy.exporters.onnx_graph import check_names, name_layers, name_outputs, simplify
-from ghostdeploy.exporters.onnx_weights import compress
+from ghostdeploy.exporters.onnx_weights import compress, count_waiting
 from ghostdeploy.exporters.program_memory import drop_weights
 from ghostdeploy.exporters.program_modules import module_of
 from ghostdeploy.exporters.refusal import RefusedError, innermost, untranslated
@@ -44,10 +44,12 @@ class OnnxExporter:
         model = simplify(model)
         check_names(model, job)
         name_layers(model.graph, job.modules)
+        waiting = count_waiting(model, job.batch)
         scheme = compress(model, job.batch) if job.precision == "hybrid" else None
         path = Path(job.folder) / "model.onnx"
         onnx_file.write(model, path)
-        return Written(precision=read_precision(path), scheme=scheme, ports=onnx_file.ports(model))
+        found = onnx_file.ports(model)
+        return Written(precision=read_precision(path), scheme=scheme, ports=found, waiting_layers=waiting)
 
 
 def refusal(error: Exception, program: torch.export.ExportedProgram) -> RefusedError:

@@ -17,7 +17,7 @@ from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.graph_precision import WEIGHTED, read_precision
 from ghostdeploy.exporters.module_names import numbered
 from ghostdeploy.exporters.onnx_graph import check_names, name_layers, simplify
-from ghostdeploy.exporters.onnx_weights import compress
+from ghostdeploy.exporters.onnx_weights import compress, count_waiting
 
 if TYPE_CHECKING:
     from ghostdeploy.exporters.base import ExportJob
@@ -34,10 +34,12 @@ class OnnxIntake:
         check_names(model, job)
         name_nodes(model.graph)
         name_layers(model.graph, job.modules)
+        waiting = count_waiting(model, job.batch)
         scheme = compress(model, job.batch) if job.precision == "hybrid" else None
         path = Path(job.folder) / "model.onnx"
         onnx_file.write(model, path)
-        return Written(precision=read_precision(path), scheme=scheme, ports=onnx_file.ports(model))
+        found = onnx_file.ports(model)
+        return Written(precision=read_precision(path), scheme=scheme, ports=found, waiting_layers=waiting)
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:

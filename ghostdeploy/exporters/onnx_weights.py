@@ -63,6 +63,12 @@ def compress(model: onnx.ModelProto, batch: int | None) -> str:
     return _SCHEME.format(count)
 
 
+def count_waiting(model: onnx.ModelProto, batch: int | None) -> int:
+    """Returns how many layers `compress` would choose."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    return sum(is_chosen(node, constants, batch) for node in model.graph.node)
+
+
 def is_chosen(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], batch: int | None) -> bool:
     """Tells whether a node is a linear layer on vectors that waits for memory."""
     if node.op_type not in ("Gemm", "MatMul") or len(node.input) < 2 or node.input[1] not in constants:

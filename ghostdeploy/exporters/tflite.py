@@ -60,6 +60,7 @@ class TFLiteExporter:
         tflite_file.resize_from_the_corner(model)
         separate_outputs(model)
         tflite_file.name_tensors(model, owners, job.input_names, job.output_names)
+        waiting = len(list(tflite_weights.vector_layers(model)))
         scheme, tools = None, {}
         if job.precision in tflite_weights.COMPRESSED:
             model, scheme = tflite_weights.compress(model, job.precision)
@@ -67,7 +68,8 @@ class TFLiteExporter:
         path, found = write(model, job, program), ports(model)
         del model
         give_back()
-        return Written(precision=read_precision(path), tools=tools, scheme=scheme, ports=found)
+        precision = read_precision(path)
+        return Written(precision=precision, tools=tools, scheme=scheme, ports=found, waiting_layers=waiting)
 
 
 def write(model: Any, job: ExportJob, program: torch.export.ExportedProgram | None = None) -> Path:
