@@ -38,6 +38,11 @@ REQUIRED = frozenset(filter(None, os.environ.get("GHOSTDEPLOY_REQUIRE", "").spli
 """Targets and programs whose absence is a failure: `make test` and CI name everything they installed."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--record` writes the record of behaviour anew, see tests/record."""
+    parser.addoption("--record", action="store_true", help="write tests/record anew instead of comparing with it")
+
+
 def require(target: str, *, execution: bool = False) -> None:
     """Skips the test when it cannot be done here; fails it when GHOSTDEPLOY_REQUIRE names the target.
 

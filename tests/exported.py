@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     import pytest
 
 TOGETHER = ("onnx", "openvino")
+INT8 = [row.name for row in targets.TARGETS.values() if "int8" in row.precisions]
+EVERYWHERE = [name for name in INT8 if targets.find(name).device is None]
+ON_GPUS = [name for name in INT8 if targets.find(name).device is not None]
+USUAL_INT8 = {"ghostnet_050": EVERYWHERE, "g_ghost_regnetx_002": [*ON_GPUS, "openvino"]}
+"""Targets of one request, by model: C-Ghost for CPUs, G-Ghost for GPUs; the other targets are another request."""
 
 
 def sample_bundle(factory: pytest.TempPathFactory, name: str, target: str, **options: object) -> Path:
@@ -31,6 +36,21 @@ def sample_bundle(factory: pytest.TempPathFactory, name: str, target: str, **opt
         if not path.exists():
             run_export(lambda: load_model(f"sample:{name}"), config)
     return path
+
+
+def int8_bundle(factory: pytest.TempPathFactory, name: str, target: str) -> Path:
+    """Returns the INT8 bundle of a sample model, made together with those of the other usual, or unusual, targets."""
+    from ghostdeploy.models.source import load_model
+
+    usual = target in USUAL_INT8[name]
+    with shared_folder(factory, f"int8-{name}-{usual}") as root:
+        out = root / "bundles"
+        if not out.exists():
+            wanted = tuple(one for one in INT8 if (one in USUAL_INT8[name]) == usual)
+            config = ExportConfig(targets=wanted, precision="int8", out=root / "new")
+            run_export(lambda: load_model(f"sample:{name}"), config)
+            (root / "new").rename(out)
+    return out / f"{name}-{target}-int8"
 
 
 def _together(target: str, options: dict[str, object]) -> tuple[str, ...]:

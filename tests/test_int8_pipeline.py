@@ -14,29 +14,22 @@ import pytest
 import ghostdeploy as gd
 from ghostdeploy import samples, targets
 from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.pipeline import run_export
 from ghostdeploy.models.source import load_model
 from ghostdeploy.nvidia.driver import gpus
 from tests.badly_scaled import badly_scaled
 from tests.commands import run
 from tests.conftest import require
-from tests.shared import shared_folder
+from tests.exported import EVERYWHERE, INT8, USUAL_INT8, int8_bundle
 
 pytestmark = pytest.mark.slow
 
-MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
-ROWS = [row for row in targets.TARGETS.values() if "int8" in row.precisions]
-EVERYWHERE = [row.name for row in ROWS if row.device is None]
-ON_GPUS = [row.name for row in ROWS if row.device is not None]
-USUAL = dict(zip(MODELS, (EVERYWHERE, [*ON_GPUS, "openvino"]), strict=True))
-"""Targets of one request, by model; the other targets are another request."""
+MODELS = tuple(USUAL_INT8)
 
 
 def pairs(wanted):
     """Parameters (model, target); `make test-all` has them all."""
-    every = [(name, row.name) for name in MODELS for row in ROWS if row.name in wanted]
-    marks = {one: () if one[1] in USUAL[one[0]] else pytest.mark.full for one in every}
+    every = [(name, target) for name in MODELS for target in wanted]
+    marks = {one: () if one[1] in USUAL_INT8[one[0]] else pytest.mark.full for one in every}
     return [pytest.param(one, marks=marks[one], id="-".join(one)) for one in every]
 
 
@@ -46,20 +39,12 @@ def exported(tmp_path_factory):
 
     def path(name, target):
         require(target)
-        usual = target in USUAL[name]
-        with shared_folder(tmp_path_factory, f"int8-{name}-{usual}") as root:
-            out = root / "bundles"
-            if not out.exists():
-                targets_of = tuple(row.name for row in ROWS if (row.name in USUAL[name]) == usual)
-                config = ExportConfig(targets=targets_of, precision="int8", out=root / "new")
-                run_export(lambda: load_model(f"sample:{name}"), config)
-                (root / "new").rename(out)
-        return out / f"{name}-{target}-int8"
+        return int8_bundle(tmp_path_factory, name, target)
 
     return path
 
 
-@pytest.fixture(params=pairs([row.name for row in ROWS]))
+@pytest.fixture(params=pairs(INT8))
 def path(request, exported):
     """An INT8 bundle for every target."""
     return exported(*request.param)

@@ -1,0 +1,100 @@
+"""What is compared of a bundle and of a command's answer: all that does not depend on the machine or on versions.
+
+Numbers that were measured keep their kind alone; names, verdicts, counts, shapes and sentences are kept. Of a payload
+the graph is kept as a digest: operators, names, shapes and types, no weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import onnx
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LEFT_OUT = frozenset({"created", "tools", "sha256", "bytes", "weights_sha256", "time", "seconds"})
+_BY_MACHINE = frozenset({"quantization", "precision_achieved"})
+"""Records of an INT8 export that follow what graphs gave on the machine that made it."""
+_VERSION = re.compile(r"\d+(\.\d+)+(\+\w+)?")
+
+
+def manifest_of(bundle: Path) -> Any:
+    """Returns what is compared of a manifest."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    if manifest["precision"] == "int8":
+        manifest = {key: shape(one) if key in _BY_MACHINE else one for key, one in manifest.items()}
+    return kept(manifest)
+
+
+def kept(value: Any) -> Any:
+    """Returns a document without what depends on versions, files or measurement."""
+    if isinstance(value, dict):
+        return {key: kept(one) for key, one in value.items() if key not in _LEFT_OUT}
+    if isinstance(value, list):
+        return [kept(one) for one in value]
+    if isinstance(value, float):
+        return "float"
+    return _VERSION.sub("#", value) if isinstance(value, str) else value
+
+
+def shape(value: Any) -> Any:
+    """Returns the keys and kinds of a document; of a list the kinds of its members, each once."""
+    if isinstance(value, dict):
+        return {key: shape(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [json.loads(one) for one in sorted({json.dumps(shape(one), sort_keys=True) for one in value})]
+    return type(value).__name__
+
+
+def graph_of(path: Path) -> str:
+    """Returns the digest of a payload's graph."""
+    read = {".onnx": _onnx, ".xml": _openvino, ".tflite": _tflite}[path.suffix]
+    return hashlib.sha256("\n".join(map(str, read(path))).encode()).hexdigest()
+
+
+def _onnx(path: Path) -> list[Any]:
+    graph = onnx.load(path).graph
+    nodes = [
+        (node.op_type, node.name, *node.input, "->", *node.output, *sorted(map(_attribute, node.attribute)))
+        for node in graph.node
+    ]
+    constants = sorted((one.name, *one.dims, one.data_type) for one in graph.initializer)
+    return [*nodes, *constants, *graph.input, *graph.output]
+
+
+def _attribute(attribute: onnx.AttributeProto) -> str:
+    value = onnx.helper.get_attribute_value(attribute)
+    number = f"{value:.3g}" if isinstance(value, float) else value
+    return f"{attribute.name}={'tensor' if isinstance(value, onnx.TensorProto) else number}"
+
+
+def _openvino(path: Path) -> list[Any]:
+    root = ElementTree.parse(path).getroot()
+    found: list[Any] = []
+    for layer in root.iter("layer"):
+        data = layer.find("data")
+        fields = () if data is None else sorted(one for one in data.items() if one[0] not in ("offset", "size"))
+        found.append((layer.get("type"), layer.get("name"), *fields, *(dim.text for dim in layer.iter("dim"))))
+    return [*found, *(tuple(edge.items()) for edge in root.iter("edge"))]
+
+
+def _tflite(path: Path) -> list[Any]:
+    from ghostdeploy.exporters import tflite_file
+
+    model = tflite_file.read(path.read_bytes())
+    return [
+        (kind, *(_tensor(model, index) for index in (*operator.inputs, -2, *operator.outputs)))
+        for kind, operator in tflite_file.operators(model)
+    ]
+
+
+def _tensor(model: Any, index: int) -> tuple[Any, ...]:
+    if index < 0:
+        return (index,)
+    tensor = model.subgraphs[0].tensors[index]
+    return (bytes(tensor.name), *tensor.shape, tensor.type)
