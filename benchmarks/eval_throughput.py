@@ -34,18 +34,18 @@ import numpy as np
 from PIL import Image
 
 from ghostdeploy import samples
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.decode import open_image
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.evaluate import predict
-from ghostdeploy.deploy.images import ImageSet
-from ghostdeploy.deploy.stages import Stages
-from ghostdeploy.deploy.streaming import batches, outputs
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.prove.evaluate import predict
+from ghostdeploy.deploy.prove.images import ImageSet
+from ghostdeploy.deploy.prove.streaming import batches, outputs
+from ghostdeploy.machine import usable_cores
+from ghostdeploy.progress import Stages
 from ghostdeploy.runtimes import load
-from ghostdeploy.runtimes.cores import usable_cores
 
 if TYPE_CHECKING:
-    from ghostdeploy.manifest import Manifest
+    from ghostdeploy.bundle.manifest import Manifest
     from ghostdeploy.runtimes.base import Runtime
 
 SIZE = (500, 375)
@@ -90,7 +90,7 @@ def export(model: str, targets: list[str], out: Path) -> list[Path]:
     """Exports a model, random weights from a fixed seed, and returns its bundles."""
     import torch
 
-    from ghostdeploy.deploy.pipeline import run_export
+    from ghostdeploy.deploy.export.pipeline import run_export
     from ghostdeploy.models.source import load_model
 
     torch.manual_seed(0)

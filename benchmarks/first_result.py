@@ -23,7 +23,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 
 OURS = """
 import sys, time

@@ -20,13 +20,13 @@ import numpy as np
 import onnx
 
 from ghostdeploy import samples
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.evaluate import Predictions, agree, compare
-from ghostdeploy.deploy.images import ImageSet, from_arrays, open_images
-from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.intake.pytorch.reference import Reference
+from ghostdeploy.deploy.prove.evaluate import Predictions, agree, compare
+from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
-from ghostdeploy.deploy.reference import Reference
 from ghostdeploy.models.source import load_model
 from ghostdeploy.runtimes import load
 from ghostdeploy.telemetry import absent

@@ -20,7 +20,7 @@ from comparison.report import Key, markdown, plot
 from comparison.run import Group, measured
 
 from ghostdeploy.errors import GhostDeployError
-from ghostdeploy.runtimes.cores import usable_cores
+from ghostdeploy.machine import usable_cores
 
 _FOLDER = click.Path(path_type=Path)
 

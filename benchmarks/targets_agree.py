@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from ghostdeploy import samples, targets
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.images import ImageSet, open_images
-from ghostdeploy.deploy.pipeline import run_export
-from ghostdeploy.deploy.reference import Reference
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.intake.pytorch.reference import Reference
+from ghostdeploy.deploy.prove.images import ImageSet, open_images
 from ghostdeploy.models.source import load_model
 from ghostdeploy.runtimes import load
 

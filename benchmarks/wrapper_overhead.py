@@ -24,7 +24,7 @@ from rich.table import Table
 
 import ghostdeploy as gd
 from ghostdeploy import targets
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.runtimes import load
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ghostdeploy import errors
-    from ghostdeploy.bundle import Bundle
-    from ghostdeploy.deploy.fold import fold
-    from ghostdeploy.deploy.pipeline import export
-    from ghostdeploy.deploy.prove import evaluate, verify
+    from ghostdeploy.bundle.folder import Bundle
+    from ghostdeploy.deploy.export.pipeline import export
+    from ghostdeploy.deploy.fold.fold import fold
+    from ghostdeploy.deploy.prove.commands import evaluate, verify
     from ghostdeploy.errors import GhostDeployError
     from ghostdeploy.models import create_model, ghostify, list_models
     from ghostdeploy.preprocess import Preprocess
@@ -42,18 +42,18 @@ __all__ = [
 ]
 
 _HOME = {
-    "Bundle": "ghostdeploy.bundle",
+    "Bundle": "ghostdeploy.bundle.folder",
     "GhostDeployError": "ghostdeploy.errors",
     "Preprocess": "ghostdeploy.preprocess",
     "Runtime": "ghostdeploy.runtimes",
     "create_model": "ghostdeploy.models",
-    "evaluate": "ghostdeploy.deploy.prove",
-    "export": "ghostdeploy.deploy.pipeline",
-    "fold": "ghostdeploy.deploy.fold",
+    "evaluate": "ghostdeploy.deploy.prove.commands",
+    "export": "ghostdeploy.deploy.export.pipeline",
+    "fold": "ghostdeploy.deploy.fold.fold",
     "ghostify": "ghostdeploy.models",
     "list_models": "ghostdeploy.models",
     "load": "ghostdeploy.runtimes",
-    "verify": "ghostdeploy.deploy.prove",
+    "verify": "ghostdeploy.deploy.prove.commands",
 }
 
 

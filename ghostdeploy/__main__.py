@@ -2,7 +2,7 @@
 
 import sys
 
-from ghostdeploy import interruption
+from ghostdeploy.terminal import interruption
 
 
 def main() -> None:
@@ -10,7 +10,7 @@ def main() -> None:
     try:
         interruption.heed()
         from ghostdeploy.cli import main as run
-        from ghostdeploy.output import own_process
+        from ghostdeploy.terminal.output import own_process
     except KeyboardInterrupt:
         sys.exit(interruption.exit_code())
     own_process()

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ghostdeploy.console import Bars, CommandGroup, GivenPath, common
 from ghostdeploy.errors import UsageError
-from ghostdeploy.output import print_json
-from ghostdeploy.several import Several
+from ghostdeploy.terminal.console import Bars, CommandGroup, GivenPath, common
+from ghostdeploy.terminal.output import print_json
+from ghostdeploy.terminal.several import Several
 
 if TYPE_CHECKING:
-    from ghostdeploy.deploy.evaluate import Evaluation
+    from ghostdeploy.deploy.prove.evaluate import Evaluation
 
 _FOLDER = GivenPath()
 _ELSEWHERE = dict.fromkeys(("export", "models", "tune"), "ghostdeploy.making")
@@ -40,8 +40,8 @@ def main() -> None:
 @common
 def doctor(*, as_json: bool) -> None:
     """Tell what this machine can export and run, and what decides its speed."""
-    from ghostdeploy import tables
-    from ghostdeploy.deploy.doctor import examine
+    from ghostdeploy.deploy.measure.doctor import examine
+    from ghostdeploy.terminal import tables
 
     found = examine()
     print_json(found) if as_json else tables.doctor(found)
@@ -52,8 +52,8 @@ def doctor(*, as_json: bool) -> None:
 @common
 def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
     """Check hashes and replay the golden vectors on this machine; needs no torch."""
-    from ghostdeploy import proof_tables
-    from ghostdeploy.deploy import prove
+    from ghostdeploy.deploy.prove import commands as prove
+    from ghostdeploy.terminal import proof_tables
 
     several: Several[prove.Verification] = Several(arguments=bundles)
     several.run(prove.verify)
@@ -84,8 +84,8 @@ def evaluate(
     bundles: tuple[Path, ...], data: Path | None, reference: Path | None, max_drop: float | None, *, as_json: bool
 ) -> int:
     """Measure top-1 and top-5 with confidence intervals."""
-    from ghostdeploy import proof_tables
-    from ghostdeploy.deploy import prove
+    from ghostdeploy.deploy.prove import commands as prove
+    from ghostdeploy.terminal import proof_tables
 
     several: Several[Evaluation] = Several(arguments=bundles)
     with Bars() as bars:
@@ -115,8 +115,8 @@ def evaluate(
 @common
 def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
     """Measure latency, interleaved, with intervals of the ratio to the first bundle or to the default route."""
-    from ghostdeploy import proof_tables
-    from ghostdeploy.deploy.bench import bench as measure
+    from ghostdeploy.deploy.measure.bench import bench as measure
+    from ghostdeploy.terminal import proof_tables
 
     against, model, weights = (options.pop(name) for name in ("against", "model", "weights"))
     if against is None and (model is not None or weights is not None):
@@ -125,7 +125,7 @@ def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
         if against is None:
             found = measure(bundles, listener=bars, **options)
         else:
-            from ghostdeploy.deploy.against import against_default
+            from ghostdeploy.deploy.default_route.against import against_default
 
             found = against_default(bundles, model=model, weights=weights, listener=bars, **options)
     print_json(found) if as_json else proof_tables.benched(found)
@@ -139,8 +139,8 @@ def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
 @common
 def run(bundle: Path, images: tuple[Path, ...], top: int, threads: int | None, *, as_json: bool) -> int:
     """Classify images."""
-    from ghostdeploy import proof_tables
     from ghostdeploy.runtimes import load
+    from ghostdeploy.terminal import proof_tables
 
     several: Several[list[tuple[str, float]]] = Several(arguments=images)
     with load(bundle, threads=threads) as runtime:
@@ -159,8 +159,8 @@ def run(bundle: Path, images: tuple[Path, ...], top: int, threads: int | None, *
 @common
 def diagnose(bundle: Path, top: int, *, as_json: bool) -> None:
     """Show which layers of a quantized bundle carry the error, by their PyTorch names."""
-    from ghostdeploy import proof_tables
-    from ghostdeploy.deploy.diagnose import diagnose as read
+    from ghostdeploy.deploy.prove.diagnose import diagnose as read
+    from ghostdeploy.terminal import proof_tables
 
     found = read(bundle)
     print_json(found) if as_json else proof_tables.diagnosed(found, top)
@@ -172,8 +172,8 @@ def diagnose(bundle: Path, top: int, *, as_json: bool) -> None:
 @common
 def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
     """Finish a TensorRT build kit on the machine that has the GPU: build, attest, self-test."""
-    from ghostdeploy import proof_tables
-    from ghostdeploy.deploy.build import build as finish
+    from ghostdeploy.deploy.export.build import build as finish
+    from ghostdeploy.terminal import proof_tables
 
     with Bars() as bars:
         built = finish(bundle, timeout=timeout, listener=bars)
@@ -189,8 +189,8 @@ def inspect(bundles: tuple[Path, ...], *, as_json: bool) -> int:
 
     With --json one bundle is one document, several are a list.
     """
-    from ghostdeploy import tables
-    from ghostdeploy.bundle import Bundle, open_bundle
+    from ghostdeploy.bundle.folder import Bundle, open_bundle
+    from ghostdeploy.terminal import tables
 
     several: Several[Bundle] = Several(arguments=bundles)
     several.run(open_bundle)

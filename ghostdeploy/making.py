@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from ghostdeploy.console import Bars, common, complain, describe
 from ghostdeploy.errors import UsageError, did_you_mean
-from ghostdeploy.export_options import export_options
-from ghostdeploy.output import print_json
-from ghostdeploy.tune_options import shared_parameters, tune_options
+from ghostdeploy.terminal.console import Bars, common, complain, describe
+from ghostdeploy.terminal.export_options import export_options
+from ghostdeploy.terminal.output import print_json
+from ghostdeploy.terminal.tune_options import shared_parameters, tune_options
 
 
 @click.command()
@@ -18,8 +18,8 @@ from ghostdeploy.tune_options import shared_parameters, tune_options
 @common
 def models(pattern: str, *, as_json: bool) -> None:
     """List the model zoo: family, parameters, MACs, published accuracy and its source."""
-    from ghostdeploy import tables
     from ghostdeploy.models import list_models
+    from ghostdeploy.terminal import tables
 
     found = list_models(pattern)
     if not found:
@@ -38,11 +38,11 @@ def export(*, as_json: bool, **options: Any) -> int:
     ONNX file (model.onnx, no PyTorch needed). Without MODEL and --weights it is the trained sample model; with
     --weights alone the checkpoint itself tells family, width and classes.
     """
-    from ghostdeploy import tables
-    from ghostdeploy.runtimes.cores import tell_openmp
+    from ghostdeploy.machine import tell_openmp
+    from ghostdeploy.terminal import tables
 
     tell_openmp()
-    from ghostdeploy.deploy import request
+    from ghostdeploy.deploy.export import request
 
     dry_run = options.pop("dry_run")
     asked = request.from_options(**options)
@@ -78,8 +78,8 @@ def tune(*, as_json: bool, **options: Any) -> None:
     the fastest, and measures the best few once more. A run that was killed goes on when it is started again. MODEL is
     as for `export`; without it, the trained sample model.
     """
-    from ghostdeploy import tune_tables
-    from ghostdeploy.runtimes.cores import tell_openmp
+    from ghostdeploy.machine import tell_openmp
+    from ghostdeploy.terminal import tune_tables
 
     tell_openmp()
     from ghostdeploy.deploy.tune import request

@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -22,7 +22,10 @@ from ghostdeploy.errors import OutputError
 from ghostdeploy.files import write_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+_ours: list[bool] = []
+"""Holds something in processes that are ours."""
 
 
 class Standard:
@@ -88,6 +91,7 @@ def guard() -> None:
     A closed number is taken by /dev/null first. Else the next file that is opened gets it, and what a native library
     prints would be written into that file.
     """
+    _ours.append(True)
     for number in range(3):
         try:
             os.fstat(number)
@@ -120,3 +124,24 @@ def reconfigure(**options: Any) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, Standard) and isinstance(stream._stream, io.TextIOWrapper):
             stream._stream.reconfigure(**options)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """What native code writes to standard error in the block goes nowhere; in commands only, in an app it is the app's.
+
+    For calls whose errors come as exceptions. LiteRT has no setting for its `INFO: Created TensorFlow Lite XNNPACK
+    delegate for CPU.`, which says nothing.
+    """
+    if not _ours:
+        yield
+        return
+    sys.stderr.flush()
+    with ExitStack() as stack:
+        with suppress(OSError):  # no standard error, so nothing to hush
+            saved = os.dup(2)
+            stack.callback(os.close, saved)
+            stack.callback(os.dup2, saved, 2)
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+        yield

@@ -66,11 +66,11 @@ class Target:
     device: str | None = None
     """Hardware that its engine cannot do without."""
     rewrites: tuple[str, ...] = ()
-    """Passes of `deploy.passes.REWRITES` that make float graphs faster on its engine, some with a parameter behind a
-    hyphen, see docs/performance.md."""
+    """Passes of `deploy.fold.passes.REWRITES` that make float graphs faster on its engine, some with a parameter behind
+    a hyphen, see docs/performance.md."""
     forms: tuple[str, ...] = ()
-    """Passes of `deploy.passes.FORMS` that write what its converter cannot take, or gets wrong, in a form that it takes
-    right; at every precision. Only for rows without a parent: they read the PyTorch graph."""
+    """Passes of `deploy.fold.passes.FORMS` that write what its converter cannot take, or gets wrong, in a form that it
+    takes right; at every precision. Only for rows without a parent: they read the PyTorch graph."""
     layout: Literal["nhwc"] | None = None
     """Order of the dimensions of image inputs, where the target has its own; None takes that of the request."""
     keeps_wide_weights: bool = False
@@ -82,7 +82,7 @@ class Target:
     costs: str | None = None
     """Import string of the function (payload, batch) that lists its layers' multiply-accumulates and bytes."""
     default_route: str | None = None
-    """Import string of the worker that exports the untouched module in the vendor's usual way, to compare with."""
+    """Import string of the `DefaultConverter` that exports the untouched module in the vendor's usual way."""
     intake: Intake | None = None
     """Set where a finished file of this kind can be the model of an export."""
     options: tuple[str, ...] = ()
@@ -111,16 +111,16 @@ TARGETS: dict[str, Target] = {
             precisions=("fp32", "int8", "hybrid"),
             recipe="onnxruntime",
             rewrites=("DepthwiseConcat-8", "SplitConcat-8", "SplitSlices", "VectorLayers"),
-            exporter="ghostdeploy.exporters.onnx:OnnxExporter",
-            costs="ghostdeploy.runtimes.layer_costs.onnx:read_costs",
-            default_route="ghostdeploy.deploy.default_route.onnx:DefaultOnnx",
-            runtime="ghostdeploy.runtimes.onnx:OnnxRuntime",
+            exporter="ghostdeploy.exporters.onnx.exporter:OnnxExporter",
+            costs="ghostdeploy.runtimes.onnx.costs:read_costs",
+            default_route="ghostdeploy.exporters.onnx.default_route:DefaultOnnx",
+            runtime="ghostdeploy.runtimes.onnx.runtime:OnnxRuntime",
             runtimes=("onnxruntime",),
             export_packages=("torch", "onnx", "onnxscript", "onnxsim", "safetensors"),
             runtime_packages=("onnxruntime",),
             intake=Intake(
                 suffix=".onnx",
-                exporter="ghostdeploy.exporters.onnx_intake:OnnxIntake",
+                exporter="ghostdeploy.exporters.onnx.intake:OnnxIntake",
                 packages=("onnx", "onnxsim", "onnxruntime"),
                 extra="intake",
             ),
@@ -134,10 +134,10 @@ TARGETS: dict[str, Target] = {
             precisions=("fp32", "fp16", "int8", "hybrid"),
             recipe="openvino",
             rewrites=("DepthwiseConcat", "SplitConcat", "SplitSlices", "VectorLayers"),
-            exporter="ghostdeploy.exporters.openvino:OpenVINOExporter",
-            costs="ghostdeploy.runtimes.layer_costs.openvino:read_costs",
-            default_route="ghostdeploy.deploy.default_route.openvino:DefaultOpenVINO",
-            runtime="ghostdeploy.runtimes.openvino:OpenVINORuntime",
+            exporter="ghostdeploy.exporters.openvino.exporter:OpenVINOExporter",
+            costs="ghostdeploy.runtimes.openvino.costs:read_costs",
+            default_route="ghostdeploy.exporters.openvino.default_route:DefaultOpenVINO",
+            runtime="ghostdeploy.runtimes.openvino.runtime:OpenVINORuntime",
             runtimes=("openvino",),
             export_packages=("openvino",),
             runtime_packages=("openvino",),
@@ -154,8 +154,8 @@ TARGETS: dict[str, Target] = {
             device="CUDA device",
             keeps_wide_weights=True,
             options=("sm", "version_compatible", "hardware_compatibility"),
-            exporter="ghostdeploy.exporters.tensorrt:TensorRTExporter",
-            runtime="ghostdeploy.runtimes.tensorrt:TensorRTRuntime",
+            exporter="ghostdeploy.exporters.tensorrt.exporter:TensorRTExporter",
+            runtime="ghostdeploy.runtimes.tensorrt.runtime:TensorRTRuntime",
             runtimes=("tensorrt", "tensorrt_rtx"),
             export_packages=("onnxruntime",),
             runtime_packages=("tensorrt|tensorrt_rtx",),
@@ -174,10 +174,10 @@ TARGETS: dict[str, Target] = {
             layout="nhwc",
             fixed_batch=True,
             options=("int8_io",),
-            exporter="ghostdeploy.exporters.tflite:TFLiteExporter",
-            costs="ghostdeploy.runtimes.layer_costs.tflite:read_costs",
-            default_route="ghostdeploy.deploy.default_route.tflite:DefaultTFLite",
-            runtime="ghostdeploy.runtimes.tflite:TFLiteRuntime",
+            exporter="ghostdeploy.exporters.tflite.exporter:TFLiteExporter",
+            costs="ghostdeploy.runtimes.tflite.costs:read_costs",
+            default_route="ghostdeploy.exporters.tflite.default_route:DefaultTFLite",
+            runtime="ghostdeploy.runtimes.tflite.runtime:TFLiteRuntime",
             runtimes=("litert", "tflite_runtime"),
             export_packages=("torch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
             runtime_packages=("ai_edge_litert|tflite_runtime",),

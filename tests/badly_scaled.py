@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
-from ghostdeploy.deploy.passes.graph import read_linear
+from ghostdeploy.deploy.fold.passes.graph import read_linear
 from ghostdeploy.models.blocks import GhostBottleneck
 from ghostdeploy.models.g_ghost_regnet import Bottleneck
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from html.parser import HTMLParser
 
 from ghostdeploy import samples
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.samples import browser
 from tests.conftest import require_program
 

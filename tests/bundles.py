@@ -21,12 +21,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ghostdeploy import bundle as bundles
 from ghostdeploy import targets
+from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle.manifest import SCHEMA, Manifest, ModelInfo, PrecisionAchieved, Quantization, TensorSpec, encode
+from ghostdeploy.bundle.staging import staging
 from ghostdeploy.exporters.base import Written
-from ghostdeploy.manifest import SCHEMA, Manifest, ModelInfo, PrecisionAchieved, Quantization, TensorSpec, encode
 from ghostdeploy.preprocess import Preprocess, prepare
-from ghostdeploy.staging import staging
 from tests import quantized, tiny_tflite
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def write_onnx(model: onnx.ModelProto, folder: Path, precision: str, tiny: Tiny)
     path.write_bytes(model.SerializeToString(deterministic=True))
     if precision != "int8":
         return Written(precision=BY_HAND)
-    from ghostdeploy.exporters.graph_precision import read_precision
+    from ghostdeploy.exporters.graph.precision import read_precision
 
     return Written(precision=read_precision(path))
 
@@ -152,7 +152,7 @@ def write_onnx(model: onnx.ModelProto, folder: Path, precision: str, tiny: Tiny)
 def write_openvino(model: onnx.ModelProto, folder: Path, precision: str, tiny: Tiny) -> Written:
     import openvino
 
-    from ghostdeploy.exporters.openvino import read_precision
+    from ghostdeploy.exporters.openvino.exporter import read_precision
 
     core = openvino.Core()
     graph = core.read_model(model.SerializeToString())

@@ -10,10 +10,10 @@ import torch
 from torch import fx, nn
 
 from ghostdeploy import samples
-from ghostdeploy.deploy.condition import equalize
-from ghostdeploy.deploy.fold import fold
-from ghostdeploy.deploy.images import open_images
-from ghostdeploy.deploy.tolerance import FOLD_RELATIVE_ERROR
+from ghostdeploy.deploy.fold.fold import fold
+from ghostdeploy.deploy.prove.images import open_images
+from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
+from ghostdeploy.deploy.quantize.condition import equalize
 from ghostdeploy.models.source import load_model
 from tests.folding import image
 

@@ -20,8 +20,8 @@ from onnx.reference import ReferenceEvaluator
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import Driver
 from ghostdeploy.nvidia.library import Library, load_library
-from ghostdeploy.runtimes import tensorrt as backend
-from ghostdeploy.runtimes import tensorrt_choice
+from ghostdeploy.runtimes.tensorrt import choice as tensorrt_choice
+from ghostdeploy.runtimes.tensorrt import runtime as backend
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from ghostdeploy.deploy.fold import Certificate, count_ops, fold
-from ghostdeploy.deploy.passes import default_passes, named_passes
-from ghostdeploy.deploy.tolerance import FOLD_RELATIVE_ERROR
+from ghostdeploy.deploy.fold.fold import Certificate, count_ops, fold
+from ghostdeploy.deploy.fold.passes import default_passes, named_passes
+from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

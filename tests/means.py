@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from ghostdeploy.manifest import TensorSpec
+from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.preprocess import Preprocess
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ghostdeploy.manifest import decode
+from ghostdeploy.bundle.manifest import decode
 from ghostdeploy.samples import mobile
 
 ROOT = Path(__file__).parents[1]

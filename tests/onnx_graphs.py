@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ghostdeploy.deploy.intake.rewrite import rewrite
+from ghostdeploy.deploy.intake.onnx.rewrite import rewrite
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from tests.onnx_files import norm
 

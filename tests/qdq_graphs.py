@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ghostdeploy.deploy.qdq_lint import lint
+from ghostdeploy.deploy.quantize.qdq_lint import lint
 
 OPSET = 18
 SAFE = 64

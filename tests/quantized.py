@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from ghostdeploy.bundle.manifest import Calibration, Quantization
+from ghostdeploy.deploy.prove.diagnose import Diagnosis, LayerNoise
 from ghostdeploy.deploy.quantize.recipe import RECIPES
-from ghostdeploy.deploy.quantize.spec import Diagnosis, LayerNoise
-from ghostdeploy.manifest import Calibration, Quantization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.manifest import Manifest
+    from ghostdeploy.bundle.manifest import Manifest
     from ghostdeploy.targets import Target
     from tests.bundles import Tiny
 
@@ -59,7 +59,7 @@ def quantize(model: onnx.ModelProto, tiny: Tiny, recipe: str) -> onnx.ModelProto
 
 def saturable(graph: onnx.ModelProto, recipe: str) -> int:
     """Returns the channels whose sums can overflow, 0 where the recipe does not count them."""
-    from ghostdeploy.deploy.saturation import count_saturable
+    from ghostdeploy.deploy.quantize.saturation import count_saturable
 
     return sum(count_saturable(graph).values()) if RECIPES[recipe].saturation_safe else 0
 
@@ -97,7 +97,7 @@ def layers_of(graph: onnx.ModelProto) -> list[str]:
 
 def write_diagnosis(path: Path, names: Sequence[str], outputs: Arrays, simulated: Arrays) -> None:
     """Writes what the golden vectors say of the whole graph, and one entry per layer."""
-    from ghostdeploy.deploy.parity import agreement, sqnr_db
+    from ghostdeploy.deploy.prove.parity import agreement, sqnr_db
 
     got, reference = (np.asarray(arrays["logits"], np.float64) for arrays in (simulated, outputs))
     layers = [
@@ -134,13 +134,13 @@ def judge(
         saturable: Channels of it whose sums can overflow.
         tiny: What both were made from.
     """
-    from ghostdeploy.bundle import Bundle
-    from ghostdeploy.deploy import parity, replay
-    from ghostdeploy.deploy.doctor import instruction_set
-    from ghostdeploy.deploy.evaluate import agree
-    from ghostdeploy.deploy.execution import compare_execution
-    from ghostdeploy.deploy.judge import conclude, executor
-    from ghostdeploy.deploy.tolerance import TOLERANCES
+    from ghostdeploy.bundle.folder import Bundle
+    from ghostdeploy.deploy.export.judge import conclude, executor
+    from ghostdeploy.deploy.prove import parity, replay
+    from ghostdeploy.deploy.prove.evaluate import agree
+    from ghostdeploy.deploy.prove.execution import compare_execution
+    from ghostdeploy.deploy.prove.tolerance import TOLERANCES
+    from ghostdeploy.machine import instruction_set
 
     gate = tiny.example(GATE_IMAGES, seed=4)
     reference = dict(zip((o.name for o in tiny.outputs), ReferenceEvaluator(model).run(None, gate), strict=True))

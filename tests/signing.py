@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ghostdeploy.bundle import MANIFEST, describe_file
+from ghostdeploy.bundle.folder import MANIFEST, describe_file
 
 if TYPE_CHECKING:
     from pathlib import Path

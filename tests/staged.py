@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from ghostdeploy.staging import staging
-from ghostdeploy.workspaces import mark
+from ghostdeploy.bundle.staging import staging
+from ghostdeploy.bundle.workspaces import mark
 
 
 def manifest(name="net", files=("labels.txt",)):

@@ -12,12 +12,12 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from ghostdeploy import bundle as bundles
 from ghostdeploy import targets
+from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle.manifest import Manifest, encode
+from ghostdeploy.bundle.staging import staging
 from ghostdeploy.exporters.base import ExportJob, Written
-from ghostdeploy.exporters.tensorrt import TensorRTExporter
-from ghostdeploy.manifest import Manifest, encode
-from ghostdeploy.staging import staging
+from ghostdeploy.exporters.tensorrt.exporter import TensorRTExporter
 from tests.bundles import CLASSES, Tiny, described, network
 
 if TYPE_CHECKING:

@@ -6,15 +6,15 @@ import msgspec
 import pytest
 
 from ghostdeploy import targets
-from ghostdeploy.deploy import doctor
-from ghostdeploy.deploy.advice import (
+from ghostdeploy.deploy.export.advice import (
     INT8_TIME_WITH_DOT_PRODUCT,
     INT8_TIME_WITHOUT_DOT_PRODUCT,
     int8_advice,
     recommendation,
     recommended,
 )
-from ghostdeploy.deploy.doctor import has_int8_dot_product, instruction_set
+from ghostdeploy.deploy.measure import doctor
+from ghostdeploy.machine import has_int8_dot_product, instruction_set
 
 AVX2 = frozenset({"sse4_1", "avx", "avx2", "fma"})
 AVX512 = AVX2 | {"avx512f", "avx512bw"}

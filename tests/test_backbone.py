@@ -12,7 +12,7 @@ from torch import nn
 
 import ghostdeploy as gd
 from ghostdeploy import samples
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from tests.commands import assert_one_sentence, run
 from tests.onnx_files import CALIB, DATA, saved, small
 

@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path):
     tmp_path.chmod(0o755)
     code = (
         "import os, sys\n"
-        "from ghostdeploy.deploy.images import open_images\n"
+        "from ghostdeploy.deploy.prove.images import open_images\n"
         "from ghostdeploy.errors import DataError\n"
         "if os.getuid() == 0:\n    os.setuid(65534)\n"
         "try:\n    open_images(sys.argv[1])\n"

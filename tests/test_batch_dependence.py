@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.batching import DEPENDENT, InBatches, depends_on_batch, fit_batch
-from ghostdeploy.deploy.reference import Reference
+from ghostdeploy.deploy.intake.batching import DEPENDENT, InBatches, depends_on_batch, fit_batch
+from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.errors import CheckpointError
 
 IMAGES = np.random.default_rng(0).normal(size=(5, 3, 16, 16)).astype(np.float32)

@@ -9,8 +9,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from ghostdeploy.deploy.bench import bench
-from ghostdeploy.deploy.statistics import median_interval, quantile
+from ghostdeploy.deploy.measure.bench import bench
+from ghostdeploy.deploy.prove.statistics import median_interval, quantile
 from ghostdeploy.errors import BundleError
 from tests.commands import run
 from tests.signing import sign_again

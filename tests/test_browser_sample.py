@@ -18,9 +18,9 @@ import pytest
 import ghostdeploy as gd
 from ghostdeploy import samples
 from ghostdeploy.arrays import read_arrays
-from ghostdeploy.bundle import describe_file, open_bundle
+from ghostdeploy.bundle.folder import describe_file, open_bundle
+from ghostdeploy.bundle.manifest import encode
 from ghostdeploy.errors import BundleError, DataError, MissingDependency
-from ghostdeploy.manifest import encode
 from ghostdeploy.preprocess import Preprocess, normalise, to_pixels
 from ghostdeploy.samples import browser
 from ghostdeploy.samples.browser import __main__ as command

@@ -12,7 +12,7 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import targets
-from ghostdeploy.bundle import open_bundle, write_golden
+from ghostdeploy.bundle.folder import open_bundle, write_golden
 from ghostdeploy.errors import BundleError
 from tests.commands import assert_one_sentence, run
 from tests.signing import sign_again

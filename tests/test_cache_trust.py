@@ -13,11 +13,11 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import files
+from ghostdeploy.bundle.manifest import PrecisionAchieved
 from ghostdeploy.exporters.archive import pack, unpack
 from ghostdeploy.exporters.base import ExportResult, Written
 from ghostdeploy.exporters.cache import LIMIT, Cache
-from ghostdeploy.manifest import PrecisionAchieved
-from ghostdeploy.runtimes.compile_cache import CompileCache
+from ghostdeploy.runtimes.openvino.compile_cache import CompileCache
 
 PRECISION = PrecisionAchieved(how="read", int8_layers=1, float_layers=2)
 DONE = ExportResult(status="done", written=Written(precision=PRECISION))
@@ -211,9 +211,9 @@ def test_an_archive_of_garbage_is_refused_and_writes_nothing_outside(kind, tmp_p
 
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_a_conversion_with_garbage_in_its_cache_is_made_anew(kind, tmp_path, monkeypatch):
-    from ghostdeploy.deploy import conversions
-    from ghostdeploy.deploy.stages import Stages
-    from ghostdeploy.deploy.steps import steps_to
+    from ghostdeploy.deploy.export import conversions
+    from ghostdeploy.deploy.export.steps import steps_to
+    from ghostdeploy.progress import Stages
     from ghostdeploy.targets import find
 
     folder = tmp_path / "out"
@@ -228,9 +228,9 @@ def test_a_conversion_with_garbage_in_its_cache_is_made_anew(kind, tmp_path, mon
 
 
 def test_a_conversion_without_its_payload_is_made_anew(tmp_path):
-    from ghostdeploy.deploy import conversions
-    from ghostdeploy.deploy.stages import Stages
-    from ghostdeploy.deploy.steps import steps_to
+    from ghostdeploy.deploy.export import conversions
+    from ghostdeploy.deploy.export.steps import steps_to
+    from ghostdeploy.progress import Stages
     from ghostdeploy.targets import find
 
     for name in ("in", "out"):

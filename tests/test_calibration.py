@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ghostdeploy import samples
-from ghostdeploy.deploy.images import ImageSet, from_arrays, open_images
+from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
 from ghostdeploy.deploy.quantize.calibration import select
 from ghostdeploy.deploy.quantize.pixels import read_batches, read_full_batches, write_pixels
 from ghostdeploy.errors import DataError

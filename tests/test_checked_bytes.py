@@ -12,9 +12,9 @@ import onnx
 import pytest
 
 import ghostdeploy as gd
-from ghostdeploy import bundle as bundles
 from ghostdeploy import targets
-from ghostdeploy.bundle import MAX_MANIFEST, open_bundle
+from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle.folder import MAX_MANIFEST, open_bundle
 from ghostdeploy.errors import BundleError
 from tests.commands import assert_one_sentence, run
 from tests.conftest import require
@@ -249,7 +249,7 @@ def test_the_word_alone_refuses_nothing(copied):
 
 
 def test_the_simulation_of_a_kit_reads_nothing_from_the_working_folder(copied, tmp_path, monkeypatch):
-    from ghostdeploy.deploy.judge import simulation
+    from ghostdeploy.deploy.export.judge import simulation
 
     folder = copied("tensorrt", "int8")
     graph = targets.find("tensorrt").simulation

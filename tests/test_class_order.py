@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostdeploy.deploy.class_order import LABEL_NUMBERS, fit_classes, near_chance
-from ghostdeploy.deploy.images import ImageSet, from_arrays
-from ghostdeploy.deploy.inputs import read_labels
+from ghostdeploy.deploy.export.inputs import read_labels
+from ghostdeploy.deploy.prove.class_order import LABEL_NUMBERS, fit_classes, near_chance
+from ghostdeploy.deploy.prove.images import ImageSet, from_arrays
 from ghostdeploy.errors import DataError
 from tests.commands import assert_one_sentence, run
 

@@ -14,7 +14,7 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy.errors import BundleError, OutputError
-from ghostdeploy.runtimes.compile_cache import CompileCache
+from ghostdeploy.runtimes.openvino.compile_cache import CompileCache
 from tests.bundles import Tiny, make_bundle
 
 BATCH = Tiny().example(3)["input"]
@@ -133,7 +133,7 @@ def test_a_folder_of_somebody_else_is_one_sentence(tmp_path):
     program = (
         "import os, sys, pathlib\n"
         "from ghostdeploy.errors import OutputError\n"
-        "from ghostdeploy.runtimes.compile_cache import CompileCache\n"
+        "from ghostdeploy.runtimes.openvino.compile_cache import CompileCache\n"
         "os.setuid(65534)\n"
         "try:\n    CompileCache(pathlib.Path(sys.argv[1]), ['a']).write(b'x')\n"
         "except OutputError as error:\n    print(error.message)\n"

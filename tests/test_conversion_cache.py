@@ -14,15 +14,15 @@ import torch
 from torch import nn
 
 from ghostdeploy import targets
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.conversion_key import conversion_key
-from ghostdeploy.deploy.conversions import FROM_CACHE
-from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.bundle.manifest import PrecisionAchieved
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.export.conversion_key import conversion_key
+from ghostdeploy.deploy.export.conversions import FROM_CACHE
+from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.exporters.archive import pack, unpack
 from ghostdeploy.exporters.base import ExportJob, ExportResult, Written
 from ghostdeploy.exporters.cache import PIECE, Cache
-from ghostdeploy.manifest import PrecisionAchieved
 from ghostdeploy.models.source import from_module
 
 DONE = ExportResult(

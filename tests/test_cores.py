@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ghostdeploy.runtimes import cores
+from ghostdeploy import machine as cores
 
 MOUNT = "31 23 0:28 {top} {place} rw,relatime shared:9 - {kind} {kind} {options}\n"
 V2 = MOUNT.format(top="/", place="/sys/fs/cgroup", kind="cgroup2", options="rw,nsdelegate")

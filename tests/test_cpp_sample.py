@@ -12,7 +12,7 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy.arrays import read_arrays
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.errors import MissingDependency
 from ghostdeploy.samples import cpp
 from tests.conftest import require, require_program

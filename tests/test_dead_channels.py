@@ -8,13 +8,13 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import nn
 
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.origin import find_origin
-from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.intake.origin import find_origin
 from ghostdeploy.deploy.quantize.litert import limits, writer
 from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
 from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner
-from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.exporters.tflite import file as tf
 from tests import tiny_tflite
 from tests.bundles import for_target
 from tests.dead_channels import DEAD, colourful, dead_network
@@ -124,7 +124,7 @@ def test_a_hard_swish_whose_output_is_as_good_as_zero_stays_float(tiny):
 
 def test_a_hard_swish_network_keeps_its_weights_where_they_are():
     """What a hard swish looks at cannot be rescaled: the cap and the range check are for those."""
-    from ghostdeploy.deploy.fold import fold
+    from ghostdeploy.deploy.fold.fold import fold
 
     _, certificate = fold(dead_network(act=nn.Hardswish), torch.randn(1, 3, 16, 16))
 

@@ -13,7 +13,7 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import samples, targets
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from tests.device import ROOT, attempt, make, output, source
 from tests.exported import sample_bundle
 from tests.shared import shared_folder

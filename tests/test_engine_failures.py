@@ -91,7 +91,7 @@ SAID = [
 @pytest.mark.parametrize("said", SAID)
 @pytest.mark.parametrize("where", ["_open", "_run"])
 def test_too_little_memory_is_no_fault_of_the_bundle(said, where, tiny_bundle, monkeypatch, capsys):
-    from ghostdeploy.runtimes.onnx import OnnxRuntime as Backend
+    from ghostdeploy.runtimes.onnx.runtime import OnnxRuntime as Backend
 
     def fail(*_):
         raise RuntimeError(said)
@@ -102,7 +102,7 @@ def test_too_little_memory_is_no_fault_of_the_bundle(said, where, tiny_bundle, m
 
 
 def test_too_little_memory_of_our_own_is_a_sentence(capsys, monkeypatch):
-    from ghostdeploy import bundle
+    from ghostdeploy.bundle import folder as bundle
 
     def fail(*_, **__):
         raise MemoryError

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ghostdeploy.deploy.condition import equalize
-from ghostdeploy.deploy.fold import fold
-from ghostdeploy.deploy.passes.channel_ranges import channel_ranges
-from ghostdeploy.deploy.passes.equalize_channels import EqualizeChannels, scale_ties
-from ghostdeploy.deploy.passes.graph import calls, op_name
-from ghostdeploy.deploy.passes.precision import run
-from ghostdeploy.deploy.passes.runner import apply
-from ghostdeploy.deploy.tolerance import FOLD_RELATIVE_ERROR
+from ghostdeploy.deploy.fold.fold import fold
+from ghostdeploy.deploy.fold.passes.channel_ranges import channel_ranges
+from ghostdeploy.deploy.fold.passes.equalize_channels import EqualizeChannels, scale_ties
+from ghostdeploy.deploy.fold.passes.graph import calls, op_name
+from ghostdeploy.deploy.fold.passes.precision import run
+from ghostdeploy.deploy.fold.passes.runner import apply
+from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
+from ghostdeploy.deploy.quantize.condition import equalize
 from ghostdeploy.errors import CheckpointError, DataError, GateFailed
 from ghostdeploy.models import create_model
 from tests.equalizing import SAMPLES, Call, equalized, load, random

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.statistics import paired_drop
+from ghostdeploy.deploy.prove.statistics import paired_drop
 from ghostdeploy.errors import UsageError
 from tests.commands import assert_one_sentence, run
 from tests.signing import sign_again

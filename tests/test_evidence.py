@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostdeploy.deploy.config import ExportConfig, apply_overrides
-from ghostdeploy.deploy.images import from_arrays, open_images
-from ghostdeploy.deploy.inputs import Inputs
+from ghostdeploy.deploy.export.config import ExportConfig, apply_overrides
+from ghostdeploy.deploy.export.inputs import Inputs
+from ghostdeploy.deploy.prove.images import from_arrays, open_images
 from ghostdeploy.deploy.quantize.evidence import gather
 from ghostdeploy.deploy.quantize.overlap import shared_with, without
-from ghostdeploy.deploy.stages import Stages
 from ghostdeploy.errors import DataError, UsageError
 from ghostdeploy.preprocess import Preprocess
+from ghostdeploy.progress import Stages
 
 SPEC = Preprocess(size=32, crop_fraction=1.0, interpolation="bilinear")
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from ghostdeploy import samples
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.execution import (
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.bundle.manifest import PrecisionAchieved
+from ghostdeploy.deploy.prove.execution import (
     FEW_IMAGES,
     SQNR_LIMIT_DB,
     compare_execution,
@@ -22,10 +23,9 @@ from ghostdeploy.deploy.execution import (
     margins,
     noise_step,
 )
-from ghostdeploy.deploy.images import open_images
-from ghostdeploy.deploy.saturation import count_saturable, safe_scales
+from ghostdeploy.deploy.prove.images import open_images
+from ghostdeploy.deploy.quantize.saturation import count_saturable, safe_scales
 from ghostdeploy.errors import BundleError
-from ghostdeploy.manifest import PrecisionAchieved
 from tests.exported import sample_bundle
 from tests.kernels import run_on_avx2, simulate
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.errors import ExportFailed, MissingDependency
 from ghostdeploy.exporters.base import ExportJob
 from ghostdeploy.exporters.process import Converter
@@ -152,7 +152,7 @@ def test_an_export_whose_converter_dies_keeps_the_log_and_leaves_no_bundle(how, 
 
 def test_a_broken_program_in_the_pipeline_is_exit_5(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "ghostdeploy.deploy.program.save_program", lambda graph, example, path, **_: path.write_bytes(b"broken")
+        "ghostdeploy.deploy.fold.program.save_program", lambda graph, example, path, **_: path.write_bytes(b"broken")
     )
 
     with pytest.raises(ExportFailed) as caught:

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from ghostdeploy.deploy.intake.external import read_external, tensors
-from ghostdeploy.deploy.intake.model import open_onnx
+from ghostdeploy.deploy.intake.onnx.external import read_external, tensors
+from ghostdeploy.deploy.intake.onnx.model import open_onnx
 from ghostdeploy.errors import CheckpointError
 from tests.commands import assert_one_sentence, run
 

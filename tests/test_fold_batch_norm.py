@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ghostdeploy.deploy.fold import count_ops, fold
+from ghostdeploy.deploy.fold.fold import count_ops, fold
 from tests.folding import folded, image, randomize
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ghostdeploy.deploy.capture import capture
-from ghostdeploy.deploy.fold import count_ops, fold
+from ghostdeploy.deploy.fold.capture import capture
+from ghostdeploy.deploy.fold.fold import count_ops, fold
 from tests.folding import image
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.fold import count_ops, fold
-from ghostdeploy.deploy.passes import default_passes, named_passes
-from ghostdeploy.deploy.passes.depthwise_concat import LANES
-from ghostdeploy.deploy.tolerance import FOLD_RELATIVE_ERROR
+from ghostdeploy.deploy.fold.fold import count_ops, fold
+from ghostdeploy.deploy.fold.passes import default_passes, named_passes
+from ghostdeploy.deploy.fold.passes.depthwise_concat import LANES
+from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
 from ghostdeploy.models.count import count_macs
 from tests.folding import Ghost, Residual, image, randomize, rewritten, sites
 

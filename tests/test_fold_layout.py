@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.capture import capture
-from ghostdeploy.deploy.fold import count_ops, fold
-from ghostdeploy.deploy.passes.base import PassResult
-from ghostdeploy.deploy.passes.finished import Trials, has_free_batch, second
-from ghostdeploy.deploy.passes.graph import aten, calls, replace
+from ghostdeploy.deploy.fold.capture import capture
+from ghostdeploy.deploy.fold.fold import count_ops, fold
+from ghostdeploy.deploy.fold.passes.base import PassResult
+from ghostdeploy.deploy.fold.passes.finished import Trials, has_free_batch, second
+from ghostdeploy.deploy.fold.passes.graph import aten, calls, replace
 from ghostdeploy.errors import GateFailed
 from tests.commands import run
 

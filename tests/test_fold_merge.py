@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 from torch.nn import functional
 
-from ghostdeploy.deploy.fold import count_ops
+from ghostdeploy.deploy.fold.fold import count_ops
 from ghostdeploy.models.count import count_macs
 from tests.folding import folded, image, randomize, sites
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ghostdeploy.deploy.fold import count_ops
+from ghostdeploy.deploy.fold.fold import count_ops
 from tests.folding import folded, image, randomize
 
 CHANNELS = 4

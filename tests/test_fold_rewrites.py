@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ghostdeploy.deploy.fold import count_ops
+from ghostdeploy.deploy.fold.fold import count_ops
 from tests.folding import folded, image, sites
 
 relu6 = functional.relu6

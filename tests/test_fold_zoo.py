@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ghostdeploy.deploy.fold import count_ops, fold
-from ghostdeploy.deploy.passes import FOLDS
-from ghostdeploy.deploy.tolerance import FOLD_RELATIVE_ERROR
+from ghostdeploy.deploy.fold.fold import count_ops, fold
+from ghostdeploy.deploy.fold.passes import FOLDS
+from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
 from ghostdeploy.models import create_model, find, list_models
 from ghostdeploy.models.count import count_macs, count_params
 from ghostdeploy.models.zoo import rounds_to

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy import half_range
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.images import from_arrays
-from ghostdeploy.deploy.intake.value_ranges import watch_model
-from ghostdeploy.deploy.origin import find_origin
-from ghostdeploy.deploy.passes.value_ranges import watch_graph
-from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.fold.passes.value_ranges import watch_graph
+from ghostdeploy.deploy.intake.onnx.value_ranges import watch_model
+from ghostdeploy.deploy.intake.origin import find_origin
+from ghostdeploy.deploy.prove import half_range
+from ghostdeploy.deploy.prove.images import from_arrays
 from ghostdeploy.preprocess import Preprocess
 from tests.commands import run as invoke
 from tests.dead_channels import colourful
@@ -110,7 +110,7 @@ def test_other_precisions_say_nothing(tiny_bundle):
 
 
 def graph_of(results: float):
-    from ghostdeploy.deploy.fold import fold
+    from ghostdeploy.deploy.fold.fold import fold
 
     return fold(Loud(results=results), torch.zeros(2, 3, 16, 16), dynamic_batch=True)[0]
 
@@ -177,7 +177,7 @@ def test_a_mask_of_infinities_leaves_the_finite_values():
         def forward(self, x):
             return torch.softmax(x.flatten(1).masked_fill(x.flatten(1) > 0, -torch.inf), 1)
 
-    from ghostdeploy.deploy.capture import capture
+    from ghostdeploy.deploy.fold.capture import capture
 
     watch = half_range.Watch()
     watch_graph(capture(Masked(), torch.zeros(2, 1, 2, 2)), lambda: [-np.full((2, 1, 2, 2), 9, np.float32)], watch)

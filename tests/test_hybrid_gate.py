@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy import parity
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.evaluate import agree
-from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.prove import parity
+from ghostdeploy.deploy.prove.evaluate import agree
 from ghostdeploy.models.source import from_module
 from tests.exported import sample_bundle
 
@@ -114,7 +114,7 @@ def test_hybrid_that_changes_nothing_says_so(tmp_path, caplog):
 @pytest.mark.slow
 @pytest.mark.parametrize(("classes", "waits"), [(3, False), (300, True)])
 def test_a_float_export_counts_the_layers_that_hybrid_would_change(tmp_path, monkeypatch, classes, waits):
-    monkeypatch.setattr("ghostdeploy.deploy.pipeline.cpu_flags", lambda: frozenset({"avx2", "fma"}))
+    monkeypatch.setattr("ghostdeploy.deploy.export.pipeline.cpu_flags", lambda: frozenset({"avx2", "fma"}))
     head = nn.Conv2d(16, classes, 1)
     network = nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), head, nn.Flatten())
     config = ExportConfig(targets=("onnx", "openvino", "tflite"), out=tmp_path, preprocess={"size": 16})

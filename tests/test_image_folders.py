@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 from PIL import Image
 
-from ghostdeploy.deploy.images import open_images
+from ghostdeploy.deploy.prove.images import open_images
 from ghostdeploy.errors import DataError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostdeploy.deploy.images import NAMED, ImageSet, from_arrays, open_images
-from ghostdeploy.deploy.streaming import batches
+from ghostdeploy.deploy.prove.images import NAMED, ImageSet, from_arrays, open_images
+from ghostdeploy.deploy.prove.streaming import batches
 from ghostdeploy.errors import DataError
 from ghostdeploy.preprocess import Preprocess
 

@@ -13,7 +13,7 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import samples, targets
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.models.source import load_model
 from ghostdeploy.nvidia.driver import gpus
 from tests.badly_scaled import badly_scaled

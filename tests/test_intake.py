@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import ghostdeploy as gd
-from ghostdeploy.bundle import open_bundle, sha256
-from ghostdeploy.deploy.fold import count_ops
+from ghostdeploy.bundle.folder import open_bundle, sha256
+from ghostdeploy.deploy.fold.fold import count_ops
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
-from ghostdeploy.exporters.onnx_intake import module_path
+from ghostdeploy.exporters.onnx.intake import module_path
 from ghostdeploy.models.source import load_model
 from tests.commands import run
 from tests.conftest import require

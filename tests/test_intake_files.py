@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from ghostdeploy import samples, targets
-from ghostdeploy.deploy.inputs import read_labels
+from ghostdeploy.deploy.export.inputs import read_labels
 from ghostdeploy.errors import DataError
 from tests.commands import assert_one_sentence, run
 from tests.onnx_files import behind, saved, small, weight
@@ -50,7 +50,7 @@ def test_a_folder_called_like_a_model_is_refused(capsys, tmp_path):
 
 
 def test_every_truncation_and_every_flipped_byte_is_a_sentence_or_a_model(tmp_path):
-    from ghostdeploy.deploy.intake.model import OnnxModel, open_onnx
+    from ghostdeploy.deploy.intake.onnx.model import OnnxModel, open_onnx
     from ghostdeploy.errors import BadInput
 
     rng = np.random.default_rng(0)

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ghostdeploy.deploy.intake.fold_constants import FoldConstants
-from ghostdeploy.deploy.intake.passes import Site
-from ghostdeploy.deploy.intake.remove_no_ops import RemoveNoOps
-from ghostdeploy.deploy.intake.rewrite import rewrite
+from ghostdeploy.deploy.intake.onnx.fold_constants import FoldConstants
+from ghostdeploy.deploy.intake.onnx.passes import Site
+from ghostdeploy.deploy.intake.onnx.remove_no_ops import RemoveNoOps
+from ghostdeploy.deploy.intake.onnx.rewrite import rewrite
 from ghostdeploy.errors import GateFailed
 from tests.onnx_graphs import applied, graph, node
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ghostdeploy.deploy.intake.fold_batch_norm import FoldBatchNorm
-from ghostdeploy.deploy.intake.merge_branches import MergeBranches
+from ghostdeploy.deploy.intake.onnx.fold_batch_norm import FoldBatchNorm
+from ghostdeploy.deploy.intake.onnx.merge_branches import MergeBranches
 from tests.onnx_graphs import CHANNELS, applied, batch_norm, graph, node
 
 FOLDED = {

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ghostdeploy.deploy.intake import difference
-from ghostdeploy.deploy.intake.model import open_onnx
-from ghostdeploy.deploy.intake.opset import OPSET, opset_of, upgrade
-from ghostdeploy.deploy.intake.reference import OnnxReference
+from ghostdeploy.deploy.intake.onnx import difference
+from ghostdeploy.deploy.intake.onnx.model import open_onnx
+from ghostdeploy.deploy.intake.onnx.opset import OPSET, opset_of, upgrade
+from ghostdeploy.deploy.intake.onnx.reference import OnnxReference
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.errors import CheckpointError, UsageError
 from tests.commands import assert_one_sentence, run
@@ -234,7 +234,7 @@ def test_a_conversion_that_changes_the_outputs_is_not_blamed_on_the_batch(tmp_pa
 
 
 def shaped(model, batch):
-    from ghostdeploy.deploy.intake.interface import with_shape
+    from ghostdeploy.deploy.intake.onnx.interface import with_shape
 
     return with_shape(upgrade(model.proto, model.name), batch, 32)
 

@@ -13,7 +13,7 @@ import pytest
 
 import ghostdeploy
 from ghostdeploy import isolation
-from ghostdeploy.deploy.bench_process import Process
+from ghostdeploy.deploy.measure.bench_process import Process
 from ghostdeploy.errors import BundleError
 
 PACKAGE = Path(ghostdeploy.__file__).parent

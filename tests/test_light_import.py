@@ -42,11 +42,11 @@ def loaded(code, *arguments):
     [
         "import ghostdeploy",
         "import ghostdeploy as gd; gd.load, gd.Runtime, gd.Bundle, gd.Preprocess, gd.verify, gd.evaluate",
-        "import ghostdeploy.bundle, ghostdeploy.staging, ghostdeploy.targets, ghostdeploy.preprocess",
+        "import ghostdeploy.bundle.folder, ghostdeploy.bundle.staging, ghostdeploy.targets, ghostdeploy.preprocess",
         "import ghostdeploy.runtimes, ghostdeploy.runtimes.base",
         "import ghostdeploy.samples, ghostdeploy.samples.classify_image",
         "import ghostdeploy.cli",
-        "import ghostdeploy.deploy.prove, ghostdeploy.deploy.diagnose, ghostdeploy.deploy.build",
+        "import ghostdeploy.deploy.prove.commands, ghostdeploy.deploy.prove.diagnose, ghostdeploy.deploy.export.build",
     ],
     ids=["the package", "public names of a device", "the floor", "runtimes", "samples", "the command line", "proofs"],
 )

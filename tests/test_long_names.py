@@ -6,10 +6,10 @@ import os
 
 import pytest
 
+from ghostdeploy.bundle.staging import refuse_existing, staging, workspace
+from ghostdeploy.bundle.workspaces import put_back
 from ghostdeploy.errors import OutputError, UsageError
 from ghostdeploy.files import fitting
-from ghostdeploy.staging import refuse_existing, staging, workspace
-from ghostdeploy.workspaces import put_back
 from tests.commands import assert_one_sentence, run
 from tests.staged import names, read, write
 

@@ -7,8 +7,7 @@ import json
 import pytest
 
 from ghostdeploy import targets
-from ghostdeploy.errors import BundleError
-from ghostdeploy.manifest import (
+from ghostdeploy.bundle.manifest import (
     Accuracy,
     Agreement,
     Calibration,
@@ -21,6 +20,7 @@ from ghostdeploy.manifest import (
     decode,
     encode,
 )
+from ghostdeploy.errors import BundleError
 
 HALF_RANGE = HalfRange(
     images=10,

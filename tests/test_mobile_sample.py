@@ -12,9 +12,9 @@ from PIL import Image
 
 import ghostdeploy as gd
 from ghostdeploy import samples
-from ghostdeploy.bundle import open_bundle, sha256
+from ghostdeploy.bundle.folder import open_bundle, sha256
+from ghostdeploy.bundle.manifest import decode
 from ghostdeploy.errors import BundleError
-from ghostdeploy.manifest import decode
 from ghostdeploy.preprocess import Preprocess
 from ghostdeploy.samples import mobile
 from tests.conftest import require

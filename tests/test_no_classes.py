@@ -11,10 +11,10 @@ from PIL import Image
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy import bundle as bundles
-from ghostdeploy.deploy.inputs import classes_of
+from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.deploy.export.inputs import classes_of
 from ghostdeploy.exporters.base import About
-from ghostdeploy.exporters.tflite_metadata import append_labels
+from ghostdeploy.exporters.tflite.metadata import append_labels
 from ghostdeploy.preprocess import Preprocess
 from ghostdeploy.runtimes.ranking import scored_classes
 from ghostdeploy.samples import classify_image, classify_stream, mobile

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from ghostdeploy import tables
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy import parity
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.evaluate import agree
-from ghostdeploy.deploy.execution import compare_execution
-from ghostdeploy.deploy.images import from_arrays
-from ghostdeploy.deploy.inputs import Inputs
-from ghostdeploy.deploy.judge import conclude
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.export.inputs import Inputs
+from ghostdeploy.deploy.export.judge import conclude
+from ghostdeploy.deploy.prove import parity
+from ghostdeploy.deploy.prove.evaluate import agree
+from ghostdeploy.deploy.prove.execution import compare_execution
+from ghostdeploy.deploy.prove.images import from_arrays
 from ghostdeploy.deploy.quantize.evidence import gather
 from ghostdeploy.deploy.quantize.fallback import Gate
-from ghostdeploy.deploy.stages import Stages
 from ghostdeploy.preprocess import Preprocess
+from ghostdeploy.progress import Stages
+from ghostdeploy.terminal import tables
 from tests import bundles
 from tests.commands import run
 

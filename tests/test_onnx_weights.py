@@ -11,11 +11,11 @@ import openvino
 import pytest
 from onnx import helper, numpy_helper
 
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.exporters.graph_precision import read_precision
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.exporters.graph.precision import read_precision
 from ghostdeploy.exporters.intensity import BALANCE, SMALLEST, waits_for_memory
-from ghostdeploy.exporters.onnx_weights import compress, quantize_columns
-from ghostdeploy.exporters.openvino import write_max_as_relu
+from ghostdeploy.exporters.onnx.weights import compress, quantize_columns
+from ghostdeploy.exporters.openvino.exporter import write_max_as_relu
 from tests.exported import sample_bundle
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostdeploy import bundle as bundles
+from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.cli import main
 from ghostdeploy.exporters.cache import Cache
-from ghostdeploy.output import hushed, make_printable, print_json
+from ghostdeploy.terminal.output import hushed, make_printable, print_json
 from tests.bundles import make_bundle
 
 ENCODINGS = ("ascii", "cp1252", "iso8859-1", "koi8-r")
@@ -163,10 +163,10 @@ def test_engines_write_nothing_beside_the_table(target, tiny_bundle):
 
 
 def test_an_apps_own_standard_error_is_not_touched(capfd, monkeypatch):
-    monkeypatch.setattr("ghostdeploy.output._ours", [])
+    monkeypatch.setattr("ghostdeploy.terminal.output._ours", [])
     with hushed():
         os.write(2, b"an app's word")
-    monkeypatch.setattr("ghostdeploy.output._ours", [True])
+    monkeypatch.setattr("ghostdeploy.terminal.output._ours", [True])
     with hushed():
         os.write(2, b"an engine's greeting")
     os.write(2, b", and the rest")

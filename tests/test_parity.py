@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ghostdeploy.deploy.parity import agreement, compare
-from ghostdeploy.deploy.tolerance import TOLERANCES
+from ghostdeploy.deploy.prove.parity import agreement, compare
+from ghostdeploy.deploy.prove.tolerance import TOLERANCES
 from ghostdeploy.errors import BundleError
 
 REFERENCE = np.random.default_rng(0).standard_normal((8, 10)).astype(np.float32)

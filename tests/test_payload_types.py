@@ -13,9 +13,9 @@ from torch import nn
 
 import ghostdeploy as gd
 from ghostdeploy import samples, targets
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models.source import load_model
 from ghostdeploy.nvidia.driver import gpus
@@ -150,7 +150,7 @@ def test_a_class_map_alone_goes_to_tflite(tmp_path_factory):
 
 
 def test_masks_and_integers_have_no_range_to_equalize_or_to_tie():
-    from ghostdeploy.deploy.passes.channel_ranges import channel_ranges
+    from ghostdeploy.deploy.fold.passes.channel_ranges import channel_ranges
     from ghostdeploy.deploy.quantize.ties import tied_ranges
 
     program = torch.export.export(kinds(), (torch.zeros(1, 3, SIZE, SIZE),))
@@ -163,6 +163,6 @@ def test_masks_and_integers_have_no_range_to_equalize_or_to_tie():
 
 
 def test_masks_that_differ_have_a_relative_error():
-    from ghostdeploy.deploy.passes.precision import relative_error
+    from ghostdeploy.deploy.fold.passes.precision import relative_error
 
     assert relative_error([torch.tensor([True, False])], [torch.tensor([True, True])]) == 1

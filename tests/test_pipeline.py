@@ -12,8 +12,8 @@ import torch
 
 import ghostdeploy as gd
 from ghostdeploy import samples
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.class_order import LABEL_NUMBERS
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.deploy.prove.class_order import LABEL_NUMBERS
 from ghostdeploy.errors import CheckpointError, GateFailed, UsageError
 from tests.commands import assert_one_sentence, run
 from tests.exported import sample_bundle
@@ -172,7 +172,7 @@ def test_a_missed_accuracy_gate_is_exit_1_and_the_bundle_is_kept_and_marked(tmp_
 
 def spoil_golden(folder):
     """Makes an otherwise sound bundle whose golden outputs another model gave."""
-    from ghostdeploy.bundle import GOLDEN, MANIFEST, describe_file, write_golden
+    from ghostdeploy.bundle.folder import GOLDEN, MANIFEST, describe_file, write_golden
 
     inputs, outputs = open_bundle(folder).golden()
     write_golden(folder, inputs, {name: array * 1.01 for name, array in outputs.items()})
@@ -185,10 +185,10 @@ def spoil_golden(folder):
 
 
 def test_a_failed_gate_raises_in_python(tmp_path, monkeypatch):
-    from ghostdeploy.deploy import tolerance
+    from ghostdeploy.deploy.prove import tolerance
 
     strict = tolerance.TOLERANCES | {"fp32": gd_tolerance(max_abs_relative=0.0, cosine=1.0)}
-    monkeypatch.setattr("ghostdeploy.deploy.parity.TOLERANCES", strict)
+    monkeypatch.setattr("ghostdeploy.deploy.prove.parity.TOLERANCES", strict)
 
     with pytest.raises(GateFailed, match="failed its gates"):
         gd.export(target="onnx", out=tmp_path)
@@ -196,7 +196,7 @@ def test_a_failed_gate_raises_in_python(tmp_path, monkeypatch):
 
 
 def gd_tolerance(**bounds):
-    from ghostdeploy.manifest import Tolerance
+    from ghostdeploy.bundle.manifest import Tolerance
 
     return Tolerance(why="stricter than any engine", **bounds)
 

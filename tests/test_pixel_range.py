@@ -8,9 +8,9 @@ import logging
 import numpy as np
 import pytest
 
-from ghostdeploy.deploy import pixel_range
-from ghostdeploy.deploy.images import from_arrays
-from ghostdeploy.deploy.inputs import Inputs
+from ghostdeploy.deploy.export.inputs import Inputs
+from ghostdeploy.deploy.prove import pixel_range
+from ghostdeploy.deploy.prove.images import from_arrays
 from ghostdeploy.deploy.quantize.calibration import select
 from ghostdeploy.errors import DataError
 from ghostdeploy.preprocess import Preprocess

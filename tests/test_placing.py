@@ -10,9 +10,9 @@ import threading
 
 import pytest
 
-from ghostdeploy import placing
+from ghostdeploy.bundle import placing
+from ghostdeploy.bundle.staging import staging, workspace
 from ghostdeploy.errors import UsageError
-from ghostdeploy.staging import staging, workspace
 from tests.staged import names, read, write
 
 
@@ -90,7 +90,7 @@ def test_force_replaces_a_bundle_that_appeared_meanwhile(system, tmp_path):
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "input/output error"), KeyboardInterrupt()])
 @pytest.mark.parametrize("step", ["place_new", "exchange"])
 def test_the_old_bundle_comes_back_when_the_new_one_cannot_be_moved(error, step, existing, monkeypatch):
-    from ghostdeploy import staging as module
+    from ghostdeploy.bundle import staging as module
 
     def fail(folder, final):
         raise error
@@ -145,7 +145,7 @@ def test_a_reader_finds_a_bundle_at_every_moment_while_it_is_replaced(exchanging
 
 @pytest.mark.parametrize("kind", [kind for kind in INTRUDERS if kind != "a bundle"])
 def test_what_appears_at_the_moment_of_the_exchange_goes_back(kind, exchanging, existing, monkeypatch):
-    from ghostdeploy import staging as module
+    from ghostdeploy.bundle import staging as module
 
     def late(one, other):
         monkeypatch.setattr(module, "exchange", placing.exchange)
@@ -198,7 +198,7 @@ def test_threads_of_one_process_can_write_one_name_at_a_time(force, tmp_path):
 def test_processes_can_write_one_name_at_a_time(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from ghostdeploy.staging import staging\nfrom tests.staged import write\n"
+        "from ghostdeploy.bundle.staging import staging\nfrom tests.staged import write\n"
         "with staging(Path(sys.argv[1]), 'net') as folder:\n"
         "    write(folder, sys.argv[2])\n    print(flush=True)\n    sys.stdin.readline()\n"
     )

@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
+from ghostdeploy.bundle.placing import foreign_in
+from ghostdeploy.bundle.staging import staging
 from ghostdeploy.errors import UsageError
-from ghostdeploy.placing import foreign_in
-from ghostdeploy.staging import staging
 from tests.commands import assert_one_sentence, run
 from tests.staged import manifest
 

@@ -6,11 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from ghostdeploy import bundle as bundles
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy import parity, prove, replay
-from ghostdeploy.deploy.tolerance import TOLERANCES, norm_bound
-from ghostdeploy.manifest import encode
+from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.bundle.manifest import encode
+from ghostdeploy.deploy.prove import commands as prove
+from ghostdeploy.deploy.prove import parity, replay
+from ghostdeploy.deploy.prove.tolerance import TOLERANCES, norm_bound
 from tests.bundles import Tiny, make_bundle
 
 IMAGES, CLASSES = 16, 10

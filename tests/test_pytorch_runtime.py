@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.errors import BundleError, InputError, UsageError
 from ghostdeploy.runtimes.pytorch import PyTorchRuntime
 from tests.bundles import CLASSES, Tiny, network

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from ghostdeploy.deploy.qdq_lint import RULES, lint, rule_name
+from ghostdeploy.deploy.quantize.qdq_lint import RULES, lint, rule_name
 from tests.qdq_graphs import attention_network, found, g_ghost_network, ghost_network, insert_pair
 
 NETWORKS = (ghost_network, g_ghost_network, attention_network)
@@ -62,6 +62,6 @@ def test_shapes_need_not_be_in_the_file(g_ghost):
 
 
 def test_half_precision_beside_the_pairs_is_fine(ghost):
-    from ghostdeploy.exporters.tensorrt_half import to_half
+    from ghostdeploy.exporters.tensorrt.half import to_half
 
     assert lint(to_half(onnx.shape_inference.infer_shapes(ghost)).model) == ()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from ghostdeploy.deploy.qdq_lint import RULES, Violation, lint
+from ghostdeploy.deploy.quantize.qdq_lint import RULES, Violation, lint
 from tests.qdq_graphs import constant, find, found, ghost_network, producer, quantizer_of, set_constant
 
 

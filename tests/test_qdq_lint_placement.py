@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from ghostdeploy.deploy.qdq_lint import RULES, lint
+from ghostdeploy.deploy.quantize.qdq_lint import RULES, lint
 from tests.qdq_graphs import (
     bypass,
     find,

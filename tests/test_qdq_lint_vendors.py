@@ -12,10 +12,10 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-from ghostdeploy.deploy.qdq_lint import lint
 from ghostdeploy.deploy.quantize import writer
+from ghostdeploy.deploy.quantize.qdq_lint import lint
 from ghostdeploy.deploy.quantize.recipe import RECIPES
-from ghostdeploy.exporters.tensorrt_engine import GraphRefused, build_engine
+from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine
 from ghostdeploy.nvidia.kit import KitSpec
 from ghostdeploy.nvidia.library import load_library
 from tests.exported import plain_graph

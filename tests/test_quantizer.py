@@ -10,25 +10,25 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from ghostdeploy.deploy.fold import fold
-from ghostdeploy.deploy.program import save_program
-from ghostdeploy.deploy.qdq_lint import lint
+from ghostdeploy.bundle.manifest import Calibration
+from ghostdeploy.deploy.fold.fold import fold
+from ghostdeploy.deploy.fold.program import save_program
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.blocks import roles, units
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
+from ghostdeploy.deploy.quantize.qdq_lint import lint
 from ghostdeploy.deploy.quantize.recipe import RECIPES
+from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
 from ghostdeploy.deploy.quantize.ties import tied_ranges
 from ghostdeploy.deploy.quantize.twins import layer_errors
 from ghostdeploy.deploy.quantize.worker import QdqQuantization
-from ghostdeploy.deploy.saturation import count_saturable
 from ghostdeploy.exporters.base import ExportJob
-from ghostdeploy.exporters.onnx import OnnxExporter
-from ghostdeploy.manifest import Calibration
+from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models.blocks import GhostModule
 from ghostdeploy.preprocess import Preprocess
 from tests.shared import shared_folder

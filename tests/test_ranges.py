@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from ghostdeploy import samples
-from ghostdeploy.deploy.images import open_images
+from ghostdeploy.deploy.prove.images import open_images
 from ghostdeploy.deploy.quantize import taps
 from ghostdeploy.deploy.quantize.calibration import select
 from ghostdeploy.deploy.quantize.histogram import BINS

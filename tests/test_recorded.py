@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import ghostdeploy as gd
-from ghostdeploy.bundle import MANIFEST, open_bundle
-from ghostdeploy.manifest import Accuracy, Agreement, encode
+from ghostdeploy.bundle.folder import MANIFEST, open_bundle
+from ghostdeploy.bundle.manifest import Accuracy, Agreement, encode
 from tests.commands import run
 
 DROP = "top-1 drops by 100.00 points, allowed are 1.00"

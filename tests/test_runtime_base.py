@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
+from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.errors import BundleError, UsageError
-from ghostdeploy.manifest import TensorSpec
 from tests.means import LABELS, Means, images
 
 

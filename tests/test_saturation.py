@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import numpy_helper
 
-from ghostdeploy.deploy.saturation import (
+from ghostdeploy.deploy.quantize.saturation import (
     count_saturable,
     count_saturable_ir,
     pairs,

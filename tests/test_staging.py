@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
+from ghostdeploy.bundle.staging import staging, workspace
 from ghostdeploy.errors import OutputError, UsageError
-from ghostdeploy.staging import staging, workspace
 from tests.staged import dead, fail_inside, names, read, write
 
 
@@ -184,7 +184,7 @@ def test_a_file_in_place_of_the_folder_is_an_output_error(tmp_path):
 def test_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path):
     code = (
         "import resource, signal, sys\nfrom pathlib import Path\n"
-        "from ghostdeploy.errors import OutputError\nfrom ghostdeploy.staging import staging\n"
+        "from ghostdeploy.errors import OutputError\nfrom ghostdeploy.bundle.staging import staging\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "try:\n"
@@ -201,7 +201,7 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path):
 
 def test_a_killed_writer_leaves_no_bundle_and_the_next_one_cleans_up(tmp_path):
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom ghostdeploy.staging import staging\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom ghostdeploy.bundle.staging import staging\n"
         "with staging(Path(sys.argv[1]), 'net') as folder:\n"
         "    (folder / 'manifest.json').write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from ghostdeploy.staging import staging
-from ghostdeploy.workspaces import MARKER
+from ghostdeploy.bundle.staging import staging
+from ghostdeploy.bundle.workspaces import MARKER
 from tests.staged import dead, fail_inside, names, write
 
 LOOK_ALIKES = {

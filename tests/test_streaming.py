@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostdeploy.deploy.evaluate import predict
-from ghostdeploy.deploy.images import ImageSet, from_arrays, open_images
-from ghostdeploy.deploy.stages import Stages
-from ghostdeploy.deploy.streaming import WINDOW, batches, outputs
+from ghostdeploy.deploy.prove.evaluate import predict
+from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
+from ghostdeploy.deploy.prove.streaming import WINDOW, batches, outputs
 from ghostdeploy.errors import DataError
 from ghostdeploy.preprocess import Preprocess, normalise
+from ghostdeploy.progress import Stages
 from ghostdeploy.runtimes import load
 from tests.conftest import require
 
@@ -130,7 +130,7 @@ def test_submitted_batches_give_the_predictions_of_plain_calls(target, tiny_bund
     require(target, execution=True)
     with load(tiny_bundle(target), profile="throughput", threads=2) as runtime:
         interface = runtime.info()
-        from ghostdeploy.bundle import open_bundle
+        from ghostdeploy.bundle.folder import open_bundle
 
         manifest = open_bundle(tiny_bundle(target)).manifest
         classes = manifest.model.num_classes

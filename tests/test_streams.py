@@ -93,7 +93,7 @@ def test_a_reader_that_leaves_changes_no_exit_code(json_too, tiny_bundle):
 
 def test_what_native_code_prints_reaches_no_file_where_a_stream_is_closed(tmp_path):
     code = (
-        "import os, sys\nfrom ghostdeploy.output import make_printable\nmake_printable()\n"
+        "import os, sys\nfrom ghostdeploy.terminal.output import make_printable\nmake_printable()\n"
         "with open(sys.argv[1], 'w') as file:\n    file.write('mine')\n    file.flush()\n"
         "    os.write(2, b'an engine greets')\n    os.write(1, b'twice')\n    os._exit(0)\n"
     )

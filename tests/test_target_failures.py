@@ -10,14 +10,14 @@ import threading
 import pytest
 import torch
 
-from ghostdeploy import tables
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy import pipeline
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.pipeline import Exported, run_export
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.deploy.export import pipeline
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.export.pipeline import Exported, run_export
 from ghostdeploy.errors import BundleError, ExportFailed, OutputError, UsageError
 from ghostdeploy.exporters.process import Converter
 from ghostdeploy.models.source import from_module
+from ghostdeploy.terminal import tables
 from tests.commands import run
 
 NETS = """

@@ -197,7 +197,7 @@ def _is_silent(node):
 def test_openvino_gets_its_stub_instead_of_a_reporter():
     require("openvino")
     program = """
-import sys, ghostdeploy.runtimes.openvino, openvino.tools.ovc
+import sys, ghostdeploy.runtimes.openvino.runtime, openvino.tools.ovc
 print(type(openvino.tools.ovc.telemetry).__module__, any(n.startswith("openvino_telemetry") for n in sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -8,18 +8,18 @@ import msgspec
 import onnx
 import pytest
 
-from ghostdeploy.bundle import open_bundle, sha256
-from ghostdeploy.deploy import build as builder
-from ghostdeploy.deploy.build import build, copy_kit, finish, judged, self_test
-from ghostdeploy.deploy.stages import Stages
-from ghostdeploy.deploy.tolerance import TOLERANCES
+from ghostdeploy.bundle.folder import open_bundle, sha256
+from ghostdeploy.bundle.manifest import Parity
+from ghostdeploy.deploy.export import build as builder
+from ghostdeploy.deploy.export.build import build, copy_kit, finish, judged, self_test
+from ghostdeploy.deploy.prove.tolerance import TOLERANCES
 from ghostdeploy.errors import BundleError, ExportFailed, UnsupportedHardware, UsageError
 from ghostdeploy.exporters.base import ExportResult, Written
-from ghostdeploy.exporters.tensorrt_build import precision_of
-from ghostdeploy.manifest import Parity
+from ghostdeploy.exporters.tensorrt.build import precision_of
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import load_library
+from ghostdeploy.progress import Stages
 from tests.bundles import make_bundle
 from tests.fake_gpu import install
 from tests.tensorrt_kits import make_kit

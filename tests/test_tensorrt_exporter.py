@@ -12,10 +12,10 @@ import pytest
 from onnx import numpy_helper
 
 from ghostdeploy.errors import MissingDependency, UsageError
-from ghostdeploy.exporters import tensorrt as exporter
-from ghostdeploy.exporters import tensorrt_build
-from ghostdeploy.exporters.tensorrt_engine import GraphRefused, build_engine, parse, require_gpu
-from ghostdeploy.exporters.tensorrt_spec import COMPUTE_CAPABILITIES, check_sms, known_sms, read_options
+from ghostdeploy.exporters.tensorrt import build as tensorrt_build
+from ghostdeploy.exporters.tensorrt import exporter
+from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine, parse, require_gpu
+from ghostdeploy.exporters.tensorrt.spec import COMPUTE_CAPABILITIES, check_sms, known_sms, read_options
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import any_library, install_hint, load_library, plain

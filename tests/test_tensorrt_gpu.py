@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import ghostdeploy as gd
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.errors import BundleError, InputError, UnsupportedHardware, UsageError
 from ghostdeploy.nvidia.driver import Device, Driver, DriverError, gpus
-from ghostdeploy.runtimes.tensorrt import run_on_device
+from ghostdeploy.runtimes.tensorrt.runtime import run_on_device
 from tests.bundles import Tiny
 from tests.fake_gpu import DeviceArray, FakeCuda, install
 from tests.tensorrt_kits import make_kit

@@ -14,8 +14,8 @@ from ghostdeploy.errors import BundleError, MissingDependency, UnsupportedHardwa
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus, open_driver
 from ghostdeploy.nvidia.library import load_library
-from ghostdeploy.runtimes import tensorrt as backend
-from ghostdeploy.runtimes import tensorrt_choice
+from ghostdeploy.runtimes.tensorrt import choice as tensorrt_choice
+from ghostdeploy.runtimes.tensorrt import runtime as backend
 from tests.bundles import Tiny
 from tests.fake_gpu import install
 from tests.tensorrt_kits import make_kit, rewrite

@@ -7,15 +7,15 @@ import numpy as np
 import onnx
 import pytest
 
-from ghostdeploy.deploy.fold import fold
-from ghostdeploy.deploy.program import save_program
-from ghostdeploy.deploy.qdq_lint import lint
+from ghostdeploy.deploy.fold.fold import fold
+from ghostdeploy.deploy.fold.program import save_program
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
+from ghostdeploy.deploy.quantize.qdq_lint import lint
 from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.deploy.quantize.ties import tied_ranges
 from ghostdeploy.exporters.base import ExportJob
-from ghostdeploy.exporters.onnx import OnnxExporter
+from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models import create_model
 from tests.tensorrt_kits import export_kit
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from ghostdeploy import samples
-from ghostdeploy.bundle import DIAGNOSIS, open_bundle
+from ghostdeploy.bundle.folder import DIAGNOSIS, open_bundle
+from ghostdeploy.bundle.manifest import Calibration
 from ghostdeploy.deploy.quantize.fallback import sqnr
 from ghostdeploy.deploy.quantize.litert.float_simulation import in_float
 from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
 from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner
 from ghostdeploy.deploy.quantize.litert.worker import TFLiteQuantization
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
-from ghostdeploy.exporters import tflite_file as tf
-from ghostdeploy.manifest import Calibration
+from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.preprocess import as_input, prepare
 from tests import tiny_tflite
 from tests.bundles import for_target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import ghostdeploy as gd
-from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.exporters.tflite import file as tf
 
 FAMILIES = (
     "ghostnet_050",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostdeploy.manifest import TensorSpec
+from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.preprocess import Preprocess, prepare
 from tests.means import Means
 from tests.transforms.torchvision_transforms import SHAPES, SPECS

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from ghostdeploy.bundle import MANIFEST, open_bundle
-from ghostdeploy.deploy.prove import verify
+from ghostdeploy.bundle.folder import MANIFEST, open_bundle
+from ghostdeploy.deploy.prove.commands import verify
 from ghostdeploy.deploy.tune.journal import NAME
 from tests.commands import assert_one_sentence, run
 

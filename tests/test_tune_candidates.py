@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from ghostdeploy import targets
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.passes import REWRITES
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.bundle.manifest import PassRecord
+from ghostdeploy.deploy.fold.passes import REWRITES
 from ghostdeploy.deploy.tune import candidates as ca
 from ghostdeploy.deploy.tune.exporting import groups
 from ghostdeploy.deploy.tune.request import parse_size
 from ghostdeploy.errors import MissingDependency, UnsupportedHardware, UsageError
-from ghostdeploy.manifest import PassRecord
 from ghostdeploy.nvidia.driver import gpus
 
 ROWS = [row for row in targets.TARGETS.values() if row.device is None]

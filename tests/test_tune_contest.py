@@ -8,6 +8,7 @@ from random import Random
 import msgspec
 import pytest
 
+from ghostdeploy.bundle.manifest import Accuracy
 from ghostdeploy.deploy.tune import contest, report
 from ghostdeploy.deploy.tune.candidates import Candidate, Entry
 from ghostdeploy.deploy.tune.journal import Picked, Refused, Round
@@ -15,7 +16,6 @@ from ghostdeploy.deploy.tune.limits import require_bundles, require_within_limit
 from ghostdeploy.deploy.tune.results import Tuned
 from ghostdeploy.deploy.tune.summary import summarize
 from ghostdeploy.errors import ExportFailed, GateFailed
-from ghostdeploy.manifest import Accuracy
 from tests.tuning import ONE, TWO, stage
 
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ghostdeploy.bundle import MANIFEST, open_bundle
-from ghostdeploy.deploy.stages import Silent
+from ghostdeploy.bundle.folder import MANIFEST, open_bundle
+from ghostdeploy.bundle.manifest import PassRecord
 from ghostdeploy.deploy.tune import measure, report, run
 from ghostdeploy.deploy.tune.candidates import Candidate, Entry
 from ghostdeploy.deploy.tune.field import QUICK_ROUNDS
 from ghostdeploy.deploy.tune.journal import Picked, Refused
 from ghostdeploy.errors import GateFailed, UsageError
-from ghostdeploy.manifest import PassRecord
 from ghostdeploy.models.source import from_module
+from ghostdeploy.progress import Silent
 from tests.conftest import require
 from tests.signing import sign_again
 from tests.tuning import ONE, TWO, Net, stage

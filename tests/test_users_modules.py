@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.fold import fold
+from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models import ghostify
 from ghostdeploy.models.count import count_macs

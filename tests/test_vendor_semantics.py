@@ -10,10 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.config import ExportConfig
-from ghostdeploy.deploy.origin import find_origin
-from ghostdeploy.deploy.pipeline import run_export
-from ghostdeploy.exporters.openvino_reason import refusal
+from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.intake.origin import find_origin
+from ghostdeploy.exporters.openvino.reason import refusal
 from ghostdeploy.exporters.refusal import untranslated
 from tests.commands import assert_one_sentence, run
 

@@ -12,7 +12,7 @@ import torch
 from rich.cells import cell_len
 from safetensors.torch import save_file
 
-from ghostdeploy.bundle import write_labels
+from ghostdeploy.bundle.folder import write_labels
 from ghostdeploy.visible import LONGEST, visible, visible_json, visible_line
 from tests.commands import assert_one_sentence, run
 from tests.signing import sign_again
@@ -60,7 +60,7 @@ def test_a_line_feed_in_a_label_or_a_manifest_makes_no_row(capsys, tiny_bundle, 
 
 @pytest.mark.parametrize("name", ["plain", "caf\udce9", "tab\there", "a\x01b", "猫", "line\nfeed"])
 def test_columns_stand_below_each_other_whatever_is_shown(name, capsys, monkeypatch):
-    from ghostdeploy.layout import table
+    from ghostdeploy.terminal.layout import table
 
     monkeypatch.setattr(sys, "argv", ["ghostdeploy"])
     run(capsys, "--version")  # as a command does: streams that take every character
@@ -177,7 +177,7 @@ def test_tensor_names_and_headers_of_a_checkpoint_steer_no_terminal(tmp_path, ca
 
 
 def test_warnings_and_bars_steer_no_terminal(capsys, monkeypatch):
-    from ghostdeploy.console import Bars, _show_warnings
+    from ghostdeploy.terminal.console import Bars, _show_warnings
 
     _show_warnings()
     logging.getLogger("ghostdeploy").warning("about %s", STEERING)

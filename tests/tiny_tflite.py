@@ -59,9 +59,10 @@ def floating(tiny: Tiny) -> bytes:
 
 def write(data: bytes, folder: Path, precision: str, tiny: Tiny) -> Written:
     """Writes a payload of floating-point arithmetic, and says what it wrote as the exporter does."""
-    from ghostdeploy.exporters import tflite_file, tflite_weights
     from ghostdeploy.exporters.base import Written
-    from ghostdeploy.exporters.tflite_precision import read_precision
+    from ghostdeploy.exporters.tflite import file as tflite_file
+    from ghostdeploy.exporters.tflite import weights as tflite_weights
+    from ghostdeploy.exporters.tflite.precision import read_precision
 
     model, scheme = tflite_file.read(data), None
     if precision in tflite_weights.COMPRESSED:
@@ -74,9 +75,9 @@ def write_int8(data: bytes, folder: Path, tiny: Tiny) -> Written:
     from ghostdeploy.deploy.quantize.litert import writer
     from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
     from ghostdeploy.deploy.quantize.ties import merge
-    from ghostdeploy.exporters import tflite_file
     from ghostdeploy.exporters.base import Written
-    from ghostdeploy.exporters.tflite_precision import read_precision
+    from ghostdeploy.exporters.tflite import file as tflite_file
+    from ghostdeploy.exporters.tflite.precision import read_precision
 
     graph = TFLiteGraph(tflite_file.read(data))
     names = graph.activations()
@@ -93,7 +94,7 @@ def write_int8(data: bytes, folder: Path, tiny: Tiny) -> Written:
 def simulate(data: bytes, inputs: Arrays) -> Arrays:
     """Returns what an INT8 file says in float arithmetic."""
     from ghostdeploy.deploy.quantize.litert.float_simulation import in_float
-    from ghostdeploy.exporters import tflite_file
+    from ghostdeploy.exporters.tflite import file as tflite_file
 
     return run(tflite_file.pack(in_float(tflite_file.read(data))), inputs)
 
@@ -134,7 +135,8 @@ def run(data: bytes, inputs: Arrays, tensors: list[str] | None = None) -> Arrays
 
 
 def _store(model: Any, folder: Path, tiny: Tiny) -> Path:
-    from ghostdeploy.exporters import tflite_file, tflite_metadata
+    from ghostdeploy.exporters.tflite import file as tflite_file
+    from ghostdeploy.exporters.tflite import metadata as tflite_metadata
 
     tflite_metadata.describe(model, _about(tiny), version="0")
     tflite_file.drop_unused(model)
@@ -155,7 +157,7 @@ def main(root: Path) -> None:
     import torch
 
     from ghostdeploy.exporters.base import ExportJob
-    from ghostdeploy.exporters.tflite import TFLiteExporter
+    from ghostdeploy.exporters.tflite.exporter import TFLiteExporter
     from tests.bundles import Tiny, network
 
     for variant in VARIANTS:
@@ -187,7 +189,7 @@ def _module(model: onnx.ModelProto, tiny: Tiny) -> Any:
     from onnx import numpy_helper
     from torch import nn
 
-    from ghostdeploy.deploy.program import PixelInput
+    from ghostdeploy.deploy.fold.program import PixelInput
     from ghostdeploy.preprocess import ORDERS
 
     values = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in model.graph.initializer}

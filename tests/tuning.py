@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from torch import nn
 
-from ghostdeploy.bundle import MANIFEST, open_bundle
-from ghostdeploy.deploy.config import ExportConfig
+from ghostdeploy.bundle.folder import MANIFEST, open_bundle
+from ghostdeploy.bundle.manifest import encode
+from ghostdeploy.deploy.export.config import ExportConfig
 from ghostdeploy.deploy.tune.candidates import Candidate, Entry, Setting, settings
 from ghostdeploy.deploy.tune.exporting import Workshop
 from ghostdeploy.deploy.tune.field import Field
@@ -18,7 +19,6 @@ from ghostdeploy.deploy.tune.journal import Header, Journal, Round
 from ghostdeploy.deploy.tune.progress import Progress
 from ghostdeploy.deploy.tune.request import TuneConfig
 from ghostdeploy.deploy.tune.run import Tuning
-from ghostdeploy.manifest import encode
 from ghostdeploy.models.source import from_module
 
 if TYPE_CHECKING:

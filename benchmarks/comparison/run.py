@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from comparison.contest import FOLDER, Engine, Network
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.bench_process import Process, block_size, bundle_process, interleave
-from ghostdeploy.deploy.doctor import cpu_name, instruction_set
-from ghostdeploy.deploy.stages import Stages
-from ghostdeploy.deploy.statistics import median_interval, quantile
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.bundle.manifest import Record
+from ghostdeploy.deploy.measure.bench_process import Process, block_size, bundle_process, interleave
+from ghostdeploy.deploy.prove.statistics import median_interval, quantile
 from ghostdeploy.errors import GhostDeployError
-from ghostdeploy.manifest import Record
-from ghostdeploy.runtimes.cores import choose_cores
+from ghostdeploy.machine import choose_cores, cpu_name, instruction_set
+from ghostdeploy.progress import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""PyTorch or ncnn in a process of its own, with the protocol of `ghostdeploy.deploy.bench_worker`.
+"""PyTorch or ncnn in a process of its own, with the protocol of `ghostdeploy.deploy.measure.bench_worker`.
 
 Arguments: KIND MODEL_OR_FOLDER THREADS BATCH CORE,…
 """
@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ghostdeploy.deploy.bench_worker import WARM_SECONDS, Answer, Loaded, Order, peak_bytes
+from ghostdeploy.deploy.measure.bench_worker import WARM_SECONDS, Answer, Loaded, Order, peak_bytes
 
 Call = Callable[[np.ndarray], np.ndarray]
 

@@ -1,1 +1,4 @@
-"""The pipeline and its steps: capture, fold, convert, prove, measure."""
+"""The line from a trained model to a bundle that is proven, one folder per thought.
+
+intake → fold → quantize → (exporters) → prove        export knows the order, measure and tune use what is finished
+"""

@@ -1,5 +1,5 @@
-"""Exporters: one file per target, each run in a child process of its own.
+"""Exporters: one folder per target; each runs in a child process of its own.
 
-An exporter takes a file (a saved `torch.export` program, or the parent target's payload) and writes the payload files
-of its target. It knows nothing of models, bundles' manifests or runtimes.
+In: a file, which is a saved `torch.export` program or the parent target's payload. Out: the payload files of the target
+and `Written`, what they hold. Never: model code, bundles, or a runtime.
 """

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.exporters.base import ExportResult  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.exporters.cache import PIECE
 from ghostdeploy.files import is_relative_name
-from ghostdeploy.manifest import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

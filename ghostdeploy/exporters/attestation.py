@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+from ghostdeploy.bundle.manifest import PrecisionAchieved
 from ghostdeploy.exporters.base import count_phrase
-from ghostdeploy.manifest import PrecisionAchieved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,15 +6,16 @@ The parent writes one `ExportJob` as a JSON line to the child's standard input; 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import field
 
-from ghostdeploy.manifest import PrecisionAchieved, Record, TensorSpec
+from ghostdeploy.bundle.manifest import PrecisionAchieved, Record, TensorSpec
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 class About(Record, frozen=True, kw_only=True):
@@ -75,6 +76,8 @@ class Written(Record, frozen=True, kw_only=True):
     """Layers that wait for memory, which `hybrid` changes; None where the exporter does not look for them."""
     ports: Ports | None = None
     """Read back from the written payload: an engine may know other types than PyTorch. None: those of the program."""
+    stored: str | None = None
+    """Row of the tolerance table that fits the stored weights, where that is not the precision asked for."""
 
 
 class ExportResult(Record, frozen=True, kw_only=True):
@@ -99,6 +102,23 @@ class Exporter(Protocol):
 
         Raises:
             Exception: Whatever the vendor raises; the child process turns it into a failed `ExportResult`.
+        """
+        ...
+
+
+class DefaultConverter(Protocol):
+    """Exports an untouched module in the vendor's usual way, to compare with."""
+
+    tools: Sequence[str]
+    """Distribution names whose versions go into the manifest."""
+
+    def write(self, module: Any, example: Any, folder: Path) -> Written:
+        """Writes the payload files; the result has `ports`, with the names that the vendor gave, and `stored`.
+
+        Args:
+            module: `nn.Module` in eval mode.
+            example: Tensor (N, 3, size, size).
+            folder: Existing folder.
         """
         ...
 

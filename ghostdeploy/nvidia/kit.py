@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
+from ghostdeploy.bundle.manifest import Precision, Record
 from ghostdeploy.errors import BundleError
-from ghostdeploy.manifest import Precision, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
 from ghostdeploy.arguments import require_count, require_kind, require_path
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.errors import UsageError, did_you_mean
+from ghostdeploy.machine import usable_threads
 from ghostdeploy.runtimes.base import Runtime
-from ghostdeploy.runtimes.cores import usable_threads
 from ghostdeploy.runtimes.interface import PROFILES, Interface, Profile, Settings
 from ghostdeploy.runtimes.ranking import scored_classes
 from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
-    from ghostdeploy.bundle import Bundle
+    from ghostdeploy.bundle.folder import Bundle
 
 _log = logging.getLogger("ghostdeploy")
 _ALWAYS_ALLOWED = 64

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from ghostdeploy.bundle import Arrays
+    from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.decode import Source
     from ghostdeploy.runtimes.submissions import Done
 

@@ -12,7 +12,7 @@ from ghostdeploy.errors import BundleError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ghostdeploy.manifest import Scores, TensorSpec
+    from ghostdeploy.bundle.manifest import Scores, TensorSpec
     from ghostdeploy.preprocess import Preprocess
 
 Profile = Literal["latency", "throughput"]

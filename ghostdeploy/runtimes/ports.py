@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.bundle import Arrays
-    from ghostdeploy.manifest import TensorSpec
+    from ghostdeploy.bundle.folder import Arrays
+    from ghostdeploy.bundle.manifest import TensorSpec
 
 
 class InputPort:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
+from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.errors import BundleError
-from ghostdeploy.manifest import TensorSpec
 from ghostdeploy.module_copies import copy_module, in_eval_mode
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from ghostdeploy.bundle import Arrays
+    from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.preprocess import Preprocess
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.manifest import Manifest, Scores
+    from ghostdeploy.bundle.manifest import Manifest, Scores
 
 _ROUNDING = 1e-3
 """How far the sum of probabilities may be from 1: that of a thousand in half precision is."""

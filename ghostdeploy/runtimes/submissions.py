@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.bundle import Arrays
+    from ghostdeploy.bundle.folder import Arrays
 
     Outcome = Sequence[NDArray[Any]] | BaseException
     """Outputs of one batch, or why there are none."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ghostdeploy as gd
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.decode import open_image
 from ghostdeploy.errors import DataError, InputError, MissingDependency
 from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, prepare

@@ -22,7 +22,7 @@ from rich.table import Table
 
 import ghostdeploy as gd
 from ghostdeploy import samples
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.isolation import child_command, child_environment
 
 OUT = Path("build") / "demo"

@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghostdeploy.bundle import LABELS, open_bundle
+from ghostdeploy.bundle.folder import LABELS, open_bundle
+from ghostdeploy.bundle.placing import write_own
 from ghostdeploy.errors import BundleError, GhostDeployError, UsageError
-from ghostdeploy.placing import write_own
 from ghostdeploy.runtimes.ranking import scored_classes
 from ghostdeploy.samples import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ghostdeploy.manifest import Manifest, Scores
+    from ghostdeploy.bundle.manifest import Manifest, Scores
 
 _MADE = "// Written by ghostdeploy.samples.mobile"
 Value = str | bool | int | tuple[int, ...] | tuple[float, ...]

@@ -6,7 +6,7 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import targets
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from tests.bundles import for_target
 from tests.conformance.cases import CASES, engines
 from tests.conformance.gaps import GAPS

@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 import ghostdeploy as gd
-from ghostdeploy.bundle import DIAGNOSIS, GOLDEN, open_bundle, write_golden
-from ghostdeploy.deploy.diagnose import diagnose
-from ghostdeploy.deploy.execution import SQNR_LIMIT_DB
+from ghostdeploy.bundle.folder import DIAGNOSIS, GOLDEN, open_bundle, write_golden
+from ghostdeploy.deploy.prove.diagnose import diagnose
+from ghostdeploy.deploy.prove.execution import SQNR_LIMIT_DB
 from tests.commands import run
 from tests.conformance.cases import CASES, INT8
 from tests.signing import sign_again

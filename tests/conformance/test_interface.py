@@ -11,7 +11,7 @@ from PIL import Image
 
 import ghostdeploy as gd
 from ghostdeploy import targets
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.errors import InputError, UsageError
 from ghostdeploy.runtimes.base import Runtime
 from tests.bundles import CLASSES

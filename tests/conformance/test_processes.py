@@ -12,7 +12,7 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import targets
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.errors import UsageError
 from tests.bundles import Tiny
 from tests.conftest import require

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ghostdeploy as gd
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.errors import QueueFull, UsageError
 
 THREADS = 8

@@ -84,7 +84,7 @@ def _openvino(path: Path) -> list[Any]:
 
 
 def _tflite(path: Path) -> list[Any]:
-    from ghostdeploy.exporters import tflite_file
+    from ghostdeploy.exporters.tflite import file as tflite_file
 
     model = tflite_file.read(path.read_bytes())
     return [

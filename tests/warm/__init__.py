@@ -34,9 +34,9 @@ CHILD = "ghostdeploy.exporters.child"
 EXPORTERS = (
     "ghostdeploy.deploy.default_route.",
     "ghostdeploy.deploy.quantize.",
-    "ghostdeploy.exporters.onnx:",
-    "ghostdeploy.exporters.onnx_intake:",
-    "ghostdeploy.exporters.tflite:",
+    "ghostdeploy.exporters.onnx.exporter:",
+    "ghostdeploy.exporters.onnx.intake:",
+    "ghostdeploy.exporters.tflite.exporter:",
 )
 """Those that take more than a second to import."""
 READ_AT_START = ("LD_", "OMP_", "PYTHON")

@@ -18,7 +18,7 @@ import struct
 import sys
 from pathlib import Path
 
-LATE = {"ghostdeploy.exporters.onnx:OnnxExporter": ("onnxscript.function_libs.torch_lib.ops",)}
+LATE = {"ghostdeploy.exporters.onnx.exporter:OnnxExporter": ("onnxscript.function_libs.torch_lib.ops",)}
 """What a library imports at its first use, by exporter."""
 
 

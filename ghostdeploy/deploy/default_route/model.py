@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
-from ghostdeploy.manifest import Record, TensorSpec
+from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.models.source import load_model
 from ghostdeploy.module_copies import in_eval_mode
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from ghostdeploy.exporters.base import ExportJob
     from ghostdeploy.models.source import LoadedModel
-
-ARTEFACT = "artefact.json"
-"""File that a worker leaves beside its payload."""
 
 
 class Named(Record, frozen=True, kw_only=True):
@@ -47,15 +44,6 @@ class Source(Record, frozen=True, kw_only=True):
     """Height and width of the input in pixels."""
 
 
-class Artefact(Record, frozen=True, kw_only=True):
-    """What a worker wrote, with the names that the vendor gave."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    precision: str
-    """Row of the tolerance table that fits the stored weights."""
-
-
 def open_source(job: ExportJob) -> tuple[nn.Module, torch.Tensor]:
     """Returns the untouched module in eval mode, and one example input: seeded noise, (N, 3, size, size)."""
     source = msgspec.json.decode(Path(job.source).read_bytes(), type=Source)
@@ -63,8 +51,3 @@ def open_source(job: ExportJob) -> tuple[nn.Module, torch.Tensor]:
     module = in_eval_mode(source.model.load().module)
     module.load_state_dict(torch.load(source.state, weights_only=True))
     return module, torch.randn(shape, generator=torch.Generator().manual_seed(0))
-
-
-def leave(job: ExportJob, artefact: Artefact) -> None:
-    """Writes the record beside the payload."""
-    (Path(job.folder) / ARTEFACT).write_bytes(msgspec.json.encode(artefact))

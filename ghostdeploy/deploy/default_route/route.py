@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
-from ghostdeploy import bundle as bundles
-from ghostdeploy import samples, staging, targets
-from ghostdeploy.deploy import parity
-from ghostdeploy.deploy.default_route.model import ARTEFACT, Artefact, Named, Source
-from ghostdeploy.deploy.failures import converter_to_blame
-from ghostdeploy.deploy.inputs import classes_of, read_labels
-from ghostdeploy.deploy.pipeline import keep_log
-from ghostdeploy.deploy.reference import Reference
+from ghostdeploy import samples, targets
+from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle import staging
+from ghostdeploy.bundle.manifest import SCHEMA, Manifest, ModelInfo, Precision, encode
+from ghostdeploy.deploy.default_route.model import Named, Source
+from ghostdeploy.deploy.default_route.worker import EXTRA, ROUTE
+from ghostdeploy.deploy.export.failures import converter_to_blame
+from ghostdeploy.deploy.export.inputs import classes_of, read_labels
+from ghostdeploy.deploy.export.pipeline import keep_log
+from ghostdeploy.deploy.intake.pytorch.reference import Reference
+from ghostdeploy.deploy.prove import parity
 from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.exporters.base import ExportJob
 from ghostdeploy.exporters.process import Converter
-from ghostdeploy.manifest import SCHEMA, Manifest, ModelInfo, Precision, encode
 from ghostdeploy.models.count import count_macs, count_params
 from ghostdeploy.preprocess import prepare
 from ghostdeploy.runtimes import load
@@ -34,12 +36,13 @@ from ghostdeploy.runtimes import load
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ghostdeploy.bundle import Arrays, Bundle
-    from ghostdeploy.exporters.base import ExportResult
+    from ghostdeploy.bundle.folder import Arrays, Bundle
+    from ghostdeploy.exporters.base import ExportResult, Ports
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.targets import Target
 
 TIMEOUT = 900.0
+_WORKER = "ghostdeploy.deploy.default_route.worker:DefaultRouteWorker"
 _PHOTOS = 4
 
 
@@ -116,10 +119,9 @@ class DefaultRoute:
         with staging.workspace(out, f"{name}-work") as work, staging.staging(out, name) as folder:
             with keep_log(logs or out, self.model.name):
                 result = self._convert(row, row.default_route, work, batch, timeout)
-            found = msgspec.json.decode((work / "payload" / ARTEFACT).read_bytes(), type=Artefact)
             for file in row.files:
                 shutil.copyfile(work / "payload" / file, folder / file)
-            self._complete(row, name, found, result, folder)
+            self._complete(row, name, result, folder)
         return bundles.open_bundle(out / name)
 
     def _convert(self, row: Target, reference: str, work: Path, batch: int, timeout: float) -> ExportResult:
@@ -136,31 +138,37 @@ class DefaultRoute:
             input_names=(),
             output_names=(),
             dynamic_batch=False,
+            options={ROUTE: reference, EXTRA: row.export_extra},
         )
-        worker = _Worker(f"default {row.name}", reference, row.export_extra)
+        worker = _Worker(f"default {row.name}", _WORKER, row.export_extra)
         with Converter(worker, work / f"default-{row.name}.log") as converter:
             return converter.convert(job, seconds=timeout)
 
-    def _complete(self, row: Target, name: str, found: Artefact, result: ExportResult, folder: Path) -> None:
+    def _complete(self, row: Target, name: str, result: ExportResult, folder: Path) -> None:
         """Writes golden vectors, labels and manifest, runs the payload, and judges it by the tolerance table."""
+        assert result.written is not None  # a result with status "done" has it
+        assert result.written.ports is not None  # as `DefaultConverter` says
+        found, stored = result.written.ports, result.written.stored or "fp32"
         if len(found.inputs) != 1 or len(found.outputs) != len(self.outputs):
             counts = f"{len(found.inputs)} inputs and {len(found.outputs)} outputs"
             raise BundleError(f"{name} has {counts}, the model has 1 and {len(self.outputs)}")
         golden = {spec.name: array for spec, array in zip(found.outputs, self.outputs.values(), strict=True)}
         bundles.write_golden(folder, {found.inputs[0].name: self._images}, golden)
         bundles.write_labels(folder, read_labels(None, self.model.labels, classes_of(self.outputs)))
-        manifest = self._manifest(row, name, found, result, folder)
+        manifest = self._manifest(row, name, found, stored, result, folder)
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
         with converter_to_blame(row.name, folder, Path(name)), load(folder) as runtime:
             executed = runtime.infer({found.inputs[0].name: self._images})
-        judged = parity.compare(executed, golden, found.precision)
+        judged = parity.compare(executed, golden, stored)
         if judged.verdict == "failed":
             off = f"max error {judged.max_abs:.2g} of {judged.reference_max_abs:.2g}, cosine {judged.cosine:.6f}"
             raise BundleError(f"{name} does not give what the model gives: {off}")
         manifest = msgspec.structs.replace(manifest, parity=judged, verdict="passed", unverified_because=None)
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
 
-    def _manifest(self, row: Target, name: str, found: Artefact, result: ExportResult, folder: Path) -> Manifest:
+    def _manifest(
+        self, row: Target, name: str, found: Ports, stored: str, result: ExportResult, folder: Path
+    ) -> Manifest:
         assert result.written is not None  # a result with status "done" has it
         model, size = self.model, self._preprocess.size
         info = ModelInfo(
@@ -180,7 +188,7 @@ class DefaultRoute:
             tools=result.tools,
             model=info,
             target=row.name,
-            precision=msgspec.convert(found.precision, type=Precision),
+            precision=msgspec.convert(stored, type=Precision),
             payload=row.payload,
             runtimes=row.runtimes,
             inputs=(image,),

@@ -9,7 +9,7 @@ import numpy as np
 from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from ghostdeploy.bundle import Arrays
+    from ghostdeploy.bundle.folder import Arrays
 
 _NUMBERS = "biuf"
 """Kinds of dtype: boolean, integers, float."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ghostdeploy.deploy.images import Undecodable
-from ghostdeploy.deploy.pixel_range import PixelRange
+from ghostdeploy.deploy.prove.images import Undecodable
+from ghostdeploy.deploy.prove.pixel_range import PixelRange
 from ghostdeploy.deploy.quantize.pixels import PixelFile
 from ghostdeploy.errors import DataError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from ghostdeploy.deploy.images import ImageSet
+    from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.preprocess import Preprocess
 
 COUNT = 512

@@ -33,7 +33,7 @@ def read(
     """Returns the float graph with each set of weights, by strength, and why sets were left out.
 
     Args:
-        path: What `ghostdeploy.deploy.condition.equalize_all` wrote.
+        path: What `ghostdeploy.deploy.quantize.condition.equalize_all` wrote.
         plain: The float graph as exported, strength 0.
         images: Model inputs for the proof.
     """

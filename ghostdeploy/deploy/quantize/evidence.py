@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from ghostdeploy.deploy.parity import names_classes
+from ghostdeploy.bundle.manifest import Calibration
+from ghostdeploy.deploy.export.steps import QUANTIZED
+from ghostdeploy.deploy.prove.parity import names_classes
+from ghostdeploy.deploy.prove.tolerance import TOLERANCES
 from ghostdeploy.deploy.quantize.calibration import COUNT, FEW, FEWEST, select
 from ghostdeploy.deploy.quantize.overlap import shared_with, without
 from ghostdeploy.deploy.quantize.pixels import read_batches, write_pixels
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
-from ghostdeploy.deploy.steps import QUANTIZED
-from ghostdeploy.deploy.tolerance import TOLERANCES
 from ghostdeploy.errors import DataError
-from ghostdeploy.manifest import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.config import ExportConfig
-    from ghostdeploy.deploy.images import ImageSet
-    from ghostdeploy.deploy.inputs import Inputs
+    from ghostdeploy.deploy.export.config import ExportConfig
+    from ghostdeploy.deploy.export.inputs import Inputs
+    from ghostdeploy.deploy.intake.pytorch.reference import ReferenceModel
+    from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.deploy.quantize.calibration import CalibrationSet
-    from ghostdeploy.deploy.reference import ReferenceModel
-    from ghostdeploy.deploy.stages import Stages
     from ghostdeploy.preprocess import Preprocess
+    from ghostdeploy.progress import Stages
 
 GATE_COUNT = 1000
 """Images that the gate of the quantizer looks at; with labels the bundle is judged on all."""

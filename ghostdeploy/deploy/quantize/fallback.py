@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.deploy.parity import names_classes
-from ghostdeploy.deploy.quantize.spec import UnitGain
-from ghostdeploy.deploy.statistics import wilson
-from ghostdeploy.deploy.tolerance import VALUES_SQNR_DB
+from ghostdeploy.deploy.prove.diagnose import UnitGain
+from ghostdeploy.deploy.prove.parity import names_classes
+from ghostdeploy.deploy.prove.statistics import wilson
+from ghostdeploy.deploy.prove.tolerance import VALUES_SQNR_DB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.bundle import sha256
-from ghostdeploy.manifest import LeftOut
+from ghostdeploy.bundle.folder import sha256
+from ghostdeploy.bundle.manifest import LeftOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.images import ImageSet
+    from ghostdeploy.deploy.prove.images import ImageSet
 
 
 def shared_with(images: ImageSet, others: Iterable[Any]) -> NDArray[np.bool_]:

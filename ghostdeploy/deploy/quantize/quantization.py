@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import msgspec
 import numpy as np
 
-from ghostdeploy.deploy.parity import names_classes
+from ghostdeploy.deploy.prove.diagnose import Diagnosis, LayerNoise, UnitGain
+from ghostdeploy.deploy.prove.parity import names_classes
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, halves
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, agreement, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.recipe import find_recipe
-from ghostdeploy.deploy.quantize.spec import Diagnosis, LayerNoise, Quantized, QuantizeSpec, UnitGain
+from ghostdeploy.deploy.quantize.spec import Quantized, QuantizeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

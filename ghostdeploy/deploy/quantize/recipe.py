@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ghostdeploy.manifest import Record
+from ghostdeploy.bundle.manifest import Record
 
 RangeMethod = Literal["absolute", "percentile", "mse"]
 

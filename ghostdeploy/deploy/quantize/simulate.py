@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.runtimes.cores import usable_cores
+from ghostdeploy.machine import usable_cores
 from ghostdeploy.telemetry import silent
 
 with silent():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from ghostdeploy.manifest import Calibration, Record
+from ghostdeploy.bundle.manifest import Calibration, Record
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 
 if TYPE_CHECKING:
@@ -37,51 +37,6 @@ class QuantizeSpec(Record, frozen=True, kw_only=True):
     """Largest allowed drop of top-1, as a share."""
     required_agreement: float
     """Smallest lower 95 % bound of the agreement with the reference."""
-
-
-class LayerNoise(Record, frozen=True, kw_only=True):
-    """One weighted layer, quantized alone."""
-
-    module: str
-    """PyTorch name."""
-    role: str
-    """Its place in a Ghost network: primary, cheap, depthwise, pointwise, convolution, linear."""
-    unit: str
-    """Layers that go back to float together share this name."""
-    sqnr_db: float | None
-    """Of the layer's output, see `Diagnosis.noise`; None when there is no error."""
-    clipped: float
-    """Share of its input's values outside the quantized range."""
-    dead: float
-    """Share of the input's integer steps that hardly any value reaches."""
-
-
-class UnitGain(Record, frozen=True, kw_only=True):
-    """What returning one unit to float would bring, everything else quantized."""
-
-    unit: str
-    sqnr_gain_db: float
-    agreement_gain: float
-
-
-class Diagnosis(Record, frozen=True, kw_only=True):
-    """Where the error of a quantized graph comes from; `diagnosis.json` of a bundle."""
-
-    images: int
-    sqnr_db: float | None
-    """Logits of the simulated graph against the float one."""
-    agreement: float | None
-    """Share of images with the same first class; None where it proves nothing, see `parity.names_classes`."""
-    layers: tuple[LayerNoise, ...]
-    """Worst first."""
-    noise: Literal["alone", "arriving"] = "alone"
-    """`alone`: only the layer's own input and weights are quantized. `arriving`: all layers before it are, too."""
-    gains: tuple[UnitGain, ...] = ()
-    """Best first; measured when the gate was missed."""
-    float_units: tuple[str, ...] = ()
-    """Returned to float, in this order."""
-    notes: tuple[str, ...] = ()
-    """What was tried, and what each gave."""
 
 
 class Quantized(Record, frozen=True, kw_only=True):

@@ -15,12 +15,12 @@ from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.recipe import RECIPES
+from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
-from ghostdeploy.deploy.saturation import count_saturable
-from ghostdeploy.exporters import onnx_file
 from ghostdeploy.exporters.base import Written
-from ghostdeploy.exporters.graph_precision import read_precision
+from ghostdeploy.exporters.graph import file as onnx_file
+from ghostdeploy.exporters.graph.precision import read_precision
 from ghostdeploy.telemetry import silent
 
 with silent():

@@ -18,8 +18,8 @@ import onnx
 from onnx import numpy_helper
 
 from ghostdeploy.deploy.quantize.graph import LAYERS, OnnxGraph, group_of, output_axis
+from ghostdeploy.deploy.quantize.saturation import safe_scales
 from ghostdeploy.deploy.quantize.ties import merge
-from ghostdeploy.deploy.saturation import safe_scales
 from ghostdeploy.telemetry import silent
 
 with silent():

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.doctor import has_int8_dot_product
-from ghostdeploy.deploy.passes import REWRITES
+from ghostdeploy.deploy.fold.passes import REWRITES
 from ghostdeploy.errors import MissingDependency, UnsupportedHardware, UsageError
+from ghostdeploy.machine import has_int8_dot_product
 from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.runtimes.interface import Profile  # noqa: TC001 - dataclasses of other modules resolve it
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from ghostdeploy.manifest import Manifest
+    from ghostdeploy.bundle.manifest import Manifest
     from ghostdeploy.targets import Target
 
 Objective = Literal["latency", "throughput", "size"]
@@ -120,7 +120,7 @@ def enumerate_candidates(
     Args:
         rows: Targets to try.
         precisions: Names of `targets.PRECISIONS`.
-        flags: Processor flags, see `doctor.cpu_flags`.
+        flags: Processor flags, see `machine.cpu_flags`.
 
     Raises:
         UsageError: No target makes any of the precisions.

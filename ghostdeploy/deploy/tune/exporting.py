@@ -11,20 +11,20 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy import targets
-from ghostdeploy.bundle import open_bundle
-from ghostdeploy.deploy.pipeline import run_export
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.errors import BundleError, CheckpointError, DataError, GhostDeployError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from ghostdeploy.bundle import Bundle
-    from ghostdeploy.deploy.config import ExportConfig
-    from ghostdeploy.deploy.intake.model import OnnxModel
-    from ghostdeploy.deploy.stages import Listener
+    from ghostdeploy.bundle.folder import Bundle
+    from ghostdeploy.deploy.export.config import ExportConfig
+    from ghostdeploy.deploy.intake.onnx.model import OnnxModel
     from ghostdeploy.deploy.tune.candidates import Candidate
     from ghostdeploy.models.source import LoadedModel
+    from ghostdeploy.progress import Listener
     from ghostdeploy.targets import Target
 
 _OF_THE_REQUEST = (CheckpointError, DataError, OutputError)
@@ -99,7 +99,7 @@ class Workshop:
         failed = {one: exported.failures[one.target] for one in group if one.target in exported.failures}
         for one in group:
             if one not in failed and targets.find(one.target).device is not None:  # an export gives a build kit for it
-                from ghostdeploy.deploy.build import build
+                from ghostdeploy.deploy.export.build import build
 
                 try:
                     build(self.path(one), listener=listener, timeout=config.timeout)

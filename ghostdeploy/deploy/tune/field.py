@@ -9,7 +9,7 @@ from ghostdeploy.deploy.tune import contest
 from ghostdeploy.deploy.tune.candidates import Entry
 
 if TYPE_CHECKING:
-    from ghostdeploy.bundle import Bundle
+    from ghostdeploy.bundle.folder import Bundle
     from ghostdeploy.deploy.tune.candidates import Candidate, Setting
     from ghostdeploy.deploy.tune.contest import Kind, Ratio
     from ghostdeploy.deploy.tune.journal import Journal

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy import bundle as bundles
 from ghostdeploy import targets
-from ghostdeploy.deploy.doctor import cpu_name, instruction_set
-from ghostdeploy.deploy.intake.model import OnnxModel
+from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.deploy.intake.onnx.model import OnnxModel
 from ghostdeploy.deploy.tune.journal import Header
-from ghostdeploy.runtimes.cores import usable_cores
+from ghostdeploy.machine import cpu_name, instruction_set, usable_cores
 
 if TYPE_CHECKING:
-    from ghostdeploy.deploy.config import ExportConfig
+    from ghostdeploy.deploy.export.config import ExportConfig
     from ghostdeploy.models.source import LoadedModel
 
 _SELECTING = frozenset({"targets", "precision", "out", "replace", "timeout", "skip_passes"})

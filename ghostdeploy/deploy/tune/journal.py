@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import msgspec
 
+from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.deploy.tune.ownership import made_by_tune
 from ghostdeploy.errors import BadInput, OutputError, UsageError
-from ghostdeploy.manifest import Record
 
 if TYPE_CHECKING:
     from pathlib import Path

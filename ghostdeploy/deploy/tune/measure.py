@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ghostdeploy.deploy.bench_process import Process, block_size, job_process
-from ghostdeploy.deploy.bench_worker import Job
-from ghostdeploy.deploy.statistics import quantile
+from ghostdeploy.deploy.measure.bench_process import Process, block_size, job_process
+from ghostdeploy.deploy.measure.bench_worker import Job
+from ghostdeploy.deploy.prove.statistics import quantile
 from ghostdeploy.errors import BundleError
-from ghostdeploy.runtimes.cores import choose_cores
+from ghostdeploy.machine import choose_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable

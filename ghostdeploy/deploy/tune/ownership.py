@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ghostdeploy.placing import foreign_in, is_log
-from ghostdeploy.workspaces import is_ours
+from ghostdeploy.bundle.placing import foreign_in, is_log
+from ghostdeploy.bundle.workspaces import is_ours
 
 if TYPE_CHECKING:
     from pathlib import Path

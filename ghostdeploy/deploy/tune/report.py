@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ghostdeploy import staging
-from ghostdeploy.bundle import MANIFEST
+from ghostdeploy.bundle import staging
+from ghostdeploy.bundle.folder import MANIFEST
 from ghostdeploy.errors import OutputError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ghostdeploy.manifest import Record
+from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.runtimes.interface import Profile  # noqa: TC001 - msgspec resolves annotations at run time
 
 if TYPE_CHECKING:

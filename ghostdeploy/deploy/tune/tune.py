@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ghostdeploy.deploy.doctor import cpu_flags
 from ghostdeploy.deploy.tune.candidates import enumerate_candidates, settings
 from ghostdeploy.deploy.tune.exporting import Workshop
 from ghostdeploy.deploy.tune.field import Field
@@ -14,7 +13,7 @@ from ghostdeploy.deploy.tune.progress import Progress
 from ghostdeploy.deploy.tune.report import publish, refuse_foreign, write_tables
 from ghostdeploy.deploy.tune.run import Tuning
 from ghostdeploy.deploy.tune.summary import summarize
-from ghostdeploy.runtimes.cores import usable_cores
+from ghostdeploy.machine import cpu_flags, usable_cores
 
 if TYPE_CHECKING:
     from ghostdeploy.deploy.tune.progress import Watcher

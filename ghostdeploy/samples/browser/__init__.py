@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from ghostdeploy.bundle import MANIFEST
+from ghostdeploy.bundle.folder import MANIFEST
 from ghostdeploy.errors import BundleError, DataError, MissingDependency, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ghostdeploy.bundle import Bundle
+    from ghostdeploy.bundle.folder import Bundle
 
 HOME = Path(__file__).parent
 PAGE = ("classify.js", "golden.js", "page.css", "preprocess.js")

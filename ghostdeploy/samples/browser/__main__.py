@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import ghostdeploy as gd
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.samples import report
 from ghostdeploy.samples.browser import HOME, build_site, make_server
 

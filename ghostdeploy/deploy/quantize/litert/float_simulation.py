@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.telemetry import silent
 
 with silent():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.quantize.blocks import common_prefix
 from ghostdeploy.deploy.quantize.quantization import LayerFacts
-from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.exporters.tflite import file as tf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

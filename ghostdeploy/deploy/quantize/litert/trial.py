@@ -12,7 +12,7 @@ from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner, TFLiteTaps
 from ghostdeploy.deploy.quantize.recipe import Choice
 from ghostdeploy.deploy.quantize.ties import tied_ranges
 from ghostdeploy.deploy.quantize.twins import LayerErrors
-from ghostdeploy.exporters import tflite_file as tf
+from ghostdeploy.exporters.tflite import file as tf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

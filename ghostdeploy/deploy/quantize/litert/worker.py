@@ -17,11 +17,11 @@ from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner
 from ghostdeploy.deploy.quantize.litert.trial import ERROR_IMAGES, TFLiteTrial, layer_errors
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
-from ghostdeploy.exporters import tflite_file as tf
 from ghostdeploy.exporters.base import Written
-from ghostdeploy.exporters.tflite_outputs import separate_outputs
-from ghostdeploy.exporters.tflite_ports import ports
-from ghostdeploy.exporters.tflite_precision import read_precision
+from ghostdeploy.exporters.tflite import file as tf
+from ghostdeploy.exporters.tflite.outputs import separate_outputs
+from ghostdeploy.exporters.tflite.ports import ports
+from ghostdeploy.exporters.tflite.precision import read_precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Quantizer:
 
     def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`; `job.options["spec"]` names the file with the `QuantizeSpec`."""
-        from ghostdeploy.exporters.tflite import write
+        from ghostdeploy.exporters.tflite.exporter import write
 
         spec = msgspec.json.decode(Path(job.options["spec"]).read_bytes(), type=QuantizeSpec)
         data = Path(job.source).read_bytes()

@@ -1,0 +1,316 @@
+"""The bundle directory: what belongs to it, paths that stay inside, hashes before parsing.
+
+    OUT/<model>-<target>-<precision>/   manifest.json  golden.npz  labels.txt  <payload files>
+
+What was hashed is what is parsed: a file is read into memory once, hashed there, and its bytes go to whoever parses
+them. Nothing is mapped, so a bundle that is overwritten while a model of it runs changes nothing. A bundle has regular
+files only; links are refused, for where they lead may change.
+
+Writing is `staging`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ghostdeploy import targets
+from ghostdeploy.arguments import require_path
+from ghostdeploy.arrays import parse_arrays
+from ghostdeploy.bundle import manifest as mf
+from ghostdeploy.errors import BundleError
+from ghostdeploy.files import is_relative_name, is_there, open_regular, read_limited
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from numpy.typing import NDArray
+
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+LABELS = "labels.txt"
+DIAGNOSIS = "diagnosis.json"
+"""Quantized bundles only."""
+
+MAX_MANIFEST = 16 << 20
+"""Bytes of the largest `manifest.json`; one of a thousand layers has 0.1 MB."""
+MAX_GOLDEN = 4 << 30
+"""Bytes of the arrays in the largest `golden.npz`."""
+
+_AGAIN = "export the bundle again"
+_BLOCK = 1 << 20
+_SIMULATED = "simulated."
+"""Prefix of the outputs of the quantized graph executed in float, in `golden.npz`."""
+
+Arrays = dict[str, "NDArray[np.generic]"]
+
+
+class Bundle:
+    """A bundle on disk whose manifest has been read and whose files have been checked.
+
+    Args:
+        path: The directory.
+        manifest: Its manifest.
+        check_hashes: Compare the SHA-256 of what `read` returns.
+
+    Attributes:
+        path: The directory.
+        manifest: Its manifest.
+    """
+
+    def __init__(self, path: Path, manifest: mf.Manifest, *, check_hashes: bool = True) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._check_hashes = check_hashes
+        self._held: dict[str, bytes] = {}
+
+    def read(self, name: str, *, check_hash: bool = False) -> bytes:
+        """Returns the content of a file: the very bytes that were hashed.
+
+        Args:
+            name: As the manifest lists it.
+            check_hash: Compare the SHA-256 even where the bundle was opened without.
+
+        Raises:
+            BundleError: The manifest does not list it, or it is missing, altered, or no regular file.
+        """
+        record = next((record for record in self.manifest.files if record.path == name), None)
+        if record is None:
+            raise BundleError(f"{self.path / name} is not listed in the manifest, not opened", hint=_AGAIN)
+        data = self._held.pop(name, None)
+        compared = data is not None and self._check_hashes
+        if data is None:
+            with _opened(self.path, record) as stream:
+                data = _whole(stream, record, self.path)
+        if not compared and (check_hash or self._check_hashes):
+            _compare(hashlib.sha256(data).hexdigest(), record, self.path)
+        return data
+
+    def hold(self) -> None:
+        """Reads the files that a runtime parses into memory and checks all others; `read` gives each away once."""
+        parsed = {*targets.find(self.manifest.target).files, LABELS}
+        for record in self.manifest.files:
+            if record.path in parsed:
+                self._held[record.path] = self.read(record.path)
+            else:
+                self._check(record)
+
+    def check(self) -> None:
+        """Checks every file: path, kind and size, and the SHA-256 where hashes are compared.
+
+        Raises:
+            BundleError: Names the first that is not as listed.
+        """
+        for record in self.manifest.files:
+            self._check(record)
+
+    def _check(self, record: mf.FileRecord) -> None:
+        with _opened(self.path, record) as stream:
+            if self._check_hashes:
+                _compare(_digest(stream, record, self.path), record, self.path)
+
+    @property
+    def payload(self) -> Path:
+        """The file that the runtime opens."""
+        return self.path / self.manifest.payload
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload files, without golden vectors, labels, diagnosis and manifest."""
+        beside = {GOLDEN, LABELS, DIAGNOSIS}
+        return sum(record.bytes for record in self.manifest.files if record.path not in beside)
+
+    def labels(self) -> list[str]:
+        """Returns one label per class; class numbers where the bundle has no names."""
+        count = self.manifest.model.num_classes
+        try:
+            names = self.read(LABELS).decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{self.path / LABELS} cannot be read: {error}") from error
+        if len(names) != count:
+            raise BundleError(f"{self.path / LABELS} has {len(names)} lines, expected {count}, one per class")
+        return names
+
+    def golden(self) -> tuple[Arrays, Arrays]:
+        """Returns the golden inputs and the outputs of the unfolded float32 PyTorch model, keyed by tensor name."""
+        path, arrays = self.path / GOLDEN, self._golden_arrays()
+        inputs, outputs = ({spec.name: arrays.get(spec.name) for spec in specs} for specs in self._specs())
+        missing = [name for name, array in (inputs | outputs).items() if array is None]
+        if missing:
+            raise BundleError(f"{path} lacks {', '.join(missing)}, expected one array per input and output")
+        return inputs, outputs  # type: ignore[return-value]  # None was refused above
+
+    def simulated(self) -> Arrays | None:
+        """Returns what the quantized graph gives for the golden inputs when executed in float; None if not recorded."""
+        arrays = self._golden_arrays()
+        found = {s.name: arrays[_SIMULATED + s.name] for s in self.manifest.outputs if _SIMULATED + s.name in arrays}
+        return found if len(found) == len(self.manifest.outputs) else None
+
+    def _golden_arrays(self) -> Arrays:
+        path = self.path / GOLDEN
+        try:
+            return parse_arrays(self.read(GOLDEN), most=MAX_GOLDEN)
+        except ValueError as error:
+            raise BundleError(f"{path} is not a readable .npz file: {error}") from error
+
+    def _specs(self) -> tuple[tuple[mf.TensorSpec, ...], tuple[mf.TensorSpec, ...]]:
+        return self.manifest.inputs, self.manifest.outputs
+
+
+def open_bundle(path: str | os.PathLike[str], *, check_hashes: bool = True, hold: bool = False) -> Bundle:
+    """Reads a bundle and checks it.
+
+    Args:
+        path: The directory.
+        check_hashes: Compare each file's SHA-256; paths, kinds and sizes are compared in any case.
+        hold: Keep the files that a runtime parses in memory, see `Bundle.hold`.
+
+    Raises:
+        BundleError: Missing, incomplete, altered, of an unknown schema, or pointing outside itself.
+        UsageError: `path` is empty, or no path.
+    """
+    root = require_path("bundle", path)
+    where = root / MANIFEST
+    try:
+        data = read_limited(where, MAX_MANIFEST)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise _no_bundle(root, error) from error
+    manifest = mf.decode(data, where=str(where))
+    row = targets.TARGETS.get(manifest.target)
+    if row is None:
+        raise BundleError(f"{where} names target {manifest.target!r}, expected {', '.join(targets.TARGETS)}")
+    if manifest.precision not in row.precisions:
+        makes = ", ".join(row.precisions)
+        raise BundleError(f"{where} says precision {manifest.precision}, {row.name} bundles have {makes}")
+    listed = {record.path for record in manifest.files}
+    unlisted = [name for name in (*row.files, GOLDEN, LABELS) if name not in listed]
+    if unlisted or manifest.payload != row.payload:
+        lacks = f"does not list {', '.join(unlisted)}" if unlisted else f"names payload {manifest.payload!r}"
+        raise BundleError(f"{where} {lacks}, expected {', '.join(row.files)}", hint=_AGAIN)
+    if len(listed) < len(manifest.files):
+        raise BundleError(f"{where} lists a file twice, expected each once", hint=_AGAIN)
+    bundle = Bundle(root, manifest, check_hashes=check_hashes)
+    if hold:
+        bundle.hold()
+    else:
+        bundle.check()
+    return bundle
+
+
+def describe_file(root: Path, name: str) -> mf.FileRecord:
+    """Returns path, size and SHA-256 of a file of the bundle at `root`."""
+    path = root / name
+    return mf.FileRecord(path=name, bytes=path.stat().st_size, sha256=sha256(path))
+
+
+def sha256(path: Path) -> str:
+    """Returns the hexadecimal SHA-256 of a file, read in blocks."""
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_golden(folder: Path, inputs: Arrays, outputs: Arrays, simulated: Arrays | None = None) -> None:
+    """Writes `golden.npz`: one array per input and output tensor, keyed by its name, in C order for readers elsewhere.
+
+    Args:
+        folder: The bundle.
+        inputs: Golden inputs.
+        outputs: The reference's outputs.
+        simulated: Outputs of the quantized graph executed in float, if any.
+    """
+    arrays = inputs | outputs | {_SIMULATED + name: array for name, array in (simulated or {}).items()}
+    ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    np.savez_compressed(folder / GOLDEN, **ordered)  # type: ignore[arg-type]  # numpy's stub has no **arrays
+
+
+def write_labels(folder: Path, labels: list[str]) -> None:
+    """Writes `labels.txt`, one class per line."""
+    (folder / LABELS).write_text("".join(f"{' '.join(label.split())}\n" for label in labels), "utf-8")
+
+
+def _opened(root: Path, record: mf.FileRecord) -> BinaryIO:
+    """Opens a file of a bundle; its size is as listed."""
+    path = root / record.path
+    if not is_relative_name(record.path):
+        raise BundleError(f"manifest of {root} names {record.path!r}, which leaves the bundle; refused")
+    try:
+        _refuse_links(root, PurePosixPath(record.path))
+        stream = open_regular(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        hint = "copy the whole bundle folder, or export it again"
+        raise BundleError(f"{path} is missing", hint=hint) from error
+    except OSError as error:  # no regular file, unreadable, name too long
+        raise _unreadable(path, error) from error
+    if (size := os.fstat(stream.fileno()).st_size) != record.bytes:
+        stream.close()
+        raise BundleError(f"{path} has {size} bytes, expected {record.bytes}", hint="copy the bundle again")
+    return stream
+
+
+def _refuse_links(root: Path, name: PurePosixPath) -> None:
+    for part in (name, *name.parents[:-1]):
+        if (root / part).is_symlink():
+            raise BundleError(
+                f"{root / part} is a link, which leaves the bundle or may do so later; refused",
+                hint=f"copy the bundle with what its links lead to: cp -rL {root} COPY",
+            )
+
+
+def _whole(stream: BinaryIO, record: mf.FileRecord, root: Path) -> bytes:
+    """Reads what was opened; a file that is cut or grows meanwhile is refused."""
+    try:
+        data = stream.read(record.bytes)
+        found = len(data) + len(stream.read(1))
+    except OSError as error:
+        raise _unreadable(root / record.path, error) from error
+    if found != record.bytes:
+        raise _changed(record, root)
+    return data
+
+
+def _digest(stream: BinaryIO, record: mf.FileRecord, root: Path) -> str:
+    """Returns the SHA-256 of what was opened, read in blocks and never beyond the listed size."""
+    digest, left = hashlib.sha256(), record.bytes
+    try:
+        while left and (block := stream.read(min(left, _BLOCK))):
+            digest.update(block)
+            left -= len(block)
+        if left or stream.read(1):
+            raise _changed(record, root)
+    except OSError as error:
+        raise _unreadable(root / record.path, error) from error
+    return digest.hexdigest()
+
+
+def _compare(found: str, record: mf.FileRecord, root: Path) -> None:
+    if found != record.sha256:
+        raise BundleError(
+            f"{root / record.path} was altered: its SHA-256 is {found[:12]}…, expected {record.sha256[:12]}…",
+            hint="copy the bundle again from a trusted place, or export it again",
+        )
+
+
+def _changed(record: mf.FileRecord, root: Path) -> BundleError:
+    return BundleError(f"{root / record.path} was altered while it was read", hint="copy the bundle again")
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    reason = error.strerror or str(error)
+    return BundleError(f"{path} {reason}" if reason.startswith(("is ", "has ")) else f"{path} cannot be read: {reason}")
+
+
+def _no_bundle(root: Path, error: OSError | ValueError) -> BundleError:
+    if isinstance(error, ValueError):
+        return BundleError(f"{str(root)!r} is no path of a bundle: {error}")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        if not is_there(root):
+            return BundleError(f"bundle {root} does not exist", hint="make one with: ghostdeploy export -t openvino")
+        return BundleError(f"{root} is not a bundle: it holds no {MANIFEST}", hint="give the folder that export wrote")
+    return _unreadable(root / MANIFEST, error)

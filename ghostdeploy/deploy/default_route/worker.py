@@ -1,0 +1,31 @@
+"""The worker of a default route: loads the module and hands it to the target's own converter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ghostdeploy import targets
+from ghostdeploy.deploy.default_route.model import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ghostdeploy.exporters.base import DefaultConverter, ExportJob, Written
+
+ROUTE = "route"
+"""Option of a job: import string of a `DefaultConverter`."""
+EXTRA = "extra"
+"""Option of a job: the pip extra that brings what it needs."""
+
+
+class DefaultRouteWorker:
+    """Untouched module → payload."""
+
+    tools: Sequence[str] = ()
+
+    def export(self, job: ExportJob) -> Written:
+        """See `Exporter.export`."""
+        converter: DefaultConverter = targets.resolve(job.options[ROUTE], extra=job.options[EXTRA])()
+        self.tools = converter.tools
+        return converter.write(*open_source(job), Path(job.folder))

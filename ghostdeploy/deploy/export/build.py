@@ -1,0 +1,220 @@
+"""`build`: finishes a TensorRT build kit on the machine that has the GPU.
+
+    hashes → GPU there? → engine built in a child process → precision read from the engine → golden vectors run on it
+    → manifest rewritten → bundle replaced as a whole
+
+The kit's graph stays what was exported and simulated; only engines, their timing cache and `kit/build.json` are new.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ghostdeploy import targets
+from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle import staging
+from ghostdeploy.bundle.folder import Bundle, describe_file, open_bundle
+from ghostdeploy.bundle.manifest import Manifest, Parity, PrecisionAchieved, Record, Verdict, encode
+from ghostdeploy.deploy.export.failures import converter_to_blame
+from ghostdeploy.deploy.export.judge import conclude
+from ghostdeploy.deploy.export.pipeline import keep_log
+from ghostdeploy.deploy.prove import parity
+from ghostdeploy.errors import BundleError, UsageError
+from ghostdeploy.exporters.base import ExportJob, ExportResult
+from ghostdeploy.exporters.process import Converter
+from ghostdeploy.exporters.tensorrt.engine import require_gpu
+from ghostdeploy.nvidia import kit
+from ghostdeploy.nvidia.library import any_library
+from ghostdeploy.progress import Listener, Stages
+from ghostdeploy.runtimes import load
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
+DEFAULT_TIMEOUT = 900.0
+
+SELF_TEST_DB = 3.0
+"""How much worse than its float simulation an INT8 engine may meet the reference: a rounding step that falls the other
+way is as large as the quantization error itself, so two sound executions differ by at most its power, and twice the
+power is 3 dB. More means that the engine computes something else."""
+
+
+class Built(Record, frozen=True, kw_only=True):
+    """What `build` made of a kit."""
+
+    bundle: str
+    name: str
+    precision: str
+    engine: str
+    """File of the engine, inside the bundle."""
+    library: str
+    """The library that built it, with its version."""
+    device: str
+    precision_achieved: PrecisionAchieved
+    parity: Parity
+    verdict: Verdict
+    failed_because: str | None
+    seconds: dict[str, float]
+    """Wall time by stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """What the child process runs, see `ghostdeploy.exporters.process.Worker`."""
+
+    name: str
+    export_extra: str
+    exporter: str = "ghostdeploy.exporters.tensorrt.build:EngineBuilder"
+
+
+def build(path: str | os.PathLike[str], *, listener: Listener | None = None, timeout: float = DEFAULT_TIMEOUT) -> Built:
+    """Builds the engine of a kit for the GPU of this machine, proves it, and rewrites the bundle.
+
+    Args:
+        path: A bundle with a build kit. It is replaced when all is done, and untouched with any error.
+        listener: Hears the progress.
+        timeout: Seconds that the builder may take.
+
+    Returns:
+        What was built; a missed gate is its verdict "failed", and the bundle's.
+
+    Raises:
+        BundleError: Damaged or altered.
+        ExportFailed: The builder failed, crashed or took too long; its log lies beside the bundle. Or its engine does
+            not run.
+        MissingDependency: NVIDIA's library is not installed.
+        OutputError: The bundle cannot be rewritten.
+        UnsupportedHardware: No GPU that NVIDIA's library can use; the message is its own.
+        UsageError: A bundle of another target.
+    """
+    stages = Stages(listener)
+    bundle = open_bundle(path)
+    row = targets.find(bundle.manifest.target)
+    if kit.SPEC not in row.files:
+        raise UsageError(
+            f"{path} is a bundle for {row.name} and holds no build kit", hint="it is ready: use run or verify"
+        )
+    with stages.stage("look for a GPU"):
+        require_gpu(any_library())
+    out, name = bundle.path.resolve().parent, bundle.path.resolve().name
+    with staging.workspace(out, f"{name}-build") as work, staging.staging(out, name, force=True) as folder:
+        copy_kit(bundle, folder)
+        with stages.stage("build engine"):
+            result = run_builder(_Worker(row.name, row.export_extra), bundle.manifest, folder, work, out, timeout)
+        with stages.stage("self-test"), converter_to_blame(row.name, folder, bundle.path):
+            return finish(bundle, folder, result, stages)
+
+
+def copy_kit(bundle: Bundle, folder: Path) -> None:
+    """Copies every file of a bundle that its manifest lists: what was checked, and nothing else.
+
+    Raises:
+        BundleError: A file was altered after it was checked.
+    """
+    for record in bundle.manifest.files:
+        (folder / record.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path / record.path, folder / record.path)
+        if describe_file(folder, record.path) != record:
+            raise BundleError(f"{bundle.path / record.path} was altered while the bundle was copied")
+
+
+def run_builder(
+    worker: _Worker, manifest: Manifest, folder: Path, work: Path, out: Path, timeout: float
+) -> ExportResult:
+    """Builds in a child process; a failed builder's log is kept beside the bundle."""
+    job = ExportJob(
+        source=str(folder / kit.MODEL),
+        folder=str(folder),
+        result=str(work / "result.json"),
+        precision=manifest.precision,
+        input_names=tuple(spec.name for spec in manifest.inputs),
+        output_names=tuple(spec.name for spec in manifest.outputs),
+        dynamic_batch=manifest.inputs[0].shape[0] is None,
+    )
+    with Converter(worker, work / "build.log") as converter, keep_log(out, manifest.name):
+        return converter.convert(job, seconds=timeout)
+
+
+def finish(bundle: Bundle, folder: Path, result: ExportResult, stages: Stages) -> Built:
+    """Runs the golden vectors on the new engine, judges, and writes the manifest."""
+    written = result.written
+    assert written is not None  # a result with status "done" has it
+    old = bundle.manifest
+    spec = kit.decode((folder / kit.SPEC).read_bytes(), where=str(folder / kit.SPEC))
+    names = dict.fromkeys([*(record.path for record in old.files), *written.files])
+    manifest = msgspec.structs.replace(
+        old,
+        tools=old.tools | result.tools,
+        precision_achieved=written.precision,
+        files=tuple(describe_file(folder, name) for name in names),
+    )
+    _write(folder, manifest)  # the runtime opens nothing that is not listed
+    inputs, outputs = Bundle(folder, manifest).golden()
+    with load(folder) as runtime:
+        found = parity.compare(runtime.infer(inputs), outputs, manifest.precision)
+        info = runtime.info()
+    manifest = judged(msgspec.structs.replace(manifest, parity=found), old.parity, spec)
+    _write(folder, manifest)
+    return Built(
+        bundle=str(bundle.path),
+        name=manifest.name,
+        precision=manifest.precision,
+        engine=spec.engines[0].file,
+        library=f"{info['engine']} {info['engine_version']}",
+        device=info["device"],
+        precision_achieved=written.precision,
+        parity=found,
+        verdict=manifest.verdict,
+        failed_because=manifest.failed_because,
+        seconds=stages.seconds,
+    )
+
+
+def judged(manifest: Manifest, simulated: Parity | None, spec: kit.KitSpec) -> Manifest:
+    """Returns the manifest with its verdict.
+
+    Args:
+        manifest: With the parity of the new engine; agreement and accuracy stay those of the simulation and say so.
+        simulated: Parity that the export found.
+        spec: The kit, its new engine first.
+    """
+    manifest = conclude(manifest, None)
+    assert manifest.parity is not None  # measured just before
+    faults = (kit.missing_precision(spec, spec.engines[0]), self_test(manifest.parity, simulated))
+    found = [fault for fault in (manifest.failed_because, *faults) if fault is not None]
+    if not found:
+        return manifest
+    return msgspec.structs.replace(manifest, verdict="failed", unverified_because=None, failed_because="; ".join(found))
+
+
+def self_test(executed: Parity, simulated: Parity | None) -> str | None:
+    """Holds the golden vectors of an engine against those of its simulation; returns what is wrong, None when nothing.
+
+    Only precisions without a bound on single logits need it; parity judges the others.
+
+    Args:
+        executed: What the engine gave.
+        simulated: What the export found when it ran the same graph in float; None when it did not.
+    """
+    if simulated is None or simulated.how == "executed" or executed.tolerance.cosine is not None:
+        return None
+    pairs = [("", executed.sqnr_db, simulated.sqnr_db)]
+    if simulated.outputs:
+        known = {one.name: one.sqnr_db for one in simulated.outputs}
+        pairs = [(f" of {one.name}", one.sqnr_db, known.get(one.name)) for one in executed.outputs]
+    found = [
+        f"golden vectors{of}: {ours:.1f} dB on the engine, {theirs:.1f} dB in the simulation of the same graph, "
+        f"expected at most {SELF_TEST_DB:g} dB less"
+        for of, ours, theirs in pairs
+        if ours is not None and theirs is not None and ours < theirs - SELF_TEST_DB
+    ]
+    return "; ".join(found) or None
+
+
+def _write(folder: Path, manifest: Manifest) -> None:
+    (folder / bundles.MANIFEST).write_bytes(encode(manifest))

@@ -1,0 +1,199 @@
+"""What one export is asked to do: a frozen record, checked when it is made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+
+from ghostdeploy import targets
+from ghostdeploy.arguments import require_count, require_kind, require_path, require_seconds, require_share
+from ghostdeploy.deploy.fold.passes import check_names
+from ghostdeploy.errors import UsageError, did_you_mean
+from ghostdeploy.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ghostdeploy.targets import Target
+
+INPUTS = ("float32-nchw", "uint8-nhwc")
+DEFAULT_OUT = Path("build")
+DEFAULT_TIMEOUT = 900.0
+LARGEST_STD = 2.0
+"""Standard deviation of pixels scaled to 0 … 1; those of pixels of 0 … 255 are some 60."""
+
+
+_PATH = (str, os.PathLike)
+_MAYBE_PATH = (*_PATH, type(None))
+_SEVERAL = (tuple, list)
+_KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    ("targets", _SEVERAL, "several names"),
+    ("precision", (str,), "fp32, fp16, int8 or hybrid"),
+    ("input", (str,), " or ".join(INPUTS)),
+    ("calibration", (*_MAYBE_PATH, np.ndarray), "a path or a uint8 array (N, H, W, 3)"),
+    ("data", _MAYBE_PATH, "a path of labelled images"),
+    ("labels", _MAYBE_PATH, "a path of a text file with one class name per line"),
+    ("preprocess", (dict,), "a dictionary with fields of Preprocess"),
+    ("out", _PATH, "a path"),
+    ("align_channels", (int, type(None)), "8, 16 or 32"),
+    ("sm", _SEVERAL, "several names, such as ('86',)"),
+    ("skip_passes", _SEVERAL, "several names"),
+)
+"""What the fields may be that are no numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """One export of one model to one or more targets.
+
+    Raises:
+        UsageError: A value is outside its range, a name is unknown, or a target does not make the precision.
+    """
+
+    targets: tuple[str, ...]
+    """Names of rows of the target table."""
+    precision: str = "fp32"
+    batch: int | None = 1
+    """Images per inference the payload is built for; None leaves it free."""
+    input: Literal["float32-nchw", "uint8-nhwc"] = "float32-nchw"
+    """`uint8-nhwc` bakes the normalisation into the graph."""
+    calibration: Path | NDArray[Any] | None = None
+    """Image set without labels: calibration and golden vectors."""
+    data: Path | None = None
+    """Labelled image set for the accuracy gate."""
+    max_drop: float = 0.01
+    """Largest allowed drop of top-1, absolute."""
+    labels: Path | None = None
+    """Text file with one class name per line."""
+    preprocess: dict[str, Any] = field(default_factory=dict)
+    """Fields of `Preprocess` that replace the model's own."""
+    out: Path = DEFAULT_OUT
+    """Parent folder of the bundles."""
+    replace: bool = False
+    """Replace existing bundles."""
+    timeout: float = DEFAULT_TIMEOUT
+    """Seconds that one converter may take."""
+    skip_bad: bool = False
+    """Leave out calibration images that cannot be decoded, instead of refusing the set."""
+    align_channels: int | None = None
+    """Pad channels with zeros to a multiple of this: 8, 16 or 32."""
+    sm: tuple[str, ...] = ()
+    """GPU architectures to build engines for, such as 86."""
+    version_compatible: bool = False
+    """Engines that later TensorRT versions load too."""
+    hardware_compatibility: str = "none"
+    """Engines for more than one architecture: `none`, `ampere_plus`, `same_compute_capability`."""
+
+    skip_passes: tuple[str, ...] = ()
+    """Names of passes to leave out, see `deploy.fold.passes`."""
+    int8_io: bool = False
+    """Static INT8 with integer inputs and outputs, for devices without float arithmetic."""
+
+    def __post_init__(self) -> None:
+        """Checks all fields; paths given as text become paths."""
+        self._check_kinds()
+        if not self.targets:
+            raise UsageError("no target given", hint=f"add -t with one of {', '.join(targets.TARGETS)}, or -t all")
+        if self.precision not in targets.PRECISIONS:
+            hint = did_you_mean(self.precision, targets.PRECISIONS, otherwise="fp32, fp16, int8 or hybrid")
+            raise UsageError(f"unknown precision {self.precision!r}", hint=hint)
+        for row in self.rows:
+            targets.require_precision(row, self.precision)
+        if self.batch is not None and require_count("batch", self.batch) > 4096:
+            raise UsageError(f"batch is {self.batch}, expected 1 to 4096 or dynamic")
+        if self.sm:
+            from ghostdeploy.exporters.tensorrt.spec import check_sms
+
+            object.__setattr__(self, "sm", check_sms(self.sm))
+        check_names(self.skip_passes)
+        self._refuse_idle_options()
+        if self.align_channels not in (None, 8, 16, 32):
+            raise UsageError(f"channels are to be aligned to {self.align_channels}, expected 8, 16 or 32")
+        if self.input not in INPUTS:
+            raise UsageError(f"unknown input {self.input!r}", hint=f"inputs are {' and '.join(INPUTS)}")
+        require_share("max drop", self.max_drop)
+        require_seconds("timeout", self.timeout)
+        for name in ("calibration", "data", "labels", "out"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, require_path(name, value))
+
+    def _check_kinds(self) -> None:
+        for name, kinds, expected in _KINDS:
+            given = getattr(self, name)
+            require_kind(name, given, kinds, expected)
+            for one in given if kinds == _SEVERAL else ():
+                require_kind(f"one of {name}", one, str, "a name")
+
+    def _refuse_idle_options(self) -> None:
+        """Raises `UsageError` for a setting that no chosen target knows: it would be silently without effect."""
+        fixed = [row.name for row in self.rows if row.fixed_batch]
+        if fixed and self.batch is None:
+            hint = "leave --batch out, or give a number: the runtime splits and fills any batch"
+            raise UsageError(f"target {', '.join(fixed)} has a fixed batch, got dynamic", hint=hint)
+        if self.int8_io and self.precision != "int8":
+            raise UsageError(f"--int8-io says nothing to {self.precision}", hint="add --int8")
+        known = {name for row in self.rows for name in row.options}
+        defaults = {one.name: one.default for one in fields(self)}
+        for row in targets.TARGETS.values():
+            for name in row.options:
+                if name not in known and getattr(self, name) != defaults[name]:
+                    option = f"--{name.replace('_', '-')}"
+                    raise UsageError(f"{option} says nothing to {', '.join(self.targets)}", hint=f"add -t {row.name}")
+
+    def options_of(self, row: Target) -> dict[str, str]:
+        """Returns the settings that only the exporter of `row` knows, as text."""
+        found = {}
+        for name in row.options:
+            value = getattr(self, name)
+            if value:
+                found[name] = ",".join(value) if isinstance(value, tuple) else str(value)
+        return found
+
+    @property
+    def rows(self) -> list[Target]:
+        """The rows of the target table, each once."""
+        return [targets.find(name) for name in dict.fromkeys(self.targets)]
+
+
+def known_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keyword arguments of `gd.export` as fields of `ExportConfig`.
+
+    Raises:
+        UsageError: There is no such option.
+    """
+    known = [one.name for one in fields(ExportConfig) if one.name not in ("targets", "precision", "out")]
+    for unknown in options.keys() - set(known):
+        field_of_spec = unknown.removeprefix("image_")
+        hint = did_you_mean(unknown, known, otherwise=f"options are {', '.join(known)}")
+        if field_of_spec in Preprocess.__struct_fields__:
+            hint = f'did you mean preprocess={{"{field_of_spec}": …}}?'
+        raise UsageError(f"unknown option {unknown!r}", hint=hint)
+    if isinstance(spec := options.get("preprocess"), Preprocess):
+        return options | {"preprocess": msgspec.to_builtins(spec)}
+    return options
+
+
+def apply_overrides(preprocess: Preprocess, overrides: dict[str, Any]) -> Preprocess:
+    """Returns the model's record with the given fields replaced.
+
+    Raises:
+        UsageError: A field is unknown, has an impossible value, or is in units of pixels from 0 to 255.
+    """
+    try:
+        found = msgspec.convert(msgspec.to_builtins(preprocess) | overrides, type=Preprocess)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"preprocessing does not make sense: {error}") from error
+    for name, values, most in (("mean", found.mean, 1.0), ("std", found.std, LARGEST_STD)):
+        if max(map(abs, values)) > most:
+            said = ",".join(f"{value:g}" for value in values)
+            scaled = ",".join(f"{value / 255:.4g}" for value in values)
+            raise UsageError(
+                f"{name} is {said}, expected values for pixels scaled to 0 … 1",
+                hint=f"divide values for pixels of 0 … 255 by 255: --{name} {scaled}",
+            )
+    return found

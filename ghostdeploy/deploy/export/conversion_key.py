@@ -1,0 +1,131 @@
+"""The hash of all that a conversion depends on; equal keys mean equal files.
+
+    job          exporter, precision, names, options, module names; each file it reads by its content
+    this tool    every source file of ghostdeploy
+    libraries    every installed distribution with the hashes of its own files (its RECORD); the Python version
+    machine      processor, its features, usable cores: quantizers choose by what graphs give when run here
+    environment  variables that steer the engines, such as ONEDNN_MAX_CPU_ISA
+
+A string that is the path of a file in the workspace stands for the file's content, and a JSON file for its values,
+paths in it included. A path outside the workspace stays a path, and the workspace's name is new in each export: what is
+not hashed by content can make a key miss, never hit. A saved program holds two identities of objects in memory; they
+are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+import ghostdeploy
+from ghostdeploy.exporters.cache import digest_of
+from ghostdeploy.machine import cpu_flags, cpu_name, usable_cores
+
+if TYPE_CHECKING:
+    from ghostdeploy.exporters.base import ExportJob
+
+_STEERING = re.compile(
+    r"(ATEN|CUDA|DNNL|GOMP|JAX|KMP|LITERT|MKL|NVIDIA|OMP|ONEDNN|ONNX|ONNXRUNTIME|OPENBLAS|OPENVINO|ORT|OV|PYTORCH|TF|"
+    r"TFLITE|TORCH|TORCHDYNAMO|TRT|XLA|XNNPACK)_|LD_PRELOAD$|LD_LIBRARY_PATH$|PYTHONPATH$"
+)
+"""Names of variables that engines and their kernels read."""
+_ADDRESS = re.compile(rb'(graph_id\\*": *)\d+')
+_IDENTITY = ".data/serialization_id"
+
+
+def conversion_key(exporter: str, job: ExportJob, work: Path) -> str:
+    """Returns the key of a conversion.
+
+    Args:
+        exporter: Import string; part of ghostdeploy.
+        job: What it is to do; its files are there.
+        work: The workspace.
+    """
+    asked = msgspec.to_builtins(msgspec.structs.replace(job, folder="", result=""))
+    source = Path(job.source)
+    beside = [] if source.parent == work else sorted(path for path in source.parent.rglob("*") if path.is_file())
+    facts = {
+        "exporter": exporter,
+        "job": _by_content(asked, work),
+        "beside the source": {str(path.relative_to(source.parent)): content(path) for path in beside},
+        "here": surroundings(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def surroundings() -> dict[str, Any]:
+    """Returns what every conversion of this process depends on."""
+    steering = {name: value for name, value in os.environ.items() if _STEERING.match(name)}
+    machine = [platform.machine(), cpu_name(), sorted(cpu_flags()), usable_cores()]
+    return {"tool": _own_sources(), "libraries": _libraries(), "machine": machine, "environment": steering}
+
+
+def content(path: Path) -> str:
+    """Returns the hash of a file's content; a saved program's without the identities in it."""
+    if path.suffix == ".pt2" and zipfile.is_zipfile(path):
+        return _content_of_program(path)
+    with path.open("rb") as stream:
+        return digest_of(stream).hexdigest()
+
+
+def _by_content(value: Any, work: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _by_content(one, work) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_by_content(one, work) for one in value]
+    if not isinstance(value, str) or not value.startswith(f"{work}{os.sep}"):
+        return value
+    path = Path(value)
+    if not path.is_file():
+        return value
+    if path.suffix == ".json":
+        return _by_content(json.loads(path.read_bytes()), work)
+    return content(path)
+
+
+def _content_of_program(path: Path) -> str:
+    """A zip archive: names and contents of its members, in order of names."""
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(path) as archive:
+        for name in sorted(archive.namelist()):
+            if name.endswith(_IDENTITY):
+                continue
+            digest.update(f"{name}\0".encode())
+            if name.endswith(".json"):
+                digest.update(_ADDRESS.sub(rb"\g<1>0", archive.read(name)))
+                continue
+            with archive.open(name) as member:
+                digest.update(digest_of(member).digest())  # type: ignore[arg-type]  # an IO[bytes] that reads alike
+    return digest.hexdigest()
+
+
+@cache
+def _own_sources() -> str:
+    root = Path(ghostdeploy.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@cache
+def _libraries() -> str:
+    digest = hashlib.sha256(sys.version.encode())
+    for root in sys.path:
+        folder = Path(root)
+        for facts in sorted((*folder.glob("*.dist-info"), *folder.glob("*.egg-info"))):
+            record = facts / "RECORD"
+            digest.update(f"{facts.name}\0".encode())
+            if record.is_file():
+                digest.update(hashlib.sha256(record.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""The steps of one export, run: from the cache of conversions where it has them, else each in a process of its own.
+
+A converter's libraries take seconds to import, and hold memory from then on. So the first converter may be started
+while the model is folded, and each further one is when the step before it begins to convert. A step that comes from the
+cache starts none.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ghostdeploy import targets
+from ghostdeploy.deploy.export.conversion_key import conversion_key
+from ghostdeploy.exporters.archive import pack, unpack
+from ghostdeploy.exporters.process import Converter
+from ghostdeploy.nvidia.driver import gpus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from ghostdeploy.deploy.export.steps import Step
+    from ghostdeploy.exporters.base import ExportJob, ExportResult
+    from ghostdeploy.exporters.cache import Cache
+    from ghostdeploy.progress import Stages
+
+FROM_CACHE = " (from the cache)"
+"""Ends the name of a stage whose result was kept by an earlier export."""
+
+
+class Conversions:
+    """Runs steps in order.
+
+    Args:
+        steps: All that may be run, in order.
+        work: The workspace: logs and results of the steps go there.
+        cache: Of conversions.
+        seconds: Time limit of each converter.
+    """
+
+    def __init__(self, steps: Sequence[Step], work: Path, *, cache: Cache, seconds: float) -> None:
+        self._steps = list(steps)
+        self._work = work
+        self._cache = cache
+        self._seconds = seconds
+        self._stack = ExitStack()
+        self._started: dict[str, Converter] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._stack.close()
+
+    def start_ahead(self) -> None:
+        """Starts the first converter, so that it imports while the caller does other work."""
+        self._converter(self._steps[0])
+
+    def run(self, step: Step, job: ExportJob, stages: Stages) -> ExportResult:
+        """Runs one step; its payload files lie in `job.folder` afterwards.
+
+        Raises:
+            ExportFailed: The converter failed, crashed, was killed, or took too long; its log is named.
+            MissingDependency: A library it needs cannot be imported.
+            OutputError: It could not write its files.
+        """
+        key = conversion_key(step.exporter, job, self._work) if self._cache.on and _repeatable(step) else None
+        if key is not None and (kept := self._kept(key, step, job, stages)) is not None:
+            return kept
+        with stages.stage(step.label):
+            converter = self._converter(step)
+            for following in self._steps[self._steps.index(step) + 1 :][:1]:
+                self._converter(following)
+            try:
+                on_progress = stages.advance if step.recipe else None
+                result = converter.convert(job, seconds=self._seconds, on_progress=on_progress)
+            finally:
+                converter.close()
+        if key is not None:
+            self._cache.write(key, pack(Path(job.folder), result))
+        return result
+
+    def _kept(self, key: str, step: Step, job: ExportJob, stages: Stages) -> ExportResult | None:
+        with self._cache.find(key) as stream:
+            if stream is None:
+                return None
+            with stages.stage(step.label + FROM_CACHE):
+                folder = Path(job.folder)
+                try:
+                    result = unpack(stream, folder)
+                    if not (folder / step.payload).is_file():
+                        raise ValueError(f"it holds no {step.payload}")  # noqa: TRY301 - as all that `unpack` finds
+                except (ValueError, FileExistsError, NotADirectoryError):  # whole, but not written by us
+                    shutil.rmtree(folder)
+                    folder.mkdir()
+                    return None
+            if step.name in self._started:
+                self._started[step.name].close()
+            return result
+
+    def _converter(self, step: Step) -> Converter:
+        if step.name not in self._started:
+            converter = Converter(step, self._work / f"{step.name}.log", frugal=step.recipe is None)
+            self._started[step.name] = self._stack.enter_context(converter)
+        return self._started[step.name]
+
+
+def _repeatable(step: Step) -> bool:
+    """Tells whether all that a step depends on is known: our own exporters, and no engine timed on a GPU."""
+    timed = targets.find(step.target).device is not None and bool(gpus())
+    return step.exporter.startswith("ghostdeploy.") and not timed

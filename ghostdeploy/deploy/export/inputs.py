@@ -1,0 +1,194 @@
+"""Which images an export looks at.
+
+Golden vectors come from the evaluation set, else the calibration set, else the photographs that ship with ghostdeploy.
+The trained sample models bring their own sets.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ghostdeploy import samples
+from ghostdeploy.deploy.export.steps import JUDGED_ON_IMAGES, QUANTIZED
+from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
+from ghostdeploy.deploy.prove.pixel_range import look
+from ghostdeploy.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle.folder import Arrays
+    from ghostdeploy.deploy.export.config import ExportConfig
+    from ghostdeploy.deploy.intake.onnx.model import OnnxModel
+    from ghostdeploy.models.source import LoadedModel
+    from ghostdeploy.preprocess import Preprocess
+
+GOLDEN_COUNT = 16
+
+_log = logging.getLogger("ghostdeploy")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The image sets of one export."""
+
+    golden_images: ImageSet
+    data: ImageSet | None
+    """Labelled set for the accuracy gate."""
+    calibration: ImageSet | None
+    """Set for the quantizer, there for every precision with one; without labelled images it judges as well."""
+
+    @classmethod
+    def choose(cls, model: LoadedModel | OnnxModel, config: ExportConfig) -> Inputs:
+        """Picks the sets.
+
+        Raises:
+            DataError: A given set is unusable.
+            UsageError: A quantized precision without calibration images.
+        """
+        sample = model.source.startswith("sample:")
+        data_path = config.data or (samples.evaluation_set() if sample else None)
+        data = open_images(data_path, labelled=True) if data_path else None
+        calibration = _calibration(config, sample=sample)
+        golden = data or calibration or ImageSet("the shipped photographs", samples.photos(), None, None)
+        return cls(golden.sample(GOLDEN_COUNT, skip_bad=config.skip_bad), data, calibration)
+
+    def look(self, spec: Preprocess) -> None:
+        """Warns of pixels that prove little; raises `DataError` where they are black: they were scaled to 0 to 1."""
+        notes = look(self.golden_images, spec)
+        for note in notes if self.data is not None else ():  # of a calibration set `calibration.select` speaks
+            _log.warning("%s", note)
+
+    def golden(self, spec: Preprocess) -> NDArray[Any]:
+        """Returns the golden inputs, at most `GOLDEN_COUNT` images."""
+        return np.concatenate(list(self.golden_images.batches(spec)))
+
+
+def _calibration(config: ExportConfig, *, sample: bool) -> ImageSet | None:
+    given = config.calibration
+    if isinstance(given, np.ndarray):
+        return from_arrays(given, source="the calibration array")
+    if given is not None:
+        return open_images(given)
+    if config.precision not in JUDGED_ON_IMAGES:
+        return None
+    if not sample and config.precision not in QUANTIZED:
+        return None
+    if not sample:
+        raise UsageError(
+            f"{config.precision} needs calibration images", hint="add --calib with a folder of images or an .npz"
+        )
+    return open_images(samples.calibration_set())
+
+
+def classes_of(outputs: Arrays) -> int | None:
+    """Returns how many classes the first output scores; None where it is a map, boxes, or what a top-k leaves.
+
+        scores      float (N, C), also (N, C, 1, 1)
+        of a top-k  (N, k) in falling order in every row, beside integers of the same shape
+
+    Args:
+        outputs: What the reference gives, by name.
+    """
+    first, *others = outputs.values()
+    count = int(first.shape[1])
+    if first.dtype.kind != "f" or first.size != len(first) * count:
+        return None
+    indices = any(other.dtype.kind in "iu" and other.shape == first.shape for other in others)
+    falls = count > 1 and bool((np.diff(first.reshape(len(first), count), axis=1) <= 0).all())
+    return None if indices and falls else count
+
+
+def require_logits(outputs: Arrays, inputs: Inputs, config: ExportConfig) -> None:
+    """Checks that the first output names a class where a gate judges by it.
+
+    Args:
+        outputs: What the reference gives, by name.
+        inputs: The image sets of the export.
+        config: The request.
+
+    Raises:
+        UsageError: It is a map, such as a detector backbone gives, and the export is quantized or has labelled images.
+    """
+    name, array = next(iter(outputs.items()))
+    images = inputs.calibration is not None or inputs.data is not None
+    judge = config.precision if config.precision in JUDGED_ON_IMAGES and images else "--data" if inputs.data else None
+    if judge is not None and (array.ndim != 2 or classes_of(outputs) is None):
+        kind = "" if array.dtype.kind == "f" else f" of {array.dtype}"
+        raise UsageError(
+            f"{judge} is judged by the first class, the model's first output {name} has shape (N, "
+            f"{', '.join(map(str, array.shape[1:]))}){kind}, expected (N, classes) of scores",
+            hint="a backbone exports to fp32 and fp16, without --data",
+        )
+
+
+def read_labels(path: Path | None, own: list[str] | None, num_classes: int | None) -> list[str]:
+    """Returns one name per class: from the file, else the checkpoint's, else class numbers.
+
+    Without a number of classes any number of names in a file will do, and without a file there are none.
+
+    Raises:
+        DataError: The file is unreadable or its line count is not the model's class count.
+    """
+    if path is None:
+        return own if own is not None and len(own) == num_classes else [str(i) for i in range(num_classes or 0)]
+    lines = _lines(path)
+    names = [line for line in lines if line]
+    if num_classes is not None and len(names) != num_classes:
+        raise _wrong_count(path, lines, len(names), num_classes)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        how_many = f"{len(twice)} name{'s' * (len(twice) != 1)}"
+        _log.warning("label file %s has %s more than once, such as %r", path, how_many, twice[0])
+    return names
+
+
+_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""Byte-order marks of Windows' editors, and the encoding each stands for; the longer ones come first."""
+
+
+def _wrong_count(path: Path, lines: list[str], found: int, wanted: int) -> DataError:
+    empty = [str(number) for number, line in enumerate(lines, 1) if not line]
+    if len(lines) == wanted:
+        which = f"line {empty[0]} is empty" if len(empty) == 1 else f"lines {', '.join(empty[:5])} are empty"
+        if len(empty) > 5:
+            which = f"{len(empty)} of its lines are empty, the first is line {empty[0]}"
+        return DataError(
+            f"label file {path} names {found} of {wanted} classes: {which}", hint="write one class name on every line"
+        )
+    blank = f" and {len(empty)} empty ones" if empty else ""
+    return DataError(
+        f"label file {path} has {found} line{'s' * (found != 1)}{blank}, the model has {wanted} classes",
+        hint="write one class name on each line, in the order of the model's outputs",
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    """Returns the lines of a text file in Unicode's composed form, without the blank ones at its end."""
+    try:
+        data = path.read_bytes()
+        text = data.decode(next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8"))
+    except OSError as error:
+        hint = "give a text file with one class name on each line"
+        raise DataError(f"label file {path} cannot be read: {error.strerror}", hint=hint) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"label file {path} cannot be read: not UTF-8 text", hint="save it as UTF-8") from error
+    if "\0" in text:
+        raise DataError(f"label file {path} holds zero bytes, expected UTF-8 text", hint="save it as UTF-8")
+    lines = [line.replace("\ufeff", "").strip() for line in re.split(r"\r\n|\r|\n", text)]
+    while lines and not lines[-1]:
+        lines.pop()
+    return [unicodedata.normalize("NFC", line) for line in lines]

@@ -1,0 +1,261 @@
+"""The verdict of a fresh bundle: what its engine gives is held against the reference, on this machine.
+
+Judged are parity with the golden vectors, accuracy on labelled images, and for quantized payloads the agreement with
+the float model on real images, the execution gap, and the share of the work that is done in INT8. One failed gate fails
+the bundle; one that cannot be decided leaves it unverified. Where the engine cannot run here, the payload's own graph
+is run in float instead, and every figure says so.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from ghostdeploy.deploy.prove import evaluate, half_range, parity, replay
+from ghostdeploy.deploy.prove.class_order import near_chance
+from ghostdeploy.deploy.prove.execution import compare_execution, execution_fault, int8_share_verdict
+from ghostdeploy.deploy.prove.statistics import wilson
+from ghostdeploy.deploy.quantize.spec import read_quantized
+from ghostdeploy.errors import UnsupportedHardware
+from ghostdeploy.machine import instruction_set
+from ghostdeploy.nvidia.driver import gpus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle.folder import Arrays, Bundle
+    from ghostdeploy.bundle.manifest import Accuracy, Agreement, Execution, Manifest, Parity, Replay
+    from ghostdeploy.deploy.export.assemble import Facts
+    from ghostdeploy.deploy.export.config import ExportConfig
+    from ghostdeploy.progress import Stages
+    from ghostdeploy.targets import Target
+
+SIMULATED = "simulated in float"
+
+
+class Executor:
+    """Whatever gives the outputs of a payload: its runtime, or the float simulation of its graph.
+
+    Attributes:
+        infer: Arrays by input name → arrays by output name.
+        logits: One model input → first output.
+        unverified_because: Why the engine did not run; None when it did.
+    """
+
+    def __init__(
+        self,
+        infer: Callable[[Arrays], Arrays],
+        logits: Callable[[NDArray[Any]], NDArray[Any]],
+        unverified_because: str | None = None,
+    ) -> None:
+        self.infer = infer
+        self.logits = logits
+        self.unverified_because = unverified_because
+
+    @property
+    def how(self) -> Any:
+        """For the manifest's records."""
+        return "executed" if self.unverified_because is None else SIMULATED
+
+
+@contextmanager
+def executor(bundle: Bundle, row: Target) -> Iterator[Executor]:
+    """Gives the bundle's runtime, or its simulation where the hardware is missing and the row allows it."""
+    from ghostdeploy.runtimes import load
+
+    try:
+        runtime = load(bundle.path)
+    except UnsupportedHardware as error:
+        if row.simulation is None:
+            raise
+        missing = error.message if gpus() else f"no {row.device}"
+        yield simulation(bundle, row.simulation, f"built, not executed: {missing}")
+        return
+    with runtime:
+        yield Executor(runtime.infer, runtime)
+
+
+def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:
+    """Returns the executor that runs an ONNX graph of the bundle as it is written, without fusion."""
+    import onnx
+
+    from ghostdeploy.deploy.quantize.simulate import GraphRunner
+    from ghostdeploy.runtimes.onnx.external_data import refuse_external_data
+
+    data = bundle.read(graph)
+    refuse_external_data(data, str(bundle.path))
+    runner = GraphRunner(onnx.load_model_from_string(data))
+
+    def infer(inputs: Arrays) -> Arrays:
+        return dict(zip(runner.outputs, runner(next(iter(inputs.values()))), strict=True))
+
+    return Executor(infer, lambda batch: runner(batch)[0], unverified_because)
+
+
+def judge(
+    bundle: Bundle, row: Target, facts: Facts, config: ExportConfig, quantizer: Path | None, stages: Stages
+) -> Manifest:
+    """Returns the completed manifest.
+
+    Args:
+        bundle: Complete on disk but for the verdict.
+        row: Its target.
+        facts: What is true of the model.
+        config: The request.
+        quantizer: Folder of the quantizer's results, None for a float payload.
+        stages: Hears the progress.
+    """
+    agreement: Agreement | None = None
+    execution: Execution | None = None
+    replays: tuple[Replay, ...] = ()
+    with executor(bundle, row) as engine:
+        outputs = engine.infer(facts.golden_inputs)
+        found = parity.compare(outputs, facts.golden_outputs, config.precision)
+        found = msgspec.structs.replace(found, how=engine.how)
+        if engine.unverified_because is None and (simulated := bundle.simulated()) is not None:
+            replays = replay.against_simulation(outputs, simulated, facts.golden_outputs)
+        logits = None
+        if facts.evidence is not None:
+            logits = _gate_logits(engine, facts)
+            agreement = _agreement(logits, facts, found, engine)
+            if quantizer is not None and engine.unverified_because is None:
+                execution = _execution(logits, row, quantizer)
+        accuracy = _accuracy(engine, logits, facts, config, stages)
+        unverified = engine.unverified_because
+    manifest = msgspec.structs.replace(
+        bundle.manifest, parity=found, accuracy=accuracy, agreement=agreement, execution=execution, replay=replays
+    )
+    return conclude(manifest, unverified)
+
+
+def conclude(manifest: Manifest, unverified_because: str | None) -> Manifest:
+    """Returns the manifest with the verdict that its own records give.
+
+    Args:
+        manifest: Records filled in.
+        unverified_because: Why the engine did not run; None when it did.
+    """
+    failed = failures(manifest)
+    if unverified_because is None:
+        unverified_because = undecided(manifest)
+    if failed:
+        verdict: Any = "failed"
+    else:
+        verdict = "unverified" if unverified_because is not None else "passed"
+    return msgspec.structs.replace(
+        manifest,
+        verdict=verdict,
+        unverified_because=None if failed else unverified_because,
+        failed_because="; ".join(failed) or None,
+    )
+
+
+def failures(manifest: Manifest) -> list[str]:
+    """Returns one phrase per gate that the manifest's records miss."""
+    found = []
+    if manifest.parity is not None and manifest.parity.verdict == "failed":
+        found.append(parity.fault(manifest.parity, manifest.precision))
+    if manifest.accuracy is not None and manifest.accuracy.verdict == "failed":
+        a = manifest.accuracy
+        said = evaluate.not_finite(a.non_finite, a.count) or evaluate.beyond(a.drop, a.max_drop)
+        found.append(said or "top-1 drops by more than is allowed")
+    if manifest.agreement is not None and manifest.agreement.verdict == "failed":
+        g = manifest.agreement
+        found.append(evaluate.not_finite(g.non_finite, g.count) or _disagreement(g))
+    if (distant := replay.fault(manifest.replay, "failed")) is not None:
+        found.append(distant)
+    if manifest.half_range is not None and (beyond := half_range.fault(manifest.half_range)) is not None:
+        found.append(beyond)
+    if manifest.execution is not None and (fault := execution_fault(manifest.execution)):
+        found.append(fault)
+    if manifest.precision == "int8" and manifest.quantization is not None:
+        explained = (*manifest.quantization.float_layers, *manifest.quantization.float_by_rule)
+        reason = int8_share_verdict(manifest.precision_achieved, explained)
+        found += [reason] if reason else []
+    return found
+
+
+def _disagreement(found: Agreement) -> str:
+    if found.required_sqnr_db is not None and (found.sqnr_db or 0.0) < found.required_sqnr_db:
+        ratio, required = _decibel(found.sqnr_db), found.required_sqnr_db
+        return f"the logits differ: {ratio} on {found.count} images, expected {required:.0f} dB"
+    at_least = f" (at least {found.top1_ci95[0]:.2%})" if found.top1_ci95 else ""
+    return f"only {found.top1 or 0.0:.2%} of {found.count} images keep their first class{at_least}"
+
+
+def _decibel(ratio: float | None) -> str:
+    return "no difference" if ratio is None else f"{ratio:.1f} dB"
+
+
+def undecided(manifest: Manifest) -> str | None:
+    """Returns why the images are too few for a gate, None when they are enough."""
+    found = []
+    agreement, accuracy = manifest.agreement, manifest.accuracy
+    if agreement is not None and agreement.verdict == "unverified":
+        low, high = agreement.top1_ci95 or wilson(agreement.count, agreement.count)
+        found.append(
+            f"{agreement.count} images leave the agreement between {low:.1%} and {high:.1%}, "
+            f"{agreement.required:.0%} is needed"
+        )
+    if accuracy is not None and accuracy.verdict == "unverified":
+        low, high = (100 * bound for bound in accuracy.drop_ci95)
+        found.append(
+            f"{accuracy.count} labelled images leave the drop of top-1 between {low:+.2f} and {high:+.2f} points, "
+            f"allowed are {100 * accuracy.max_drop:.2f}"
+        )
+    return f"not enough images to decide: {'; '.join(found)}" if found else None
+
+
+def _gate_logits(engine: Executor, facts: Facts) -> NDArray[Any]:
+    assert facts.evidence is not None  # gathered for every quantized precision
+    return np.concatenate([engine.logits(batch) for batch in facts.evidence.gate_batches(facts.preprocess)])
+
+
+def _agreement(logits: NDArray[Any], facts: Facts, found: Parity, engine: Executor) -> Agreement:
+    assert facts.evidence is not None
+    bound, share = found.tolerance.agreement_ci95_low, found.tolerance.top1_agreement
+    required = share if bound is None else bound
+    assert required is not None  # the rows of precisions that are judged on images set one
+    measured = evaluate.agree(
+        logits,
+        facts.evidence.reference_logits(),
+        source=facts.evidence.gate_source,
+        required=required,
+        certain=bound is not None,
+    )
+    return msgspec.structs.replace(measured, how=engine.how)
+
+
+def _execution(logits: NDArray[Any], row: Target, quantizer: Path) -> Execution:
+    simulated = np.load(quantizer / "gate.npy", allow_pickle=False)
+    made = read_quantized(quantizer)
+    return compare_execution(
+        logits, simulated, isa=instruction_set(row.runtimes[0]), saturable_channels=made.saturable_channels
+    )
+
+
+def _accuracy(
+    engine: Executor, gate_logits: NDArray[Any] | None, facts: Facts, config: ExportConfig, stages: Stages
+) -> Accuracy | None:
+    data, reference = facts.data, facts.reference_predictions
+    if data is None or reference is None:
+        return None
+    classes = facts.model.num_classes
+    if gate_logits is not None and len(gate_logits) == len(data):  # the gate looked at the whole set
+        ours = evaluate.Predictions.of(gate_logits, reference.labels)
+    else:
+        ours = evaluate.predict(engine.logits, data, facts.preprocess, classes, stages)
+    note = near_chance(reference.top1_share, data, classes, who="the float model")
+    return msgspec.structs.replace(
+        evaluate.gate(ours, reference, config.max_drop),
+        how=engine.how,
+        class_order=data.class_order,
+        left_out=data.left_out,
+        notes=() if note is None else (note,),
+    )

@@ -1,0 +1,130 @@
+"""The steps of an export: which worker processes run, in which order, each on the file of the step before.
+
+    fp32, fp16    program.pt2 → onnx → openvino
+    int8          program.pt2 → onnx (float) → quantize-openvino → openvino
+    from ONNX     program.onnx → onnx → openvino
+
+A target's own steps are its chain of parents; a quantized precision puts the quantizer of the row's recipe behind the
+first graph, and further targets convert from the quantized graph. Where a finished file is the model, the first step is
+the intake of its row.
+
+The program of a float precision has had the rewrites that suit the row's engine. Rows that want other rewrites than the
+first row of their chain get a first step of their own, `onnx-for-tensorrt`. Quantizers start from the plain fold: a sum
+of split layers would be one more tensor to quantize. What a converter takes in one form alone has that form everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ghostdeploy import targets
+from ghostdeploy.deploy.fold.passes import base_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from ghostdeploy.targets import Target
+
+FOR = "-for-"
+"""In the name of a first step that serves one row alone."""
+QUANTIZED = frozenset({"int8"})
+"""Precisions whose graph the quantizer makes."""
+JUDGED_ON_IMAGES = QUANTIZED | {"hybrid"}
+"""Precisions whose agreement with the float model is measured on real images."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One worker process."""
+
+    name: str
+    """Name of its folder in the workspace, and on progress bars."""
+    exporter: str
+    """Import string of its worker."""
+    export_extra: str
+    """The pip extra that brings what it needs."""
+    source: str
+    """File it reads, relative to the workspace."""
+    precision: str
+    target: str
+    """Row of the target table whose payload, or float graph, it writes."""
+    payload: str
+    """File it writes that the next step reads."""
+    layout: str | None = None
+    """Order of image dimensions in it, where that is not the program's."""
+    recipe: str | None = None
+    """Set for a quantizer."""
+    rewrites: tuple[str, ...] = ()
+    """Passes that its program has had behind the fold, for the first step of a chain."""
+
+    @property
+    def result(self) -> str:
+        """The payload, relative to the workspace."""
+        return f"{self.name}/{self.payload}"
+
+    @property
+    def label(self) -> str:
+        """Name of the stage on progress bars."""
+        return f"convert to {self.name.replace(FOR, ' for ')}" if self.recipe is None else f"quantize for {self.recipe}"
+
+
+def steps_to(row: Target, precision: str, intake: Target | None = None, *, skip: Collection[str] = ()) -> list[Step]:
+    """Returns the steps that lead to the payload of `row`, in order.
+
+    Args:
+        row: The target.
+        precision: One of its precisions.
+        intake: Row whose finished file is the model; None is the PyTorch graph.
+        skip: Passes to leave out.
+    """
+    found: list[Step] = []
+    first = targets.chain(row)[0]
+    rewrites, usual = (rewrites_of(one, precision, intake, skip) for one in (row, first))
+    for link in targets.chain(row):
+        source = found[-1].result if found else program_file(intake, rewrites)
+        quantized = precision in QUANTIZED
+        own = "fp32" if quantized and not found else precision
+        exporter, extra = link.exporter, link.export_extra
+        if not found and intake is not None and intake.intake is not None:
+            exporter, extra = intake.intake.exporter, intake.intake.extra
+        step = Step(
+            name=link.name if found or rewrites == usual else f"{link.name}{FOR}{row.name}",
+            exporter=exporter,
+            export_extra=extra,
+            source=source,
+            precision=own,
+            layout=link.layout,
+            payload=link.payload,
+            target=link.name,
+            rewrites=() if found else rewrites,
+        )
+        found.append(step)
+        if quantized and len(found) == 1:
+            name, recipe = f"quantize-{row.recipe}", row.recipe
+            found.append(
+                replace(step, name=name, exporter=row.quantizer, source=step.result, precision=precision, recipe=recipe)
+            )
+    return found
+
+
+def all_steps(
+    rows: Iterable[Target], precision: str, intake: Target | None = None, *, skip: Collection[str] = ()
+) -> dict[str, Step]:
+    """Returns the steps to all rows, each once, by name, in order; see `steps_to`."""
+    return {step.name: step for row in rows for step in steps_to(row, precision, intake, skip=skip)}
+
+
+def rewrites_of(row: Target, precision: str, intake: Target | None, skip: Collection[str]) -> tuple[str, ...]:
+    """Returns the passes behind the fold that a row's program gets; only its form for quantizers, none for files."""
+    if intake is not None:
+        return ()
+    wanted = (*targets.chain(row)[0].forms, *(() if precision in QUANTIZED else row.rewrites))
+    return tuple(name for name in wanted if base_name(name) not in skip)
+
+
+def program_file(intake: Target | None, rewrites: tuple[str, ...] = ()) -> str:
+    """Returns the name of the file that the first step reads."""
+    if intake is not None and intake.intake is not None:
+        return f"program{intake.intake.suffix}"
+    return f"{'-'.join(('program', *rewrites))}.pt2"

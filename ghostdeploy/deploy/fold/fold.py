@@ -1,0 +1,156 @@
+"""The fold: exact rewriting of a trained network before export, each step proven in float64.
+
+The captured graph runs in float64 on an example, then each pass rewrites it and it runs again. A call that the pass
+left alone must give what it gave before, from the same arguments: with a its value before and b after,
+
+    error of a site = max |a − b| / max |a|,      error of a pass = the largest of its sites and of the outputs
+
+must stay below `FOLD_RELATIVE_ERROR`. Readers go on with a, so that a site cannot hide behind a ReLU that is off for
+the example, and a badly conditioned network cannot blow up the round-off of an exact pass. The finished graph then runs
+whole, on further inputs and batches, see `passes.finished`. The first graph is compared with the untouched module in
+the module's own precision; at the end the weights return to it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from ghostdeploy.deploy.export.one_at_a_time import taking_turns
+from ghostdeploy.deploy.fold.capture import capture, of_several
+from ghostdeploy.deploy.fold.passes import default_passes
+from ghostdeploy.deploy.fold.passes.finished import Trials, second
+from ghostdeploy.deploy.fold.passes.precision import cast, relative_error, run
+from ghostdeploy.deploy.fold.passes.runner import apply
+from ghostdeploy.deploy.prove.tolerance import CAPTURE_RELATIVE_ERROR
+from ghostdeploy.errors import CheckpointError, InputError
+from ghostdeploy.module_copies import copy_module, in_eval_mode
+from ghostdeploy.undisturbed import undisturbed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle.manifest import PassRecord
+    from ghostdeploy.deploy.fold.passes.base import Pass
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a fold did and what it cost in accuracy."""
+
+    passes: tuple[PassRecord, ...]
+    """One record per pass, in order."""
+
+    @property
+    def max_relative_error(self) -> float:
+        """The largest error of any pass, in float64."""
+        return max((record.max_relative_error for record in self.passes), default=0.0)
+
+
+@taking_turns()
+def fold(
+    module: nn.Module,
+    example_input: Tensor | NDArray[Any] | tuple[Tensor | NDArray[Any], ...],
+    *,
+    passes: Sequence[Pass] | None = None,
+    dynamic_batch: bool = False,
+    on_pass: Callable[[PassRecord], None] | None = None,
+) -> tuple[fx.GraphModule, Certificate]:
+    """Folds a trained module.
+
+    Args:
+        module: Any module that `torch.export` can record; it is not changed.
+        example_input: Its input or inputs, best real images; shapes are fixed to theirs.
+        passes: What to run instead of `default_passes()`.
+        dynamic_batch: Leave dimension 0 of every input free; a single image is doubled for it.
+        on_pass: Hears each record as it is made.
+
+    Returns:
+        The folded graph in the module's precision, taking and returning what the module does, and the certificate.
+
+    Raises:
+        CheckpointError: The module is none, cannot be recorded, or gives NaN or infinity on the example.
+        InputError: The example is no array, or holds no image.
+        GateFailed: A pass changed the outputs by more than `FOLD_RELATIVE_ERROR` (the message names it), or the
+            finished graph cannot run or gives something else.
+    """
+    if not isinstance(module, nn.Module):
+        raise CheckpointError(f"the module is {type(module).__name__}, expected a torch.nn.Module")
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    inputs = _tensors(example_input, dtype)
+    if dynamic_batch:
+        inputs = of_several(inputs)
+    folded = capture(module, inputs, dynamic_batch=dynamic_batch)
+    _check_capture(module, folded, inputs)
+    cast(folded, dtype, torch.float64)
+    inputs = tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs)
+    trials = Trials(folded, inputs)
+    last = run(folded, inputs)
+    records = []
+    for step in default_passes() if passes is None else passes:
+        folded, last, record = apply(step, folded, inputs, last)
+        records.append(record)
+        if on_pass is not None:
+            on_pass(record)
+    trials.prove(folded)
+    cast(folded, torch.float64, dtype)
+    return folded, Certificate(tuple(records))
+
+
+def count_ops(module: fx.GraphModule) -> dict[str, int]:
+    """Returns how often the graph calls each ATen operation, by name (`conv2d`), most frequent first."""
+    targets = (node.target for node in module.graph.nodes if node.op == "call_function")
+    names = (t._schema.name.removeprefix("aten::") if hasattr(t, "_schema") else t.__name__ for t in targets)
+    return dict(Counter(names).most_common())
+
+
+def _check_capture(module: nn.Module, captured: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
+    """Raises `CheckpointError` unless the recorded graph gives what the untouched module gives."""
+    own = in_eval_mode(copy_module(module))
+    for given in (second(inputs), inputs):
+        with undisturbed(), torch.no_grad():
+            leaves = [leaf for leaf in pytree.tree_leaves(own(*given)) if isinstance(leaf, Tensor)]
+        if not all(bool(torch.isfinite(leaf).all()) for leaf in leaves):
+            if given is not inputs:
+                continue  # noise may be outside of what the model takes
+            raise CheckpointError(
+                "the model gives NaN or infinity on the example input", hint="check weights and input"
+            )
+        error = relative_error(leaves, run(captured, given).outputs)
+        if not error <= CAPTURE_RELATIVE_ERROR:
+            raise CheckpointError(
+                f"the graph that torch.export recorded differs from the module by {error:.1e} of the output",
+                hint="the module may depend on state, randomness or values of its input that a graph cannot hold",
+            )
+
+
+def _tensors(example: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    tensors = [_tensor(item) for item in (example if isinstance(example, tuple) else (example,))]
+    if tensors and not tensors[0].numel():
+        raise InputError(
+            f"the example input of shape {tuple(tensors[0].shape)} holds no image: a fold is proven on images",
+            hint="give one or more",
+        )
+    return tuple(t.detach().cpu().to(dtype) if t.is_floating_point() else t.detach().cpu() for t in tensors)
+
+
+def _tensor(example: Any) -> Tensor:
+    """Returns one input as a tensor."""
+    found = example
+    if isinstance(example, np.ndarray | np.generic) and example.dtype.kind in "biufc":
+        found = torch.from_numpy(np.ascontiguousarray(example, example.dtype.newbyteorder("=")))
+    if not isinstance(found, Tensor):
+        kind = f"an array of {example.dtype}" if isinstance(example, np.ndarray) else type(example).__name__
+        raise InputError(
+            f"the example input is {kind}, expected a tensor or an array of numbers",
+            hint="give a batch as the module takes it, such as float32 (1, 3, 224, 224); several inputs as a tuple",
+        )
+    return found

@@ -1,0 +1,107 @@
+"""The finished graph, run as a device runs it: whole, from its inputs to its outputs.
+
+The runner proves each pass site by site, with the values and the memory layout that readers had before the pass. Here
+nothing is handed over. With a the outputs of the graph before the passes and b those after, both in float64,
+
+    error = max |a − b| / max |a|   ≤ FINISHED_RELATIVE_ERROR
+
+on the example, on a second input that no pass has seen (noise of the example's mean and spread), and, where the batch
+is free, on one more image. Outputs that are no numbers of this kind (classes, masks) may differ in one element of a
+hundred: round-off decides between equals.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ghostdeploy.deploy.fold.passes.precision import relative_error
+from ghostdeploy.deploy.prove.tolerance import FINISHED_RELATIVE_ERROR
+from ghostdeploy.errors import GateFailed
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    Inputs = tuple[Tensor, ...]
+
+_FLIPPED = 0.01
+"""Share of elements of an integer output that may differ."""
+_REPORT = "this is a fault of a pass: please report the model"
+
+
+class Trials:
+    """What a graph gives before its passes, and whether it gives the same after them.
+
+    Args:
+        graph: In float64, before the passes.
+        inputs: The example, in float64.
+    """
+
+    def __init__(self, graph: fx.GraphModule, inputs: Inputs) -> None:
+        given = [inputs, second(inputs)]
+        if has_free_batch(graph):
+            given.append(tuple(torch.cat([tensor, tensor[:1]]) for tensor in given[-1]))
+        self._trials = [(one, outputs) for one in given if (outputs := _run(graph, one)) is not None]
+
+    def prove(self, graph: fx.GraphModule) -> None:
+        """Runs the finished graph.
+
+        Raises:
+            GateFailed: It cannot run, or gives something else.
+        """
+        for inputs, before in self._trials:
+            images = len(inputs[0]) if inputs else 0
+            try:
+                after = _run(graph, inputs)
+            except RuntimeError as failure:
+                reason = str(failure).splitlines()[0]
+                raise GateFailed(f"the folded graph cannot run on {images} images: {reason}", hint=_REPORT) from failure
+            error = _difference(before, after)
+            if not error <= FINISHED_RELATIVE_ERROR:  # written so that NaN fails
+                raise GateFailed(
+                    f"the folded graph differs from the model by {error:.1e} of the output on {images} images, "
+                    f"expected at most {FINISHED_RELATIVE_ERROR:.0e}",
+                    hint=_REPORT,
+                )
+
+
+def second(inputs: Inputs) -> Inputs:
+    """Returns inputs of the same shapes that differ in every element: seeded noise, and integers in reverse order."""
+    source = torch.Generator().manual_seed(0)
+
+    def other(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point() or not tensor.numel():
+            return tensor.flip(tuple(range(tensor.ndim)))
+        spread = float(tensor.std(correction=0)) or 1.0
+        noise = torch.randn(tensor.shape, generator=source, dtype=tensor.dtype)
+        return noise * spread + tensor.mean()
+
+    return tuple(other(tensor) for tensor in inputs)
+
+
+def has_free_batch(graph: fx.GraphModule) -> bool:
+    """Tells whether `torch.export` left the first dimension of the inputs free."""
+    recorded = [node.meta.get("val") for node in graph.graph.nodes if node.op == "placeholder"]
+    return any(isinstance(value, Tensor) and not isinstance(value.shape[0], int) for value in recorded if value.ndim)
+
+
+def _run(graph: fx.GraphModule, inputs: Inputs) -> list[Tensor] | None:
+    """Returns the outputs; None where some are not finite, which says nothing of the passes."""
+    with torch.no_grad():
+        outputs = [leaf for leaf in pytree.tree_leaves(graph(*inputs)) if isinstance(leaf, Tensor)]
+    return outputs if all(bool(torch.isfinite(leaf).all()) for leaf in outputs) else None
+
+
+def _difference(before: list[Tensor], after: list[Tensor] | None) -> float:
+    if after is None or [leaf.shape for leaf in after] != [leaf.shape for leaf in before]:
+        return float("inf")
+    error = 0.0
+    for a, b in zip(before, after, strict=True):
+        if a.is_floating_point():
+            error = max(error, relative_error([a], [b]))
+        elif a.numel() and (flipped := float((a != b).double().mean())) > _FLIPPED:
+            error = max(error, flipped)
+    return error

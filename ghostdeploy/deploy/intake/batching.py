@@ -1,0 +1,144 @@
+"""How many images the reference is called with: as many as the payload is built for, where that makes a difference.
+
+Nearly every network treats each image of a batch by itself, and the reference runs on whatever batch is convenient. Two
+kinds do not: one normalises with the statistics of the batch it gets (BatchNorm without running statistics), the other
+was written for one batch size (`view(1, -1)`). Evidence for the first, with images a, b and c = −b/2:
+
+    y₁ = f([a, b])    y₂ = f([a, c])    depends  ⇔  max |y₁[0] − y₂[0]| > 1e-5 · max |y₁|
+
+Both calls have one shape, so they run the same kernels in the same order, and a network that treats images by
+themselves gives the same bits for `a`: float noise is no evidence, and there is none.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ghostdeploy.errors import CheckpointError
+from ghostdeploy.runtimes.ports import chunks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle.folder import Arrays
+    from ghostdeploy.deploy.intake.pytorch.reference import ReferenceModel
+
+DEPENDENT = "the output of an image depends on the other images of its batch"
+_DIFFERENCE = 1e-5
+
+_log = logging.getLogger("ghostdeploy")
+
+
+class InBatches:
+    """A reference that is called as the payload is: with so many images exactly, the last call filled up.
+
+    Args:
+        reference: Runs on that many images.
+        batch: Images per call.
+    """
+
+    def __init__(self, reference: ReferenceModel, batch: int) -> None:
+        self._reference, self._batch = reference, batch
+        self.input_name = reference.input_name
+
+    def outputs(self, batch: NDArray[Any]) -> Arrays:
+        """Returns all outputs by name; raises what the reference raises."""
+        pieces = [self._reference.outputs(piece["image"]) for piece in chunks({"image": batch}, self._batch)]
+        return {name: np.concatenate([piece[name] for piece in pieces])[: len(batch)] for name in pieces[0]}
+
+    def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Returns the first output."""
+        return next(iter(self.outputs(batch).values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A reference as the payload can be compared with it."""
+
+    reference: ReferenceModel
+    note: str | None = None
+    """What the batch means for the outputs, for the manifest; None where it means nothing."""
+
+
+def fit_batch(reference: ReferenceModel, images: NDArray[Any], batch: int | None) -> Fitted:
+    """Finds out whether images must be treated in the batches of the payload.
+
+    Args:
+        reference: The unchanged model.
+        images: Golden inputs of it, at least one.
+        batch: Images per inference of the payload; None is any.
+
+    Raises:
+        CheckpointError: The model runs on one image, and not on the batch that was asked for.
+    """
+    try:
+        dependent = depends_on_batch(reference, images)
+    except CheckpointError as error:
+        return _fixed(reference, images, batch, error)
+    if not dependent:
+        return Fitted(reference)
+    if batch is None:
+        note = f"{DEPENDENT}; exported for any batch, it gives what PyTorch gives for the same batch"
+        _log.warning("%s: --batch N fixes how many there are", DEPENDENT)
+        return Fitted(reference, note)
+    note = f"{DEPENDENT}; the reference was computed on {_images(batch)} at a time"
+    if batch > 1:
+        note += ", and images that are missing from a batch are copies of its last one"
+    _log.warning("%s", note)
+    return Fitted(InBatches(reference, batch), note)
+
+
+def depends_on_batch(reference: ReferenceModel, images: NDArray[Any]) -> bool:
+    """Tells whether the output of an image changes with the image beside it, and not by chance.
+
+    Raises:
+        CheckpointError: The reference does not run on two images.
+    """
+    first, other = images[0], images[1 % len(images)]
+    beside, changed = (np.stack([first, one]) for one in (other, other / -2))
+    if not _differs(reference, beside, changed):
+        return False
+    return not _differs(reference, beside, beside)  # a network with random numbers is refused for them
+
+
+def _differs(reference: ReferenceModel, one: NDArray[Any], two: NDArray[Any]) -> bool:
+    """Tells whether the output of the first image differs between two batches."""
+    outputs = (reference.outputs(batch).values() for batch in (one, two))
+    for a, b in zip(*outputs, strict=True):
+        wide, other = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        if np.abs(wide[0] - other[0]).max(initial=0.0) > _DIFFERENCE * np.abs(wide).max(initial=0.0):
+            return True
+    return False
+
+
+def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None, of_two: CheckpointError) -> Fitted:
+    """Returns the reference of a model that does not run on two images; what does not run at all fails where it is run.
+
+    Raises:
+        CheckpointError: It runs on one image, and another batch was asked for.
+    """
+    if batch is not None and _runs(reference, images[np.arange(batch) % len(images)]):
+        return Fitted(InBatches(reference, batch), f"the model runs on {_images(batch)} at a time only")
+    if batch != 1 and _runs(reference, images[:1]):
+        asked = "any number" if batch is None else str(batch)
+        raise CheckpointError(
+            f"the model runs on one image and not on two, the batch asked for is {asked}: {of_two.message}",
+            hint="add --batch 1, or keep the batch as the first dimension: flatten(1) instead of view(1, -1)",
+        )
+    return Fitted(reference)
+
+
+def _runs(reference: ReferenceModel, images: NDArray[Any]) -> bool:
+    try:
+        reference.outputs(images)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _images(count: int) -> str:
+    return "one image" if count == 1 else f"{count} images"

@@ -1,0 +1,54 @@
+"""Branches whose condition depends on sizes alone, as TorchScript's exporter leaves them, become the one that is taken.
+
+    If(c) { then, else }  →  then, where c is true for images of the size that is exported
+
+`onnxsim` computes such conditions and writes the branch out; what it made is held against the file like every rewrite.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ghostdeploy.deploy.intake.onnx.interface import with_shape
+from ghostdeploy.errors import CheckpointError
+from ghostdeploy.exporters.graph.file import subgraphs
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def decide(model: onnx.ModelProto, name: str, batch: int | None, size: int) -> onnx.ModelProto:
+    """Returns the model without branches, itself where it has none.
+
+    Args:
+        model: As it was read.
+        name: Of the model, for messages.
+        batch: Images per inference; None is free.
+        size: Height and width of an image.
+
+    Raises:
+        CheckpointError: A condition depends on the values of the image.
+    """
+    if not _branching(model):
+        return model
+    import onnxsim
+
+    try:
+        found, _ = onnxsim.simplify(with_shape(model, batch, size))
+    except Exception as error:  # its errors are of several unrelated classes
+        first = next(iter(str(error).splitlines()), type(error).__name__)[:300]
+        raise CheckpointError(f"{name} has branches that onnxsim cannot decide: {first}", hint=_HINT) from error
+    if left := _branching(found):
+        raise CheckpointError(
+            f"{name} has control flow: operator If{f' at node {left[0].name}' if left[0].name else ''} takes a branch "
+            f"by values that depend on the image, expected a plain graph",
+            hint=_HINT,
+        )
+    return found
+
+
+_HINT = "export the branch that inference takes as a network of its own"
+
+
+def _branching(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if any(subgraphs(node))]

@@ -1,0 +1,125 @@
+"""The graph that goes on must give what the file gives; where it does not, what made the difference is found out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import numpy_helper
+
+from ghostdeploy.deploy.intake.onnx import interface
+from ghostdeploy.deploy.intake.onnx.fold_constants import RANDOM
+from ghostdeploy.deploy.intake.onnx.opset import OPSET, opset_of, upgrade
+from ghostdeploy.deploy.intake.onnx.reference import reason
+from ghostdeploy.deploy.prove.tolerance import TOLERANCES
+from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.errors import CheckpointError, GhostDeployError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle.folder import Arrays
+    from ghostdeploy.deploy.intake.onnx.model import OnnxModel
+
+
+def require_same(
+    shaped: onnx.ModelProto, golden: NDArray[Any], outputs: Arrays, batch: int | None, model: OnnxModel
+) -> None:
+    """Checks that the graph computes the same after opset, batch and image size were written into it.
+
+    Args:
+        shaped: With those.
+        golden: Golden inputs.
+        outputs: What the reference gives for them.
+        batch: Images per inference; None is free.
+        model: As it was read.
+
+    Raises:
+        CheckpointError: It draws random numbers, or it is the opset, or the image size.
+        UsageError: It is the batch: another one is built into the file, or images of a batch meet.
+    """
+    wanted = list(outputs.values())
+    if (why := difference(shaped, golden, wanted)) is not None:
+        raise _explained(why, golden, wanted, batch, model)
+
+
+def difference(
+    model: onnx.ModelProto, golden: NDArray[Any], wanted: Sequence[NDArray[Any]], *, pieces: int | None = None
+) -> str | None:
+    """Returns how a graph's outputs differ from those wanted, one phrase; None where they do not.
+
+    Args:
+        model: One image input.
+        golden: Inputs.
+        wanted: Outputs in the graph's order.
+        pieces: Images to give at a time; None gives all.
+    """
+    count = pieces or len(golden)
+    try:
+        runner = GraphRunner(model)
+        parts = [runner(golden[start : start + count]) for start in range(0, len(golden), count)]
+        got = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    except Exception as error:  # ONNX Runtime's errors are of a dozen classes under Exception
+        return reason(error)
+    limit = TOLERANCES["fp32"].max_abs_relative or 0.0
+    for array, reference in zip(got, wanted, strict=True):
+        if array.shape != reference.shape:
+            return f"an output of shape {array.shape}, expected {reference.shape}"
+        wide = reference.astype(np.float64)  # masks know no difference
+        if not np.abs(array - wide).max(initial=0) <= limit * np.abs(wide).max(initial=0):
+            return "other outputs"
+    return None
+
+
+def _explained(
+    why: str, golden: NDArray[Any], wanted: list[NDArray[Any]], batch: int | None, model: OnnxModel
+) -> GhostDeployError:
+    """Returns the error that names the first step after which the outputs are others; chance comes before all."""
+    name, found, own = model.name, opset_of(model.proto), model.image.batch
+    if (drawn := random_outputs(model.proto, golden)) is not None:
+        return CheckpointError(
+            f"{name} gives other outputs each time it runs{drawn}, expected the same for the same image",
+            hint="export it in eval mode, without random numbers",
+        )
+    upgraded = upgrade(model.proto, name)
+    if found < OPSET and (changed := difference(upgraded, golden, wanted)) is not None:
+        return CheckpointError(
+            f"{name} has opset {found} and gives {changed} when brought to {OPSET}",
+            hint=f"export it again with opset {OPSET} or later",
+        )
+    if own is None and batch is not None and difference(model.proto, golden, wanted, pieces=batch) is not None:
+        return UsageError(
+            f"answers of {name} depend on the other images of a batch: {len(golden)} images at a time and {batch} at a "
+            f"time give different outputs",
+            hint="export it in eval mode, without statistics over the batch",
+        )
+    size = golden.shape[-1]
+    if own == batch or difference(interface.with_shape(upgraded, own, size), golden, wanted) is not None:
+        return CheckpointError(
+            f"{name} gives {why} when it is fixed to images of {size} pixels", hint="export it again with that size"
+        )
+    asked = "dynamic" if batch is None else str(batch)
+    return UsageError(
+        f"{name} was exported for batch {'any' if own is None else own} and gives errors with batch {asked}: {why}",
+        hint=f"add --batch {own}" if own else "export it again with that batch",
+    )
+
+
+def random_outputs(model: onnx.ModelProto, golden: NDArray[Any]) -> str | None:
+    """Returns what makes two runs of a graph differ, ` (RandomNormal, …)`; None where they do not."""
+    runner = GraphRunner(model)
+    if all(np.array_equal(one, two) for one, two in zip(runner(golden), runner(golden), strict=True)):
+        return None
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants |= {node.output[0]: one.t for node in model.graph.node for one in node.attribute if one.name == "value"}
+    found = []
+    for node in model.graph.node:
+        trained = constants.get(node.input[2]) if node.op_type == "Dropout" and len(node.input) > 2 else None
+        if trained is not None and numpy_helper.to_array(trained).any():
+            found.append("Dropout in training mode")
+        elif node.op_type in RANDOM:
+            found.append(node.op_type)
+    return f" ({', '.join(dict.fromkeys(found))})" if found else ""

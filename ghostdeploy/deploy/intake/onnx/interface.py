@@ -1,0 +1,146 @@
+"""Inputs and outputs of an ONNX graph: what is taken, and how batch, image size and pixels are written into it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ghostdeploy.errors import CheckpointError
+from ghostdeploy.exporters.graph.file import write_constant_outputs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ghostdeploy.preprocess import Preprocess
+
+MAX_SIDE = 8192
+"""Pixels; the limit of `Preprocess`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """The one input: float32 (N, 3, H, W) with H = W."""
+
+    name: str
+    batch: int | None
+    """None where any number is taken."""
+    size: int | None
+    """Height and width; None where any are taken."""
+
+
+def drop_constant_inputs(model: onnx.ModelProto) -> None:
+    """Takes initializers out of the inputs, in place: before version 4 of the format each had to be one."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, 4)
+
+
+def write_every_output(model: onnx.ModelProto, path: Path) -> None:
+    """Gives outputs that are constants a node that writes them, in place: readers expect one.
+
+    Raises:
+        CheckpointError: An output is the graph's input, which no node can write.
+    """
+    taken = {value.name for value in model.graph.input}
+    for value in model.graph.output:
+        if value.name in taken:
+            raise CheckpointError(
+                f"{path} gives its input {value.name!r} back as an output, expected outputs that it computes",
+                hint="leave that output out: whoever runs the model has it",
+            )
+    write_constant_outputs(model.graph)
+
+
+def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
+    """Returns the input of a graph.
+
+    Raises:
+        CheckpointError: There is another number of inputs than one, or it is no square float32 RGB image.
+    """
+    inputs = model.graph.input
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise CheckpointError(f"{path} has {len(inputs)} inputs ({names}), expected one image")
+    value = inputs[0]
+    tensor = value.type.tensor_type
+    if tensor.elem_type != TensorProto.FLOAT:
+        kind = TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type else "no tensor"
+        raise CheckpointError(
+            f"input {value.name!r} of {path} is {kind}, expected normalised float32 (N, 3, H, W)",
+            hint="export the network alone; --input uint8-nhwc adds the normalisation",
+        )
+    if not tensor.HasField("shape") or len(tensor.shape.dim) != 4:
+        count = len(tensor.shape.dim) if tensor.HasField("shape") else "an unknown number of"
+        raise CheckpointError(f"input {value.name!r} of {path} has {count} dimensions, expected (N, 3, H, W)")
+    sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim]
+    batch, channels, height, width = sizes
+    text = "×".join("any" if size is None else str(size) for size in sizes)
+    if channels != 3 or (height or width) != (width or height):
+        hint = "export it with channels first (NCHW)" if sizes[3] == 3 else None
+        raise CheckpointError(f"input {value.name!r} of {path} is {text}, expected N×3×H×W with H = W", hint=hint)
+    if (height or width or 1) > MAX_SIDE:
+        raise CheckpointError(f"input {value.name!r} of {path} is {text}, expected at most {MAX_SIDE} pixels a side")
+    return ImageInput(value.name, batch, height or width)
+
+
+def with_shape(model: onnx.ModelProto, batch: int | None, size: int) -> onnx.ModelProto:
+    """Returns a copy for that batch and image size, with all other shapes inferred anew.
+
+    Args:
+        model: One input (N, 3, H, W).
+        batch: Images per inference; None leaves it free.
+        size: Height and width.
+    """
+    model = copy.deepcopy(model)
+    graph = model.graph
+    del graph.value_info[:]
+    dims = graph.input[0].type.tensor_type.shape.dim
+    dims[0].Clear()
+    if batch is None:
+        dims[0].dim_param = "batch"
+    else:
+        dims[0].dim_value = batch
+    for dim in dims[2:]:
+        dim.Clear()
+        dim.dim_value = size
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
+def with_pixels(model: onnx.ModelProto, spec: Preprocess) -> onnx.ModelProto:
+    """Returns a copy that takes uint8 pixels (N, H, W, 3) and normalises them, under the name of the old input.
+
+    (x/255 − mean_c) / std_c  =  x · 1/(255 std_c) − mean_c/std_c
+    """
+    model = copy.deepcopy(model)
+    graph = model.graph
+    value = graph.input[0]
+    inner = f"{value.name}/normalised"
+    for node in graph.node:
+        node.input[:] = [inner if name == value.name else name for name in node.input]
+    mean, std = (np.asarray(values, np.float64).reshape(1, 3, 1, 1) for values in (spec.mean, spec.std))
+    arrays = {f"{inner}/scale": 1 / (255 * std), f"{inner}/shift": -mean / std}
+    graph.initializer.extend(numpy_helper.from_array(a.astype(np.float32), name) for name, a in arrays.items())
+    steps = (
+        helper.make_node("Transpose", [value.name], [f"{inner}/nchw"], perm=[0, 3, 1, 2], name=f"{inner}/Transpose"),
+        helper.make_node("Cast", [f"{inner}/nchw"], [f"{inner}/float"], to=TensorProto.FLOAT, name=f"{inner}/Cast"),
+        helper.make_node("Mul", [f"{inner}/float", f"{inner}/scale"], [f"{inner}/scaled"], name=f"{inner}/Mul"),
+        helper.make_node("Add", [f"{inner}/scaled", f"{inner}/shift"], [inner], name=f"{inner}/Add"),
+    )
+    nodes = [*steps, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    dims = value.type.tensor_type.shape.dim
+    order = [copy.deepcopy(dims[axis]) for axis in (0, 2, 3, 1)]
+    for dim, new in zip(dims, order, strict=True):
+        dim.CopyFrom(new)
+    value.type.tensor_type.elem_type = TensorProto.UINT8
+    return model

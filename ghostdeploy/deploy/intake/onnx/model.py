@@ -1,0 +1,113 @@
+"""Reading an ONNX file that somebody else wrote: hash, parse, refuse what cannot be deployed.
+
+Order: bytes → SHA-256 → protobuf → versions → operators → functions → the one input → sizes of tensors → ONNX checker.
+Nothing of the file is executed here. Weights beside the file (external data) are read only from its own folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ghostdeploy.errors import CheckpointError
+from ghostdeploy.files import open_regular
+from ghostdeploy.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+
+    from ghostdeploy.deploy.intake.onnx.interface import ImageInput
+
+MAX_FILE_BYTES = 2**31 - 1
+"""Largest protobuf message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxModel:
+    """A float ONNX graph from one image input to one or more outputs."""
+
+    proto: onnx.ModelProto
+    """As in the file, external data read in, functions inlined, no initializer among the inputs or outputs."""
+    image: ImageInput
+    name: str
+    source: str
+    """For the manifest: the file, and what computes the golden outputs."""
+    weights_sha256: str
+    """Of the file, followed by its external data files in the order of their names."""
+    family: str = "onnx"
+    labels: list[str] | None = None
+    preprocess: Preprocess = field(default_factory=Preprocess)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the weights take, and the little that describes the graph."""
+        return int(self.proto.ByteSize())
+
+
+def open_onnx(path: Path) -> OnnxModel:
+    """Reads and checks an ONNX file.
+
+    Args:
+        path: The file; external data lies in its folder or below.
+
+    Raises:
+        CheckpointError: It is missing, damaged, no ONNX, or nothing that can be deployed.
+    """
+    from ghostdeploy.deploy.intake.onnx import checks, functions, interface, opset
+    from ghostdeploy.deploy.intake.onnx.external import read_external
+
+    data = _read(path)
+    digest = hashlib.sha256(data)
+    proto = _parse(data, path)
+    opset.refuse_versions(proto, path)
+    checks.refuse_unsupported(proto, path)
+    proto = functions.inline(proto, path)
+    for content in read_external(proto, path):
+        digest.update(content)
+    interface.drop_constant_inputs(proto)
+    interface.write_every_output(proto, path)
+    image = interface.image_input(proto, path)
+    checks.check(proto, path)
+    checks.refuse_huge_values(proto, path)
+    return OnnxModel(
+        proto=proto,
+        image=image,
+        name=path.stem,
+        source=f"onnx:{path.name}, run by ONNX Runtime without optimisation",
+        weights_sha256=digest.hexdigest(),
+        preprocess=Preprocess() if image.size is None else Preprocess(size=image.size),
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with open_regular(path.resolve()) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise CheckpointError(
+                    f"ONNX file {path} has {size} bytes, expected less than 2 GiB",
+                    hint="keep its weights as external data",
+                )
+            return stream.read()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"ONNX file {path} does not exist") from error
+    except OSError as error:
+        raise CheckpointError(f"ONNX file {path} cannot be read: {error.strerror}") from error
+
+
+def _parse(data: bytes, path: Path) -> onnx.ModelProto:
+    import onnx
+
+    proto = onnx.ModelProto()
+    hint = "copy it again, or export it again"
+    try:
+        proto.ParseFromString(data)
+    except Exception as error:  # protobuf's DecodeError: a package that onnx brings and we do not name
+        raise CheckpointError(f"{path} is damaged or no ONNX file ({len(data)} bytes)", hint=hint) from error
+    if not proto.graph.node:
+        raise CheckpointError(f"{path} holds no ONNX graph ({len(data)} bytes)", hint=hint)
+    return proto

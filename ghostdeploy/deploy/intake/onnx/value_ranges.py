@@ -1,0 +1,39 @@
+"""Largest magnitude of each tensor of an ONNX graph, and its constants, for whoever watches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import TensorProto, numpy_helper
+
+from ghostdeploy.deploy.quantize.taps import Taps, in_groups
+from ghostdeploy.exporters.tensorrt.half import element_types
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from ghostdeploy.deploy.prove.half_range import Watch
+
+
+def watch_model(model: onnx.ModelProto, batches: Callable[[], Iterable[NDArray[Any]]], watch: Watch) -> None:
+    """Runs a graph on every batch, anew for each group of tensors that fits into memory.
+
+    Args:
+        model: One input; not changed.
+        batches: Gives its inputs (N, …).
+        watch: Is told of every float32 tensor and constant.
+    """
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            watch.constant(numpy_helper.to_array(tensor), tensor.name)
+    types = element_types(model)
+    made = [name for node in model.graph.node for name in node.output if types.get(name) == TensorProto.FLOAT]
+    for group in in_groups(model, made):
+        taps = Taps(model, group)
+        for batch in batches():
+            for name, values in taps(batch):
+                watch.result(float(np.abs(values[np.isfinite(values)]).max(initial=0.0)), taps.maker(name))

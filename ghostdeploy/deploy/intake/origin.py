@@ -1,0 +1,102 @@
+"""Where the model of an export comes from: PyTorch, or a finished file that a row of the target table takes in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ghostdeploy import targets
+from ghostdeploy.deploy.intake.onnx.model import OnnxModel, open_onnx
+from ghostdeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from ghostdeploy.deploy.export.assemble import Facts
+    from ghostdeploy.deploy.export.config import ExportConfig
+    from ghostdeploy.models.source import LoadedModel
+    from ghostdeploy.progress import Stages
+    from ghostdeploy.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an export starts."""
+
+    intake: Target | None
+    """Row whose finished file the model is; None is PyTorch."""
+    load: Callable[[], LoadedModel | OnnxModel]
+    """Builds the module and loads its weights, or reads and checks the file."""
+
+
+def find_origin(
+    model: nn.Module | str | Path | None,
+    config: ExportConfig,
+    *,
+    weights: Path | None = None,
+    weights_key: str | None = None,
+    num_classes: int | None = None,
+) -> Origin:
+    """Tells how the model is to be loaded; loads nothing.
+
+    Args:
+        model: A module, a MODEL as on the command line, or the path of an ONNX file; None is the trained sample.
+        config: The request.
+        weights: Checkpoint file.
+        weights_key: Name of the state dict in it.
+        num_classes: Outputs of the classifier.
+
+    Raises:
+        UsageError: The options say nothing to such a model, or a target cannot be made from it.
+        MissingDependency: A package that a target needs is absent.
+    """
+    if targets.intake_of(weights) is not None:
+        raise UsageError(
+            f"--weights {weights} is a whole model, expected a checkpoint", hint=f"ghostdeploy export {weights}"
+        )
+    intake = targets.intake_of(model)
+    if intake is not None:
+        _refuse_idle_options(config, weights, weights_key, num_classes)
+    targets.require_export(config.rows, intake)
+    if intake is not None:
+        return Origin(intake, lambda: open_onnx(Path(str(model))))
+
+    def load() -> LoadedModel:
+        from ghostdeploy.models.source import from_module, load_model
+
+        if model is None or isinstance(model, str | Path):
+            spec = None if model is None else str(model)
+            return load_model(spec, weights=weights, weights_key=weights_key, num_classes=num_classes)
+        return from_module(model)
+
+    return Origin(None, load)
+
+
+def facts_of(model: LoadedModel | OnnxModel, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
+    """Brings a model to where converters can start, see `prepare` of the two kinds."""
+    if isinstance(model, OnnxModel):
+        from ghostdeploy.deploy.intake.onnx.prepare import prepare_onnx
+
+        return prepare_onnx(model, name, config, work, stages)
+    from ghostdeploy.deploy.intake.pytorch.prepare import prepare
+
+    return prepare(model, name, config, work, stages)
+
+
+def _refuse_idle_options(
+    config: ExportConfig, weights: Path | None, weights_key: str | None, num_classes: int | None
+) -> None:
+    """Raises `UsageError` for what only a PyTorch model can be asked."""
+    given = (
+        ("--weights", weights, "the weights are inside the file"),
+        ("--weights-key", weights_key, "the weights are inside the file"),
+        ("--num-classes", num_classes, "the classes are fixed in the file"),
+        ("--align-channels", config.align_channels, "it rewrites the PyTorch graph: give the PyTorch model"),
+        ("--skip-pass", config.skip_passes or None, "a finished file has passes of its own: give the PyTorch model"),
+    )
+    for option, value, hint in given:
+        if value is not None:
+            raise UsageError(f"{option} says nothing to a finished ONNX file", hint=hint)

@@ -1,0 +1,119 @@
+"""The reference: the untouched float32 PyTorch model, in NumPy terms.
+
+Golden vectors and reference accuracy come from here, never from the folded graph, so that a wrong fold shows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from ghostdeploy.deploy.intake.outputs import check_outputs
+from ghostdeploy.deploy.intake.pytorch.unfit import why_it_cannot_run
+from ghostdeploy.errors import CheckpointError
+from ghostdeploy.module_copies import copy_module, in_eval_mode
+from ghostdeploy.undisturbed import undisturbed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from ghostdeploy.bundle.folder import Arrays
+
+
+class ReferenceModel(Protocol):
+    """Whatever gives golden outputs: the untouched model, in NumPy terms."""
+
+    input_name: str
+
+    def outputs(self, batch: NDArray[Any]) -> Arrays:
+        """Returns all outputs by name."""
+        ...
+
+    def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Returns the first output."""
+        ...
+
+
+class Reference:
+    """Runs a module on arrays.
+
+    Args:
+        module: Any module from one float32 (N, 3, H, W) tensor to tensors.
+        shared: Somebody else uses it: it is copied, not changed.
+    """
+
+    input_name = "input"
+
+    def __init__(self, module: nn.Module, *, shared: bool = True) -> None:
+        self.module = in_eval_mode((copy_module(module) if shared else module).cpu().float())
+
+    def outputs(self, batch: NDArray[Any]) -> Arrays:
+        """Returns all outputs by name.
+
+        A single one is called `logits`; keys of a dictionary and fields of a named tuple name several, else they are
+        `output_0`, `output_1`, ….
+
+        Outputs that are None, such as the auxiliary head of training, are left out.
+
+        Raises:
+            CheckpointError: The module cannot run on this input, or gives something else than tensors; see also
+                `check_outputs`.
+        """
+        try:
+            with undisturbed(), torch.inference_mode():
+                result = self.module(torch.from_numpy(np.ascontiguousarray(batch)))
+        except Exception as error:  # whatever the user's code raises
+            message, hint = why_it_cannot_run(self.module, tuple(batch.shape), error)
+            raise CheckpointError(message, hint=hint) from error
+        flat, _ = pytree.tree_flatten_with_path(result)
+        paths, leaves = (
+            [path for path, leaf in flat if leaf is not None],
+            [leaf for _, leaf in flat if leaf is not None],
+        )
+        if not leaves or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
+            kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves})) or "nothing"
+            raise CheckpointError(
+                f"the model returns {kinds}, expected tensors", hint="return tensors only; None is left out"
+            )
+        named = {name: _as_array(name, leaf) for name, leaf in zip(_names(paths), leaves, strict=True)}
+        if odd := named.keys() & {"", self.input_name}:
+            what = "an output without a name" if "" in odd else f"an output called {self.input_name!r}, as its input is"
+            raise CheckpointError(f"the model returns {what}", hint="return the dictionary with another key for it")
+        check_outputs(named, len(batch), hint="keep the batch as the first dimension: flatten(1) instead of squeeze()")
+        return named
+
+    def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Returns the first output."""
+        return next(iter(self.outputs(batch).values()))
+
+
+def _as_array(name: str, tensor: torch.Tensor) -> NDArray[Any]:
+    try:
+        return tensor.numpy()
+    except (TypeError, RuntimeError) as error:  # bfloat16, sparse, quantized, on no device
+        kind = f"{str(tensor.layout).removeprefix('torch.')} {str(tensor.dtype).removeprefix('torch.')}"
+        raise CheckpointError(
+            f"the model's output {name} is a {kind} tensor, which NumPy has no type for",
+            hint="return a dense tensor of float32: .float(), .to_dense()",
+        ) from error
+
+
+def _names(paths: list[tuple[Any, ...]]) -> list[str]:
+    if len(paths) == 1:
+        return ["logits"]
+    keys = [path[-1] for path in paths]
+    names = [_key(key) for key in keys]
+    if None not in names and len(set(names)) == len(names):
+        return [str(name) for name in names]
+    return [f"output_{index}" for index in range(len(paths))]
+
+
+def _key(key: Any) -> str | None:
+    """Returns the key of a dictionary or the field of a named tuple."""
+    if isinstance(key, pytree.MappingKey):
+        return str(key.key)
+    return key.name if isinstance(key, pytree.GetAttrKey) else None

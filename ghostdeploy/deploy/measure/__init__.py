@@ -1,0 +1,5 @@
+"""How fast a bundle is on this machine, and what the machine is.
+
+In: bundles. Out: latencies of all in one run, as ratios to each other and to what the machine can do. Runs on a device:
+never torch, never a converter.
+"""

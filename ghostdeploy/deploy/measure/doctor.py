@@ -1,0 +1,122 @@
+"""What this machine can export and run, and the processor features that decide its speed.
+
+Imports no vendor library: packages are looked up, the processor is read from the operating system, the GPU is asked
+through `nvidia-smi`.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+
+from ghostdeploy import targets
+from ghostdeploy.bundle.manifest import Record
+from ghostdeploy.machine import cpu_flags, cpu_name, has_int8_dot_product, usable_cores
+
+_X86 = {
+    "AVX2": "avx2",
+    "AVX-512": "avx512f",
+    "AVX-512 VNNI": "avx512_vnni",
+    "AVX-VNNI": "avx_vnni",
+    "AVX-512 BF16": "avx512_bf16",
+    "AMX INT8": "amx_int8",
+}
+_ARM = {"NEON": "asimd", "NEON dot product": "asimddp", "I8MM": "i8mm", "FP16 arithmetic": "asimdhp", "SVE": "sve"}
+
+
+class TargetState(Record, frozen=True, kw_only=True):
+    """One target on this machine."""
+
+    target: str
+    can_export: bool
+    can_run: bool
+    reason: str | None
+    """Which packages are missing."""
+    install: str | None
+    """The pip command that brings them."""
+
+
+class Fact(Record, frozen=True, kw_only=True):
+    """One line about the machine."""
+
+    name: str
+    value: str
+
+
+class Examination(Record, frozen=True, kw_only=True):
+    """What `doctor` found."""
+
+    targets: tuple[TargetState, ...]
+    machine: tuple[Fact, ...]
+    cpu_features: dict[str, bool]
+    int8_dot_product: bool
+    """Whether INT8 products are accumulated in 32 bits by one instruction: what makes INT8 fast."""
+    gpu: str | None
+    compute_capability: str | None
+
+
+def examine() -> Examination:
+    """Looks at this machine."""
+    flags = cpu_flags()
+    names = _ARM if platform.machine().lower() in {"aarch64", "arm64"} else _X86
+    features = {name: flag in flags for name, flag in names.items()}
+    int8 = has_int8_dot_product(flags)
+    gpu, capability = nvidia_gpu()
+    has = ", ".join(name for name, there in features.items() if there) or "none of interest"
+    lacks = ", ".join(name for name, there in features.items() if not there) or "nothing"
+    machine = (
+        Fact(name="system", value=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"),
+        Fact(name="processor", value=f"{cpu_name()}, {usable_cores()} usable cores"),
+        Fact(name="has", value=has),
+        Fact(name="lacks", value=lacks),
+        Fact(name="INT8", value="fast (dot-product instructions)" if int8 else "smaller files, hardly faster here"),
+        Fact(name="GPU", value=f"{gpu}, compute capability {capability}" if gpu else "no NVIDIA GPU with a driver"),
+        Fact(name="packages", value=_versions()),
+    )
+    return Examination(
+        targets=tuple(_state(row) for row in targets.TARGETS.values()),
+        machine=machine,
+        cpu_features=features,
+        int8_dot_product=int8,
+        gpu=gpu,
+        compute_capability=capability,
+    )
+
+
+def nvidia_gpu() -> tuple[str | None, str | None]:
+    """Returns name and compute capability of the first NVIDIA GPU, or two None."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None, None
+    command = [tool, "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    name, _, capability = answer.splitlines()[0].partition(",") if answer.strip() else ("", "", "")
+    return (name.strip(), capability.strip()) if name else (None, None)
+
+
+def _state(row: targets.Target) -> TargetState:
+    lacks_export, lacks_run = targets.missing_for_export(row), targets.missing_for_run(row)
+    missing = dict.fromkeys(lacks_export + lacks_run)
+    extra = row.export_extra if lacks_export else row.runtime_extra
+    return TargetState(
+        target=row.name,
+        can_export=not lacks_export,
+        can_run=not lacks_run,
+        reason=f"{', '.join(missing)} not installed" if missing else None,
+        install=f'pip install "ghostdeploy[{extra}]"' if missing else None,
+    )
+
+
+def _versions() -> str:
+    found = []
+    for name in ("ghostdeploy", "torch", "onnx", "onnxruntime", "openvino", "numpy"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)

@@ -1,0 +1,266 @@
+"""`verify` and `eval` of finished bundles; needs the bundle's engine, never torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ghostdeploy import samples
+from ghostdeploy.arguments import require_path, require_share
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.bundle.manifest import Execution, Parity, Record, Replay, Verdict
+from ghostdeploy.deploy.prove import evaluate as ev
+from ghostdeploy.deploy.prove import parity, recorded, replay
+from ghostdeploy.deploy.prove.class_order import fit_classes
+from ghostdeploy.deploy.prove.execution import compare_execution, execution_fault
+from ghostdeploy.deploy.prove.images import ImageSet, open_images
+from ghostdeploy.deploy.prove.pixel_range import look
+from ghostdeploy.deploy.prove.tolerance import TOLERANCES
+from ghostdeploy.errors import BundleError, DataError, GhostDeployError, UsageError
+from ghostdeploy.machine import instruction_set
+from ghostdeploy.progress import Listener, Stages
+from ghostdeploy.runtimes import load, run_bundle
+from ghostdeploy.runtimes.interface import Settings
+from ghostdeploy.runtimes.ranking import require_classes, scored_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ghostdeploy.bundle.folder import Arrays, Bundle
+    from ghostdeploy.deploy.prove.evaluate import Evaluation, Predictions
+
+_log = logging.getLogger("ghostdeploy")
+
+
+class Verification(Record, frozen=True, kw_only=True):
+    """What `verify` found for one bundle on this machine."""
+
+    bundle: str
+    name: str
+    target: str
+    precision: str
+    engine: str
+    """Engine and version that replayed the golden vectors."""
+    files: int
+    """Files whose hash was right."""
+    parity: Parity
+    verdict: Verdict
+    execution: Execution | None = None
+    """Quantized bundles: the execution gap on this machine, on the golden images."""
+    replay: tuple[Replay, ...] = ()
+    """Against what the export recorded of the golden images: every output of a quantized bundle, of others the worst
+    part of every map."""
+    failed_because: str | None = None
+    unverified_because: str | None = None
+    export_verdict: Verdict | None = None
+    """What the export said of it; nothing that it failed is passed here."""
+
+
+def verify(path: str | os.PathLike[str]) -> Verification:
+    """Checks a bundle's hashes and replays its golden vectors on this machine.
+
+    Args:
+        path: The bundle.
+
+    Returns:
+        The record; a missed gate is its verdict "failed", not an exception, and so is one that the export missed. An
+        INT8 bundle whose export recorded nothing to hold its outputs against is "unverified", as is a bundle whose
+        export had too few images.
+
+    Raises:
+        BundleError: Damaged, altered, or refused by the engine.
+        MissingDependency: The engine is not installed.
+    """
+    bundle = open_bundle(path, hold=True)
+    inputs, outputs = bundle.golden()
+    with run_bundle(bundle, Settings()) as runtime:
+        executed = runtime.infer(inputs)
+        info = runtime.info()
+    found = parity.compare(executed, outputs, bundle.manifest.precision)
+    gap = _execution_gap(bundle, executed, info["engine"])
+    replays = _replays(bundle, executed, outputs)
+    faults = (
+        parity.fault(found, bundle.manifest.precision) if found.verdict == "failed" else None,
+        None if gap is None else execution_fault(gap),
+        replay.fault(replays, "failed"),
+        recorded.fault(bundle.manifest),
+    )
+    failed = "; ".join(fault for fault in faults if fault is not None) or None
+    doubts = (replay.fault(replays, "unverified"), recorded.doubt(bundle.manifest))
+    unverified = None if failed else "; ".join(one for one in doubts if one is not None) or None
+    verdict: Verdict = "failed" if failed else ("unverified" if unverified else "passed")
+    return Verification(
+        bundle=str(path),
+        name=bundle.manifest.name,
+        target=bundle.manifest.target,
+        precision=bundle.manifest.precision,
+        engine=f"{info['engine']} {info['engine_version']}",
+        files=len(bundle.manifest.files),
+        parity=found,
+        verdict=verdict,
+        execution=gap,
+        replay=replays,
+        failed_because=failed,
+        unverified_because=unverified,
+        export_verdict=bundle.manifest.verdict,
+    )
+
+
+def _replays(bundle: Bundle, executed: Arrays, golden: Arrays) -> tuple[Replay, ...]:
+    """Holds what this machine gave against what the export recorded."""
+    if TOLERANCES[bundle.manifest.precision].cosine is not None:
+        return replay.against_parts(executed, golden, bundle.manifest.parity)
+    simulated = bundle.simulated()
+    if simulated is None:
+        return replay.against_record(executed, golden, bundle.manifest.parity)
+    return replay.against_simulation(executed, simulated, golden)
+
+
+def _execution_gap(bundle: Bundle, executed: Arrays, engine: str) -> Execution | None:
+    """Compares what this machine gave with the recorded float simulation of the quantized graph."""
+    simulated = bundle.simulated()
+    if simulated is None:
+        return None
+    first = bundle.manifest.outputs[0].name
+    recorded = bundle.manifest.execution
+    return compare_execution(
+        executed[first],
+        simulated[first],
+        isa=instruction_set(engine),
+        saturable_channels=0 if recorded is None else recorded.saturable_channels,
+    )
+
+
+def evaluate(
+    paths: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | ImageSet | None = None,
+    reference: str | os.PathLike[str] | None = None,
+    max_drop: float | None = None,
+    listener: Listener | None = None,
+    on_error: Callable[[Path, GhostDeployError], None] | None = None,
+) -> list[Evaluation]:
+    """Measures top-1 and top-5 of bundles on labelled images.
+
+    Args:
+        paths: Bundles, or one.
+        data: A labelled image set, see `open_images`; bundles of the shipped sample models may go without: their test
+            images ship too.
+        reference: A bundle to compare each other one with, image by image.
+        max_drop: Largest allowed drop of top-1 to the reference, as a share: a bundle beyond it is "failed". None shows
+            how the drop compares with one point, and fails nothing.
+        listener: Hears the progress.
+        on_error: Hears of each bundle that cannot be evaluated, which is then left out; None raises its error.
+
+    Raises:
+        UsageError: No bundle, or no set was given and a bundle is not of a sample model; `max_drop` is no share, has no
+            reference, or the reference would be compared with nothing but itself.
+        DataError: The set is unusable or does not fit a model's classes.
+        BundleError: See `verify`.
+    """
+    paths = [paths] if isinstance(paths, str | PathLike) else list(paths)
+    _require_comparison(paths, reference, max_drop)
+    images = data if isinstance(data, ImageSet) else open_images(data or _shipped(paths), labelled=True)
+    stages = Stages(listener)
+    base = None if reference is None else _predict(reference, images, stages)
+    limit, found = ev.MAX_DROP if max_drop is None else max_drop, []
+    for path in paths:
+        itself = reference is not None and _same_folder(path, reference)
+        try:
+            ours = base if itself and base is not None else _predict(path, images, stages)
+            comparison = None
+            if base is not None and not itself:
+                ours.require_order_of(base, f"{path} and {reference}")
+                comparison = ev.compare(ours.predictions, base.predictions, str(reference), max_drop=limit)
+        except GhostDeployError as error:
+            if on_error is None:
+                raise
+            on_error(Path(path), error)
+            continue
+        one = ev.evaluation(
+            ours.predictions,
+            ours.images,
+            len(ours.labels),
+            bundle=str(path),
+            comparison=comparison,
+            gated=max_drop is not None,
+            notes=ours.notes,
+        )
+        for note in one.notes:
+            _log.warning("%s", note)
+        found.append(one)
+    return found
+
+
+def _require_comparison(
+    paths: Sequence[str | os.PathLike[str]], reference: str | os.PathLike[str] | None, max_drop: float | None
+) -> None:
+    """Raises `UsageError` where a limit or a reference would be silently without effect."""
+    if not paths:
+        raise UsageError("no bundle to evaluate", hint="give the folder that export wrote")
+    if max_drop is not None:
+        require_share("max drop", max_drop)
+    if reference is None:
+        if max_drop is not None:
+            raise UsageError(
+                f"max drop {max_drop:g} says nothing without a reference", hint="add --reference with the float bundle"
+            )
+        return
+    require_path("reference", reference)
+    if all(_same_folder(path, reference) for path in paths):
+        raise UsageError(
+            f"{reference} would be compared with itself", hint="give --reference another bundle, such as the float one"
+        )
+
+
+def _same_folder(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samefile(one, other)  # noqa: PTH121 - of `pathlib` too long a name raises as well
+    except (OSError, ValueError):  # there is none, which opening it tells
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Predicted:
+    """What one bundle says of the images."""
+
+    predictions: Predictions
+    images: ImageSet
+    """With the bundle's classes."""
+    labels: list[str]
+    notes: tuple[str, ...]
+    """Of the images' pixels."""
+
+    def require_order_of(self, other: _Predicted, both: str) -> None:
+        """Raises `DataError` unless a class index means the same for `both`, as far as their labels say."""
+        reordered = self.labels != other.labels and sorted(self.labels) == sorted(other.labels)
+        if reordered or not np.array_equal(self.predictions.labels, other.predictions.labels):
+            raise DataError(f"{both} have their classes in another order", hint="export one of them again")
+
+
+def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:
+    for path in paths:
+        try:
+            source = open_bundle(path, check_hashes=False).manifest.model.source
+        except BundleError:  # told when its turn comes
+            continue
+        if not source.startswith("sample:"):
+            raise UsageError(f"no images to evaluate {path} on", hint="add --data with a folder per class or an .npz")
+    return samples.evaluation_set()
+
+
+def _predict(path: str | os.PathLike[str], images: ImageSet, stages: Stages) -> _Predicted:
+    bundle = open_bundle(path, check_hashes=False)
+    manifest, labels = bundle.manifest, bundle.labels()
+    require_classes(labels if scored_classes(manifest) else [], manifest.outputs[0].shape[1:], str(path))
+    fitted = fit_classes(images, labels)
+    notes = look(fitted, manifest.preprocess)
+    with stages.stage(f"evaluate {manifest.name}"), load(path, profile="throughput") as runtime:
+        found = ev.predict(runtime, fitted, manifest.preprocess, len(labels), stages, submit=runtime.submit)
+    return _Predicted(found, fitted, labels, notes)

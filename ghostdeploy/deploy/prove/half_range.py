@@ -1,0 +1,133 @@
+"""Whether the values of a float graph stay inside float16, over real images.
+
+    overflow    |y| ≥ 65520 rounds to infinity; the largest float16 is 65504
+    vanishing   0 < |w| ≤ 2⁻²⁵ rounds to 0
+    headroom    65504 / max |y|   over every result y of the graph and every image
+
+Processors compute an fp16 payload in float32, so nothing that they give shows an overflow; GPUs and NPUs give infinity
+there, and NaN behind it. Constants are rounded when the payload is saved, and a large one is cut to 65504 without a
+word. So both are read off the float graph that the converter gets. Infinity itself has a float16 (masks use it) and
+does not count. Not seen: what an engine adds up inside one operation, such as a mean over many positions, where it does
+so in float16.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from ghostdeploy.bundle.manifest import HalfRange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.deploy.export.config import ExportConfig
+    from ghostdeploy.deploy.export.observe import Observed
+    from ghostdeploy.deploy.prove.images import ImageSet
+    from ghostdeploy.preprocess import Preprocess
+    from ghostdeploy.progress import Stages
+
+Graph = TypeVar("Graph")
+"""Of a PyTorch model an `fx.GraphModule`, of an ONNX file its `ModelProto`."""
+
+PRECISION = "fp16"
+"""What is to fit."""
+LARGEST = 65504.0
+IMAGES = 64
+GROUP = 16
+"""Images per run where the batch is free."""
+_OVERFLOWS = 65520.0
+_VANISHES = 2.0**-25
+
+
+class Watch:
+    """Keeps the largest values of one graph, and where they are."""
+
+    def __init__(self) -> None:
+        self._largest, self._where = 0.0, "the input"
+        self._weight, self._weight_of = 0.0, ""
+        self._vanishing = 0
+
+    def result(self, magnitude: float, where: str) -> None:
+        """Takes the largest finite magnitude of a result."""
+        if magnitude > self._largest:
+            self._largest, self._where = magnitude, where
+
+    def constant(self, values: NDArray[Any], where: str) -> None:
+        """Takes the values of a floating-point constant."""
+        magnitudes = np.abs(values[np.isfinite(values)])
+        top = float(magnitudes.max(initial=0.0))
+        if top > self._weight:
+            self._weight, self._weight_of = top, where
+        self._vanishing += int(np.count_nonzero((magnitudes > 0) & (magnitudes <= _VANISHES)))
+
+    def record(self, images: ImageSet) -> HalfRange:
+        """Returns the record for graphs whose every constant becomes float16."""
+        return HalfRange(
+            images=len(images),
+            source=images.source,
+            largest=self._largest,
+            where=self._where,
+            headroom=LARGEST / self._largest if self._largest else None,
+            weight=self._weight,
+            weight_of=self._weight_of,
+            vanishing=self._vanishing,
+        )
+
+
+def without_weights(found: HalfRange) -> HalfRange:
+    """Returns the record for payloads in which a layer that does not fit keeps float32 weights."""
+    return msgspec.structs.replace(found, weight=None, weight_of=None, vanishing=0)
+
+
+def fault(found: HalfRange) -> str | None:
+    """Returns what does not fit, one phrase; None when all does."""
+    if found.largest >= _OVERFLOWS:
+        return (
+            f"{found.where} reaches {found.largest:.4g} on {found.images} images of {found.source}, "
+            f"float16 ends at {LARGEST:.0f}: hardware that computes in it gives infinity there"
+        )
+    if found.weight is not None and found.weight >= _OVERFLOWS:
+        return f"{found.weight_of} holds {found.weight:.4g}, float16 ends at {LARGEST:.0f}: the payload's is cut"
+    return None
+
+
+def full_batches(images: ImageSet, spec: Preprocess, batch: int | None) -> Iterator[NDArray[Any]]:
+    """Yields all images as model inputs; in a fixed batch the last image fills the last one up."""
+    for part in images.batches(spec, size=batch or GROUP):
+        short = (batch or len(part)) - len(part)
+        yield np.concatenate([part, np.repeat(part[-1:], short, axis=0)]) if short else part
+
+
+def half_ranges(
+    graphs: dict[str, Graph],
+    seen: Observed,
+    config: ExportConfig,
+    stages: Stages,
+    watch: Callable[[Graph, Callable[[], Iterator[NDArray[Any]]], Watch], None],
+) -> dict[str, HalfRange]:
+    """Returns what each program file's graph needs of float16; nothing for other precisions than fp16.
+
+    Args:
+        graphs: By program file; one graph may be in several.
+        seen: Whose images are looked at.
+        config: The request.
+        stages: Hears the progress.
+        watch: Runs a graph on batches and tells what it sees.
+    """
+    if config.precision != PRECISION:
+        return {}
+    given = seen.data or seen.inputs.calibration
+    images = seen.inputs.golden_images if given is None else given.sample(IMAGES, skip_bad=config.skip_bad)
+    found: dict[int, HalfRange] = {}
+    with stages.stage("float16 range"):
+        for graph in graphs.values():
+            if id(graph) not in found:
+                values = Watch()
+                watch(graph, lambda: full_batches(images, seen.preprocess, config.batch), values)
+                found[id(graph)] = values.record(images)
+    return {file: found[id(graph)] for file, graph in graphs.items()}

@@ -1,0 +1,240 @@
+"""Parity: the artefact's outputs against the golden ones, judged by the tolerance table.
+
+    max_abs          max |y − r| over all images
+    relative         max_abs / max |r|
+    cosine           min over images of  y·r / (‖y‖ ‖r‖)
+    norm error       max over images of  |‖y‖ − ‖r‖| / ‖r‖
+    SQNR             10 log10( Σ r² / Σ (y − r)² )  in decibel
+    top1_agreement   share of images with argmax y = argmax r; for fp16 only images whose reference margin
+                     (best − second) exceeds the half-precision step of the largest logit can disagree
+
+Agreement proves nothing where the reference has one column or one class for every image: see `names_classes`.
+
+Each of an output by itself, so that a large one cannot hide a small one, and the worst output is judged; the agreement
+is that of the first output. The cosine of an image does not see its magnitude, so its norm has a bound of its own.
+
+All in float64, all on the very arrays stored in the bundle, so the judgement is the same on every machine. Needs NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from ghostdeploy.bundle.manifest import OutputParity, Parity, Tolerance
+from ghostdeploy.deploy.prove.tolerance import FP16_STEP, TOLERANCES
+from ghostdeploy.errors import BundleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle.folder import Arrays
+
+    Float = NDArray[np.float64]
+
+_NOTHING_DB, _EXACT_DB, _FAR = -999.0, 999.0, 1e308
+"""Stand for infinities, which JSON does not have."""
+_LEAST = 1e-300
+"""Stands for a power of 0 in a logarithm."""
+_SMALL_NORM = 0.01
+"""Share of an output's largest norm below which an image's own norm is no scale: a single number near zero has none."""
+
+
+def compare(outputs: Arrays, golden: Arrays, precision: str) -> Parity:
+    """Compares outputs with golden ones.
+
+    Args:
+        outputs: What the artefact gave, keyed by tensor name, first dimension the image.
+        golden: What the unfolded float32 PyTorch model gave.
+        precision: Row of the tolerance table.
+
+    Raises:
+        BundleError: A golden array has another shape than the output.
+    """
+    rows = {name: as_rows(outputs[name], golden[name], name) for name in golden}
+    parts = {name: worst_part(outputs[name], golden[name]) for name in golden}
+    found = tuple(
+        msgspec.structs.replace(_one(name, got, reference), part_sqnr_db=None if part is None else part[1])
+        for (name, (got, reference)), part in zip(rows.items(), parts.values(), strict=True)
+    )
+    broken = np.any([~np.isfinite(got).all(axis=1) for got, _ in rows.values()], axis=0)
+    first = next(iter(rows.values()))
+    worst = max(found, key=_relative)
+    measured = Tolerance(
+        why="the tightest bounds these outputs meet",
+        max_abs_relative=_relative(worst),
+        cosine=min(one.cosine for one in found),
+        norm_error=max(one.norm_error for one in found),
+        sqnr_db=min(_EXACT_DB if one.sqnr_db is None else one.sqnr_db for one in found),
+        top1_agreement=0.0 if broken.any() else agreement(*first, precision=precision),
+    )
+    tolerance, agreed = TOLERANCES[precision], measured.top1_agreement or 0.0
+    return Parity(
+        count=len(broken),
+        max_abs=worst.max_abs,
+        reference_max_abs=worst.reference_max_abs,
+        cosine=measured.cosine or 0.0,
+        sqnr_db=None if measured.sqnr_db == _EXACT_DB else measured.sqnr_db,
+        top1_agreement=agreed,
+        agreement_proves=agreed < 1 or names_classes(first[1]),
+        tolerance=tolerance,
+        would_pass=_tightest(measured, tolerance),
+        verdict="failed" if broken.any() or not passes(measured, tolerance) else "passed",
+        outputs=found,
+        non_finite=int(broken.sum()),
+    )
+
+
+def fault(found: Parity, precision: str) -> str:
+    """Returns what is wrong with outputs that failed, one clause: which output, by which measure."""
+    if found.non_finite:
+        return f"outputs hold NaN or infinity for {found.non_finite} of {found.count} golden images"
+    text = f"outputs differ from the golden ones by more than {precision} allows"
+    bounds, clauses = found.tolerance, []
+    for one in found.outputs:
+        sqnr = _EXACT_DB if one.sqnr_db is None else one.sqnr_db
+        measures = (
+            ("max error", _relative(one), bounds.max_abs_relative, -1),
+            ("norm error", one.norm_error, bounds.norm_error, -1),
+            ("cosine", one.cosine, bounds.cosine, 1),
+            ("SQNR", sqnr, bounds.sqnr_db, 1),
+        )
+        missed = [f"{what} {value:.3g}" for what, value, bound, sign in measures if _misses(value, bound, sign)]
+        if missed:
+            clauses.append(f"{one.name} by {', '.join(missed)}")
+    return f"{text}: {'; '.join(clauses)}" if clauses else text
+
+
+def _misses(value: float, bound: float | None, sign: int) -> bool:
+    return bound is not None and not sign * value >= sign * bound
+
+
+def as_rows(output: NDArray[np.generic], golden: NDArray[np.generic], name: str) -> tuple[Float, Float]:
+    """Returns both as float64 (images, numbers).
+
+    Raises:
+        BundleError: They differ in shape.
+    """
+    if output.shape != golden.shape:
+        raise BundleError(f"output {name} has shape {output.shape}, its golden array {golden.shape}")
+    got, reference = (np.asarray(array, np.float64).reshape(len(golden), -1) for array in (output, golden))
+    return got, reference
+
+
+def _one(name: str, got: Float, reference: Float) -> OutputParity:
+    """Measures one output."""
+    scale = float(np.abs(reference).max())
+    if not np.isfinite(got).all():
+        return OutputParity(
+            name=name,
+            max_abs=_FAR,
+            reference_max_abs=scale,
+            cosine=-1.0,
+            norm_error=_FAR,
+            sqnr_db=_NOTHING_DB,
+        )
+    sqnr = sqnr_db([(got, reference)])
+    return OutputParity(
+        name=name,
+        max_abs=float(np.abs(got - reference).max()),
+        reference_max_abs=scale,
+        cosine=min_cosine(got, reference),
+        norm_error=max_norm_error(got, reference),
+        sqnr_db=None if sqnr is None else max(sqnr, _NOTHING_DB),
+    )
+
+
+def worst_part(output: NDArray[np.generic], golden: NDArray[np.generic]) -> tuple[str, float] | None:
+    """Returns the channel, or the place on the last axis, that is furthest off, and its SQNR in decibel.
+
+    Args:
+        output: (N, channels, …).
+        golden: Of the same shape.
+
+    Returns:
+        Such as ("[:, 4]", 31.5), 999 decibel for no error at all; None for vectors (N, numbers), whose numbers are
+        judged together, and for NaN and infinity.
+    """
+    got, wanted, found = np.asarray(output, np.float64), np.asarray(golden, np.float64), []
+    if golden.ndim < 3 or not np.isfinite(got).all():
+        return None
+    error = got - wanted
+    for axis, index in ((1, "[:, {}]"), (golden.ndim - 1, "[..., {}]")):
+        others = tuple(other for other in range(golden.ndim) if other != axis)
+        signal, noise = (np.square(array).sum(axis=others) for array in (wanted, error))
+        decibel = 10 * (np.log10(np.maximum(signal, _LEAST)) - np.log10(np.maximum(noise, _LEAST)))
+        decibel[noise == 0] = _EXACT_DB
+        place = int(decibel.argmin())
+        found.append((index.format(place), float(decibel[place])))
+    return min(found, key=lambda one: one[1])
+
+
+def _relative(one: OutputParity) -> float:
+    return min(one.max_abs / (one.reference_max_abs or 1.0), _FAR)
+
+
+def passes(measured: Tolerance, tolerance: Tolerance) -> bool:
+    """Tells whether every bound that the row sets is met."""
+    signs = {"max_abs_relative": -1, "norm_error": -1, "cosine": 1, "sqnr_db": 1, "top1_agreement": 1}
+    judged = [name for name in signs if getattr(tolerance, name) is not None]
+    return not any(_misses(getattr(measured, name), getattr(tolerance, name), signs[name]) for name in judged)
+
+
+def min_cosine(got: Float, reference: Float) -> float:
+    """Returns the smallest cosine similarity over images; two zero vectors are equal."""
+    with np.errstate(all="ignore"):
+        dots = np.einsum("ij,ij->i", got, reference)
+        norms = np.linalg.norm(got, axis=1) * np.linalg.norm(reference, axis=1)
+        same = (got == reference).all(axis=1)
+        return float(np.where(same, 1.0, dots / np.where(norms == 0, np.inf, norms)).min())
+
+
+def max_norm_error(got: Float, reference: Float) -> float:
+    """Returns the largest relative error of an image's norm; norms near zero are measured by the largest one."""
+    with np.errstate(all="ignore"):
+        ours, wanted = np.linalg.norm(got, axis=1), np.linalg.norm(reference, axis=1)
+        scale = np.maximum(wanted, _SMALL_NORM * wanted.max())
+        return float((np.abs(ours - wanted) / np.where(scale == 0, 1.0, scale)).max())
+
+
+def sqnr_db(rows: list[tuple[Float, Float]]) -> float | None:
+    """Returns the signal-to-error ratio in decibel over all outputs, None when there is no error."""
+    with np.errstate(all="ignore"):
+        signal = sum(float(np.square(reference).sum()) for _, reference in rows)
+        noise = sum(float(np.square(got - reference).sum()) for got, reference in rows)
+    if noise == 0:
+        return None
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def agreement(got: Float, reference: Float, *, precision: str = "fp32") -> float:
+    """Returns the share of images with the same first class; fp16 forgives margins below its own step."""
+    finite = np.isfinite(got).all(axis=1)  # of NaN the first is the largest, whatever the others are
+    same = got.argmax(axis=1) == reference.argmax(axis=1)
+    if precision == "fp16" and reference.shape[1] > 1:
+        best = np.partition(reference, -2, axis=1)[:, -2:]
+        same |= (best[:, 1] - best[:, 0]) <= FP16_STEP * np.abs(reference).max(axis=1)
+    return float((same & finite).mean())
+
+
+def names_classes(reference: NDArray[Any]) -> bool:
+    """Tells whether the first classes of a reference can prove anything.
+
+    Args:
+        reference: (N, classes).
+
+    Returns:
+        False where there is one column, or one class is first on every image: whatever gives it always agrees.
+    """
+    best = reference.argmax(axis=1)  # compared by hand: np.unique would import np.ma, 20 ms of every verify
+    return reference.shape[1] > 1 and bool((best != best[:1]).any())
+
+
+def _tightest(measured: Tolerance, tolerance: Tolerance) -> Tolerance:
+    """Returns the measured values in the columns that the row judges."""
+    judged = ("max_abs_relative", "cosine", "norm_error", "sqnr_db", "top1_agreement")
+    values = {name: getattr(measured, name) for name in judged if getattr(tolerance, name) is not None}
+    return Tolerance(why=measured.why, **values)

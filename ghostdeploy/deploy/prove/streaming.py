@@ -1,0 +1,83 @@
+"""Running a model over an image set with all cores busy: decoding and inference side by side, in bounded memory.
+
+    files → `threads` decoding threads → batches, in order → engine, `WINDOW` batches under way → outputs, in order
+
+Pillow and NumPy release the interpreter while they work, so threads are enough. Nothing is computed further ahead than
+`threads` + 1 decoded batches and `WINDOW` submitted ones, however slow the other side is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ghostdeploy.deploy.prove.images import BATCH, Undecodable
+from ghostdeploy.preprocess import as_input
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.deploy.prove.images import ImageSet
+    from ghostdeploy.preprocess import Preprocess
+
+    Submit = Callable[[NDArray[Any]], Future[NDArray[Any]]]
+    """Starts a model on a batch in the background."""
+
+WINDOW = 4
+"""Submitted batches without result: enough for an engine to find the next one while one is fetched."""
+_TURNS = 4
+"""Batches that each thread gets at least, where the set is small: the last ones should end together."""
+
+
+def batches(images: ImageSet, spec: Preprocess, *, threads: int) -> Generator[NDArray[Any]]:
+    """Yields the model inputs of a set, decoded ahead by threads; whoever may stop before the end closes it.
+
+    Args:
+        images: The set.
+        spec: How an image becomes the input.
+        threads: That decode.
+
+    Raises:
+        DataError: An image cannot be decoded; all such images of the set are named.
+    """
+    size = max(1, min(BATCH, len(images) // (_TURNS * threads)))
+
+    def prepare(start: int) -> NDArray[Any]:
+        places = range(start, min(start + size, len(images)))
+        return as_input(np.stack([images.pixels(place, spec) for place in places]), spec)
+
+    pool = ThreadPoolExecutor(threads, "ghostdeploy-decode")
+    try:
+        starts = range(0, len(images), size)
+        yield from _in_order((pool.submit(prepare, start) for start in starts), ahead=threads + 1)
+    except Undecodable as error:
+        pool.shutdown(cancel_futures=True)
+        raise images.damage(spec) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def outputs(given: Iterable[NDArray[Any]], submit: Submit) -> Iterator[NDArray[Any]]:
+    """Yields what a model gives for each batch, in order, with `WINDOW` batches under way.
+
+    Args:
+        given: Batches.
+        submit: The model.
+    """
+    return _in_order((submit(batch) for batch in given), ahead=WINDOW)
+
+
+def _in_order(started: Iterator[Future[NDArray[Any]]], *, ahead: int) -> Iterator[NDArray[Any]]:
+    """Yields results in the order of their start; the next one is started when fewer than `ahead` are under way."""
+    waiting = deque(islice(started, ahead))
+    while waiting:
+        result = waiting.popleft().result()
+        waiting.extend(islice(started, 1))
+        yield result

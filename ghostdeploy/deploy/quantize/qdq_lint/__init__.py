@@ -1,0 +1,85 @@
+"""The rules that a Q/DQ graph must obey, and their linter.
+
+`lint` runs the rules of a profile over an ONNX graph and names each violation by rule, node and PyTorch module. A rule
+is one function of `parameters`, `placement` or `ghost`: it takes the indexed graph and yields (node, what was found and
+what was expected). Its name is the rule's, its docstring says where the rule comes from, and `RULES`
+says where it holds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from ghostdeploy.bundle.manifest import Record
+from ghostdeploy.deploy.quantize.qdq_lint import ghost, parameters, placement
+from ghostdeploy.deploy.quantize.qdq_lint.branches import GhostGraph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import onnx
+
+    Rule = Callable[[GhostGraph], Iterator[tuple[onnx.NodeProto, str]]]
+
+Profile = Literal["tensorrt", "cpu"]
+
+_EVERYWHERE: tuple[Rule, ...] = (
+    parameters.positive_finite_scale,
+    parameters.pair_agrees,
+    parameters.per_channel_weight_axis_0,
+    placement.no_dangling_qdq,
+    placement.no_double_qdq,
+    ghost.concat_scales_equal,
+    ghost.ghost_halves_same_precision,
+)
+RULES: dict[Profile, tuple[Rule, ...]] = {
+    "tensorrt": (
+        *_EVERYWHERE,
+        parameters.zero_zero_point,
+        parameters.int8_signed,
+        parameters.per_tensor_activation,
+        parameters.bias_not_quantized,
+        placement.weighted_inputs_both,
+        placement.output_not_quantized,
+        placement.qdq_can_fuse,
+        ghost.shortcut_quantized,
+        ghost.se_gate_float,
+        ghost.attention_gate_float,
+        ghost.merge_branch_float,
+    ),
+    "cpu": (*_EVERYWHERE, parameters.saturation_safe),
+}
+
+
+class Violation(Record, frozen=True, kw_only=True):
+    """One rule broken at one node."""
+
+    rule: str
+    """Kebab-case name."""
+    node: str
+    """ONNX node."""
+    module: str
+    """PyTorch module of the node, or of the layer nearest to it."""
+    message: str
+    """One sentence: what was found, what was expected."""
+
+
+def lint(model: onnx.ModelProto, *, profile: Profile = "tensorrt") -> tuple[Violation, ...]:
+    """Returns all violations, rule by rule, in graph order.
+
+    Args:
+        model: A Q/DQ graph whose layers are named by their PyTorch modules; read, not changed.
+        profile: `tensorrt`: NVIDIA's rules for explicit quantization. `cpu`: what ONNX Runtime and OpenVINO want, and
+            weights that are safe on processors without dot-product instructions.
+    """
+    graph = GhostGraph(model)
+    return tuple(
+        Violation(rule=rule_name(rule), node=node.name, module=graph.module_of(node), message=message)
+        for rule in RULES[profile]
+        for node, message in rule(graph)
+    )
+
+
+def rule_name(rule: Rule) -> str:
+    """Returns the kebab-case name of a rule."""
+    return rule.__name__.replace("_", "-")

@@ -1,0 +1,1 @@
+"""ONNX graphs as exporters and quantizers hand them on: read, named, simplified, checked, written."""

@@ -1,0 +1,90 @@
+"""ONNX from a saved `torch.export` program: dynamo exporter, simplified once, shape-inferred, checked.
+
+The file is one piece (no external data), opset 18, with the names given in the job. `hybrid` stores the weights of
+layers that wait for memory in INT8, see `onnx_weights`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnxscript  # noqa: F401 - torch.onnx needs it later: import early, name its absence
+import torch
+
+from ghostdeploy.exporters.base import Written
+from ghostdeploy.exporters.graph import file as onnx_file
+from ghostdeploy.exporters.graph.precision import read_precision
+from ghostdeploy.exporters.graph.simplify import check_names, name_layers, name_outputs, simplify
+from ghostdeploy.exporters.memory import give_back
+from ghostdeploy.exporters.onnx.weights import compress, count_waiting
+from ghostdeploy.exporters.program_memory import drop_weights
+from ghostdeploy.exporters.program_modules import module_of
+from ghostdeploy.exporters.refusal import RefusedError, innermost, untranslated
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ghostdeploy.exporters.base import ExportJob
+
+OPSET = 18
+_OURS = "ghostdeploy.terminal.output."
+
+
+class OnnxExporter:
+    """PyTorch graph → `model.onnx`."""
+
+    tools = ("torch", "onnx", "onnxscript", "onnxsim")
+
+    def export(self, job: ExportJob) -> Written:
+        """See `Exporter.export`."""
+        model = to_onnx(job)
+        give_back()
+        model = simplify(model)
+        check_names(model, job)
+        name_layers(model.graph, job.modules)
+        waiting = count_waiting(model, job.batch)
+        scheme = compress(model, job.batch) if job.precision == "hybrid" else None
+        path = Path(job.folder) / "model.onnx"
+        onnx_file.write(model, path)
+        found = onnx_file.ports(model)
+        return Written(precision=read_precision(path), scheme=scheme, ports=found, waiting_layers=waiting)
+
+
+def refusal(error: Exception, program: torch.export.ExportedProgram) -> RefusedError:
+    """Returns the sentence for an error of PyTorch's exporter: what has no ONNX form and where, else its reason."""
+    found = untranslated(error)
+    if found is None:
+        return RefusedError(f"PyTorch's ONNX exporter stopped: {str(innermost(error)).strip().partition(chr(10))[0]}")
+    operation, name = found
+    places = "".join(f" in {module_of(node)}" for node in program.graph.nodes if node.name == name)
+    return RefusedError(f"ONNX has no form of {operation}{places}")
+
+
+def to_onnx(job: ExportJob) -> onnx.ModelProto:
+    """Converts the saved program."""
+    program = torch.export.load(job.source)
+    batch = torch.export.Dim("batch") if job.dynamic_batch else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
+        try:
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(job.input_names),
+                # torch does not look whether a value inside the graph has one of these names already.
+                output_names=[f"{_OURS}{place}" for place in range(len(job.output_names))],
+                dynamic_shapes=tuple({0: batch} for _ in job.input_names) if batch is not None else None,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise refusal(error, program) from error
+    if exported is None:  # the type allows it, the dynamo path never does it
+        raise RuntimeError("torch.onnx.export returned nothing")
+    proto = exported.model_proto
+    name_outputs(proto.graph, job.output_names)
+    drop_weights(program)
+    return proto

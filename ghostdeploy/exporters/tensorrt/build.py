@@ -1,0 +1,136 @@
+"""Building engines of a kit: ahead for architectures that are not here, or for the GPU of this machine.
+
+Needs NVIDIA's library and no onnx: `EngineBuilder` runs on the device.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ghostdeploy.exporters.attestation import Layer, achieved, executed_phrase
+from ghostdeploy.exporters.base import Written
+from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine, inspect_engine
+from ghostdeploy.exporters.tensorrt.inspector import found_layers
+from ghostdeploy.nvidia import kit
+from ghostdeploy.nvidia.driver import gpus
+from ghostdeploy.nvidia.library import any_library, installed, load_library
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ghostdeploy.bundle.manifest import PrecisionAchieved
+    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.nvidia.kit import EngineRecord, KitSpec, LayerPrecision
+    from ghostdeploy.nvidia.library import Library
+
+
+class PrecisionMissing(RuntimeError):
+    """An engine does not have the precision that its graph asks for."""
+
+
+class EngineBuilder:
+    """Finishes a kit on the machine with the GPU: `kit/` of a copied bundle → engine, and a new `kit/build.json`.
+
+    The job's source is `kit/model.onnx` inside `job.folder`, so what was exported is what is built.
+    """
+
+    tools = ()
+
+    def export(self, job: ExportJob) -> Written:
+        """Builds for the first GPU; the layers found are in the rewritten spec, to be judged by the caller.
+
+        Raises:
+            GraphRefused: NVIDIA's parser or builder does not accept the graph.
+            UnsupportedHardware: There is no usable GPU.
+        """
+        folder = Path(job.folder)
+        where = folder / kit.SPEC
+        spec = kit.decode(where.read_bytes(), where=str(where))
+        engine = build_for_gpu(any_library(), Path(job.source).read_bytes(), spec, folder)
+        others = [one for one in spec.engines if one.file != engine.file]
+        spec = msgspec.structs.replace(spec, engines=(engine, *others))
+        where.write_bytes(kit.encode(spec))
+        files = [one.file for one in spec.engines]
+        if (folder / spec.timing_cache).exists():
+            files.append(spec.timing_cache)
+        return Written(precision=precision_of(spec, engine.layers), files=tuple(files), tools=versions())
+
+
+def build_ahead(library: Library, graph: bytes, spec: KitSpec, sm: str, folder: Path) -> EngineRecord:
+    """Builds an engine for an architecture that need not be here."""
+    try:
+        built = build_engine(library, graph, spec, compute_capability=sm)
+    except GraphRefused as error:
+        raise GraphRefused(f"sm {sm}: {error}") from error
+    return write_engine(library, built.data, sm, folder)
+
+
+def build_for_gpu(library: Library, graph: bytes, spec: KitSpec, folder: Path) -> EngineRecord:
+    """Builds an engine for the first GPU of this machine, opens it, and reads back what its layers are."""
+    cache = folder / spec.timing_cache
+    built = build_engine(library, graph, spec, timing_cache=cache.read_bytes() if cache.exists() else None)
+    layers = found_layers(tuple(spec.layers), inspect_engine(library, built.data, spec))
+    record = write_engine(library, built.data, gpus()[0].compute_capability, folder)
+    if built.timing_cache is not None:
+        cache.write_bytes(built.timing_cache)
+    return msgspec.structs.replace(record, layers=layers)
+
+
+def write_engine(library: Library, data: bytes, sm: str, folder: Path) -> EngineRecord:
+    """Writes an engine file and returns its record."""
+    name = kit.engine_file(library.name, sm)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(data)
+    return kit.EngineRecord(
+        file=name, library=library.name, version=library.version, compute_capability=sm, system=kit.this_system()
+    )
+
+
+def require_precision(spec: KitSpec, engine: EngineRecord) -> None:
+    """Compares what an engine does with what its graph asks for.
+
+    Raises:
+        PrecisionMissing: Less than `kit.MIN_SHARE` of the work asked for in INT8 or FP16 is done in it.
+    """
+    if (lacks := kit.missing_precision(spec, engine)) is not None:
+        raise PrecisionMissing(lacks)
+
+
+def precision_of(
+    spec: KitSpec, found: dict[str, LayerPrecision] | None, remarks: Sequence[str] = ()
+) -> PrecisionAchieved:
+    """Counts layers by precision: in the engine where one was opened, else in the graph.
+
+    Args:
+        spec: The kit.
+        found: What the inspector said, by layer; None when no engine was opened.
+        remarks: Further facts for the manifest.
+    """
+    layers = [
+        Layer(
+            name=name,
+            executed=(layer.precision if found is None else found.get(name, "not named by the engine")),
+            int8=(layer.precision if found is None else found.get(name)) == "int8",
+            macs=layer.macs if "Conv" in layer.kind else 0,
+        )
+        for name, layer in spec.layers.items()
+    ]
+    graph = "the Q/DQ graph" if spec.precision == "int8" else "the graph"
+    source = graph if found is None else "the engine by its inspector"
+    how = "; ".join([f"{executed_phrase(layers)} layers, read from {source}", *remarks])
+    return achieved(layers, how=how)
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of NVIDIA's libraries that are installed."""
+    found: dict[str, str] = {}
+    for name in installed():
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # installed without a record, as on Jetson
+            found[name] = load_library(name).version
+    return found

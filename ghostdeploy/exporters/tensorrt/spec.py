@@ -1,0 +1,95 @@
+"""What can be asked of the TensorRT exporter: GPU architectures and compatibility flags.
+
+Imports neither NVIDIA's library nor onnx, so that a command line may check a request before any work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import msgspec
+
+from ghostdeploy.bundle.manifest import Record
+from ghostdeploy.errors import UsageError, did_you_mean
+from ghostdeploy.nvidia.kit import HardwareCompatibility
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+COMPUTE_CAPABILITIES: tuple[str, ...] = ("75", "80", "86", "89", "120", "121")
+"""Architectures that TensorRT for RTX builds engines for on a machine without them: its `ComputeCapability` enum."""
+
+_ON_DEVICE: dict[str, str] = {
+    "53": "Jetson Nano",
+    "70": "Volta",
+    "72": "Jetson Xavier",
+    "87": "Jetson Orin",
+    "90": "Hopper",
+    "100": "Blackwell B200",
+    "101": "Jetson Thor",
+    "103": "Blackwell B300",
+    "110": "Jetson Thor",
+}
+"""Architectures whose engines are built on the device only."""
+
+_YES = ("1", "true", "yes")
+
+
+class TensorRTOptions(Record, frozen=True, kw_only=True):
+    """Options of one export, read from `ExportJob.options`."""
+
+    sm: tuple[str, ...] = ()
+    version_compatible: bool = False
+    hardware_compatibility: HardwareCompatibility = "none"
+
+
+def known_sms() -> tuple[str, ...]:
+    """Returns the architectures that `--sm` takes."""
+    return COMPUTE_CAPABILITIES
+
+
+def check_sms(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns architectures as they are spelled here: `86` for 86, 8.6 and sm_86; each once.
+
+    Raises:
+        UsageError: There is no such architecture, or its engines can be built on the device only.
+    """
+    found = []
+    for name in names:
+        plain = name.strip().lower().removeprefix("sm").removeprefix("_").replace(".", "")
+        if plain in _ON_DEVICE:
+            raise UsageError(
+                f"no engine for sm {plain} ({_ON_DEVICE[plain]}) can be built without that GPU, "
+                f"expected {', '.join(COMPUTE_CAPABILITIES)}",
+                hint="leave it out, and finish the bundle on the device: ghostdeploy build BUNDLE",
+            )
+        if plain not in COMPUTE_CAPABILITIES:
+            known = f"architectures are {', '.join(COMPUTE_CAPABILITIES)}"
+            raise UsageError(
+                f"unknown GPU architecture {name!r}", hint=did_you_mean(plain, COMPUTE_CAPABILITIES, otherwise=known)
+            )
+        found.append(plain)
+    return tuple(dict.fromkeys(found))
+
+
+def read_options(options: dict[str, str]) -> TensorRTOptions:
+    """Reads the exporter's options.
+
+    Args:
+        options: `sm` as `86,89`, `version_compatible` as `1` or `True`, `hardware_compatibility`.
+
+    Raises:
+        UsageError: An option is unknown or has an impossible value.
+    """
+    if unknown := options.keys() - {"sm", "version_compatible", "hardware_compatibility"}:
+        raise UsageError(f"the TensorRT exporter has no option {', '.join(sorted(unknown))}")
+    level = options.get("hardware_compatibility") or "none"
+    if level not in get_args(HardwareCompatibility):
+        levels = get_args(HardwareCompatibility)
+        hint = did_you_mean(level, levels, otherwise=f"levels are {', '.join(levels)}")
+        raise UsageError(f"unknown hardware compatibility {level!r}", hint=hint)
+    return TensorRTOptions(
+        sm=check_sms(name for name in options.get("sm", "").split(",") if name.strip()),
+        version_compatible=options.get("version_compatible", "").lower() in _YES,
+        hardware_compatibility=msgspec.convert(level, HardwareCompatibility),
+    )

@@ -1,0 +1,1 @@
+"""The running of ONNX payloads by ONNX Runtime."""

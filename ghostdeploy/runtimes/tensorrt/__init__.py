@@ -1,0 +1,1 @@
+"""The running of TensorRT engines on a GPU."""

@@ -1,0 +1,1 @@
+"""The running of TFLite payloads by LiteRT, or the older tflite-runtime."""

@@ -1,0 +1,152 @@
+"""How tables look: one console, one table style, and how a figure is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ghostdeploy.terminal.output import answers, as_printed
+from ghostdeploy.visible import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    from ghostdeploy.bundle.manifest import Execution, HalfRange, Parity, Tolerance
+    from ghostdeploy.deploy.prove.evaluate import Share
+
+_COLORS = {"passed": "green", "failed": "bold red", "unverified": "yellow"}
+
+
+class SafeConsole(Console):
+    """A console whose text steers no terminal; colours and cursor movements of rich itself stay."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yields the segments of what is printed, made visible."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+def console() -> Console:
+    """Returns the console for data: standard output, wide enough for a table when it is no terminal."""
+    plain = SafeConsole(file=answers())
+    return plain if plain.is_terminal else SafeConsole(file=answers(), width=max(plain.width, 160))
+
+
+def table(columns: Iterable[str], rows: Iterable[Sequence[str | Text]], *, clip: bool = False) -> None:
+    """Prints a table; a column whose title starts with `>` is right-aligned; `clip` cuts the last one to one line."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    titles = list(columns)
+    for title in titles:
+        justify: Literal["left", "right"] = "right" if title.startswith(">") else "left"
+        fixed = clip and title != titles[-1]  # rich narrows only the columns that may wrap
+        drawn.add_column(as_printed(title.lstrip(">")), justify=justify, overflow="fold", no_wrap=fixed)
+    for row in rows:
+        cells = [_cell(cell) for cell in row]
+        if clip:
+            cells[-1].no_wrap, cells[-1].overflow = True, "ellipsis"
+        drawn.add_row(*cells)
+    out = console()
+    out.print(drawn)
+    out.print()
+
+
+def note(text: str, *, style: str = "") -> None:
+    """Prints one line beside a table, as long as it is."""
+    console().print(Text(as_printed(text), style=style), soft_wrap=True)
+
+
+def stacked(texts: Iterable[str]) -> Text:
+    """Returns a cell of several lines."""
+    return Text("\n".join(map(as_printed, texts)))
+
+
+def _cell(cell: str | Text) -> Text:
+    return cell if isinstance(cell, Text) else Text(as_printed(cell))
+
+
+def verdict(word: str) -> Text:
+    """Returns a coloured verdict."""
+    return Text(word, style=_COLORS[word])
+
+
+def tick(*, able: bool) -> Text:
+    """Returns yes or no."""
+    return Text("yes", style="green") if able else Text("no", style="yellow")
+
+
+def relative(parity: Parity) -> str:
+    """Returns the largest error over the largest reference value."""
+    return f"{parity.max_abs / (parity.reference_max_abs or 1.0):.1e}"
+
+
+def folder_name(path: str) -> str:
+    """Returns the folder's own name: the full path is in `--json`."""
+    return Path(path).name
+
+
+def cosine(value: float) -> str:
+    """Shows how far below 1 a cosine is where seven digits would round it to 1."""
+    return f"{value:.7g}" if value <= 0.9999999 or value >= 1 else f"1 − {1 - value:.0e}"
+
+
+def sqnr(parity: Parity) -> str:
+    """Returns `28.1 dB`, or `exact`."""
+    return "exact" if parity.sqnr_db is None else f"{parity.sqnr_db:.1f} dB"
+
+
+def share(found: Share) -> str:
+    """Returns a share with its interval."""
+    return f"{found.value:.2%} ({found.ci95[0]:.1%} to {found.ci95[1]:.1%})"
+
+
+def agreeing(found: float | None) -> str:
+    """Returns `98.5%`; a dash where agreement proves nothing."""
+    return "–" if found is None else f"{found:.1%}"
+
+
+def shape(sizes: tuple[int | None, ...]) -> str:
+    """Returns `N×3×64×64`."""
+    return "×".join("N" if size is None else str(size) for size in sizes)
+
+
+def bounds(tolerance: Tolerance) -> str:
+    """Returns the bounds of a row of the tolerance table."""
+    parts = []
+    if tolerance.max_abs_relative is not None:
+        parts.append(f"max error ≤ {tolerance.max_abs_relative:.1e}")
+    if tolerance.cosine is not None:
+        parts.append(f"cosine ≥ {cosine(tolerance.cosine)}")
+    if tolerance.norm_error is not None:
+        parts.append(f"norm error ≤ {tolerance.norm_error:.1e}")
+    if tolerance.sqnr_db is not None:
+        parts.append(f"SQNR ≥ {tolerance.sqnr_db:.3g} dB")
+    if tolerance.top1_agreement is not None:
+        parts.append(f"agreement ≥ {tolerance.top1_agreement:.3g}")
+    if tolerance.agreement_ci95_low is not None:
+        parts.append(f"agreement on real images surely ≥ {tolerance.agreement_ci95_low:.3g}")
+    return ", ".join(parts)
+
+
+def gap(execution: Execution) -> str:
+    """Returns the execution gap as one phrase."""
+    amount = "no difference" if execution.sqnr_db is None else f"{execution.sqnr_db:.1f} dB"
+    share = f"{execution.count} images"
+    if execution.agreement is not None:
+        share = f"{agreeing(execution.agreement)} of {share} agree"
+    return f"executed on {execution.isa} against its own graph in float: {share}, {amount}, {execution.verdict}"
+
+
+def half_range(found: HalfRange) -> str:
+    """Returns how far values stay from the end of float16."""
+    room = "" if found.headroom is None else f", {found.headroom:,.3g} times below the end of float16"
+    said = f"results up to {found.largest:.3g} ({found.where}) on {found.images} images of {found.source}{room}"
+    if found.weight is not None:
+        said += f"; constants up to {found.weight:.3g} ({found.weight_of}), {found.vanishing} round to 0"
+    return said

@@ -1,0 +1,198 @@
+"""Tables of what was proven: parity, accuracy, classes, and where an error comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ghostdeploy.deploy.prove.image_folders import counted
+from ghostdeploy.terminal.layout import (
+    agreeing,
+    bounds,
+    cosine,
+    folder_name,
+    gap,
+    note,
+    relative,
+    share,
+    sqnr,
+    table,
+    verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.text import Text
+
+    from ghostdeploy.bundle.manifest import Parity
+    from ghostdeploy.deploy.export.build import Built
+    from ghostdeploy.deploy.measure.bench import Bench
+    from ghostdeploy.deploy.prove.commands import Verification
+    from ghostdeploy.deploy.prove.diagnose import Diagnosis
+    from ghostdeploy.deploy.prove.evaluate import Evaluation
+
+
+def verified(found: Sequence[Verification]) -> None:
+    """Prints parity against the golden vectors, with the margin and the tolerance that would have passed."""
+    rows = [
+        (
+            v.name,
+            v.engine,
+            str(v.parity.count),
+            relative(v.parity),
+            cosine(v.parity.cosine),
+            sqnr(v.parity),
+            _agreement(v.parity),
+            verdict(v.verdict),
+        )
+        for v in found
+    ]
+    table(("bundle", "engine", ">images", ">max error", ">cosine", ">SQNR", ">agreement", "verdict"), rows)
+    for v in found:
+        text = f"{v.name}: needs {bounds(v.parity.tolerance)}; {bounds(v.parity.would_pass)} would have passed"
+        if v.execution is not None:
+            text = f"{v.name}: {gap(v.execution)}"
+        note(text, style="dim")
+        if not v.parity.agreement_proves:
+            note(f"{v.name}: the golden outputs name no two classes, so agreement would prove nothing", style="dim")
+        if because := v.failed_because or v.unverified_because:
+            note(f"{v.name}: {because}")
+
+
+def _agreement(found: Parity) -> str:
+    return agreeing(found.top1_agreement if found.agreement_proves else None)
+
+
+def evaluated(found: Sequence[Evaluation]) -> None:
+    """Prints accuracy, and the comparison with the reference."""
+    table(
+        ("bundle", ">images", ">top-1 (95 %)", ">top-5 (95 %)"),
+        [(folder_name(e.bundle), str(e.count), share(e.top1), share(e.top5)) for e in found],
+    )
+    for line in sorted({f"left out of {e.data}: {counted(e.left_out)}" for e in found if e.left_out}):
+        note(line, style="dim")
+    for e in found:
+        if e.failed_because:
+            note(f"{folder_name(e.bundle)} failed: {e.failed_because}")
+    compared = [(e, e.comparison) for e in found if e.comparison is not None]
+    if compared:
+        rows = [
+            (
+                folder_name(e.bundle),
+                folder_name(c.reference),
+                share(c.agreement),
+                f"{100 * c.drop:+.2f} ({100 * c.drop_ci95[0]:+.2f} to {100 * c.drop_ci95[1]:+.2f})",
+                f"{c.lost} / {c.won}",
+                f"{c.p_value:.3f}",
+                f"{c.answer}: {100 * c.max_drop:g}",
+            )
+            for e, c in compared
+        ]
+        table(
+            ("bundle", "reference", ">agreement", ">drop, points (95 %)", ">lost / won", ">McNemar p", "allowed drop"),
+            rows,
+        )
+
+
+def classes_document(image: Path, classes: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """Returns the classes of an image as a JSON document."""
+    return {"image": str(image), "classes": [{"label": label, "probability": share} for label, share in classes]}
+
+
+def classified(found: Sequence[tuple[Path, Sequence[tuple[str, float]]]]) -> None:
+    """Prints the classes of each image."""
+    rows = [
+        (str(image) if rank == 0 else "", label, f"{probability:.1%}")
+        for image, classes in found
+        for rank, (label, probability) in enumerate(classes)
+    ]
+    table(("image", "class", ">probability"), rows)
+
+
+def diagnosed(found: Diagnosis, top: int) -> None:
+    """Prints the layers that carry the error, worst first.
+
+    Args:
+        found: Of a quantized bundle.
+        top: Layers to show.
+    """
+    gains = {gain.unit: gain for gain in found.gains}
+    rows = [
+        (
+            layer.module,
+            layer.role,
+            "exact" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB",
+            f"{layer.clipped:.3%}",
+            f"{layer.dead:.0%}",
+            f"{gains[layer.unit].sqnr_gain_db:+.2f} dB" if layer.unit in gains else "–",
+            "float" if layer.unit in found.float_units else "int8",
+        )
+        for layer in found.layers[:top]
+    ]
+    titles = ("PyTorch module", "role", f">SQNR {found.noise}", ">clipped", ">dead steps", ">gain in float", "now")
+    table(titles, rows)
+    overall = "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
+    text = f"{len(found.layers)} quantized layers; logits {overall} against float on {found.images} images" + (
+        "" if found.agreement is None else f", {found.agreement:.2%} with the same first class"
+    )
+    note(text, style="dim")
+
+
+def built(found: Built) -> None:
+    """Prints what became of a build kit."""
+    rows: list[tuple[str, str | Text]] = [
+        ("bundle", found.bundle),
+        ("engine", f"{found.engine}, by {found.library} for {found.device}"),
+        ("precision", found.precision_achieved.how),
+        (
+            "parity",
+            f"max error {relative(found.parity)}, {sqnr(found.parity)}, {_agreement(found.parity)} agree",
+        ),
+        ("verdict", verdict(found.verdict)),
+    ]
+    if found.failed_because is not None:
+        rows.append(("because", found.failed_because))
+    table((found.name, ""), rows)
+
+
+def benched(found: Bench) -> None:
+    """Prints latencies with the ratio to the baseline, and what else a device pays for."""
+    rows = []
+    for one in found.bundles:
+        low, high = one.ratio_ci95
+        ratio = "1" if low == high == 1 else f"{one.ratio:.3f} ({low:.3f}–{high:.3f})"
+        rows.append(
+            (
+                one.name,
+                one.engine,
+                *(f"{value:#.3g}" for value in (one.median_ms, one.p95_ms, one.p99_ms)),
+                ratio,
+                f"{one.limit_share:.0%}",
+                f"{one.images_per_second:.0f}",
+                f"{one.first_result_ms:.0f}",
+                "–" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f}",
+                f"{one.size_bytes / 1e6:.2f}",
+            )
+        )
+    columns = (">median, ms", ">p95", ">p99", ">ratio (95 %)", ">of limit")
+    table(("bundle", "engine", *columns, ">images/s", ">first, ms", ">peak, MB", ">size, MB"), rows)
+    _said(found)
+
+
+def _said(found: Bench) -> None:
+    """Prints the conditions of a run."""
+    memory = found.rates.bandwidths[-1].bytes_per_second
+    lines = [
+        f"{found.machine}; {found.threads} thread(s), batch {found.batch}, {found.rounds} interleaved rounds",
+        f"float limit of each graph from {found.rates.macs_per_second / 1e9:.1f} GMAC/s and {memory / 1e9:.1f} GB/s "
+        "of memory, measured here; INT8 may go beyond it",
+    ]
+    if len({one.baseline for one in found.bundles}) > 1:
+        lines.insert(1, "each ratio is to the default route of the same model and target")
+    for line in lines:
+        note(line, style="dim")
+    if found.noisy:
+        worst = max(found.bundles, key=lambda one: one.spread)
+        text = f"this machine is noisy: {worst.name} varies by {worst.spread:.0%}; trust the ratios, not the times"
+        note(text, style="yellow")

@@ -1,0 +1,208 @@
+"""Tables for people: one function per command, over the same records that `--json` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ghostdeploy.deploy.prove.image_folders import counted
+from ghostdeploy.runtimes.ranking import scored_classes
+from ghostdeploy.terminal.layout import (
+    bounds,
+    cosine,
+    gap,
+    half_range,
+    note,
+    relative,
+    shape,
+    stacked,
+    table,
+    tick,
+    verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.text import Text
+
+    from ghostdeploy.bundle.folder import Bundle
+    from ghostdeploy.bundle.manifest import Agreement, Manifest
+    from ghostdeploy.deploy.export.pipeline import Exported
+    from ghostdeploy.deploy.export.request import Plan
+    from ghostdeploy.deploy.measure.doctor import Examination
+    from ghostdeploy.models.zoo import ZooEntry
+
+
+def models(entries: Sequence[ZooEntry]) -> None:
+    """Prints the zoo."""
+    rows = [
+        (e.name, e.family, f"{e.params} M", f"{e.macs} M", "–" if e.top1 is None else f"{e.top1}", e.source)
+        for e in entries
+    ]
+    table(("model", "family", ">params", ">MACs", ">top-1 %", "source"), rows, clip=True)
+
+
+def doctor(found: Examination) -> None:
+    """Prints what this machine can do."""
+    rows = [
+        (t.target, tick(able=t.can_export), tick(able=t.can_run), t.reason or "", t.install or "")
+        for t in found.targets
+    ]
+    table(("target", "export", "run", "why not", "what helps"), rows)
+    table(("machine", ""), [(fact.name, fact.value) for fact in found.machine])
+
+
+def plan(found: Plan) -> None:
+    """Prints what an export would do."""
+    spec = found.preprocess
+    rows: list[tuple[str, str | Text]] = [
+        ("model", f"{found.model} ({found.family})"),
+        ("source", found.source),
+        ("targets", stacked(found.targets)),
+        ("precision", found.precision),
+        ("batch", found.batch),
+        ("input", found.input),
+        (
+            "image",
+            f"{spec.size} px, crop {spec.crop_fraction:g}, {spec.interpolation}, mean {spec.mean}, std {spec.std}",
+        ),
+        ("accuracy gate", f"{found.data}, drop ≤ {found.max_drop:g}" if found.data else "none (no --data)"),
+        ("bundles", stacked(found.bundles)),
+    ]
+    table(("would export", ""), rows)
+
+
+def agreed(found: Agreement) -> str:
+    """Returns how near a quantized artefact is, by what was judged."""
+    if found.top1 is not None:
+        return f"{found.top1:.2%} agree"
+    return "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
+
+
+def exported(found: Exported) -> None:
+    """Prints the verdicts of an export."""
+    rows: list[tuple[str | Text, ...]] = []
+    for bundle in found.bundles:
+        m = bundle.manifest
+        top1 = "–" if m.accuracy is None else f"{m.accuracy.top1:.2%} ({_reference(m)} {m.accuracy.reference_top1:.2%})"
+        parity = "–" if m.parity is None else relative(m.parity)
+        if m.agreement is not None:
+            parity = agreed(m.agreement)
+        rows.append((str(bundle.path), m.precision, f"{bundle.size / 1e6:.2f} MB", parity, top1, verdict(m.verdict)))
+    rows += [(target, "", "–", "–", "–", "no bundle") for target in found.failures]
+    table(("bundle", "precision", ">size", ">parity", ">top-1", "verdict"), rows)
+    for target, error in found.failures.items():
+        note(f"{target}: {error.message}")
+    for bundle in found.bundles:
+        because = bundle.manifest.failed_because or bundle.manifest.unverified_because
+        if because:
+            note(f"{bundle.manifest.name}: {because}")
+    if not found.bundles:
+        return
+    passes = found.bundles[0].manifest.passes
+    sites = ", ".join(f"{p.name} ×{p.sites}" for p in passes if p.sites) or "nothing to do"
+    worst = max((p.max_relative_error for p in passes), default=0.0)
+    note(f"fold: {sites}; largest float64 error {worst:.1e}", style="dim")
+    if found.advice:
+        note(found.advice, style="dim")
+
+
+def _classes(m: Manifest) -> str:
+    count = scored_classes(m)
+    return f"{count} classes" if count else "its first output names no classes"
+
+
+def inspected(bundle: Bundle) -> None:
+    """Prints a bundle's manifest."""
+    m = bundle.manifest
+    spec = m.preprocess
+    image = f"{spec.size} px, crop {spec.crop_fraction:g}, {spec.interpolation}, mean {spec.mean}, std {spec.std}"
+    rows = [
+        ("model", f"{m.model.name} ({m.model.family}), {_classes(m)}"),
+        ("source", m.model.source),
+        ("weights", f"SHA-256 {m.model.weights_sha256}" if m.model.weights_sha256 else "no checkpoint file"),
+        ("size", f"{m.model.params / 1e6:.3f} M parameters before the fold, {m.model.macs / 1e6:.1f} M MACs per image"),
+        ("target", f"{m.target} {m.precision}, runs on {', '.join(m.runtimes)}"),
+        ("created", f"{m.created} by {', '.join(f'{k} {v}' for k, v in m.tools.items())}"),
+        *((f"input {t.name}", f"{t.dtype} {shape(t.shape)} {t.layout or ''}") for t in m.inputs),
+        *((f"output {t.name}", f"{t.dtype} {shape(t.shape)}") for t in m.outputs),
+        ("image", image),
+        *((("batch", m.batch_note),) if m.batch_note else ()),
+        ("precision", m.precision_achieved.how),
+    ]
+    if m.parity is not None:
+        rows.append(("parity", f"max error {relative(m.parity)}, cosine {cosine(m.parity.cosine)}, {m.parity.verdict}"))
+        rows.append(("tolerance", f"{bounds(m.parity.tolerance)}: {m.parity.tolerance.why}"))
+    if m.half_range is not None:
+        rows.append(("float16 range", half_range(m.half_range)))
+    rows += _quantized(m)
+    if m.accuracy is not None:
+        a = m.accuracy
+        low, high = a.drop_ci95
+        decided = "" if a.decided else ", not enough images to decide"
+        figures = f"top-1 {a.top1:.2%} on {a.count} images, {_reference(m)} {a.reference_top1:.2%}"
+        drop = (
+            f"drop {100 * a.drop:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f}), allowed {100 * a.max_drop:.2f}"
+        )
+        rows.append(("accuracy", f"{figures}, {drop}{decided}, {a.how}: {a.verdict}"))
+        rows += [("classes", a.class_order)] if a.class_order is not None else []
+        rows += [("left out", counted(a.left_out))] if a.left_out else []
+        rows += [("note", note) for note in a.notes]
+    because = m.failed_because or m.unverified_because
+    rows.append(("verdict", m.verdict + (f": {because}" if because else "")))
+    table((m.name, ""), rows)
+    table(
+        ("fold pass", ">sites", ">max relative error (float64)"),
+        [(p.name, str(p.sites), f"{p.max_relative_error:.1e}") for p in m.passes],
+    )
+    table(("file", ">bytes", "SHA-256"), [(f.path, str(f.bytes), f.sha256) for f in m.files])
+
+
+def _reference(m: Manifest) -> str:
+    """Returns what the bundle is compared with."""
+    return "PyTorch" if "torch" in m.tools else "original"
+
+
+def _quantized(m: Manifest) -> list[tuple[str, str]]:
+    """Returns the rows that only a quantized bundle has."""
+    rows = []
+    if m.quantization is not None:
+        q = m.quantization
+        rows.append(("quantization", f"{q.scheme}; by {q.tool}"))
+        if q.calibration is not None:
+            held_out = f", {q.calibration.held_out} held out to judge" if q.calibration.held_out else ""
+            rows.append(("calibration", f"{q.calibration.count} images{held_out}, SHA-256 {q.calibration.sha256}"))
+        rows.append(("left in float", ", ".join(q.float_layers) or "nothing by the accuracy gate"))
+        if q.float_by_rule:
+            rows.append(("float by rule", ", ".join(q.float_by_rule)))
+    if m.agreement is not None:
+        g = m.agreement
+        amount = "exact" if g.sqnr_db is None else f"{g.sqnr_db:.1f} dB"
+        share, needed = f"values on {g.count} images: {amount}", []
+        if g.top1 is not None and g.top1_ci95 is not None:
+            low, high = g.top1_ci95
+            share = (
+                f"{g.top1:.2%} of {g.count} images ({low:.1%} to {high:.1%}) keep their first class, logits {amount}"
+            )
+            needed.append(f"{g.required:.0%}")
+        if g.required_sqnr_db is not None:
+            share = f"{_one_class(g)}; {share}"
+            needed.append(f"{g.required_sqnr_db:.0f} dB")
+        rows.append(("agreement", f"{share}, at least {' and '.join(needed)} needed, {g.how}: {g.verdict}"))
+    if m.execution is not None:
+        rows.append(("execution gap", gap(m.execution)))
+    return rows
+
+
+def _one_class(found: Agreement) -> str:
+    """Returns why first classes prove nothing."""
+    if found.reference_class is None:
+        return "one output column has no first class"
+    return f"the float model gives class {found.reference_class} for every image"
+
+
+def bundle_document(bundle: Bundle) -> dict[str, Any]:
+    """Returns a bundle as a JSON document: its path and its manifest."""
+    return {"path": str(bundle.path), "manifest": msgspec.to_builtins(bundle.manifest)}
