@@ -20,52 +20,27 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 from setuptools.command.egg_info import egg_info
 
-LEFT_OUT = ("ghostdeploy.models", "ghostdeploy.exporters", "ghostdeploy.deploy", "ghostdeploy.samples")
+LEFT_OUT = (
+    "ghostdeploy.models",
+    "ghostdeploy.exporters",
+    "ghostdeploy.deploy.default_route",
+    "ghostdeploy.deploy.export",
+    "ghostdeploy.deploy.fold",
+    "ghostdeploy.deploy.intake",
+    "ghostdeploy.deploy.quantize",
+    "ghostdeploy.deploy.tune",
+    "ghostdeploy.samples",
+)
+"""Rooms that make bundles; those that run, prove and measure them are taken whole."""
 UNUSED = {
-    "ghostdeploy": {
-        "export_options",
-        "making",
-        "module_copies",
-        "placing",
-        "staging",
-        "tune_options",
-        "tune_tables",
-        "undisturbed",
-        "workspaces",
-    },
+    "ghostdeploy": {"making", "module_copies", "undisturbed"},
+    "ghostdeploy.bundle": {"placing", "staging", "workspaces"},
     "ghostdeploy.runtimes": {"pytorch"},
+    "ghostdeploy.terminal": {"export_options", "tune_options", "tune_tables"},
 }
-"""Modules of packages that are taken otherwise: they serve the making of bundles only."""
-KEPT = {
-    "ghostdeploy.samples": {"__init__", "classify_image"},
-    "ghostdeploy.deploy.quantize": {"__init__", "spec"},
-    "ghostdeploy.deploy": {
-        "__init__",
-        "bench",
-        "bench_process",
-        "bench_worker",
-        "class_order",
-        "diagnose",
-        "doctor",
-        "evaluate",
-        "execution",
-        "image_arrays",
-        "image_folders",
-        "images",
-        "machine_rates",
-        "parity",
-        "pixel_range",
-        "prove",
-        "recorded",
-        "replay",
-        "roofline",
-        "stages",
-        "statistics",
-        "streaming",
-        "tolerance",
-    },
-}
-"""Modules of packages that are left out otherwise."""
+"""Modules of other rooms that serve the making of bundles only."""
+KEPT = {"ghostdeploy.samples": {"__init__", "classify_image"}}
+"""Modules of rooms that are left out otherwise."""
 SAMPLES = ("ghostdeploy", "samples")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.manifest import SCHEMA, Manifest, Precision, Quantization, encode
 from ghostdeploy.deploy.export.judge import judge
-from ghostdeploy.deploy.prove import half_range
+from ghostdeploy.deploy.fold import half_range
 from ghostdeploy.deploy.quantize.spec import Quantized, read_quantized
 from ghostdeploy.preprocess import ORDERS
 from ghostdeploy.runtimes.ranking import kind_of

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from ghostdeploy.deploy.prove import evaluate, half_range, parity, replay
+from ghostdeploy.deploy.fold import half_range
+from ghostdeploy.deploy.prove import evaluate, parity, replay
 from ghostdeploy.deploy.prove.class_order import near_chance
 from ghostdeploy.deploy.prove.execution import compare_execution, execution_fault, int8_share_verdict
 from ghostdeploy.deploy.prove.statistics import wilson

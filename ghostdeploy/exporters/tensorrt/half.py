@@ -13,7 +13,7 @@ Every float32 tensor becomes float16, with these exceptions:
 
 In a Q/DQ graph the scales must have the type of the float side (ONNX opset 19). A scale that does not fit would need
 casts between dequantizer and layer, and these would break the fusion into an INT8 kernel; such a graph is left in
-float32 as a whole. Overflow of activations cannot be seen in a graph: see `deploy.prove.half_range`.
+float32 as a whole. Overflow of activations cannot be seen in a graph: see `deploy.fold.half_range`.
 """
 
 from __future__ import annotations

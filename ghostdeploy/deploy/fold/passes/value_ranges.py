@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.prove.half_range import Watch
+    from ghostdeploy.deploy.fold.half_range import Watch
 
 
 def watch_graph(graph: fx.GraphModule, batches: Callable[[], Iterable[NDArray[Any]]], watch: Watch) -> None:

@@ -14,6 +14,7 @@ from ghostdeploy.bundle.manifest import ModelInfo
 from ghostdeploy.deploy.export.config import apply_overrides
 from ghostdeploy.deploy.export.observe import observe
 from ghostdeploy.deploy.export.steps import program_file
+from ghostdeploy.deploy.fold.half_range import half_ranges
 from ghostdeploy.deploy.intake.onnx import interface
 from ghostdeploy.deploy.intake.onnx.branches import decide
 from ghostdeploy.deploy.intake.onnx.difference import require_same
@@ -21,7 +22,6 @@ from ghostdeploy.deploy.intake.onnx.opset import upgrade
 from ghostdeploy.deploy.intake.onnx.reference import OnnxReference
 from ghostdeploy.deploy.intake.onnx.rewrite import rewrite
 from ghostdeploy.deploy.intake.onnx.value_ranges import watch_model
-from ghostdeploy.deploy.prove.half_range import half_ranges
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.errors import UsageError
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.prove.half_range import Watch
+    from ghostdeploy.deploy.fold.half_range import Watch
 
 
 def watch_model(model: onnx.ModelProto, batches: Callable[[], Iterable[NDArray[Any]]], watch: Watch) -> None:

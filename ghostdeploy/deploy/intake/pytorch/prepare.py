@@ -10,7 +10,7 @@ from ghostdeploy.bundle.manifest import ModelInfo
 from ghostdeploy.deploy.export.config import apply_overrides
 from ghostdeploy.deploy.export.observe import observe
 from ghostdeploy.deploy.export.steps import FOR, QUANTIZED, all_steps
-from ghostdeploy.deploy.prove.half_range import half_ranges
+from ghostdeploy.deploy.fold.half_range import half_ranges
 from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
 
 if TYPE_CHECKING:
