@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from ghostdeploy import machine as computer
 from ghostdeploy import targets
 from ghostdeploy.deploy.export.advice import (
     INT8_TIME_WITH_DOT_PRODUCT,
@@ -88,8 +89,8 @@ def test_every_engine_of_the_table_runs_some_target():
     ],
 )
 def test_the_instruction_set_is_the_best_that_int8_kernels_use(machine, flags, name, monkeypatch):
-    monkeypatch.setattr(doctor.platform, "machine", lambda: machine)
-    monkeypatch.setattr(doctor, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(computer.platform, "machine", lambda: machine)
+    monkeypatch.setattr(computer, "cpu_flags", lambda: frozenset(flags))
 
     assert instruction_set() == name
 
@@ -106,8 +107,8 @@ def test_the_instruction_set_is_the_best_that_int8_kernels_use(machine, flags, n
     ],
 )
 def test_an_engine_that_is_kept_below_the_processor_is_reported_so(limit, name, monkeypatch):
-    monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(doctor, "cpu_flags", lambda: VNNI)
+    monkeypatch.setattr(computer.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(computer, "cpu_flags", lambda: VNNI)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
 
     assert instruction_set("openvino") == name
@@ -117,7 +118,7 @@ def test_an_engine_that_is_kept_below_the_processor_is_reported_so(limit, name, 
 def test_the_examination_agrees_with_the_flags():
     found = doctor.examine()
 
-    assert found.int8_dot_product == has_int8_dot_product(doctor.cpu_flags())
+    assert found.int8_dot_product == has_int8_dot_product(computer.cpu_flags())
     assert msgspec.json.encode(found)
 
 

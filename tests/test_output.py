@@ -16,7 +16,8 @@ from PIL import Image
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.cli import main
 from ghostdeploy.exporters.cache import Cache
-from ghostdeploy.terminal.output import hushed, make_printable, print_json
+from ghostdeploy.streams import hushed
+from ghostdeploy.terminal.output import make_printable, print_json
 from tests.bundles import make_bundle
 
 ENCODINGS = ("ascii", "cp1252", "iso8859-1", "koi8-r")

@@ -25,7 +25,7 @@ import json, os, resource, signal, sys, time
 from pathlib import Path
 
 from ghostdeploy.exporters.base import Written
-from ghostdeploy.manifest import PrecisionAchieved
+from ghostdeploy.bundle.manifest import PrecisionAchieved
 
 STARTED = os.getpid()
 

@@ -168,9 +168,7 @@ def run_export(
                 keep_log(config.out, name),
             ):
                 bundles.append(place(final, row, chain, facts, config, work, stages))
-    idle = {row.name for row in config.rows if not waits(ways[row.name], results)}
-    advice = recommendation(config.rows, config.precision, cpu_flags(), without_hybrid=idle)
-    return Exported(bundles, stages.seconds, advice, failures.errors)
+    return Exported(bundles, stages.seconds, better_precision(config, ways, results), failures.errors)
 
 
 def place(
@@ -202,6 +200,12 @@ def advise(rows: list[Target]) -> None:
     for row in rows:
         if (advice := int8_advice(row, cpu_flags())) is not None:
             _log.warning("%s", advice)
+
+
+def better_precision(config: ExportConfig, ways: dict[str, list[Step]], results: dict[str, ExportResult]) -> str | None:
+    """Returns one sentence about the precision that pays on this processor, see `recommendation`."""
+    idle = {row.name for row in config.rows if not waits(ways[row.name], results)}
+    return recommendation(config.rows, config.precision, cpu_flags(), without_hybrid=idle)
 
 
 def waits(way: list[Step], results: dict[str, ExportResult]) -> bool:
