@@ -8,7 +8,10 @@ import json
 import msgspec
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import ghostdeploy as gd
 from ghostdeploy import samples
 from ghostdeploy.bundle.folder import DIAGNOSIS, open_bundle
 from ghostdeploy.bundle.manifest import Calibration
@@ -248,3 +251,38 @@ def test_a_gate_that_nothing_reaches_gives_back_no_more_than_half_of_the_work(gr
     assert not work.gate.holds(work.gate_logits)
     assert work.float_units == ()
     assert {gain.unit for gain in work.gains} == {"first", "depthwise", "classifier"}
+
+
+class WithConstants(nn.Module):
+    """Operators that make one scale of a map and a constant."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Parameter(torch.randn(1, 3, 16, 16))
+        self.layer = nn.Conv2d(6, 8, 3, stride=2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        both = torch.cat([torch.maximum(x, self.map * 0.01), self.map.expand(len(x), -1, -1, -1)], 1)
+        pooled = self.layer(nn.functional.pad(both, (0, 1, 0, 1), value=0.7)).relu().mean((2, 3))
+        kept = torch.where(pooled > 0.1, pooled, torch.tensor(0.1))
+        return self.head(nn.functional.normalize(kept, dim=1))
+
+
+@slow
+def test_constants_that_share_a_scale_with_a_map_stay_float(tmp_path):
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "set.npz", images=rng.integers(0, 256, (200, 16, 16, 3), np.uint8))
+
+    bundle = gd.export(
+        WithConstants().eval(),
+        target="tflite",
+        precision="int8",
+        calibration=tmp_path / "set.npz",
+        out=tmp_path,
+        preprocess={"size": 16, "crop_fraction": 1.0},
+    )
+
+    assert bundle.manifest.parity.verdict == "passed"
+    assert bundle.manifest.precision_achieved.int8_layers == 2

@@ -211,3 +211,14 @@ def test_a_bundle_of_somebody_else_is_refused_before_any_work(tmp_path, tiny_bun
 
     report.publish(state / "all-passes" / "tiny-onnx-fp32", tmp_path, state, replace=True)
     report.refuse_foreign(tmp_path, "tiny", [candidate], state, replace=False)
+
+
+def test_force_refuses_a_folder_that_is_no_bundle_before_any_work(tmp_path, tiny_bundle):
+    with stage(tmp_path) as on:
+        candidate = on.plant(tiny_bundle("onnx"))
+        state = on.journal.folder
+    (tmp_path / "tiny-onnx-fp32").mkdir()
+    (tmp_path / "tiny-onnx-fp32" / "notes.txt").write_text("mine")
+
+    with pytest.raises(UsageError, match="is not a bundle, not replaced"):
+        report.refuse_foreign(tmp_path, "tiny", [candidate], state, replace=True)

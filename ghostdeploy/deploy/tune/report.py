@@ -36,15 +36,15 @@ def refuse_foreign(out: Path, name: str, candidates: Iterable[Candidate], state:
 
     Raises:
         OutputError: A file is in the way.
-        UsageError: A name or path is too long, or a bundle of the winner's name exists that is not from this state
-            folder.
+        UsageError: A name or path is too long, or something of the winner's name exists that is not from this state
+            folder, or no bundle.
     """
     for one in candidates:
         final = out / f"{name}-{one.target}-{one.precision}"
         staging.require_place(final)
         staging.require_place(state / one.folder / final.name)
-        if not replace and final.exists() and not _is_ours(final, state):
-            staging.refuse_existing(final, force=False)
+        if not _is_ours(final, state):
+            staging.refuse_existing(final, force=replace)
 
 
 def publish(bundle: Path, out: Path, state: Path, *, replace: bool) -> None:

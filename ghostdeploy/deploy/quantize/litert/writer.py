@@ -22,7 +22,7 @@ with silent():
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _ACTIVATION = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=False)
 _WEIGHT = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE)
@@ -32,6 +32,9 @@ _STATIC = qtyping.OpQuantizationConfig(
     compute_precision=qtyping.ComputePrecision.INTEGER,
     explicit_dequantize=False,
 )
+_ONE_SCALE = ("CONCATENATION", "DYNAMIC_UPDATE_SLICE", "MAXIMUM", "PACK", "PADV2", "SELECT", "SELECT_V2")
+"""Operators whose operands take the scale of the result. AI Edge Quantizer 0.10 gives it to a constant operand in a
+rank that the constant does not have, and then refuses it."""
 
 
 def write(
@@ -50,7 +53,7 @@ def write(
     work.update_quantization_recipe(".*", every, _STATIC)
     for name in () if integer_io else (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         work.update_quantization_recipe(".*", name, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    for output in (*float_outputs, *saturated_swishes(before, ranges)):
+    for output in (*float_outputs, *saturated_swishes(before, ranges), *beside_constants(before)):
         work.update_quantization_recipe(scope(output), every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     seen = {name: {"min": _tensor(low), "max": _tensor(high)} for name, (low, high) in ranges.items()}
     with warnings.catch_warnings():
@@ -60,6 +63,14 @@ def write(
     cap_weight_scales(model)
     _keep_output_names(model, [tf.name_of(before, index) for index in before.subgraphs[0].outputs])
     return model
+
+
+def beside_constants(model: Any) -> Iterator[str]:
+    """Yields the outputs of operators that would have to share their scale with a constant, as `clamp(min=…)` does."""
+    for kind, operator in tf.operators(model):
+        values = (tf.constant(model, index) for index in operator.inputs)
+        if kind in _ONE_SCALE and any(one is not None and one.dtype == np.float32 for one in values):
+            yield tf.name_of(model, operator.outputs[0])
 
 
 def _keep_output_names(model: Any, names: list[str]) -> None:
