@@ -21,12 +21,14 @@ from setuptools.command.build_py import build_py
 from setuptools.command.egg_info import egg_info
 
 LEFT_OUT = (
+    "ghostdeploy.convert",
     "ghostdeploy.models",
     "ghostdeploy.exporters",
     "ghostdeploy.deploy.default_route",
     "ghostdeploy.deploy.export",
     "ghostdeploy.deploy.fold",
     "ghostdeploy.deploy.intake",
+    "ghostdeploy.deploy.plan",
     "ghostdeploy.deploy.quantize",
     "ghostdeploy.deploy.tune",
     "ghostdeploy.samples",

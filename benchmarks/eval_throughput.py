@@ -36,7 +36,7 @@ from PIL import Image
 from ghostdeploy import samples
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.decode import open_image
-from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove.evaluate import predict
 from ghostdeploy.deploy.prove.images import ImageSet
 from ghostdeploy.deploy.prove.streaming import batches, outputs

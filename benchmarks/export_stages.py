@@ -21,8 +21,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     begin = time.perf_counter()
-    from ghostdeploy.deploy.export.config import ExportConfig
     from ghostdeploy.deploy.export.pipeline import run_export
+    from ghostdeploy.deploy.plan.config import ExportConfig
 
     def load() -> object:
         from ghostdeploy.models.source import load_model

@@ -21,9 +21,9 @@ import onnx
 
 from ghostdeploy import samples
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.deploy.export.config import ExportConfig
 from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove.evaluate import Predictions, agree, compare
 from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
@@ -148,7 +148,7 @@ def ai_edge_defaults(floating: Path, calibration: list[Any], batches: list[Any],
     """Yields tool, engine and logits of AI Edge Quantizer's default static recipe."""
     from ai_edge_quantizer import quantizer, recipe
 
-    from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner
+    from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner
 
     work = quantizer.Quantizer(str(floating), recipe.static_wi8_ai8())
     channels_last = [{"input": np.ascontiguousarray(one.transpose(0, 2, 3, 1))} for one in calibration]

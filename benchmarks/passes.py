@@ -14,10 +14,10 @@ from pathlib import Path
 import click
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.export.config import ExportConfig
 from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.fold.passes import REWRITES, base_name
 from ghostdeploy.deploy.measure.bench import bench
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import GhostDeployError
 
 FOLD, ALL, HYBRID = "fold alone", "all", "all, hybrid"

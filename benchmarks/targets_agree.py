@@ -19,9 +19,9 @@ import numpy as np
 
 from ghostdeploy import samples, targets
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.deploy.export.config import ExportConfig
 from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove.images import ImageSet, open_images
 from ghostdeploy.models.source import load_model
 from ghostdeploy.runtimes import load

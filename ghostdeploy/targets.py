@@ -87,6 +87,9 @@ class Target:
     """Set where a finished file of this kind can be the model of an export."""
     options: tuple[str, ...] = ()
     """Settings that only its exporter knows, by the names of `ExportConfig` fields."""
+    check_options: str | None = None
+    """Import string of the function that takes these settings by name and returns them as they are spelled, or raises
+    `UsageError`; it imports no vendor library."""
 
     @property
     def export_extra(self) -> str:
@@ -154,6 +157,7 @@ TARGETS: dict[str, Target] = {
             device="CUDA device",
             keeps_wide_weights=True,
             options=("sm", "version_compatible", "hardware_compatibility"),
+            check_options="ghostdeploy.exporters.tensorrt.spec:check_options",
             exporter="ghostdeploy.exporters.tensorrt.exporter:TensorRTExporter",
             runtime="ghostdeploy.runtimes.tensorrt.runtime:TensorRTRuntime",
             runtimes=("tensorrt", "tensorrt_rtx"),
@@ -170,7 +174,7 @@ TARGETS: dict[str, Target] = {
             recipe="litert",
             rewrites=("DepthwiseConcat", "SplitConcat", "SplitSlices"),
             forms=("CropDeconvolution",),
-            quantizer="ghostdeploy.deploy.quantize.litert.worker:Quantizer",
+            quantizer="ghostdeploy.exporters.tflite.quantize.worker:Quantizer",
             layout="nhwc",
             fixed_batch=True,
             options=("int8_io",),

@@ -25,7 +25,7 @@ from ghostdeploy import targets
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.manifest import SCHEMA, Manifest, ModelInfo, PrecisionAchieved, Quantization, TensorSpec, encode
 from ghostdeploy.bundle.staging import staging
-from ghostdeploy.exporters.base import Written
+from ghostdeploy.convert.base import Written
 from ghostdeploy.preprocess import Preprocess, prepare
 from tests import quantized, tiny_tflite
 
@@ -144,7 +144,7 @@ def write_onnx(model: onnx.ModelProto, folder: Path, precision: str, tiny: Tiny)
     path.write_bytes(model.SerializeToString(deterministic=True))
     if precision != "int8":
         return Written(precision=BY_HAND)
-    from ghostdeploy.exporters.graph.precision import read_precision
+    from ghostdeploy.convert.graph.precision import read_precision
 
     return Written(precision=read_precision(path))
 

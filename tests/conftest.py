@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ghostdeploy import isolation, targets
-from ghostdeploy.exporters import process
+from ghostdeploy.convert import process
 from ghostdeploy.nvidia.driver import gpus
 from tests.bundles import for_target, make_bundle
 from tests.shared import shared_folder

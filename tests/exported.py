@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.export.config import ExportConfig
 from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.fold.passes import REWRITES
+from ghostdeploy.deploy.plan.config import ExportConfig
 from tests.shared import shared_folder
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ghostdeploy import targets
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.manifest import Manifest, encode
 from ghostdeploy.bundle.staging import staging
-from ghostdeploy.exporters.base import ExportJob, Written
+from ghostdeploy.convert.base import ExportJob, Written
 from ghostdeploy.exporters.tensorrt.exporter import TensorRTExporter
 from tests.bundles import CLASSES, Tiny, described, network
 

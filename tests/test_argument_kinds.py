@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import CheckpointError, DataError, InputError, UsageError
 
 NET = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()

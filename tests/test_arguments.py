@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import InputError, UsageError
 from tests.commands import assert_one_sentence, run
 

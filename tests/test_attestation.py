@@ -10,12 +10,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from ghostdeploy.convert.attestation import Layer, achieved, convolution_macs, float_layer_names, int8_mac_share
+from ghostdeploy.convert.base import ExportJob
+from ghostdeploy.convert.graph.precision import quantized_layers
+from ghostdeploy.convert.graph.precision import read_precision as read_onnx
+from ghostdeploy.convert.graph.simplify import dotted_names, module_of, name_layers
 from ghostdeploy.deploy.fold.program import PixelInput, save_program
-from ghostdeploy.exporters.attestation import Layer, achieved, convolution_macs, float_layer_names, int8_mac_share
-from ghostdeploy.exporters.base import ExportJob
-from ghostdeploy.exporters.graph.precision import quantized_layers
-from ghostdeploy.exporters.graph.precision import read_precision as read_onnx
-from ghostdeploy.exporters.graph.simplify import dotted_names, module_of, name_layers
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.exporters.openvino.exporter import OpenVINOExporter
 from ghostdeploy.preprocess import Preprocess
@@ -276,7 +276,7 @@ def test_a_float_ir_has_no_int8(floating, tmp_path):
 def test_macs_are_those_of_one_image_in_both_readers(op_type, shape, groups, macs, tmp_path, monkeypatch):
     import openvino
 
-    from ghostdeploy.exporters.graph import precision as reader
+    from ghostdeploy.convert.graph import precision as reader
     from ghostdeploy.exporters.openvino import exporter as ir_reader
 
     model = onnx.shape_inference.infer_shapes(one_layer(op_type, np.ones(shape, np.int8), groups=groups))

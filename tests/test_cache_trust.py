@@ -14,9 +14,9 @@ import pytest
 import ghostdeploy as gd
 from ghostdeploy import files
 from ghostdeploy.bundle.manifest import PrecisionAchieved
-from ghostdeploy.exporters.archive import pack, unpack
-from ghostdeploy.exporters.base import ExportResult, Written
-from ghostdeploy.exporters.cache import LIMIT, Cache
+from ghostdeploy.convert.archive import pack, unpack
+from ghostdeploy.convert.base import ExportResult, Written
+from ghostdeploy.convert.cache import LIMIT, Cache
 from ghostdeploy.runtimes.openvino.compile_cache import CompileCache
 
 PRECISION = PrecisionAchieved(how="read", int8_layers=1, float_layers=2)
@@ -212,7 +212,7 @@ def test_an_archive_of_garbage_is_refused_and_writes_nothing_outside(kind, tmp_p
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_a_conversion_with_garbage_in_its_cache_is_made_anew(kind, tmp_path, monkeypatch):
     from ghostdeploy.deploy.export import conversions
-    from ghostdeploy.deploy.export.steps import steps_to
+    from ghostdeploy.deploy.plan.steps import steps_to
     from ghostdeploy.progress import Stages
     from ghostdeploy.targets import find
 
@@ -229,7 +229,7 @@ def test_a_conversion_with_garbage_in_its_cache_is_made_anew(kind, tmp_path, mon
 
 def test_a_conversion_without_its_payload_is_made_anew(tmp_path):
     from ghostdeploy.deploy.export import conversions
-    from ghostdeploy.deploy.export.steps import steps_to
+    from ghostdeploy.deploy.plan.steps import steps_to
     from ghostdeploy.progress import Stages
     from ghostdeploy.targets import find
 
@@ -248,7 +248,7 @@ def test_a_conversion_without_its_payload_is_made_anew(tmp_path):
 
 
 def _job(folder):
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
 
     return ExportJob(
         source="", folder=str(folder), result="", precision="fp32", input_names=(), output_names=(), dynamic_batch=False

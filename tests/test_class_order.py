@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostdeploy.deploy.export.inputs import read_labels
+from ghostdeploy.deploy.intake.inputs import read_labels
 from ghostdeploy.deploy.prove.class_order import LABEL_NUMBERS, fit_classes, near_chance
 from ghostdeploy.deploy.prove.images import ImageSet, from_arrays
 from ghostdeploy.errors import DataError

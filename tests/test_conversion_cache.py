@@ -16,13 +16,13 @@ from torch import nn
 from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import PrecisionAchieved
-from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.convert.archive import pack, unpack
+from ghostdeploy.convert.base import ExportJob, ExportResult, Written
+from ghostdeploy.convert.cache import PIECE, Cache
 from ghostdeploy.deploy.export.conversion_key import conversion_key
 from ghostdeploy.deploy.export.conversions import FROM_CACHE
 from ghostdeploy.deploy.export.pipeline import run_export
-from ghostdeploy.exporters.archive import pack, unpack
-from ghostdeploy.exporters.base import ExportJob, ExportResult, Written
-from ghostdeploy.exporters.cache import PIECE, Cache
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.models.source import from_module
 
 DONE = ExportResult(
@@ -139,7 +139,7 @@ def test_two_exports_at_once_share_a_cache_without_harm(tmp_path, cache):
 
 def test_many_processes_writing_and_reading_one_entry_never_see_half_of_it(tmp_path):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom ghostdeploy.exporters.cache import Cache\n"
+        "import sys\nfrom pathlib import Path\nfrom ghostdeploy.convert.cache import Cache\n"
         "cache = Cache(Path(sys.argv[1]), limit=3_000_000)\n"
         "for turn in range(60):\n"
         "    key = 'abc'[turn % 3]\n"

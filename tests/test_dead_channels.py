@@ -8,13 +8,13 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import nn
 
-from ghostdeploy.deploy.export.config import ExportConfig
 from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.intake.origin import find_origin
-from ghostdeploy.deploy.quantize.litert import limits, writer
-from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
-from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.exporters.tflite import file as tf
+from ghostdeploy.exporters.tflite.quantize import limits, writer
+from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph
+from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner
 from tests import tiny_tflite
 from tests.bundles import for_target
 from tests.dead_channels import DEAD, colourful, dead_network

@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from ghostdeploy import samples
+from ghostdeploy.convert.base import ExportJob
 from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.passes.channel_ranges import channel_ranges
 from ghostdeploy.deploy.fold.passes.graph import calls, op_name
 from ghostdeploy.deploy.fold.program import save_program
 from ghostdeploy.deploy.quantize.condition import equalize
-from ghostdeploy.exporters.base import ExportJob
 from ghostdeploy.exporters.onnx.exporter import to_onnx
 from tests.badly_scaled import badly_scaled, weights_changed
 from tests.equalizing import SAMPLES, equalized, load, random, stream

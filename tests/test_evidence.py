@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostdeploy.deploy.export.config import ExportConfig, apply_overrides
-from ghostdeploy.deploy.export.inputs import Inputs
+from ghostdeploy.deploy.intake.inputs import Inputs
+from ghostdeploy.deploy.plan.config import ExportConfig, apply_overrides
 from ghostdeploy.deploy.prove.images import from_arrays, open_images
 from ghostdeploy.deploy.quantize.evidence import gather
 from ghostdeploy.deploy.quantize.overlap import shared_with, without

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.convert.base import ExportJob
+from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import ExportFailed, MissingDependency
-from ghostdeploy.exporters.base import ExportJob
-from ghostdeploy.exporters.process import Converter
 from ghostdeploy.models.source import from_module
 from tests.commands import assert_one_sentence, run
 

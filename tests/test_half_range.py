@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.deploy.export.config import ExportConfig
 from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.fold import half_range
 from ghostdeploy.deploy.fold.passes.value_ranges import watch_graph
 from ghostdeploy.deploy.intake.onnx.value_ranges import watch_model
 from ghostdeploy.deploy.intake.origin import find_origin
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove.images import from_arrays
 from ghostdeploy.preprocess import Preprocess
 from tests.commands import run as invoke

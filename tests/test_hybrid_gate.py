@@ -9,8 +9,8 @@ from torch import nn
 
 import ghostdeploy as gd
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.deploy.export.config import ExportConfig
 from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.deploy.prove.evaluate import agree
 from ghostdeploy.models.source import from_module

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from ghostdeploy import samples, targets
-from ghostdeploy.deploy.export.inputs import read_labels
+from ghostdeploy.deploy.intake.inputs import read_labels
 from ghostdeploy.errors import DataError
 from tests.commands import assert_one_sentence, run
 from tests.onnx_files import behind, saved, small, weight

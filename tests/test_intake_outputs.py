@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import ghostdeploy as gd
+from ghostdeploy.convert.graph import file as onnx_file
 from ghostdeploy.deploy.intake.onnx import branches
-from ghostdeploy.exporters.graph import file as onnx_file
 from tests.onnx_files import saved, small
 
 CONSTANT = np.arange(3, dtype=np.float32)[None]

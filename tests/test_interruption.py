@@ -49,7 +49,7 @@ def wait_until(said):
 
 def is_converter(pid):
     try:
-        return b"ghostdeploy.exporters.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"ghostdeploy.convert.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -34,7 +34,7 @@ import json, os, pathlib, subprocess, sys
 from ghostdeploy.isolation import child_command, child_environment, import_path
 for name in {NAMES}:
     pathlib.Path(name + ".py").write_text("open('stolen', 'a').write(__name__)")
-command = child_command("ghostdeploy.exporters.child", "ghostdeploy.wheel:is_device_wheel", "onnx")
+command = child_command("ghostdeploy.convert.child", "ghostdeploy.wheel:is_device_wheel", "onnx")
 done = subprocess.run(command, env=child_environment(), stdin=subprocess.DEVNULL, check=True)
 print(json.dumps(import_path()))
 """

@@ -12,8 +12,8 @@ from torch import nn
 
 import ghostdeploy as gd
 from ghostdeploy.bundle import folder as bundles
-from ghostdeploy.deploy.export.inputs import classes_of
-from ghostdeploy.exporters.base import About
+from ghostdeploy.convert.base import About
+from ghostdeploy.deploy.intake.inputs import classes_of
 from ghostdeploy.exporters.tflite.metadata import append_labels
 from ghostdeploy.preprocess import Preprocess
 from ghostdeploy.runtimes.ranking import scored_classes

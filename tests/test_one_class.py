@@ -10,9 +10,9 @@ import pytest
 from onnx import numpy_helper
 
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.deploy.export.config import ExportConfig
-from ghostdeploy.deploy.export.inputs import Inputs
 from ghostdeploy.deploy.export.judge import conclude
+from ghostdeploy.deploy.intake.inputs import Inputs
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.deploy.prove.evaluate import agree
 from ghostdeploy.deploy.prove.execution import compare_execution

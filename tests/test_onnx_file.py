@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ghostdeploy.exporters.graph import file as onnx_file
+from ghostdeploy.convert.graph import file as onnx_file
 from ghostdeploy.exporters.openvino.fold import fold_constants
 from tests import quantized
 from tests.bundles import Tiny, network

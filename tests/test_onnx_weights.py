@@ -12,8 +12,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.exporters.graph.precision import read_precision
-from ghostdeploy.exporters.intensity import BALANCE, SMALLEST, waits_for_memory
+from ghostdeploy.convert.graph.precision import read_precision
+from ghostdeploy.convert.intensity import BALANCE, SMALLEST, waits_for_memory
 from ghostdeploy.exporters.onnx.weights import compress, quantize_columns
 from ghostdeploy.exporters.openvino.exporter import write_max_as_relu
 from tests.exported import sample_bundle

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.cli import main
-from ghostdeploy.exporters.cache import Cache
+from ghostdeploy.convert.cache import Cache
 from ghostdeploy.streams import hushed
 from ghostdeploy.terminal.output import make_printable, print_json
 from tests.bundles import make_bundle

@@ -14,8 +14,8 @@ from torch import nn
 import ghostdeploy as gd
 from ghostdeploy import samples, targets
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.deploy.export.config import ExportConfig
 from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models.source import load_model
 from ghostdeploy.nvidia.driver import gpus

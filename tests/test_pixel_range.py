@@ -8,7 +8,7 @@ import logging
 import numpy as np
 import pytest
 
-from ghostdeploy.deploy.export.inputs import Inputs
+from ghostdeploy.deploy.intake.inputs import Inputs
 from ghostdeploy.deploy.prove import pixel_range
 from ghostdeploy.deploy.prove.images import from_arrays
 from ghostdeploy.deploy.quantize.calibration import select

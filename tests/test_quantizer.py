@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from ghostdeploy.bundle.manifest import Calibration
+from ghostdeploy.convert.base import ExportJob
 from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.program import save_program
 from ghostdeploy.deploy.quantize import ranges as rg
@@ -27,7 +28,6 @@ from ghostdeploy.deploy.quantize.spec import QuantizeSpec
 from ghostdeploy.deploy.quantize.ties import tied_ranges
 from ghostdeploy.deploy.quantize.twins import layer_errors
 from ghostdeploy.deploy.quantize.worker import QdqQuantization
-from ghostdeploy.exporters.base import ExportJob
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models.blocks import GhostModule
 from ghostdeploy.preprocess import Preprocess

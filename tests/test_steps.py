@@ -7,8 +7,8 @@ import pytest
 import ghostdeploy as gd
 from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.deploy.export.steps import all_steps, program_file, steps_to
 from ghostdeploy.deploy.fold.passes import FORMS, REWRITES, base_name, named_passes
+from ghostdeploy.deploy.plan.steps import all_steps, program_file, steps_to
 from tests.commands import assert_one_sentence, run
 
 

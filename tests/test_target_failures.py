@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export import pipeline
-from ghostdeploy.deploy.export.config import ExportConfig
 from ghostdeploy.deploy.export.pipeline import Exported, run_export
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import BundleError, ExportFailed, OutputError, UsageError
-from ghostdeploy.exporters.process import Converter
 from ghostdeploy.models.source import from_module
 from ghostdeploy.terminal import tables
 from tests.commands import run

@@ -10,11 +10,11 @@ import pytest
 
 from ghostdeploy.bundle.folder import open_bundle, sha256
 from ghostdeploy.bundle.manifest import Parity
+from ghostdeploy.convert.base import ExportResult, Written
 from ghostdeploy.deploy.export import build as builder
 from ghostdeploy.deploy.export.build import build, copy_kit, finish, judged, self_test
 from ghostdeploy.deploy.prove.tolerance import TOLERANCES
 from ghostdeploy.errors import BundleError, ExportFailed, UnsupportedHardware, UsageError
-from ghostdeploy.exporters.base import ExportResult, Written
 from ghostdeploy.exporters.tensorrt.build import precision_of
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus

@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ghostdeploy.exporters.tensorrt.half import element_types, fits, to_half
+from ghostdeploy.convert.graph.shapes import element_types
+from ghostdeploy.exporters.tensorrt.half import fits, to_half
 from ghostdeploy.exporters.tensorrt.layers import written_layers
 from tests.bundles import Tiny, network
 from tests.tensorrt_kits import named, quantized

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from ghostdeploy.convert.base import ExportJob
 from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.program import save_program
 from ghostdeploy.deploy.quantize import ranges as rg
@@ -14,7 +15,6 @@ from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.qdq_lint import lint
 from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.deploy.quantize.ties import tied_ranges
-from ghostdeploy.exporters.base import ExportJob
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models import create_model
 from tests.tensorrt_kits import export_kit

@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from ghostdeploy.exporters.cache import Cache
+from ghostdeploy.convert.cache import Cache
 
 CONVERSIONS = """
 import json, os
 from pathlib import Path
 import torch
 from torch import nn
-from ghostdeploy.exporters.cache import Cache
+from ghostdeploy.convert.cache import Cache
 from ghostdeploy.exporters.tflite import converted
 
 def program(seed):
@@ -125,7 +125,7 @@ def test_the_environment_names_the_folder_or_switches_it_off(tmp_path, monkeypat
 
 def test_what_a_killed_writer_left_is_removed_once_it_is_old(tmp_path):
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom ghostdeploy.exporters.cache import Cache\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom ghostdeploy.convert.cache import Cache\n"
         "def pieces():\n    yield b'half'\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         "Cache(Path(sys.argv[1])).write('a' * 64, pieces())\n"
     )

@@ -16,12 +16,12 @@ from ghostdeploy import samples
 from ghostdeploy.bundle.folder import DIAGNOSIS, open_bundle
 from ghostdeploy.bundle.manifest import Calibration
 from ghostdeploy.deploy.quantize.fallback import sqnr
-from ghostdeploy.deploy.quantize.litert.float_simulation import in_float
-from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
-from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner
-from ghostdeploy.deploy.quantize.litert.worker import TFLiteQuantization
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
 from ghostdeploy.exporters.tflite import file as tf
+from ghostdeploy.exporters.tflite.quantize.float_simulation import in_float
+from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph
+from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner
+from ghostdeploy.exporters.tflite.quantize.worker import TFLiteQuantization
 from ghostdeploy.preprocess import as_input, prepare
 from tests import tiny_tflite
 from tests.bundles import for_target
@@ -109,7 +109,7 @@ def test_the_quantizers_own_calibration_loses_much_more(tmp_path_factory):
     from ai_edge_quantizer import qtyping, quantizer
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
-    from ghostdeploy.deploy.quantize.litert.writer import _STATIC
+    from ghostdeploy.exporters.tflite.quantize.writer import _STATIC
 
     floating = sample_bundle(tmp_path_factory, "ghostnet_050", "tflite", precision="fp32")
     ours = sample_bundle(tmp_path_factory, "ghostnet_050", "tflite", precision="int8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.tune.fingerprint import header_of
 from ghostdeploy.deploy.tune.journal import NAME, Exported, Journal, Picked, Refused, Round
 from ghostdeploy.errors import BadInput, OutputError, UsageError

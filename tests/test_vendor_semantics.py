@@ -10,11 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.convert.refusal import untranslated
 from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.intake.origin import find_origin
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.exporters.openvino.reason import refusal
-from ghostdeploy.exporters.refusal import untranslated
 from tests.commands import assert_one_sentence, run
 
 functional = nn.functional

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from ghostdeploy.convert import process
+from ghostdeploy.convert.base import ExportJob
+from ghostdeploy.convert.process import Converter
 from ghostdeploy.errors import ExportFailed, MissingDependency
-from ghostdeploy.exporters import process
-from ghostdeploy.exporters.base import ExportJob
-from ghostdeploy.exporters.process import Converter
 from tests import warm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="converters start warm on Linux alone")
@@ -24,7 +24,7 @@ PROBE = """
 import json, os, resource, signal, sys, time
 from pathlib import Path
 
-from ghostdeploy.exporters.base import Written
+from ghostdeploy.convert.base import Written
 from ghostdeploy.bundle.manifest import PrecisionAchieved
 
 STARTED = os.getpid()

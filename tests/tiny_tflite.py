@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from ghostdeploy.exporters.base import About, Written
+    from ghostdeploy.convert.base import About, Written
     from tests.bundles import Tiny
 
     Arrays = dict[str, NDArray]
@@ -59,7 +59,7 @@ def floating(tiny: Tiny) -> bytes:
 
 def write(data: bytes, folder: Path, precision: str, tiny: Tiny) -> Written:
     """Writes a payload of floating-point arithmetic, and says what it wrote as the exporter does."""
-    from ghostdeploy.exporters.base import Written
+    from ghostdeploy.convert.base import Written
     from ghostdeploy.exporters.tflite import file as tflite_file
     from ghostdeploy.exporters.tflite import weights as tflite_weights
     from ghostdeploy.exporters.tflite.precision import read_precision
@@ -72,12 +72,12 @@ def write(data: bytes, folder: Path, precision: str, tiny: Tiny) -> Written:
 
 def write_int8(data: bytes, folder: Path, tiny: Tiny) -> Written:
     """Writes the INT8 payload; its ranges are the extremes of some more examples."""
-    from ghostdeploy.deploy.quantize.litert import writer
-    from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
+    from ghostdeploy.convert.base import Written
     from ghostdeploy.deploy.quantize.ties import merge
-    from ghostdeploy.exporters.base import Written
     from ghostdeploy.exporters.tflite import file as tflite_file
     from ghostdeploy.exporters.tflite.precision import read_precision
+    from ghostdeploy.exporters.tflite.quantize import writer
+    from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph
 
     graph = TFLiteGraph(tflite_file.read(data))
     names = graph.activations()
@@ -93,8 +93,8 @@ def write_int8(data: bytes, folder: Path, tiny: Tiny) -> Written:
 
 def simulate(data: bytes, inputs: Arrays) -> Arrays:
     """Returns what an INT8 file says in float arithmetic."""
-    from ghostdeploy.deploy.quantize.litert.float_simulation import in_float
     from ghostdeploy.exporters.tflite import file as tflite_file
+    from ghostdeploy.exporters.tflite.quantize.float_simulation import in_float
 
     return run(tflite_file.pack(in_float(tflite_file.read(data))), inputs)
 
@@ -109,7 +109,7 @@ def run(data: bytes, inputs: Arrays, tensors: list[str] | None = None) -> Arrays
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    from ghostdeploy.deploy.quantize.litert.runner import pieces
+    from ghostdeploy.exporters.tflite.quantize.runner import pieces
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     with warnings.catch_warnings():
@@ -146,7 +146,7 @@ def _store(model: Any, folder: Path, tiny: Tiny) -> Path:
 
 
 def _about(tiny: Tiny) -> About:
-    from ghostdeploy.exporters.base import About
+    from ghostdeploy.convert.base import About
     from tests.bundles import LABELS
 
     return About(name="tiny", labels=LABELS, preprocess=tiny.preprocess)
@@ -156,7 +156,7 @@ def main(root: Path) -> None:
     """Converts every variant into a folder of its own."""
     import torch
 
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
     from ghostdeploy.exporters.tflite.exporter import TFLiteExporter
     from tests.bundles import Tiny, network
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ghostdeploy.bundle.folder import MANIFEST, open_bundle
 from ghostdeploy.bundle.manifest import encode
-from ghostdeploy.deploy.export.config import ExportConfig
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.tune.candidates import Candidate, Entry, Setting, settings
 from ghostdeploy.deploy.tune.exporting import Workshop
 from ghostdeploy.deploy.tune.field import Field

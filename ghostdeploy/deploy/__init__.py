@@ -1,4 +1,4 @@
 """The line from a trained model to a bundle that is proven, one folder per thought.
 
-intake → fold → quantize → (exporters) → prove        export knows the order, measure and tune use what is finished
+plan → intake (fold) → (exporters, quantize) → prove      export knows the order, measure and tune use what is made
 """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 HERE = Path(__file__).parent
-CHILD = "ghostdeploy.exporters.child"
+CHILD = "ghostdeploy.convert.child"
 EXPORTERS = (
     "ghostdeploy.deploy.default_route.",
     "ghostdeploy.deploy.quantize.",

@@ -24,7 +24,7 @@ LATE = {"ghostdeploy.exporters.onnx.exporter:OnnxExporter": ("onnxscript.functio
 
 def main() -> int:
     """Returns in every converter, with its exit code; and when nobody needs the parent any more."""
-    from ghostdeploy.exporters import child
+    from ghostdeploy.convert import child
     from ghostdeploy.targets import resolve
 
     reference, extra = sys.argv[1:3]

@@ -15,7 +15,7 @@ from ghostdeploy.module_copies import in_eval_mode
 if TYPE_CHECKING:
     from torch import nn
 
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
     from ghostdeploy.models.source import LoadedModel
 
 

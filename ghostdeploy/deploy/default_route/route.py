@@ -19,16 +19,16 @@ from ghostdeploy import samples, targets
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle import staging
 from ghostdeploy.bundle.manifest import SCHEMA, Manifest, ModelInfo, Precision, encode
+from ghostdeploy.convert.base import ExportJob
+from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.default_route.model import Named, Source
 from ghostdeploy.deploy.default_route.worker import EXTRA, ROUTE
 from ghostdeploy.deploy.export.failures import converter_to_blame
-from ghostdeploy.deploy.export.inputs import classes_of, read_labels
 from ghostdeploy.deploy.export.pipeline import keep_log
+from ghostdeploy.deploy.intake.inputs import classes_of, read_labels
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.errors import BundleError, UsageError
-from ghostdeploy.exporters.base import ExportJob
-from ghostdeploy.exporters.process import Converter
 from ghostdeploy.models.count import count_macs, count_params
 from ghostdeploy.preprocess import prepare
 from ghostdeploy.runtimes import load
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle.folder import Arrays, Bundle
-    from ghostdeploy.exporters.base import ExportResult, Ports
+    from ghostdeploy.convert.base import ExportResult, Ports
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.targets import Target
 

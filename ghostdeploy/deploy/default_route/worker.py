@@ -11,7 +11,7 @@ from ghostdeploy.deploy.default_route.model import open_source
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ghostdeploy.exporters.base import DefaultConverter, ExportJob, Written
+    from ghostdeploy.convert.base import DefaultConverter, ExportJob, Written
 
 ROUTE = "route"
 """Option of a job: import string of a `DefaultConverter`."""

@@ -19,13 +19,13 @@ from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle import staging
 from ghostdeploy.bundle.folder import Bundle, describe_file, open_bundle
 from ghostdeploy.bundle.manifest import Manifest, Parity, PrecisionAchieved, Record, Verdict, encode
+from ghostdeploy.convert.base import ExportJob, ExportResult
+from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.failures import converter_to_blame
 from ghostdeploy.deploy.export.judge import conclude
 from ghostdeploy.deploy.export.pipeline import keep_log
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.errors import BundleError, UsageError
-from ghostdeploy.exporters.base import ExportJob, ExportResult
-from ghostdeploy.exporters.process import Converter
 from ghostdeploy.exporters.tensorrt.engine import require_gpu
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.library import any_library
@@ -65,7 +65,7 @@ class Built(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    """What the child process runs, see `ghostdeploy.exporters.process.Worker`."""
+    """What the child process runs, see `ghostdeploy.convert.process.Worker`."""
 
     name: str
     export_extra: str

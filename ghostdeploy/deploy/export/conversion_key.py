@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import ghostdeploy
-from ghostdeploy.exporters.cache import digest_of
+from ghostdeploy.convert.cache import digest_of
 from ghostdeploy.machine import cpu_flags, cpu_name, usable_cores
 
 if TYPE_CHECKING:
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
 
 _STEERING = re.compile(
     r"(ATEN|CUDA|DNNL|GOMP|JAX|KMP|LITERT|MKL|NVIDIA|OMP|ONEDNN|ONNX|ONNXRUNTIME|OPENBLAS|OPENVINO|ORT|OV|PYTORCH|TF|"

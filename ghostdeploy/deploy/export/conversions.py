@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
+from ghostdeploy.convert.archive import pack, unpack
+from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.conversion_key import conversion_key
-from ghostdeploy.exporters.archive import pack, unpack
-from ghostdeploy.exporters.process import Converter
 from ghostdeploy.nvidia.driver import gpus
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ghostdeploy.deploy.export.steps import Step
-    from ghostdeploy.exporters.base import ExportJob, ExportResult
-    from ghostdeploy.exporters.cache import Cache
+    from ghostdeploy.convert.base import ExportJob, ExportResult
+    from ghostdeploy.convert.cache import Cache
+    from ghostdeploy.deploy.plan.steps import Step
     from ghostdeploy.progress import Stages
 
 FROM_CACHE = " (from the cache)"

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.folder import Arrays, Bundle
     from ghostdeploy.bundle.manifest import Accuracy, Agreement, Execution, Manifest, Parity, Replay
-    from ghostdeploy.deploy.export.assemble import Facts
-    from ghostdeploy.deploy.export.config import ExportConfig
+    from ghostdeploy.deploy.intake.facts import Facts
+    from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.progress import Stages
     from ghostdeploy.targets import Target
 

@@ -13,18 +13,18 @@ from ghostdeploy import targets
 from ghostdeploy.arguments import require_kind, require_path
 from ghostdeploy.bundle import staging
 from ghostdeploy.bundle.placing import LOG_HEAD, write_beside
+from ghostdeploy.convert.base import About, ExportJob, ExportResult
+from ghostdeploy.convert.cache import Cache
+from ghostdeploy.convert.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.deploy.export.advice import int8_advice, recommendation
-from ghostdeploy.deploy.export.assemble import Chain, Facts, assemble
-from ghostdeploy.deploy.export.config import ExportConfig, known_options
+from ghostdeploy.deploy.export.assemble import Chain, assemble
 from ghostdeploy.deploy.export.conversions import Conversions
 from ghostdeploy.deploy.export.failures import Failures, converter_to_blame
-from ghostdeploy.deploy.export.one_at_a_time import taking_turns
-from ghostdeploy.deploy.export.steps import QUANTIZED, Step, all_steps, steps_to
+from ghostdeploy.deploy.fold.one_at_a_time import taking_turns
 from ghostdeploy.deploy.intake.origin import facts_of, find_origin
+from ghostdeploy.deploy.plan.config import ExportConfig, known_options
+from ghostdeploy.deploy.plan.steps import QUANTIZED, Step, all_steps, steps_to
 from ghostdeploy.errors import ExportFailed, GateFailed
-from ghostdeploy.exporters.base import About, ExportJob, ExportResult
-from ghostdeploy.exporters.cache import Cache
-from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.files import fitting, name_limit
 from ghostdeploy.machine import cpu_flags
 from ghostdeploy.progress import Listener, Stages
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ghostdeploy.bundle.folder import Bundle
+    from ghostdeploy.deploy.intake.facts import Facts
     from ghostdeploy.deploy.intake.onnx.model import OnnxModel
     from ghostdeploy.errors import GhostDeployError
     from ghostdeploy.models.source import LoadedModel

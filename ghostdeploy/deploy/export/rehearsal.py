@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ghostdeploy.deploy.export.config import apply_overrides
-from ghostdeploy.deploy.export.inputs import classes_of, read_labels, require_logits
 from ghostdeploy.deploy.intake.batching import fit_batch
+from ghostdeploy.deploy.intake.inputs import classes_of, read_labels, require_logits
 from ghostdeploy.deploy.intake.onnx.model import OnnxModel
+from ghostdeploy.deploy.plan.config import apply_overrides
 from ghostdeploy.deploy.prove.class_order import fit_classes
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.export.config import ExportConfig
-    from ghostdeploy.deploy.export.inputs import Inputs
+    from ghostdeploy.deploy.intake.inputs import Inputs
     from ghostdeploy.deploy.intake.pytorch.reference import ReferenceModel
+    from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy import targets
 from ghostdeploy.bundle import staging
 from ghostdeploy.bundle.manifest import Record
-from ghostdeploy.deploy.export.config import ExportConfig, apply_overrides
 from ghostdeploy.deploy.intake.origin import Origin, find_origin
+from ghostdeploy.deploy.plan.config import ExportConfig, apply_overrides
 from ghostdeploy.errors import MissingDependency, UsageError
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 
@@ -100,8 +100,8 @@ def plan(asked: Request) -> Plan:
     folders = [config.out / f"{name}-{row.name}-{config.precision}" for row in config.rows]
     for folder in folders:
         staging.refuse_existing(folder, force=config.replace)
-    from ghostdeploy.deploy.export.inputs import Inputs
     from ghostdeploy.deploy.export.rehearsal import rehearse
+    from ghostdeploy.deploy.intake.inputs import Inputs
 
     inputs = Inputs.choose(model, config)
     rehearse(model, inputs, config)
@@ -127,8 +127,8 @@ def fulfil(asked: Request, listener: Listener) -> Exported:
     Raises:
         GhostDeployError: See the tree in `ghostdeploy.errors`.
     """
+    from ghostdeploy.convert.memory import return_large_blocks
     from ghostdeploy.deploy.export.pipeline import run_export
-    from ghostdeploy.exporters.memory import return_large_blocks
 
     return_large_blocks()
     origin = asked.origin()

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from ghostdeploy.convert.process import INDUCTOR_CACHE
 from ghostdeploy.deploy.fold.passes.graph import op_name, prune
 from ghostdeploy.deploy.fold.unrecorded import why_it_cannot_be_recorded
 from ghostdeploy.errors import CheckpointError
-from ghostdeploy.exporters.process import INDUCTOR_CACHE
 from ghostdeploy.module_copies import copy_module, in_eval_mode
 from ghostdeploy.undisturbed import undisturbed
 

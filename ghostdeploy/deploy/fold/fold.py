@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ghostdeploy.deploy.export.one_at_a_time import taking_turns
 from ghostdeploy.deploy.fold.capture import capture, of_several
+from ghostdeploy.deploy.fold.one_at_a_time import taking_turns
 from ghostdeploy.deploy.fold.passes import default_passes
 from ghostdeploy.deploy.fold.passes.finished import Trials, second
 from ghostdeploy.deploy.fold.passes.precision import cast, relative_error, run

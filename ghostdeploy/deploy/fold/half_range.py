@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.export.config import ExportConfig
-    from ghostdeploy.deploy.export.observe import Observed
+    from ghostdeploy.deploy.intake.observe import Observed
+    from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.progress import Stages

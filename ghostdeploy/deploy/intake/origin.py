@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from ghostdeploy.deploy.export.assemble import Facts
-    from ghostdeploy.deploy.export.config import ExportConfig
+    from ghostdeploy.deploy.intake.facts import Facts
+    from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.progress import Stages
     from ghostdeploy.targets import Target

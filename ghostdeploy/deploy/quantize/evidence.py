@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.bundle.manifest import Calibration
-from ghostdeploy.deploy.export.steps import QUANTIZED
+from ghostdeploy.deploy.plan.steps import QUANTIZED
 from ghostdeploy.deploy.prove.parity import names_classes
 from ghostdeploy.deploy.prove.tolerance import TOLERANCES
 from ghostdeploy.deploy.quantize.calibration import COUNT, FEW, FEWEST, select
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.export.config import ExportConfig
-    from ghostdeploy.deploy.export.inputs import Inputs
+    from ghostdeploy.deploy.intake.inputs import Inputs
     from ghostdeploy.deploy.intake.pytorch.reference import ReferenceModel
+    from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.deploy.quantize.calibration import CalibrationSet
     from ghostdeploy.preprocess import Preprocess

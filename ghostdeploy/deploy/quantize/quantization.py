@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
 
 BATCH = 16
 RANKING_IMAGES = 64

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import onnx
 
+from ghostdeploy.convert.base import Written
+from ghostdeploy.convert.graph import file as onnx_file
+from ghostdeploy.convert.graph.precision import read_precision
 from ghostdeploy.deploy.quantize import conditioned, writer
 from ghostdeploy.deploy.quantize.blocks import roles, units
 from ghostdeploy.deploy.quantize.choose import QdqTrial
@@ -18,9 +21,6 @@ from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
-from ghostdeploy.exporters.base import Written
-from ghostdeploy.exporters.graph import file as onnx_file
-from ghostdeploy.exporters.graph.precision import read_precision
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
 
 
 class Quantizer:

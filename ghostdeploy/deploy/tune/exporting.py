@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ghostdeploy.bundle.folder import Bundle
-    from ghostdeploy.deploy.export.config import ExportConfig
     from ghostdeploy.deploy.intake.onnx.model import OnnxModel
+    from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.deploy.tune.candidates import Candidate
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.progress import Listener

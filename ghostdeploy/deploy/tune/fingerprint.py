@@ -22,7 +22,7 @@ from ghostdeploy.deploy.tune.journal import Header
 from ghostdeploy.machine import cpu_name, instruction_set, usable_cores
 
 if TYPE_CHECKING:
-    from ghostdeploy.deploy.export.config import ExportConfig
+    from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.models.source import LoadedModel
 
 _SELECTING = frozenset({"targets", "precision", "out", "replace", "timeout", "skip_passes"})

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.export.config import ExportConfig
 from ghostdeploy.deploy.intake.origin import Origin, find_origin
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.tune.candidates import OBJECTIVES, Objective, choose_rows
 from ghostdeploy.errors import UsageError, did_you_mean
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import torch
 
-from ghostdeploy.exporters.base import Written
-from ghostdeploy.exporters.graph import file as onnx_file
-from ghostdeploy.exporters.graph.precision import read_precision
+from ghostdeploy.convert.base import Written
+from ghostdeploy.convert.graph import file as onnx_file
+from ghostdeploy.convert.graph.precision import read_precision
 
 if TYPE_CHECKING:
     from pathlib import Path

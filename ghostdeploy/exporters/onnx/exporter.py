@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 import onnxscript  # noqa: F401 - torch.onnx needs it later: import early, name its absence
 import torch
 
-from ghostdeploy.exporters.base import Written
-from ghostdeploy.exporters.graph import file as onnx_file
-from ghostdeploy.exporters.graph.precision import read_precision
-from ghostdeploy.exporters.graph.simplify import check_names, name_layers, name_outputs, simplify
-from ghostdeploy.exporters.memory import give_back
+from ghostdeploy.convert.base import Written
+from ghostdeploy.convert.graph import file as onnx_file
+from ghostdeploy.convert.graph.precision import read_precision
+from ghostdeploy.convert.graph.simplify import check_names, name_layers, name_outputs, simplify
+from ghostdeploy.convert.memory import give_back
+from ghostdeploy.convert.program_memory import drop_weights
+from ghostdeploy.convert.program_modules import module_of
+from ghostdeploy.convert.refusal import RefusedError, innermost, untranslated
 from ghostdeploy.exporters.onnx.weights import compress, count_waiting
-from ghostdeploy.exporters.program_memory import drop_weights
-from ghostdeploy.exporters.program_modules import module_of
-from ghostdeploy.exporters.refusal import RefusedError, innermost, untranslated
 
 if TYPE_CHECKING:
     import onnx
 
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
 
 OPSET = 18
 _OURS = "ghostdeploy.terminal.output."

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from ghostdeploy.exporters.base import Written
-from ghostdeploy.exporters.graph import file as onnx_file
-from ghostdeploy.exporters.graph.precision import WEIGHTED, read_precision
-from ghostdeploy.exporters.graph.simplify import check_names, name_layers, simplify
-from ghostdeploy.exporters.module_names import numbered
+from ghostdeploy.convert.base import Written
+from ghostdeploy.convert.graph import file as onnx_file
+from ghostdeploy.convert.graph.precision import WEIGHTED, read_precision
+from ghostdeploy.convert.graph.simplify import check_names, name_layers, simplify
+from ghostdeploy.convert.module_names import numbered
 from ghostdeploy.exporters.onnx.weights import compress, count_waiting
 
 if TYPE_CHECKING:
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
 
 
 class OnnxIntake:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.exporters.base import Written
+from ghostdeploy.convert.base import Written
 from ghostdeploy.exporters.openvino.exporter import ports, read_precision
 from ghostdeploy.telemetry import silent
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.bundle.manifest import TensorSpec
-from ghostdeploy.exporters.attestation import Layer, achieved, convolution_macs, executed_phrase
-from ghostdeploy.exporters.base import Ports, Written, count_phrase
+from ghostdeploy.convert.attestation import Layer, achieved, convolution_macs, executed_phrase
+from ghostdeploy.convert.base import Ports, Written, count_phrase
 from ghostdeploy.exporters.openvino.fold import fold_constants
 from ghostdeploy.exporters.openvino.reason import refusal
 from ghostdeploy.telemetry import silent
@@ -26,7 +26,7 @@ with silent():
 
 if TYPE_CHECKING:
     from ghostdeploy.bundle.manifest import PrecisionAchieved
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
 
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _BARE = "/WithoutBiases"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ghostdeploy.exporters.attestation import Layer, achieved, executed_phrase
-from ghostdeploy.exporters.base import Written
+from ghostdeploy.convert.attestation import Layer, achieved, executed_phrase
+from ghostdeploy.convert.base import Written
 from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine, inspect_engine
 from ghostdeploy.exporters.tensorrt.inspector import found_layers
 from ghostdeploy.nvidia import kit
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ghostdeploy.bundle.manifest import PrecisionAchieved
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
     from ghostdeploy.nvidia.kit import EngineRecord, KitSpec, LayerPrecision
     from ghostdeploy.nvidia.library import Library
 

@@ -20,9 +20,9 @@ import msgspec
 import onnx
 
 from ghostdeploy.bundle.manifest import Precision
+from ghostdeploy.convert.base import Written
+from ghostdeploy.convert.graph import file as onnx_file
 from ghostdeploy.errors import MissingDependency
-from ghostdeploy.exporters.base import Written
-from ghostdeploy.exporters.graph import file as onnx_file
 from ghostdeploy.exporters.tensorrt.build import build_ahead, build_for_gpu, precision_of, require_precision, versions
 from ghostdeploy.exporters.tensorrt.engine import build_engine
 from ghostdeploy.exporters.tensorrt.half import to_half
@@ -33,7 +33,7 @@ from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import install_hint, installed, load_library
 
 if TYPE_CHECKING:
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
     from ghostdeploy.nvidia.kit import EngineRecord, KitSpec
     from ghostdeploy.nvidia.library import Library
 

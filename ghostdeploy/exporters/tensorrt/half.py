@@ -26,7 +26,8 @@ import onnx
 import onnx.version_converter
 from onnx import TensorProto, helper, numpy_helper
 
-from ghostdeploy.exporters.graph import file as onnx_file
+from ghostdeploy.convert.graph import file as onnx_file
+from ghostdeploy.convert.graph.shapes import element_types
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,14 +202,6 @@ class _Conversion:
 
     def _cast(self, source: str, result: str, element: int) -> None:
         self._done.append(helper.make_node("Cast", [source], [result], f"{result}_cast", to=element))
-
-
-def element_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Returns the element type of every tensor that has one, by name."""
-    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    values = (*graph.input, *graph.output, *graph.value_info)
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
-    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
 def _by_output_channel(node: onnx.NodeProto, weight: NDArray[Any]) -> NDArray[Any]:

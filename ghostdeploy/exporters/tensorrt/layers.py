@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import TensorProto
 
-from ghostdeploy.exporters.attestation import convolution_macs
+from ghostdeploy.convert.attestation import convolution_macs
 from ghostdeploy.exporters.tensorrt.half import LAYERS
 from ghostdeploy.nvidia.kit import LayerPrecision, LayerSpec
 

@@ -5,7 +5,7 @@ Imports neither NVIDIA's library nor onnx, so that a command line may check a re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
@@ -70,6 +70,11 @@ def check_sms(names: Iterable[str]) -> tuple[str, ...]:
             )
         found.append(plain)
     return tuple(dict.fromkeys(found))
+
+
+def check_options(*, sm: Iterable[str], **others: Any) -> dict[str, Any]:
+    """Returns the fields of a request as they are spelled here, see `check_sms`; the others are what they may be."""
+    return {"sm": check_sms(sm)} | others
 
 
 def read_options(options: dict[str, str]) -> TensorRTOptions:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from ghostdeploy.exporters.program_modules import module_of
-from ghostdeploy.exporters.refusal import RefusedError, listed
+from ghostdeploy.convert.program_modules import module_of
+from ghostdeploy.convert.refusal import RefusedError, listed
 from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.telemetry import silent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.exporters.base import Written
+from ghostdeploy.convert.base import Written
 from ghostdeploy.exporters.tflite import file as tflite_file
 from ghostdeploy.exporters.tflite.ports import ports
 from ghostdeploy.exporters.tflite.precision import read_precision

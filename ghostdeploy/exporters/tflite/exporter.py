@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ghostdeploy.exporters.base import Written
-from ghostdeploy.exporters.cache import Cache
-from ghostdeploy.exporters.memory import give_back
-from ghostdeploy.exporters.program_memory import drop_weights
+from ghostdeploy.convert.base import Written
+from ghostdeploy.convert.cache import Cache
+from ghostdeploy.convert.memory import give_back
+from ghostdeploy.convert.program_memory import drop_weights
 from ghostdeploy.exporters.tflite import file as tflite_file
 from ghostdeploy.exporters.tflite import metadata as tflite_metadata
 from ghostdeploy.exporters.tflite import weights as tflite_weights
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
 
 _CONVERTER = ("litert-torch", "litert-converter", "torch")
 _REVISION = 2

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import flatbuffers
 import numpy as np
 
-from ghostdeploy.exporters.module_names import dotted_names, module_of, numbered
+from ghostdeploy.convert.module_names import dotted_names, module_of, numbered
 from ghostdeploy.telemetry import silent
 
 with silent():

@@ -14,7 +14,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
-from ghostdeploy.exporters.program_modules import module_of
+from ghostdeploy.convert.program_modules import module_of
 from ghostdeploy.exporters.tflite.coverage import NotCoveredError, operation_of
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ with silent():
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ghostdeploy.exporters.base import About
+    from ghostdeploy.convert.base import About
 
 FIELD = "TFLITE_METADATA"
 LABELS = "labels.txt"

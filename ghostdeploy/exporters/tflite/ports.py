@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.bundle.manifest import TensorSpec
-from ghostdeploy.exporters.base import Ports
+from ghostdeploy.convert.base import Ports
 from ghostdeploy.exporters.tflite import file as tf
 
 if TYPE_CHECKING:

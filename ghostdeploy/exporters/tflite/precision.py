@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.exporters.attestation import Layer, achieved, convolution_macs, executed_phrase
-from ghostdeploy.exporters.base import count_phrase
+from ghostdeploy.convert.attestation import Layer, achieved, convolution_macs, executed_phrase
+from ghostdeploy.convert.base import count_phrase
 from ghostdeploy.exporters.tflite import file as tf
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import re
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.exporters.intensity import waits_for_memory
+from ghostdeploy.convert.intensity import waits_for_memory
 from ghostdeploy.exporters.tflite import file as tflite_file
 from ghostdeploy.telemetry import silent
 

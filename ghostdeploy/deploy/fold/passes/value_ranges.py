@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
+from ghostdeploy.convert.program_modules import module_of
 from ghostdeploy.deploy.fold.passes.graph import constant, op_name
-from ghostdeploy.exporters.program_modules import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ghostdeploy.convert.graph.file import subgraphs
 from ghostdeploy.deploy.intake.onnx.interface import with_shape
 from ghostdeploy.errors import CheckpointError
-from ghostdeploy.exporters.graph.file import subgraphs
 
 if TYPE_CHECKING:
     import onnx

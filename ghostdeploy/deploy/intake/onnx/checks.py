@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from ghostdeploy.convert.base import count_phrase
+from ghostdeploy.convert.graph.file import subgraphs
 from ghostdeploy.deploy.intake.onnx.external import tensors
 from ghostdeploy.errors import CheckpointError
-from ghostdeploy.exporters.base import count_phrase
-from ghostdeploy.exporters.graph.file import subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

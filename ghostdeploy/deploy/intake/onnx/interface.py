@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ghostdeploy.convert.graph.file import write_constant_outputs
 from ghostdeploy.errors import CheckpointError
-from ghostdeploy.exporters.graph.file import write_constant_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path

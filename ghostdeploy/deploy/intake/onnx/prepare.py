@@ -11,10 +11,8 @@ from onnx import TensorProto
 
 from ghostdeploy import targets
 from ghostdeploy.bundle.manifest import ModelInfo
-from ghostdeploy.deploy.export.config import apply_overrides
-from ghostdeploy.deploy.export.observe import observe
-from ghostdeploy.deploy.export.steps import program_file
 from ghostdeploy.deploy.fold.half_range import half_ranges
+from ghostdeploy.deploy.intake.observe import observe
 from ghostdeploy.deploy.intake.onnx import interface
 from ghostdeploy.deploy.intake.onnx.branches import decide
 from ghostdeploy.deploy.intake.onnx.difference import require_same
@@ -22,6 +20,8 @@ from ghostdeploy.deploy.intake.onnx.opset import upgrade
 from ghostdeploy.deploy.intake.onnx.reference import OnnxReference
 from ghostdeploy.deploy.intake.onnx.rewrite import rewrite
 from ghostdeploy.deploy.intake.onnx.value_ranges import watch_model
+from ghostdeploy.deploy.plan.config import apply_overrides
+from ghostdeploy.deploy.plan.steps import program_file
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.errors import UsageError
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from ghostdeploy.deploy.export.assemble import Facts
-    from ghostdeploy.deploy.export.config import ExportConfig
+    from ghostdeploy.deploy.intake.facts import Facts
     from ghostdeploy.deploy.intake.onnx.model import OnnxModel
+    from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.progress import Stages
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
+from ghostdeploy.convert.graph.shapes import element_types
 from ghostdeploy.deploy.quantize.taps import Taps, in_groups
-from ghostdeploy.exporters.tensorrt.half import element_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -7,11 +7,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.bundle.manifest import ModelInfo
-from ghostdeploy.deploy.export.config import apply_overrides
-from ghostdeploy.deploy.export.observe import observe
-from ghostdeploy.deploy.export.steps import FOR, QUANTIZED, all_steps
+from ghostdeploy.convert.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.deploy.fold.half_range import half_ranges
-from ghostdeploy.exporters.memory import LARGE_WEIGHTS, give_back
+from ghostdeploy.deploy.intake.observe import observe
+from ghostdeploy.deploy.plan.config import apply_overrides
+from ghostdeploy.deploy.plan.steps import FOR, QUANTIZED, all_steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from ghostdeploy.bundle.manifest import PassRecord
-    from ghostdeploy.deploy.export.assemble import Facts
-    from ghostdeploy.deploy.export.config import ExportConfig
+    from ghostdeploy.deploy.intake.facts import Facts
     from ghostdeploy.deploy.intake.pytorch.reference import Reference
+    from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.deploy.quantize.evidence import Evidence
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess

@@ -16,7 +16,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ghostdeploy.bundle.manifest import PrecisionAchieved
-from ghostdeploy.exporters.base import count_phrase
+from ghostdeploy.convert.base import count_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

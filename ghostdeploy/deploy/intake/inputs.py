@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy import samples
-from ghostdeploy.deploy.export.steps import JUDGED_ON_IMAGES, QUANTIZED
+from ghostdeploy.deploy.plan.steps import JUDGED_ON_IMAGES, QUANTIZED
 from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
 from ghostdeploy.deploy.prove.pixel_range import look
 from ghostdeploy.errors import DataError, UsageError
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle.folder import Arrays
-    from ghostdeploy.deploy.export.config import ExportConfig
     from ghostdeploy.deploy.intake.onnx.model import OnnxModel
+    from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess
 

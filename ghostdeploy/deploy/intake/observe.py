@@ -8,11 +8,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.bundle.manifest import TensorSpec
-from ghostdeploy.deploy.export.assemble import Facts
-from ghostdeploy.deploy.export.config import apply_overrides
-from ghostdeploy.deploy.export.inputs import Inputs, classes_of, read_labels, require_logits
-from ghostdeploy.deploy.export.steps import JUDGED_ON_IMAGES
 from ghostdeploy.deploy.intake.batching import fit_batch
+from ghostdeploy.deploy.intake.facts import Facts
+from ghostdeploy.deploy.intake.inputs import Inputs, classes_of, read_labels, require_logits
+from ghostdeploy.deploy.plan.config import apply_overrides
+from ghostdeploy.deploy.plan.steps import JUDGED_ON_IMAGES
 from ghostdeploy.deploy.prove.class_order import fit_classes, near_chance
 from ghostdeploy.deploy.prove.evaluate import Predictions, predict
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.bundle.manifest import HalfRange, ModelInfo, PassRecord
-    from ghostdeploy.deploy.export.config import ExportConfig
     from ghostdeploy.deploy.intake.onnx.model import OnnxModel
     from ghostdeploy.deploy.intake.pytorch.reference import ReferenceModel
+    from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.deploy.quantize.evidence import Evidence
     from ghostdeploy.models.source import LoadedModel

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import onnxsim
 
-from ghostdeploy.exporters.graph.file import subgraphs, write_constant_outputs
-from ghostdeploy.exporters.graph.precision import WEIGHTED
-from ghostdeploy.exporters.graph.shapes import infer_shapes
-from ghostdeploy.exporters.module_names import dotted_names, module_of, numbered
+from ghostdeploy.convert.graph.file import subgraphs, write_constant_outputs
+from ghostdeploy.convert.graph.precision import WEIGHTED
+from ghostdeploy.convert.graph.shapes import infer_shapes
+from ghostdeploy.convert.module_names import dotted_names, module_of, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx
 
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:

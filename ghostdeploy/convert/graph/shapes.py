@@ -61,3 +61,11 @@ def _copy(message: object, name: str, value: object) -> None:
         own.CopyFrom(value)
     else:
         setattr(message, name, value)
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Returns the element type of every tensor that has one, by name."""
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ghostdeploy.convert.base import ExportJob, ExportResult
+from ghostdeploy.convert.refusal import RefusedError
 from ghostdeploy.errors import MissingDependency
-from ghostdeploy.exporters.base import ExportJob, ExportResult
-from ghostdeploy.exporters.refusal import RefusedError
 from ghostdeploy.targets import resolve
 
 if TYPE_CHECKING:
-    from ghostdeploy.exporters.base import Exporter
+    from ghostdeploy.convert.base import Exporter
 
 _NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 

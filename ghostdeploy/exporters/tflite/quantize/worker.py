@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from ghostdeploy.convert.base import Written
 from ghostdeploy.deploy.quantize.conditioned import RELATIVE_ERROR, key
-from ghostdeploy.deploy.quantize.litert import writer
-from ghostdeploy.deploy.quantize.litert.float_simulation import in_float
-from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
-from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner
-from ghostdeploy.deploy.quantize.litert.trial import ERROR_IMAGES, TFLiteTrial, layer_errors
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
-from ghostdeploy.exporters.base import Written
 from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.exporters.tflite.outputs import separate_outputs
 from ghostdeploy.exporters.tflite.ports import ports
 from ghostdeploy.exporters.tflite.precision import read_precision
+from ghostdeploy.exporters.tflite.quantize import writer
+from ghostdeploy.exporters.tflite.quantize.float_simulation import in_float
+from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph
+from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner
+from ghostdeploy.exporters.tflite.quantize.trial import ERROR_IMAGES, TFLiteTrial, layer_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.exporters.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob
 
 
 class Quantizer:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from ghostdeploy.exporters.attestation import Layer, achieved, convolution_macs, executed_phrase
-from ghostdeploy.exporters.base import count_phrase
-from ghostdeploy.exporters.graph.shapes import infer_shapes
+from ghostdeploy.convert.attestation import Layer, achieved, convolution_macs, executed_phrase
+from ghostdeploy.convert.base import count_phrase
+from ghostdeploy.convert.graph.shapes import infer_shapes
 from ghostdeploy.telemetry import silent
 
 if TYPE_CHECKING:

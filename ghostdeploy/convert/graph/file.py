@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from ghostdeploy.bundle.manifest import TensorSpec
-from ghostdeploy.exporters.base import Ports
+from ghostdeploy.convert.base import Ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

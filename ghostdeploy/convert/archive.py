@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ghostdeploy.bundle.manifest import Record
-from ghostdeploy.exporters.base import ExportResult  # noqa: TC001 - msgspec resolves annotations at run time
-from ghostdeploy.exporters.cache import PIECE
+from ghostdeploy.convert.base import ExportResult  # noqa: TC001 - msgspec resolves annotations at run time
+from ghostdeploy.convert.cache import PIECE
 from ghostdeploy.files import is_relative_name
 
 if TYPE_CHECKING:

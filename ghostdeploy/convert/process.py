@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from ghostdeploy.convert.base import ExportJob, ExportResult
+from ghostdeploy.convert.memory import LARGE_BLOCK
 from ghostdeploy.errors import ExportFailed, MissingDependency, OutputError
-from ghostdeploy.exporters.base import ExportJob, ExportResult
-from ghostdeploy.exporters.memory import LARGE_BLOCK
 from ghostdeploy.isolation import child_command, child_environment
 from ghostdeploy.telemetry import VARIABLES
 
@@ -66,7 +66,7 @@ class Converter:
     def __init__(self, target: Worker, log: Path, *, frugal: bool = False) -> None:
         self._target = target
         self._log = log
-        command = child_command("ghostdeploy.exporters.child", target.exporter, target.export_extra)
+        command = child_command("ghostdeploy.convert.child", target.exporter, target.export_extra)
         surroundings = _SURROUNDINGS | (_FRUGAL if frugal else {})
         surroundings[INDUCTOR_CACHE] = os.environ.get(INDUCTOR_CACHE, f"{log.absolute()}.torch")
         with log.open("xb") as stream:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.deploy.quantize.litert.limits import cap_weight_scales, saturated_swishes
 from ghostdeploy.exporters.tflite import file as tf
+from ghostdeploy.exporters.tflite.quantize.limits import cap_weight_scales, saturated_swishes
 from ghostdeploy.exporters.tflite.weights import scope
 from ghostdeploy.telemetry import silent
 

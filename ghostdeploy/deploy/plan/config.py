@@ -106,10 +106,7 @@ class ExportConfig:
             targets.require_precision(row, self.precision)
         if self.batch is not None and require_count("batch", self.batch) > 4096:
             raise UsageError(f"batch is {self.batch}, expected 1 to 4096 or dynamic")
-        if self.sm:
-            from ghostdeploy.exporters.tensorrt.spec import check_sms
-
-            object.__setattr__(self, "sm", check_sms(self.sm))
+        self._check_options_of_targets()
         check_names(self.skip_passes)
         self._refuse_idle_options()
         if self.align_channels not in (None, 8, 16, 32):
@@ -128,6 +125,13 @@ class ExportConfig:
             require_kind(name, given, kinds, expected)
             for one in given if kinds == _SEVERAL else ():
                 require_kind(f"one of {name}", one, str, "a name")
+
+    def _check_options_of_targets(self) -> None:
+        for row in self.rows:
+            if row.check_options is not None:
+                check = targets.resolve(row.check_options, extra=row.export_extra)
+                for name, value in check(**{name: getattr(self, name) for name in row.options}).items():
+                    object.__setattr__(self, name, value)
 
     def _refuse_idle_options(self) -> None:
         """Raises `UsageError` for a setting that no chosen target knows: it would be silently without effect."""

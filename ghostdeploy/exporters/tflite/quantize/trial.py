@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.choose import Chosen
 from ghostdeploy.deploy.quantize.fallback import sqnr
-from ghostdeploy.deploy.quantize.litert import writer
-from ghostdeploy.deploy.quantize.litert.runner import TFLiteRunner, TFLiteTaps
 from ghostdeploy.deploy.quantize.recipe import Choice
 from ghostdeploy.deploy.quantize.ties import tied_ranges
 from ghostdeploy.deploy.quantize.twins import LayerErrors
 from ghostdeploy.exporters.tflite import file as tf
+from ghostdeploy.exporters.tflite.quantize import writer
+from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner, TFLiteTaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.deploy.quantize.choose import Stream
-    from ghostdeploy.deploy.quantize.litert.graph import TFLiteGraph
     from ghostdeploy.deploy.quantize.recipe import RangeMethod
+    from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph
 
 ERROR_IMAGES = 16
 """Images that the error of each layer is measured on."""
