@@ -164,10 +164,10 @@ def test_engines_write_nothing_beside_the_table(target, tiny_bundle):
 
 
 def test_an_apps_own_standard_error_is_not_touched(capfd, monkeypatch):
-    monkeypatch.setattr("ghostdeploy.terminal.output._ours", [])
+    monkeypatch.setattr("ghostdeploy.streams._ours", [])
     with hushed():
         os.write(2, b"an app's word")
-    monkeypatch.setattr("ghostdeploy.terminal.output._ours", [True])
+    monkeypatch.setattr("ghostdeploy.streams._ours", [True])
     with hushed():
         os.write(2, b"an engine's greeting")
     os.write(2, b", and the rest")

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from ghostdeploy.convert.cache import Cache
-from ghostdeploy.exporters.tflite import converted
+from ghostdeploy.exporters.tflite.exporter import converted
 
 def program(seed):
     torch.manual_seed(seed)

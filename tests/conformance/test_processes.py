@@ -103,7 +103,7 @@ def test_a_forked_child_may_load_its_own_and_drop_its_parents(path, profile):
 ENDS = """
 import sys
 import ghostdeploy as gd
-from ghostdeploy.bundle import open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 
 batch = open_bundle(sys.argv[1]).golden()[0]["input"][:1]
 model = gd.load(sys.argv[1], threads=2, profile=sys.argv[2], queue=100)

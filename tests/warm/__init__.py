@@ -37,6 +37,7 @@ EXPORTERS = (
     "ghostdeploy.exporters.onnx.exporter:",
     "ghostdeploy.exporters.onnx.intake:",
     "ghostdeploy.exporters.tflite.exporter:",
+    "ghostdeploy.exporters.tflite.quantize.",
 )
 """Those that take more than a second to import."""
 READ_AT_START = ("LD_", "OMP_", "PYTHON")
