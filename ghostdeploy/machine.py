@@ -43,8 +43,6 @@ _SETS = {
     "aarch64": {"i8mm": "I8MM", "asimddp": "NEON dot product", "asimd": "NEON"},
 }
 """By architecture: flag and name of each instruction set that INT8 kernels are written for, the best first."""
-_LIMIT_VARIABLES = {"openvino": "ONEDNN_MAX_CPU_ISA"}
-"""By engine: the environment variable that keeps its kernels below what the processor has."""
 _AVX2 = frozenset({"sse4_1", "avx", "avx2"})
 _AVX512 = _AVX2 | {"avx512f"}
 _LIMITS = {
@@ -115,16 +113,17 @@ def has_int8_dot_product(flags: Collection[str]) -> bool:
     return not _INT8_FLAGS.isdisjoint(flags)
 
 
-def instruction_set(engine: str = "") -> str:
+def instruction_set(limit_variable: str | None = None) -> str:
     """Returns the instruction set that INT8 kernels use here, such as `x86-64 AVX-512 VNNI`.
 
     Args:
-        engine: Name of the inference engine; one whose kernels an environment variable limits is taken at its word.
+        limit_variable: Environment variable that keeps an engine's kernels below what the processor has; by names of
+            oneDNN, and taken at its word.
     """
     machine = platform.machine().lower()
     architecture = {"amd64": "x86-64", "x86_64": "x86-64", "arm64": "aarch64"}.get(machine, machine)
     flags = cpu_flags()
-    limit = os.environ.get(_LIMIT_VARIABLES.get(engine, ""), "").upper()
+    limit = os.environ.get(limit_variable or "", "").upper()
     usable = flags & _LIMITS.get(limit, flags)
     best = next((name for flag, name in _SETS.get(architecture, {}).items() if flag in usable), "")
     return f"{architecture} {best}".strip()

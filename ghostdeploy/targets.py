@@ -1,193 +1,205 @@
-"""THE table: what ghostdeploy exports to, one row per target.
+"""THE table: what ghostdeploy exports to, one row per target, and those that plugins add.
 
-A row holds import *strings*, so listing targets imports nothing. `resolve` imports on use and turns a missing package
-into `MissingDependency` with the pip command, chained to the real error. Adding a target is one row here, one exporter
-file, one runtime file, one pip extra and one line in the README.
+Listing targets imports nothing of theirs. `resolve` imports on use and turns a missing package into `MissingDependency`
+with the pip command, chained to the real error. An installed distribution adds a row by an entry point of the group
+`ghostdeploy.targets` that names a `Target`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.errors import MissingDependency, UsageError, did_you_mean
+from ghostdeploy.target import PRECISIONS, Int8Time, Intake, Recipe, Target
 
-PRECISIONS = ("fp32", "fp16", "int8", "hybrid")
-"""Every precision a bundle can have; a row lists the ones its exporter makes."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
+__all__ = ["PRECISIONS", "Int8Time", "Intake", "Recipe", "Target"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
-    """How a finished file of a row's kind is taken as the model, in place of a PyTorch graph."""
+GROUP = "ghostdeploy.targets"
+"""Of entry points."""
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_log = logging.getLogger("ghostdeploy")
 
-    suffix: str
-    """Ending of such files."""
-    exporter: str
-    """Import string of the `Exporter` class that stands in for the row's own."""
-    packages: tuple[str, ...]
-    """Top-level modules it needs; torch is none of them."""
-    extra: str
-    """The pip extra that brings them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """One thing ghostdeploy exports to."""
-
-    name: str
-    """Name on the command line and in manifests."""
-    summary: str
-    """One line for tables: what it is for."""
-    parent: str | None
-    """Target whose artefact this one is made from; None means from the PyTorch graph."""
-    payload: str
-    """File inside the bundle that the runtime opens."""
-    files: tuple[str, ...]
-    """Every payload file; each must be listed with its hash in the manifest."""
-    precisions: tuple[str, ...]
-    """What the exporter can make, the default first."""
-    exporter: str
-    """Import string of the `Exporter` class."""
-    runtime: str
-    """Import string of the `Runtime` class."""
-    runtimes: tuple[str, ...]
-    """Engines that can run the payload, for the manifest."""
-    export_packages: tuple[str, ...]
-    """Top-level modules the exporter needs (parents' needs are found through the chain)."""
-    runtime_packages: tuple[str, ...]
-    """Top-level modules the runtime needs; of an alternative `a|b` one is enough."""
-    recipe: str | None = None
-    """Row of the quantization recipes that its INT8 graph follows."""
-    simulation: str | None = None
-    """ONNX graph of the payload that may be run in float where the engine cannot run; None where it always can."""
-    device: str | None = None
-    """Hardware that its engine cannot do without."""
-    rewrites: tuple[str, ...] = ()
-    """Passes of `deploy.fold.passes.REWRITES` that make float graphs faster on its engine, some with a parameter behind
-    a hyphen, see docs/performance.md."""
-    forms: tuple[str, ...] = ()
-    """Passes of `deploy.fold.passes.FORMS` that write what its converter cannot take, or gets wrong, in a form that it
-    takes right; at every precision. Only for rows without a parent: they read the PyTorch graph."""
-    layout: Literal["nhwc"] | None = None
-    """Order of the dimensions of image inputs, where the target has its own; None takes that of the request."""
-    keeps_wide_weights: bool = False
-    """Its fp16 payload has float32 weights in layers that float16 cannot hold."""
-    fixed_batch: bool = False
-    """Its payload is built for one batch size."""
-    quantizer: str = "ghostdeploy.deploy.quantize.worker:Quantizer"
-    """Import string of the worker that makes its INT8 graph."""
-    costs: str | None = None
-    """Import string of the function (payload, batch) that lists its layers' multiply-accumulates and bytes."""
-    default_route: str | None = None
-    """Import string of the `DefaultConverter` that exports the untouched module in the vendor's usual way."""
-    intake: Intake | None = None
-    """Set where a finished file of this kind can be the model of an export."""
-    options: tuple[str, ...] = ()
-    """Settings that only its exporter knows, by the names of `ExportConfig` fields."""
-    check_options: str | None = None
-    """Import string of the function that takes these settings by name and returns them as they are spelled, or raises
-    `UsageError`; it imports no vendor library."""
-
-    @property
-    def export_extra(self) -> str:
-        """The pip extra that installs exporter and runtime."""
-        return self.name
-
-    @property
-    def runtime_extra(self) -> str:
-        """The pip extra for a device: the runtime alone."""
-        return f"{self.name}-runtime"
-
-
-TARGETS: dict[str, Target] = {
-    row.name: row
-    for row in (
-        Target(
-            name="onnx",
-            summary="any CPU through ONNX Runtime, and the door to other tools",
-            parent=None,
-            payload="model.onnx",
-            files=("model.onnx",),
-            precisions=("fp32", "int8", "hybrid"),
-            recipe="onnxruntime",
-            rewrites=("DepthwiseConcat-8", "SplitConcat-8", "SplitSlices", "VectorLayers"),
-            exporter="ghostdeploy.exporters.onnx.exporter:OnnxExporter",
-            costs="ghostdeploy.runtimes.onnx.costs:read_costs",
-            default_route="ghostdeploy.exporters.onnx.default_route:DefaultOnnx",
-            runtime="ghostdeploy.runtimes.onnx.runtime:OnnxRuntime",
-            runtimes=("onnxruntime",),
-            export_packages=("torch", "onnx", "onnxscript", "onnxsim", "safetensors"),
-            runtime_packages=("onnxruntime",),
-            intake=Intake(
-                suffix=".onnx",
-                exporter="ghostdeploy.exporters.onnx.intake:OnnxIntake",
-                packages=("onnx", "onnxsim", "onnxruntime"),
-                extra="intake",
-            ),
+ROWS: tuple[Target, ...] = (
+    Target(
+        name="onnx",
+        summary="any CPU through ONNX Runtime, and the door to other tools",
+        parent=None,
+        payload="model.onnx",
+        files=("model.onnx",),
+        precisions=("fp32", "int8", "hybrid"),
+        recipe=Recipe(
+            name="onnxruntime",
+            activations="uint8",
+            saturation_safe=True,
+            quantize_bias=True,
+            int8_gates=True,
+            quantize_shortcuts=False,
+            final=True,
+            op_types=(*_LAYERS, "Relu", "Add", "Concat", "MaxPool", "Slice", "Flatten", "Reshape"),
+            bare_outputs=("Gemm", "MatMul"),
         ),
-        Target(
+        int8_time=Int8Time(without_dot_product=2.5, with_dot_product=1.2),
+        environment=("ONNX", "ONNXRUNTIME", "ORT"),
+        rewrites=("DepthwiseConcat-8", "SplitConcat-8", "SplitSlices", "VectorLayers"),
+        exporter="ghostdeploy.exporters.onnx.exporter:OnnxExporter",
+        costs="ghostdeploy.runtimes.onnx.costs:read_costs",
+        default_route="ghostdeploy.exporters.onnx.default_route:DefaultOnnx",
+        runtime="ghostdeploy.runtimes.onnx.runtime:OnnxRuntime",
+        runtimes=("onnxruntime",),
+        export_packages=("torch", "onnx", "onnxscript", "onnxsim", "safetensors"),
+        runtime_packages=("onnxruntime",),
+        intake=Intake(
+            suffix=".onnx",
+            exporter="ghostdeploy.exporters.onnx.intake:OnnxIntake",
+            packages=("onnx", "onnxsim", "onnxruntime"),
+            requirement="ghostdeploy[intake]",
+        ),
+    ),
+    Target(
+        name="openvino",
+        summary="Intel, AMD and Arm CPUs through OpenVINO",
+        parent="onnx",
+        payload="model.xml",
+        files=("model.xml", "model.bin"),
+        precisions=("fp32", "fp16", "int8", "hybrid"),
+        recipe=Recipe(
             name="openvino",
-            summary="Intel, AMD and Arm CPUs through OpenVINO",
-            parent="onnx",
-            payload="model.xml",
-            files=("model.xml", "model.bin"),
-            precisions=("fp32", "fp16", "int8", "hybrid"),
-            recipe="openvino",
-            rewrites=("DepthwiseConcat", "SplitConcat", "SplitSlices", "VectorLayers"),
-            exporter="ghostdeploy.exporters.openvino.exporter:OpenVINOExporter",
-            costs="ghostdeploy.runtimes.openvino.costs:read_costs",
-            default_route="ghostdeploy.exporters.openvino.default_route:DefaultOpenVINO",
-            runtime="ghostdeploy.runtimes.openvino.runtime:OpenVINORuntime",
-            runtimes=("openvino",),
-            export_packages=("openvino",),
-            runtime_packages=("openvino",),
+            activations="uint8",
+            saturation_safe=True,
+            quantize_bias=False,
+            int8_gates=True,
+            quantize_shortcuts=False,
+            final=False,
+            op_types=(*_LAYERS, "Concat"),
+            bare_outputs=(*_LAYERS, "Concat"),
         ),
-        Target(
+        int8_time=Int8Time(without_dot_product=1.0, with_dot_product=0.54),
+        instruction_limit="ONEDNN_MAX_CPU_ISA",
+        environment=("DNNL", "ONEDNN", "OPENVINO", "OV"),
+        rewrites=("DepthwiseConcat", "SplitConcat", "SplitSlices", "VectorLayers"),
+        exporter="ghostdeploy.exporters.openvino.exporter:OpenVINOExporter",
+        costs="ghostdeploy.runtimes.openvino.costs:read_costs",
+        default_route="ghostdeploy.exporters.openvino.default_route:DefaultOpenVINO",
+        runtime="ghostdeploy.runtimes.openvino.runtime:OpenVINORuntime",
+        runtimes=("openvino",),
+        export_packages=("openvino",),
+        runtime_packages=("openvino",),
+    ),
+    Target(
+        name="tensorrt",
+        summary="NVIDIA GPUs through TensorRT and TensorRT for RTX",
+        parent="onnx",
+        payload="kit/model.onnx",
+        files=("kit/model.onnx", "kit/build.json"),
+        precisions=("fp32", "fp16", "int8"),
+        recipe=Recipe(
             name="tensorrt",
-            summary="NVIDIA GPUs through TensorRT and TensorRT for RTX",
-            parent="onnx",
-            payload="kit/model.onnx",
-            files=("kit/model.onnx", "kit/build.json"),
-            precisions=("fp32", "fp16", "int8"),
-            recipe="tensorrt",
-            simulation="kit/model.onnx",
-            device="CUDA device",
-            keeps_wide_weights=True,
-            options=("sm", "version_compatible", "hardware_compatibility"),
-            check_options="ghostdeploy.exporters.tensorrt.spec:check_options",
-            exporter="ghostdeploy.exporters.tensorrt.exporter:TensorRTExporter",
-            runtime="ghostdeploy.runtimes.tensorrt.runtime:TensorRTRuntime",
-            runtimes=("tensorrt", "tensorrt_rtx"),
-            export_packages=("onnxruntime",),
-            runtime_packages=("tensorrt|tensorrt_rtx",),
+            activations="int8",
+            saturation_safe=False,
+            quantize_bias=False,
+            int8_gates=False,
+            quantize_shortcuts=True,
+            final=False,
+            op_types=(*_LAYERS, "Concat"),
+            bare_outputs=(*_LAYERS, "Concat"),
         ),
-        Target(
-            name="tflite",
-            summary="phones and boards through LiteRT (TensorFlow Lite)",
-            parent=None,
-            payload="model.tflite",
-            files=("model.tflite",),
-            precisions=("fp32", "fp16", "int8", "hybrid"),
-            recipe="litert",
-            rewrites=("DepthwiseConcat", "SplitConcat", "SplitSlices"),
-            forms=("CropDeconvolution",),
-            quantizer="ghostdeploy.exporters.tflite.quantize.worker:Quantizer",
-            layout="nhwc",
-            fixed_batch=True,
-            options=("int8_io",),
-            exporter="ghostdeploy.exporters.tflite.exporter:TFLiteExporter",
-            costs="ghostdeploy.runtimes.tflite.costs:read_costs",
-            default_route="ghostdeploy.exporters.tflite.default_route:DefaultTFLite",
-            runtime="ghostdeploy.runtimes.tflite.runtime:TFLiteRuntime",
-            runtimes=("litert", "tflite_runtime"),
-            export_packages=("torch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
-            runtime_packages=("ai_edge_litert|tflite_runtime",),
+        environment=("CUDA", "NVIDIA", "TRT"),
+        find_devices="ghostdeploy.nvidia.driver:gpus",
+        finisher="ghostdeploy.exporters.tensorrt.finisher:KitFinisher",
+        simulation="kit/model.onnx",
+        device="CUDA device",
+        keeps_wide_weights=True,
+        options=("sm", "version_compatible", "hardware_compatibility"),
+        check_options="ghostdeploy.exporters.tensorrt.spec:check_options",
+        exporter="ghostdeploy.exporters.tensorrt.exporter:TensorRTExporter",
+        runtime="ghostdeploy.runtimes.tensorrt.runtime:TensorRTRuntime",
+        runtimes=("tensorrt", "tensorrt_rtx"),
+        export_packages=("onnxruntime",),
+        runtime_packages=("tensorrt|tensorrt_rtx",),
+    ),
+    Target(
+        name="tflite",
+        summary="phones and boards through LiteRT (TensorFlow Lite)",
+        parent=None,
+        payload="model.tflite",
+        files=("model.tflite",),
+        precisions=("fp32", "fp16", "int8", "hybrid"),
+        recipe=Recipe(
+            name="litert",
+            activations="asymmetric int8",
+            saturation_safe=False,
+            quantize_bias=True,
+            int8_gates=True,
+            quantize_shortcuts=False,
+            final=True,
         ),
-    )
-}
+        int8_time=Int8Time(without_dot_product=0.93, with_dot_product=0.56),
+        environment=("JAX", "LITERT", "TF", "TFLITE", "XLA", "XNNPACK"),
+        rewrites=("DepthwiseConcat", "SplitConcat", "SplitSlices"),
+        forms=("CropDeconvolution",),
+        quantizer="ghostdeploy.exporters.tflite.quantize.worker:Quantizer",
+        layout="nhwc",
+        fixed_batch=True,
+        options=("int8_io",),
+        exporter="ghostdeploy.exporters.tflite.exporter:TFLiteExporter",
+        costs="ghostdeploy.runtimes.tflite.costs:read_costs",
+        default_route="ghostdeploy.exporters.tflite.default_route:DefaultTFLite",
+        runtime="ghostdeploy.runtimes.tflite.runtime:TFLiteRuntime",
+        runtimes=("litert", "tflite_runtime"),
+        export_packages=("torch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
+        runtime_packages=("ai_edge_litert|tflite_runtime",),
+    ),
+)
+
+
+class _Table(Mapping[str, Target]):
+    """Rows by name: those above, then those of plugins, which are looked for when somebody asks beyond them."""
+
+    def __getitem__(self, name: str) -> Target:
+        own = next((row for row in ROWS if row.name == name), None)
+        return plugins()[name] if own is None else own
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*(row.name for row in ROWS), *plugins()])
+
+    def __len__(self) -> int:
+        return len(ROWS) + len(plugins())
+
+
+TARGETS: Mapping[str, Target] = _Table()
+
+
+@cache
+def plugins() -> dict[str, Target]:
+    """Returns the rows that installed distributions add, by name; one that cannot be used is a warning."""
+    from importlib.metadata import entry_points
+
+    found: dict[str, Target] = {}
+    taken = {row.name for row in ROWS}
+    for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+        home = entry.dist.name if entry.dist is not None else entry.value
+        try:
+            row = entry.load()
+        except Exception as error:  # whatever somebody else's module raises
+            _log.warning("the target %s of %s cannot be used: %s: %s", entry.name, home, type(error).__name__, error)
+            continue
+        if not isinstance(row, Target) or row.name in taken:
+            why = "its name is taken" if isinstance(row, Target) else f"{entry.value} is no Target"
+            _log.warning("the target %s of %s cannot be used: %s", entry.name, home, why)
+            continue
+        taken.add(row.name)
+        found[row.name] = replace(row, distribution=row.distribution or home)
+    return found
 
 
 def find(name: str) -> Target:
@@ -265,13 +277,32 @@ def require_export(targets: list[Target], intake: Target | None = None) -> None:
     if not lacking:
         return
     packages = dict.fromkeys(package for name in lacking for package in missing[name])
-    extras = ",".join(TARGETS[name].export_extra for name in lacking)
+    wanted = [TARGETS[name].export_requirement for name in lacking]
     if intake is not None and intake.intake is not None:
-        extras = ",".join((intake.intake.extra, *(TARGETS[name].runtime_extra for name in lacking)))
+        wanted = [intake.intake.requirement, *(TARGETS[name].runtime_requirement for name in lacking)]
     raise MissingDependency(
         f"export to {', '.join(lacking)} needs {', '.join(packages)}, not installed here",
-        hint=f'pip install "ghostdeploy[{extras}]"',
+        hint=pip_install(*wanted),
     )
+
+
+def pip_install(*requirements: str) -> str:
+    """Returns the pip command for several requirements; extras of one distribution are joined."""
+    extras: dict[str, list[str]] = {}
+    for one in dict.fromkeys(requirements):
+        name, _, extra = one.rstrip("]").partition("[")
+        extras.setdefault(name, []).extend([extra] if extra else [])
+    words = [f'"{name}[{",".join(found)}]"' if found else name for name, found in extras.items()]
+    return f"pip install {' '.join(words)}"
+
+
+def has_device(target: Target) -> bool:
+    """Tells whether the hardware that the engine of `target` cannot do without is here."""
+    if target.device is None:
+        return True
+    if target.find_devices is None:
+        return False
+    return bool(resolve(target.find_devices, requirement=target.runtime_requirement)())
 
 
 def require_precision(target: Target, precision: str) -> None:
@@ -285,12 +316,12 @@ def require_precision(target: Target, precision: str) -> None:
         raise UsageError(f"target {target.name} has no precision {precision}", hint=f"{target.name} makes {makes}")
 
 
-def resolve(reference: str, *, extra: str) -> Any:
+def resolve(reference: str, *, requirement: str) -> Any:
     """Imports `package.module:Name`.
 
     Args:
         reference: An import string of a row.
-        extra: The pip extra that brings what the module needs.
+        requirement: What pip installs to have what the module needs.
 
     Raises:
         MissingDependency: The import failed; the original error is chained, so a broken library shows its real fault.
@@ -301,4 +332,4 @@ def resolve(reference: str, *, extra: str) -> Any:
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("ghostdeploy")
         what = f"{error.name} is not installed" if absent else f"importing {module} failed: {error}"
-        raise MissingDependency(what, hint=f'pip install "ghostdeploy[{extra}]"') from error
+        raise MissingDependency(what, hint=pip_install(requirement)) from error

@@ -237,12 +237,14 @@ class _Integers:
 
 
 def _write_qdq(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny) -> _Integers:
-    graph = quantized.quantize(model, tiny, row.recipe)
+    graph = quantized.quantize(model, tiny, row.recipe.name)
     written = WRITERS[row.name](graph, folder, "int8", tiny)
     if row.simulation is not None:
         graph = onnx.load(folder / row.simulation)
     simulate, tool = partial(quantized.simulate, graph), "ONNX Runtime's quantizer"
-    return _Integers(written=written, simulate=simulate, tool=tool, saturable=quantized.saturable(graph, row.recipe))
+    return _Integers(
+        written=written, simulate=simulate, tool=tool, saturable=quantized.saturable(graph, row.recipe.name)
+    )
 
 
 def _write_tflite(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny) -> _Integers:

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ghostdeploy.bundle.manifest import Calibration, Quantization
 from ghostdeploy.deploy.prove.diagnose import Diagnosis, LayerNoise
-from ghostdeploy.deploy.quantize.recipe import RECIPES
+from tests.recipes import RECIPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

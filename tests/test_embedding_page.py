@@ -50,4 +50,4 @@ def test_every_key_of_info_is_explained(app):
 
 def test_every_target_has_its_line():
     for row in targets.TARGETS.values():
-        assert f'| `{row.name}` | `pip install "ghostdeploy[{row.runtime_extra}]"` |' in PAGE
+        assert f'| `{row.name}` | `pip install "{row.runtime_requirement}"` |' in PAGE

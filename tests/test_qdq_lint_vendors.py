@@ -14,7 +14,6 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.qdq_lint import lint
-from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine
 from ghostdeploy.nvidia.kit import KitSpec
 from ghostdeploy.nvidia.library import load_library
@@ -28,6 +27,7 @@ from tests.qdq_graphs import (
     quantizer_of,
     set_constant,
 )
+from tests.recipes import RECIPES
 
 SAMPLES = ("ghostnet_050", "g_ghost_regnetx_002")
 

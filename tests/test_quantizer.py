@@ -21,7 +21,6 @@ from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.qdq_lint import lint
-from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
@@ -31,6 +30,7 @@ from ghostdeploy.deploy.quantize.worker import QdqQuantization
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models.blocks import GhostModule
 from ghostdeploy.preprocess import Preprocess
+from tests.recipes import RECIPES
 from tests.shared import shared_folder
 
 SIZE, CLASSES, IMAGES = 16, 10, 96
@@ -264,7 +264,7 @@ def job(floating, pixels, batches, tmp_path):
         np.save(tmp_path / "reference.npy", changes.pop("reference", logits))
         np.save(tmp_path / "golden.npy", batches[0][:4])
         spec = QuantizeSpec(
-            recipe="openvino",
+            recipe=RECIPES["openvino"],
             preprocess=SPEC,
             conditioned=None,
             calibration=str(tmp_path / "pixels.npy"),

@@ -10,12 +10,13 @@ import pytest
 
 from ghostdeploy.bundle.folder import open_bundle, sha256
 from ghostdeploy.bundle.manifest import Parity
-from ghostdeploy.convert.base import ExportResult, Written
-from ghostdeploy.deploy.export import build as builder
+from ghostdeploy.convert.base import ExportResult, Finished, Written
 from ghostdeploy.deploy.export.build import build, copy_kit, finish, judged, self_test
 from ghostdeploy.deploy.prove.tolerance import TOLERANCES
 from ghostdeploy.errors import BundleError, ExportFailed, UnsupportedHardware, UsageError
+from ghostdeploy.exporters.tensorrt import finisher
 from ghostdeploy.exporters.tensorrt.build import precision_of
+from ghostdeploy.exporters.tensorrt.finisher import KitFinisher
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import load_library
@@ -88,7 +89,7 @@ def test_an_altered_kit_is_refused_before_anything_reads_it(path, monkeypatch, n
     data = bytearray((path / name).read_bytes())
     data[10] ^= 1
     (path / name).write_bytes(data)
-    monkeypatch.setattr(builder, "any_library", lambda: pytest.fail("NVIDIA's library was asked"))
+    monkeypatch.setattr(finisher, "any_library", lambda: pytest.fail("NVIDIA's library was asked"))
 
     with pytest.raises(BundleError, match="was altered"):
         build(path)
@@ -105,7 +106,7 @@ def test_a_file_altered_after_the_check_is_not_copied(path, tmp_path):
 
 @NO_GPU
 def test_a_failed_builder_leaves_its_log_beside_the_bundle(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(builder, "require_gpu", lambda library: None)
+    monkeypatch.setattr(finisher, "require_gpu", lambda library: None)
     before = contents(path)
 
     with pytest.raises(ExportFailed, match="CUDA error 35") as caught:
@@ -147,7 +148,7 @@ def built(path, tmp_path, monkeypatch):
             tools={"tensorrt": "11"},
         )
         result = ExportResult(status="done", tools=written.tools, written=written)
-        return finish(bundle, folder, result, Stages()), folder
+        return finish(bundle, folder, result, KitFinisher(), Stages()), folder
 
     return finished
 
@@ -219,9 +220,9 @@ def test_faults_are_told_together(kits):
     )
     failed = parity(5.0, precision="fp16", verdict="failed")
 
-    found = judged(
-        msgspec.structs.replace(manifest, parity=failed), None, msgspec.structs.replace(spec, engines=(engine,))
-    )
+    made = Finished(engine="e", fault=kit.missing_precision(spec, engine))
+
+    found = judged(msgspec.structs.replace(manifest, parity=failed), None, made)
 
     assert found.verdict == "failed"
     assert found.failed_because.count("; ") == 1

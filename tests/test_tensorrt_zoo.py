@@ -13,10 +13,10 @@ from ghostdeploy.deploy.fold.program import save_program
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.qdq_lint import lint
-from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.deploy.quantize.ties import tied_ranges
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models import create_model
+from tests.recipes import RECIPES
 from tests.tensorrt_kits import export_kit
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed here")

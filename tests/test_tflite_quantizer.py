@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy import samples
+from ghostdeploy import samples, targets
 from ghostdeploy.bundle.folder import DIAGNOSIS, open_bundle
 from ghostdeploy.bundle.manifest import Calibration
 from ghostdeploy.deploy.quantize.fallback import sqnr
@@ -191,7 +191,7 @@ def job(tiny, tmp_path):
         np.save(tmp_path / "reference.npy", TFLiteRunner(data, delegate=True).logits([batch]))
         np.save(tmp_path / "golden.npy", batch[:4])
         spec = QuantizeSpec(
-            recipe="litert",
+            recipe=targets.find("tflite").recipe,
             preprocess=tiny.preprocess,
             conditioned=None,
             calibration=str(tmp_path / "pixels.npy"),

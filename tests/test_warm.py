@@ -54,7 +54,7 @@ class Exporter:
 class Probe:
     name: str = "probe"
     exporter: str = "probe:Exporter"
-    export_extra: str = "onnx"
+    export_requirement: str = "ghostdeploy[onnx]"
 
 
 @pytest.fixture

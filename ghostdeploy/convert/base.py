@@ -123,6 +123,35 @@ class DefaultConverter(Protocol):
         ...
 
 
+class Finished(Record, frozen=True, kw_only=True):
+    """What was made on the device."""
+
+    engine: str
+    """File that the runtime opens, inside the bundle."""
+    fault: str | None = None
+    """Why it is not what was asked for."""
+
+
+class Finisher(Protocol):
+    """Finishes a payload on the device that runs it, see `deploy.export.build`."""
+
+    worker: str
+    """Import string of the `Exporter` that does it in a child process."""
+
+    def require(self) -> None:
+        """Checks that the device and its library are here.
+
+        Raises:
+            MissingDependency: The library is not installed.
+            UnsupportedHardware: There is no device that it can use.
+        """
+        ...
+
+    def finished(self, folder: Path) -> Finished:
+        """Reads what the worker left in the bundle."""
+        ...
+
+
 def count_phrase(counts: dict[str, int]) -> str:
     """Returns `95 Conv, 1 Gemm` for {"Conv": 95, "Gemm": 1}."""
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), key=lambda item: -item[1]))

@@ -1,4 +1,4 @@
-"""The child process around every converter, with two words: IMPORT_STRING EXTRA.
+"""The child process around every converter, with two words: IMPORT_STRING REQUIREMENT.
 
 It imports the exporter first, so that a parent which starts it early pays the import while it folds. Then it reads the
 name of a job's file, does the job, and leaves. When the parent dies its pipe closes and the child goes too.
@@ -31,11 +31,11 @@ _NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 def main() -> int:
     """Runs one job; returns 0 when its result was written, whatever it says."""
-    reference, extra = sys.argv[1:3]
+    reference, requirement = sys.argv[1:3]
     exporter: Exporter | None = None
     missing = ""
     try:
-        exporter = resolve(reference, extra=extra)()
+        exporter = resolve(reference, requirement=requirement)()
     except MissingDependency as error:
         traceback.print_exc()
         missing = error.message

@@ -15,6 +15,7 @@ from ghostdeploy.convert.base import ExportJob, ExportResult
 from ghostdeploy.convert.memory import LARGE_BLOCK
 from ghostdeploy.errors import ExportFailed, MissingDependency, OutputError
 from ghostdeploy.isolation import child_command, child_environment
+from ghostdeploy.targets import pip_install
 from ghostdeploy.telemetry import VARIABLES
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class Worker(Protocol):
         ...
 
     @property
-    def export_extra(self) -> str:
-        """The pip extra that brings what it needs."""
+    def export_requirement(self) -> str:
+        """What pip installs to have what it needs."""
         ...
 
 
@@ -66,7 +67,7 @@ class Converter:
     def __init__(self, target: Worker, log: Path, *, frugal: bool = False) -> None:
         self._target = target
         self._log = log
-        command = child_command("ghostdeploy.convert.child", target.exporter, target.export_extra)
+        command = child_command("ghostdeploy.convert.child", target.exporter, target.export_requirement)
         surroundings = _SURROUNDINGS | (_FRUGAL if frugal else {})
         surroundings[INDUCTOR_CACHE] = os.environ.get(INDUCTOR_CACHE, f"{log.absolute()}.torch")
         with log.open("xb") as stream:
@@ -156,7 +157,7 @@ class Converter:
         except FileNotFoundError as error:
             raise self._failed(self._ending()) from error
         if result.status == "missing":
-            hint = f'pip install "ghostdeploy[{self._target.export_extra}]"'
+            hint = pip_install(self._target.export_requirement)
             raise MissingDependency(f"export to {self._target.name}: {result.message}", hint=hint)
         if result.status == "no space":
             raise OutputError(f"the {self._target.name} converter could not write: {result.message}")

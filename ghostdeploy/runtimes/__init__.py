@@ -73,7 +73,7 @@ def load(
 def run_bundle(bundle: Bundle, settings: Settings) -> Runtime:
     """Loads a bundle that is open already; see `load`."""
     row = targets.find(bundle.manifest.target)
-    backend = targets.resolve(row.runtime, extra=row.runtime_extra)
+    backend = targets.resolve(row.runtime, requirement=row.runtime_requirement)
     runtime: Runtime = backend(bundle, _interface(bundle), settings)
     return runtime
 

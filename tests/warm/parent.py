@@ -27,8 +27,8 @@ def main() -> int:
     from ghostdeploy.convert import child
     from ghostdeploy.targets import resolve
 
-    reference, extra = sys.argv[1:3]
-    resolve(reference, extra=extra)
+    reference, requirement = sys.argv[1:3]
+    resolve(reference, requirement=requirement)
     for module in LATE.get(reference, ()):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)

@@ -22,7 +22,7 @@ from ghostdeploy.bundle.manifest import SCHEMA, Manifest, ModelInfo, Precision, 
 from ghostdeploy.convert.base import ExportJob
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.default_route.model import Named, Source
-from ghostdeploy.deploy.default_route.worker import EXTRA, ROUTE
+from ghostdeploy.deploy.default_route.worker import REQUIREMENT, ROUTE
 from ghostdeploy.deploy.export.failures import converter_to_blame
 from ghostdeploy.deploy.export.pipeline import keep_log
 from ghostdeploy.deploy.intake.inputs import classes_of, read_labels
@@ -52,7 +52,7 @@ class _Worker:
 
     name: str
     exporter: str
-    export_extra: str
+    export_requirement: str
 
 
 class DefaultRoute:
@@ -138,9 +138,9 @@ class DefaultRoute:
             input_names=(),
             output_names=(),
             dynamic_batch=False,
-            options={ROUTE: reference, EXTRA: row.export_extra},
+            options={ROUTE: reference, REQUIREMENT: row.export_requirement},
         )
-        worker = _Worker(f"default {row.name}", _WORKER, row.export_extra)
+        worker = _Worker(f"default {row.name}", _WORKER, row.export_requirement)
         with Converter(worker, work / f"default-{row.name}.log") as converter:
             return converter.convert(job, seconds=timeout)
 

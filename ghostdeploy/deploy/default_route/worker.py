@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 ROUTE = "route"
 """Option of a job: import string of a `DefaultConverter`."""
-EXTRA = "extra"
-"""Option of a job: the pip extra that brings what it needs."""
+REQUIREMENT = "requirement"
+"""Option of a job: what pip installs to have what it needs."""
 
 
 class DefaultRouteWorker:
@@ -26,6 +26,6 @@ class DefaultRouteWorker:
 
     def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
-        converter: DefaultConverter = targets.resolve(job.options[ROUTE], extra=job.options[EXTRA])()
+        converter: DefaultConverter = targets.resolve(job.options[ROUTE], requirement=job.options[REQUIREMENT])()
         self.tools = converter.tools
         return converter.write(*open_source(job), Path(job.folder))

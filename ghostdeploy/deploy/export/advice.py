@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
     from ghostdeploy.targets import Target
 
-INT8_TIME_WITHOUT_DOT_PRODUCT = {"onnxruntime": 2.5, "openvino": 1.0, "litert": 0.93}
-"""Time of INT8 over time of float on a CPU without dot-product instructions, by engine; engines for CPUs only."""
-INT8_TIME_WITH_DOT_PRODUCT = {"onnxruntime": 1.2, "openvino": 0.54, "litert": 0.56}
-"""The same on an x86 CPU with them; on others nothing was measured."""
 _X86_DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _EQUAL = 1.1
 _DEPTHWISE = " where layers are depthwise"
@@ -51,16 +47,17 @@ def int8_advice(target: Target, flags: Collection[str], *, measured: float | Non
 
 
 def int8_time(target: Target, flags: Collection[str]) -> float | None:
-    """Returns time of INT8 over time of float on a processor, by the tables above; None where nothing was measured.
+    """Returns time of INT8 over time of float on a processor, by its row; None where nothing was measured.
 
     Args:
-        target: Row of the table; its fastest engine counts.
+        target: Row of the table.
         flags: Processor flags, see `machine.cpu_flags`; none known gives None.
     """
     if not flags or (has_int8_dot_product(flags) and _X86_DOT_PRODUCT.isdisjoint(flags)):
         return None
-    table = INT8_TIME_WITH_DOT_PRODUCT if has_int8_dot_product(flags) else INT8_TIME_WITHOUT_DOT_PRODUCT
-    return min((table[name] for name in target.runtimes if name in table), default=None)
+    if target.int8_time is None:
+        return None
+    return target.int8_time.with_dot_product if has_int8_dot_product(flags) else target.int8_time.without_dot_product
 
 
 def recommended(target: Target, flags: Collection[str]) -> str | None:
@@ -70,7 +67,7 @@ def recommended(target: Target, flags: Collection[str]) -> str | None:
         target: Row of the table.
         flags: Processor flags, see `machine.cpu_flags`.
     """
-    if not flags or not any(name in INT8_TIME_WITHOUT_DOT_PRODUCT for name in target.runtimes):
+    if not flags or target.int8_time is None:
         return None
     fast = has_int8_dot_product(flags) and (int8_time(target, flags) or 0.0) < 1
     precision = "int8" if fast else "hybrid"

@@ -1,9 +1,9 @@
-"""`build`: finishes a TensorRT build kit on the machine that has the GPU.
+"""`build`: finishes a build kit on the machine that has the device.
 
-    hashes → GPU there? → engine built in a child process → precision read from the engine → golden vectors run on it
+    hashes → device there? → engine built in a child process → precision read from the engine → golden vectors run on it
     → manifest rewritten → bundle replaced as a whole
 
-The kit's graph stays what was exported and simulated; only engines, their timing cache and `kit/build.json` are new.
+The kit's graph stays what was exported and simulated. What is new is what the target's `Finisher` makes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,13 @@ from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle import staging
 from ghostdeploy.bundle.folder import Bundle, describe_file, open_bundle
 from ghostdeploy.bundle.manifest import Manifest, Parity, PrecisionAchieved, Record, Verdict, encode
-from ghostdeploy.convert.base import ExportJob, ExportResult
+from ghostdeploy.convert.base import ExportJob, ExportResult, Finished, Finisher
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.failures import converter_to_blame
 from ghostdeploy.deploy.export.judge import conclude
 from ghostdeploy.deploy.export.pipeline import keep_log
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.errors import BundleError, UsageError
-from ghostdeploy.exporters.tensorrt.engine import require_gpu
-from ghostdeploy.nvidia import kit
-from ghostdeploy.nvidia.library import any_library
 from ghostdeploy.progress import Listener, Stages
 from ghostdeploy.runtimes import load
 
@@ -68,8 +65,8 @@ class _Worker:
     """What the child process runs, see `ghostdeploy.convert.process.Worker`."""
 
     name: str
-    export_extra: str
-    exporter: str = "ghostdeploy.exporters.tensorrt.build:EngineBuilder"
+    export_requirement: str
+    exporter: str
 
 
 def build(path: str | os.PathLike[str], *, listener: Listener | None = None, timeout: float = DEFAULT_TIMEOUT) -> Built:
@@ -95,19 +92,21 @@ def build(path: str | os.PathLike[str], *, listener: Listener | None = None, tim
     stages = Stages(listener)
     bundle = open_bundle(path)
     row = targets.find(bundle.manifest.target)
-    if kit.SPEC not in row.files:
+    if row.finisher is None:
         raise UsageError(
             f"{path} is a bundle for {row.name} and holds no build kit", hint="it is ready: use run or verify"
         )
+    finisher: Finisher = targets.resolve(row.finisher, requirement=row.runtime_requirement)()
     with stages.stage("look for a GPU"):
-        require_gpu(any_library())
+        finisher.require()
     out, name = bundle.path.resolve().parent, bundle.path.resolve().name
     with staging.workspace(out, f"{name}-build") as work, staging.staging(out, name, force=True) as folder:
         copy_kit(bundle, folder)
         with stages.stage("build engine"):
-            result = run_builder(_Worker(row.name, row.export_extra), bundle.manifest, folder, work, out, timeout)
+            worker = _Worker(row.name, row.export_requirement, finisher.worker)
+            result = run_builder(worker, bundle.manifest, folder, work, out, timeout)
         with stages.stage("self-test"), converter_to_blame(row.name, folder, bundle.path):
-            return finish(bundle, folder, result, stages)
+            return finish(bundle, folder, result, finisher, stages)
 
 
 def copy_kit(bundle: Bundle, folder: Path) -> None:
@@ -128,7 +127,7 @@ def run_builder(
 ) -> ExportResult:
     """Builds in a child process; a failed builder's log is kept beside the bundle."""
     job = ExportJob(
-        source=str(folder / kit.MODEL),
+        source=str(folder / manifest.payload),
         folder=str(folder),
         result=str(work / "result.json"),
         precision=manifest.precision,
@@ -140,12 +139,12 @@ def run_builder(
         return converter.convert(job, seconds=timeout)
 
 
-def finish(bundle: Bundle, folder: Path, result: ExportResult, stages: Stages) -> Built:
+def finish(bundle: Bundle, folder: Path, result: ExportResult, finisher: Finisher, stages: Stages) -> Built:
     """Runs the golden vectors on the new engine, judges, and writes the manifest."""
     written = result.written
     assert written is not None  # a result with status "done" has it
     old = bundle.manifest
-    spec = kit.decode((folder / kit.SPEC).read_bytes(), where=str(folder / kit.SPEC))
+    made = finisher.finished(folder)
     names = dict.fromkeys([*(record.path for record in old.files), *written.files])
     manifest = msgspec.structs.replace(
         old,
@@ -158,13 +157,13 @@ def finish(bundle: Bundle, folder: Path, result: ExportResult, stages: Stages) -
     with load(folder) as runtime:
         found = parity.compare(runtime.infer(inputs), outputs, manifest.precision)
         info = runtime.info()
-    manifest = judged(msgspec.structs.replace(manifest, parity=found), old.parity, spec)
+    manifest = judged(msgspec.structs.replace(manifest, parity=found), old.parity, made)
     _write(folder, manifest)
     return Built(
         bundle=str(bundle.path),
         name=manifest.name,
         precision=manifest.precision,
-        engine=spec.engines[0].file,
+        engine=made.engine,
         library=f"{info['engine']} {info['engine_version']}",
         device=info["device"],
         precision_achieved=written.precision,
@@ -175,17 +174,17 @@ def finish(bundle: Bundle, folder: Path, result: ExportResult, stages: Stages) -
     )
 
 
-def judged(manifest: Manifest, simulated: Parity | None, spec: kit.KitSpec) -> Manifest:
+def judged(manifest: Manifest, simulated: Parity | None, made: Finished) -> Manifest:
     """Returns the manifest with its verdict.
 
     Args:
         manifest: With the parity of the new engine; agreement and accuracy stay those of the simulation and say so.
         simulated: Parity that the export found.
-        spec: The kit, its new engine first.
+        made: What the finisher read.
     """
     manifest = conclude(manifest, None)
     assert manifest.parity is not None  # measured just before
-    faults = (kit.missing_precision(spec, spec.engines[0]), self_test(manifest.parity, simulated))
+    faults = (made.fault, self_test(manifest.parity, simulated))
     found = [fault for fault in (manifest.failed_because, *faults) if fault is not None]
     if not found:
         return manifest

@@ -28,17 +28,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import ghostdeploy
+from ghostdeploy import targets
 from ghostdeploy.convert.cache import digest_of
 from ghostdeploy.machine import cpu_flags, cpu_name, usable_cores
 
 if TYPE_CHECKING:
     from ghostdeploy.convert.base import ExportJob
 
-_STEERING = re.compile(
-    r"(ATEN|CUDA|DNNL|GOMP|JAX|KMP|LITERT|MKL|NVIDIA|OMP|ONEDNN|ONNX|ONNXRUNTIME|OPENBLAS|OPENVINO|ORT|OV|PYTORCH|TF|"
-    r"TFLITE|TORCH|TORCHDYNAMO|TRT|XLA|XNNPACK)_|LD_PRELOAD$|LD_LIBRARY_PATH$|PYTHONPATH$"
-)
-"""Names of variables that engines and their kernels read."""
+_COMMON = ("ATEN", "GOMP", "KMP", "MKL", "OMP", "OPENBLAS", "PYTORCH", "TORCH", "TORCHDYNAMO")
+"""Beginnings of names of variables that PyTorch and its kernels read; each target names its own."""
+_LOADING = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH")
 _ADDRESS = re.compile(rb'(graph_id\\*": *)\d+')
 _IDENTITY = ".data/serialization_id"
 
@@ -65,7 +64,8 @@ def conversion_key(exporter: str, job: ExportJob, work: Path) -> str:
 
 def surroundings() -> dict[str, Any]:
     """Returns what every conversion of this process depends on."""
-    steering = {name: value for name, value in os.environ.items() if _STEERING.match(name)}
+    kinds = {*_COMMON, *(kind for row in targets.TARGETS.values() for kind in row.environment)}
+    steering = {name: os.environ[name] for name in os.environ if name in _LOADING or name.split("_")[0] in kinds}
     machine = [platform.machine(), cpu_name(), sorted(cpu_flags()), usable_cores()]
     return {"tool": _own_sources(), "libraries": _libraries(), "machine": machine, "environment": steering}
 

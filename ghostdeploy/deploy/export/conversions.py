@@ -16,7 +16,6 @@ from ghostdeploy import targets
 from ghostdeploy.convert.archive import pack, unpack
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.conversion_key import conversion_key
-from ghostdeploy.nvidia.driver import gpus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,5 +111,6 @@ class Conversions:
 
 def _repeatable(step: Step) -> bool:
     """Tells whether all that a step depends on is known: our own exporters, and no engine timed on a GPU."""
-    timed = targets.find(step.target).device is not None and bool(gpus())
+    row = targets.find(step.target)
+    timed = row.device is not None and targets.has_device(row)
     return step.exporter.startswith("ghostdeploy.") and not timed

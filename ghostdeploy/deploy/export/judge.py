@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from ghostdeploy import targets
 from ghostdeploy.deploy.fold import half_range
 from ghostdeploy.deploy.prove import evaluate, parity, replay
 from ghostdeploy.deploy.prove.class_order import near_chance
@@ -22,7 +23,6 @@ from ghostdeploy.deploy.prove.statistics import wilson
 from ghostdeploy.deploy.quantize.spec import read_quantized
 from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.machine import instruction_set
-from ghostdeploy.nvidia.driver import gpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ def executor(bundle: Bundle, row: Target) -> Iterator[Executor]:
     except UnsupportedHardware as error:
         if row.simulation is None:
             raise
-        missing = error.message if gpus() else f"no {row.device}"
+        missing = error.message if targets.has_device(row) else f"no {row.device}"
         yield simulation(bundle, row.simulation, f"built, not executed: {missing}")
         return
     with runtime:
@@ -237,7 +237,7 @@ def _execution(logits: NDArray[Any], row: Target, quantizer: Path) -> Execution:
     simulated = np.load(quantizer / "gate.npy", allow_pickle=False)
     made = read_quantized(quantizer)
     return compare_execution(
-        logits, simulated, isa=instruction_set(row.runtimes[0]), saturable_channels=made.saturable_channels
+        logits, simulated, isa=instruction_set(row.instruction_limit), saturable_channels=made.saturable_channels
     )
 
 

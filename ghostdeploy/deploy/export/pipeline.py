@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.intake.onnx.model import OnnxModel
     from ghostdeploy.errors import GhostDeployError
     from ghostdeploy.models.source import LoadedModel
-    from ghostdeploy.targets import Target
+    from ghostdeploy.targets import Recipe, Target
 
 _log = logging.getLogger("ghostdeploy")
 _NUMBER = len("-1000")
@@ -241,7 +241,7 @@ def job_of(step: Step, facts: Facts, config: ExportConfig, work: Path) -> Export
     )
 
 
-def quantize_spec(step: Step, recipe: str, facts: Facts, config: ExportConfig, work: Path) -> Path:
+def quantize_spec(step: Step, recipe: Recipe, facts: Facts, config: ExportConfig, work: Path) -> Path:
     """Writes what the quantizer of a recipe is to do, and returns the file."""
     assert facts.evidence is not None  # prepare() gathered it for this precision
     evidence, facts = facts.evidence, facts.with_layout(step.layout)

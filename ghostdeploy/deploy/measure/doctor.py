@@ -102,13 +102,13 @@ def nvidia_gpu() -> tuple[str | None, str | None]:
 def _state(row: targets.Target) -> TargetState:
     lacks_export, lacks_run = targets.missing_for_export(row), targets.missing_for_run(row)
     missing = dict.fromkeys(lacks_export + lacks_run)
-    extra = row.export_extra if lacks_export else row.runtime_extra
+    wanted = row.export_requirement if lacks_export else row.runtime_requirement
     return TargetState(
         target=row.name,
         can_export=not lacks_export,
         can_run=not lacks_run,
         reason=f"{', '.join(missing)} not installed" if missing else None,
-        install=f'pip install "ghostdeploy[{extra}]"' if missing else None,
+        install=targets.pip_install(wanted) if missing else None,
     )
 
 

@@ -62,7 +62,7 @@ def costs_of(bundle: Bundle, batch: int) -> list[LayerCost]:
     found: list[LayerCost] = []
     if row.costs is not None:
         try:
-            found = targets.resolve(row.costs, extra=row.export_extra)(bundle, batch)
+            found = targets.resolve(row.costs, requirement=row.export_requirement)(bundle, batch)
         except MissingDependency:  # a device without the package that reads the file
             found = []
     return found or [_whole(bundle, batch)]

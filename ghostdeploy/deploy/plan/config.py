@@ -129,7 +129,7 @@ class ExportConfig:
     def _check_options_of_targets(self) -> None:
         for row in self.rows:
             if row.check_options is not None:
-                check = targets.resolve(row.check_options, extra=row.export_extra)
+                check = targets.resolve(row.check_options, requirement=row.export_requirement)
                 for name, value in check(**{name: getattr(self, name) for name in row.options}).items():
                     object.__setattr__(self, name, value)
 

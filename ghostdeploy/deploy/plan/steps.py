@@ -24,7 +24,7 @@ from ghostdeploy.deploy.fold.passes import base_name
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from ghostdeploy.targets import Target
+    from ghostdeploy.targets import Recipe, Target
 
 FOR = "-for-"
 """In the name of a first step that serves one row alone."""
@@ -42,8 +42,8 @@ class Step:
     """Name of its folder in the workspace, and on progress bars."""
     exporter: str
     """Import string of its worker."""
-    export_extra: str
-    """The pip extra that brings what it needs."""
+    export_requirement: str
+    """What pip installs to have what it needs."""
     source: str
     """File it reads, relative to the workspace."""
     precision: str
@@ -53,7 +53,7 @@ class Step:
     """File it writes that the next step reads."""
     layout: str | None = None
     """Order of image dimensions in it, where that is not the program's."""
-    recipe: str | None = None
+    recipe: Recipe | None = None
     """Set for a quantizer."""
     rewrites: tuple[str, ...] = ()
     """Passes that its program has had behind the fold, for the first step of a chain."""
@@ -66,7 +66,11 @@ class Step:
     @property
     def label(self) -> str:
         """Name of the stage on progress bars."""
-        return f"convert to {self.name.replace(FOR, ' for ')}" if self.recipe is None else f"quantize for {self.recipe}"
+        return (
+            f"convert to {self.name.replace(FOR, ' for ')}"
+            if self.recipe is None
+            else f"quantize for {self.recipe.name}"
+        )
 
 
 def steps_to(row: Target, precision: str, intake: Target | None = None, *, skip: Collection[str] = ()) -> list[Step]:
@@ -85,13 +89,13 @@ def steps_to(row: Target, precision: str, intake: Target | None = None, *, skip:
         source = found[-1].result if found else program_file(intake, rewrites)
         quantized = precision in QUANTIZED
         own = "fp32" if quantized and not found else precision
-        exporter, extra = link.exporter, link.export_extra
+        exporter, requirement = link.exporter, link.export_requirement
         if not found and intake is not None and intake.intake is not None:
-            exporter, extra = intake.intake.exporter, intake.intake.extra
+            exporter, requirement = intake.intake.exporter, intake.intake.requirement
         step = Step(
             name=link.name if found or rewrites == usual else f"{link.name}{FOR}{row.name}",
             exporter=exporter,
-            export_extra=extra,
+            export_requirement=requirement,
             source=source,
             precision=own,
             layout=link.layout,
@@ -100,8 +104,8 @@ def steps_to(row: Target, precision: str, intake: Target | None = None, *, skip:
             rewrites=() if found else rewrites,
         )
         found.append(step)
-        if quantized and len(found) == 1:
-            name, recipe = f"quantize-{row.recipe}", row.recipe
+        if quantized and len(found) == 1 and row.recipe is not None:
+            name, recipe = f"quantize-{row.recipe.name}", row.recipe
             found.append(
                 replace(step, name=name, exporter=row.quantizer, source=step.result, precision=precision, recipe=recipe)
             )

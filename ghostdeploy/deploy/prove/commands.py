@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ghostdeploy import samples
+from ghostdeploy import samples, targets
 from ghostdeploy.arguments import require_path, require_share
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Execution, Parity, Record, Replay, Verdict
@@ -83,7 +83,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         executed = runtime.infer(inputs)
         info = runtime.info()
     found = parity.compare(executed, outputs, bundle.manifest.precision)
-    gap = _execution_gap(bundle, executed, info["engine"])
+    gap = _execution_gap(bundle, executed)
     replays = _replays(bundle, executed, outputs)
     faults = (
         parity.fault(found, bundle.manifest.precision) if found.verdict == "failed" else None,
@@ -122,7 +122,7 @@ def _replays(bundle: Bundle, executed: Arrays, golden: Arrays) -> tuple[Replay, 
     return replay.against_simulation(executed, simulated, golden)
 
 
-def _execution_gap(bundle: Bundle, executed: Arrays, engine: str) -> Execution | None:
+def _execution_gap(bundle: Bundle, executed: Arrays) -> Execution | None:
     """Compares what this machine gave with the recorded float simulation of the quantized graph."""
     simulated = bundle.simulated()
     if simulated is None:
@@ -132,7 +132,7 @@ def _execution_gap(bundle: Bundle, executed: Arrays, engine: str) -> Execution |
     return compare_execution(
         executed[first],
         simulated[first],
-        isa=instruction_set(engine),
+        isa=instruction_set(targets.find(bundle.manifest.target).instruction_limit),
         saturable_channels=0 if recorded is None else recorded.saturable_channels,
     )
 

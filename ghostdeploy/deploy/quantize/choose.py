@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.quantize.recipe import RangeMethod, Recipe
+    from ghostdeploy.deploy.quantize.recipe import RangeMethod
+    from ghostdeploy.targets import Recipe
 
     Batches = Sequence[NDArray[Any]]
     Stream = Callable[[], Iterable[NDArray[Any]]]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.quantize.calibration import CalibrationSet
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.progress import Stages
+    from ghostdeploy.targets import Recipe
 
 GATE_COUNT = 1000
 """Images that the gate of the quantizer looks at; with labels the bundle is judged on all."""
@@ -83,7 +84,7 @@ class Evidence:
         """Yields the gate images as inputs of a model that takes what `spec` says."""
         return read_batches(self.gate, spec, BATCH)
 
-    def write_spec(self, path: Path, recipe: str, preprocess: Preprocess, golden: Path, max_drop: float) -> None:
+    def write_spec(self, path: Path, recipe: Recipe, preprocess: Preprocess, golden: Path, max_drop: float) -> None:
         """Writes the job of a quantizer process."""
         required = TOLERANCES["int8"].agreement_ci95_low
         assert required is not None  # the row sets it

@@ -21,7 +21,7 @@ from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, halves
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, agreement, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.pixels import read_batches
-from ghostdeploy.deploy.quantize.recipe import find_recipe
+from ghostdeploy.deploy.quantize.recipe import scheme
 from ghostdeploy.deploy.quantize.spec import Quantized, QuantizeSpec
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Quantization(ABC):
 
     def __init__(self, floating: Any, spec: QuantizeSpec) -> None:
         self.spec = spec
-        self.recipe = find_recipe(spec.recipe)
+        self.recipe = spec.recipe
         self.floating = floating
         self.layers = self.list_layers()
         self.unit_of = {layer.name: layer.unit for layer in self.layers}
@@ -219,7 +219,7 @@ class Quantization(ABC):
         float_modules = [n for n, unit in self.unit_of.items() if unit in self.float_units]
         order = {unit: place for place, unit in enumerate(self.float_units)}
         return Quantized(
-            scheme=self.recipe.scheme(self.chosen.choice),
+            scheme=scheme(self.recipe, self.chosen.choice),
             tool=self.tool,
             strength=self.chosen.choice.strength,
             float_layers=tuple(sorted(float_modules, key=lambda name: order[self.unit_of[name]])),

@@ -1,4 +1,4 @@
-"""Quantization recipes: which integers, which scales, which layers. One row per engine.
+"""Quantization recipes: which integers, which scales, which layers. Each target owns its recipe.
 
     x̂ = s·(q − z),   q = clamp(round(x/s) + z, q_min, q_max)
 
@@ -23,9 +23,12 @@ they are chosen by measurement, see `choose`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ghostdeploy.bundle.manifest import Record
+
+if TYPE_CHECKING:
+    from ghostdeploy.targets import Recipe
 
 RangeMethod = Literal["absolute", "percentile", "mse"]
 
@@ -44,97 +47,9 @@ class Choice(Record, frozen=True, kw_only=True):
     """Whether biases make up for the mean error of their layer."""
 
 
-class Recipe(Record, frozen=True, kw_only=True):
-    """One way to quantize."""
-
-    name: str
-    activations: Literal["uint8", "int8", "asymmetric int8"]
-    int8_gates: bool
-    """Whether layers inside squeeze-and-excite gates and merge branches are quantized; what joins them never is."""
-    saturation_safe: bool
-    """Weights are constrained so that no sum of two products leaves 16 bits."""
-    quantize_bias: bool
-    quantize_shortcuts: bool
-    """Whether a sum of two layers gets a Q/DQ pair on its shortcut, so that it fuses with the layer before it."""
-    final: bool
-    """Whether the graph is a payload as it is, so that what ONNX Runtime executes is read back from it."""
-    op_types: tuple[str, ...]
-    """ONNX operators that are quantized."""
-    bare_outputs: tuple[str, ...]
-    """Operators whose outputs stay float unless an INT8 operator reads them."""
-
-    @property
-    def symmetric(self) -> bool:
-        """Zero points are zero."""
-        return self.activations == "int8"
-
-    def scheme(self, choice: Choice) -> str:
-        """Returns the line for manifests."""
-        kind = f"{self.activations.split()[-1]} {'symmetric' if self.symmetric else 'asymmetric'} per tensor"
-        safe = ", saturation-safe" if self.saturation_safe else ""
-        corrected = "corrected" if choice.correct_bias else "as trained"
-        return (
-            f"activations {kind} ({choice.ranges} ranges), weights int8 symmetric per channel{safe}, biases {corrected}"
-        )
-
-
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_MOVES = ("MaxPool", "Slice", "Flatten", "Reshape")
-
-RECIPES: dict[str, Recipe] = {
-    row.name: row
-    for row in (
-        Recipe(
-            name="onnxruntime",
-            activations="uint8",
-            saturation_safe=True,
-            quantize_bias=True,
-            int8_gates=True,
-            quantize_shortcuts=False,
-            final=True,
-            op_types=(*_LAYERS, "Relu", "Add", "Concat", *_MOVES),
-            bare_outputs=("Gemm", "MatMul"),
-        ),
-        Recipe(
-            name="openvino",
-            activations="uint8",
-            saturation_safe=True,
-            quantize_bias=False,
-            int8_gates=True,
-            quantize_shortcuts=False,
-            final=False,
-            op_types=(*_LAYERS, "Concat"),
-            bare_outputs=(*_LAYERS, "Concat"),
-        ),
-        Recipe(
-            name="tensorrt",
-            activations="int8",
-            saturation_safe=False,
-            quantize_bias=False,
-            int8_gates=False,
-            quantize_shortcuts=True,
-            final=False,
-            op_types=(*_LAYERS, "Concat"),
-            bare_outputs=(*_LAYERS, "Concat"),
-        ),
-    )
-}
-"""Of Q/DQ graphs in ONNX."""
-
-LITERT = Recipe(
-    name="litert",
-    activations="asymmetric int8",
-    saturation_safe=False,
-    quantize_bias=True,
-    int8_gates=True,
-    quantize_shortcuts=False,
-    final=True,
-    op_types=(),
-    bare_outputs=(),
-)
-"""Of TFLite graphs."""
-
-
-def find_recipe(name: str) -> Recipe:
-    """Returns the recipe called `name`, of whatever format."""
-    return LITERT if name == LITERT.name else RECIPES[name]
+def scheme(recipe: Recipe, choice: Choice) -> str:
+    """Returns the line for manifests."""
+    kind = f"{recipe.activations.split()[-1]} {'symmetric' if recipe.symmetric else 'asymmetric'} per tensor"
+    safe = ", saturation-safe" if recipe.saturation_safe else ""
+    corrected = "corrected" if choice.correct_bias else "as trained"
+    return f"activations {kind} ({choice.ranges} ranges), weights int8 symmetric per channel{safe}, biases {corrected}"

@@ -8,6 +8,7 @@ import msgspec
 
 from ghostdeploy.bundle.manifest import Calibration, Record
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
+from ghostdeploy.target import Recipe  # noqa: TC001 - msgspec resolves annotations at run time
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 class QuantizeSpec(Record, frozen=True, kw_only=True):
     """One quantization of one float graph."""
 
-    recipe: str
-    """Row of `RECIPES`."""
+    recipe: Recipe
     preprocess: Preprocess
     """How pixels become the payload's input."""
     conditioned: str | None

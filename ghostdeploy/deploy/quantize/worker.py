@@ -17,7 +17,6 @@ from ghostdeploy.deploy.quantize.choose import QdqTrial
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
-from ghostdeploy.deploy.quantize.recipe import RECIPES
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
@@ -57,7 +56,7 @@ class QdqQuantization(Quantization):
 
     def __init__(self, floating: onnx.ModelProto, spec: QuantizeSpec) -> None:
         self.graph = OnnxGraph(floating)
-        self.plan = writer.plan(floating, RECIPES[spec.recipe])
+        self.plan = writer.plan(floating, spec.recipe)
         super().__init__(floating, spec)
 
     def list_layers(self) -> list[LayerFacts]:

@@ -30,7 +30,7 @@ with silent():
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from ghostdeploy.deploy.quantize.recipe import Recipe
+    from ghostdeploy.targets import Recipe
 
 Range = tuple[float, float]
 

@@ -13,7 +13,6 @@ from ghostdeploy import targets
 from ghostdeploy.deploy.fold.passes import REWRITES
 from ghostdeploy.errors import MissingDependency, UnsupportedHardware, UsageError
 from ghostdeploy.machine import has_int8_dot_product
-from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.runtimes.interface import Profile  # noqa: TC001 - dataclasses of other modules resolve it
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def why_not(row: Target, intake: Target | None) -> str | None:
     lacking = dict.fromkeys((*targets.missing_for_export(row, intake), *targets.missing_for_run(row)))
     if lacking:
         return f"needs {', '.join(lacking)}, not installed here"
-    return None if row.device is None or gpus() else f"runs on a {row.device}, and there is none here"
+    return None if targets.has_device(row) else f"runs on a {row.device}, and there is none here"
 
 
 def choose_rows(names: Sequence[str], intake: Target | None) -> tuple[list[Target], dict[str, str]]:

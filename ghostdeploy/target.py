@@ -1,0 +1,142 @@
+"""What a target is: one frozen record that says everything a shared room must know of it.
+
+A row holds import *strings*, so a table of them imports nothing. Whoever adds a target writes a row, an exporter and a
+runtime, in ghostdeploy or in a distribution of its own; docs/adding_a_target.md is the walk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import msgspec
+
+PRECISIONS = ("fp32", "fp16", "int8", "hybrid")
+"""Every precision a bundle can have; a row lists the ones its exporter makes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """How a finished file of a row's kind is taken as the model, in place of a PyTorch graph."""
+
+    suffix: str
+    """Ending of such files."""
+    exporter: str
+    """Import string of the `Exporter` class that stands in for the row's own."""
+    packages: tuple[str, ...]
+    """Top-level modules it needs; torch is none of them."""
+    requirement: str
+    """What pip installs to have them."""
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to quantize, see `deploy.quantize.recipe`."""
+
+    name: str
+    activations: Literal["uint8", "int8", "asymmetric int8"]
+    int8_gates: bool
+    """Whether layers inside squeeze-and-excite gates and merge branches are quantized; what joins them never is."""
+    saturation_safe: bool
+    """Weights are constrained so that no sum of two products leaves 16 bits."""
+    quantize_bias: bool
+    quantize_shortcuts: bool
+    """Whether a sum of two layers gets a Q/DQ pair on its shortcut, so that it fuses with the layer before it."""
+    final: bool
+    """Whether the graph is a payload as it is, so that what ONNX Runtime executes is read back from it."""
+    op_types: tuple[str, ...] = ()
+    """ONNX operators that are quantized; none where the graph is of another format."""
+    bare_outputs: tuple[str, ...] = ()
+    """Operators whose outputs stay float unless an INT8 operator reads them."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Zero points are zero."""
+        return self.activations == "int8"
+
+
+class Int8Time(NamedTuple):
+    """Time of INT8 over time of float on x86 processors, measured with GhostNet 1.0×; see `deploy.export.advice`."""
+
+    without_dot_product: float
+    with_dot_product: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One thing ghostdeploy exports to."""
+
+    name: str
+    """Name on the command line and in manifests."""
+    summary: str
+    """One line for tables: what it is for."""
+    parent: str | None
+    """Target whose artefact this one is made from; None means from the PyTorch graph."""
+    payload: str
+    """File inside the bundle that the runtime opens."""
+    files: tuple[str, ...]
+    """Every payload file; each must be listed with its hash in the manifest."""
+    precisions: tuple[str, ...]
+    """What the exporter can make, the default first."""
+    exporter: str
+    """Import string of the `Exporter` class."""
+    runtime: str
+    """Import string of the `Runtime` class."""
+    runtimes: tuple[str, ...]
+    """Engines that can run the payload, for the manifest."""
+    export_packages: tuple[str, ...]
+    """Top-level modules the exporter needs (parents' needs are found through the chain)."""
+    runtime_packages: tuple[str, ...]
+    """Top-level modules the runtime needs; of an alternative `a|b` one is enough."""
+    distribution: str | None = None
+    """What pip installs to have the target, where that is not ghostdeploy itself."""
+    recipe: Recipe | None = None
+    """How its INT8 graph is made."""
+    int8_time: Int8Time | None = None
+    """Whether INT8 pays; None where it runs on no CPU, or nothing was measured."""
+    instruction_limit: str | None = None
+    """Environment variable that keeps its kernels below what the processor has, by names of oneDNN."""
+    environment: tuple[str, ...] = ()
+    """Beginnings of names of environment variables that steer its conversion or its engine, up to the underscore."""
+    simulation: str | None = None
+    """ONNX graph of the payload that may be run in float where the engine cannot run; None where it always can."""
+    device: str | None = None
+    """Hardware that its engine cannot do without."""
+    find_devices: str | None = None
+    """Import string of the function that lists that hardware; without it none is found."""
+    finisher: str | None = None
+    """Import string of the `Finisher` class, where its payload is finished on the device that runs it."""
+    rewrites: tuple[str, ...] = ()
+    """Passes of `deploy.fold.passes.REWRITES` that make float graphs faster on its engine, some with a parameter behind
+    a hyphen, see docs/performance.md."""
+    forms: tuple[str, ...] = ()
+    """Passes of `deploy.fold.passes.FORMS` that write what its converter cannot take, or gets wrong, in a form that it
+    takes right; at every precision. Only for rows without a parent: they read the PyTorch graph."""
+    layout: Literal["nhwc"] | None = None
+    """Order of the dimensions of image inputs, where the target has its own; None takes that of the request."""
+    keeps_wide_weights: bool = False
+    """Its fp16 payload has float32 weights in layers that float16 cannot hold."""
+    fixed_batch: bool = False
+    """Its payload is built for one batch size."""
+    quantizer: str = "ghostdeploy.deploy.quantize.worker:Quantizer"
+    """Import string of the worker that makes its INT8 graph."""
+    costs: str | None = None
+    """Import string of the function (payload, batch) that lists its layers' multiply-accumulates and bytes."""
+    default_route: str | None = None
+    """Import string of the `DefaultConverter` that exports the untouched module in the vendor's usual way."""
+    intake: Intake | None = None
+    """Set where a finished file of this kind can be the model of an export."""
+    options: tuple[str, ...] = ()
+    """Settings that only its exporter knows, by the names of `ExportConfig` fields."""
+    check_options: str | None = None
+    """Import string of the function that takes these settings by name and returns them as they are spelled, or raises
+    `UsageError`; it imports no vendor library."""
+
+    @property
+    def export_requirement(self) -> str:
+        """What pip installs to have exporter and runtime."""
+        return self.distribution or f"ghostdeploy[{self.name}]"
+
+    @property
+    def runtime_requirement(self) -> str:
+        """What pip installs on a device: the runtime alone."""
+        return self.distribution or f"ghostdeploy[{self.name}-runtime]"
