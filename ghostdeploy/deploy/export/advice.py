@@ -40,9 +40,10 @@ def int8_advice(target: Target, flags: Collection[str], *, measured: float | Non
     where = "here" if measured is not None else f"on such a CPU{'' if has else _DEPTHWISE}"
     ratio = ratio if measured is None else measured
     speed = "as fast as float" if ratio <= _EQUAL else f"{ratio:.1f}× slower than float"
+    other = "; --hybrid has INT8 weights where memory decides, else float" if "hybrid" in target.precisions else ""
     return (
         f"this CPU has {has}INT8 dot-product instructions (VNNI, AMX, NEON dot product): INT8 shrinks the file, but "
-        f"{target.name} measured {speed} {where}; --hybrid has INT8 weights where memory decides, else float"
+        f"{target.name} measured {speed} {where}{other}"
     )
 
 
