@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PRECISIONS", "Int8Time", "Intake", "Recipe", "Target"]
 
+DEFAULT = "openvino"
+"""The target of an export that names none."""
 GROUP = "ghostdeploy.targets"
 """Of entry points."""
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -167,7 +167,7 @@ def attention_network(**options):
     return net.model(net.node("Add", [narrow, start], name="add_identity"), 8, 16, 16)
 
 
-def found(model, profile="tensorrt"):
+def found(model, profile="gpu"):
     """Returns (rule, node, module) of every violation."""
     return [(violation.rule, violation.node, violation.module) for violation in lint(model, profile=profile)]
 

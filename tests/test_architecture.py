@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ghostdeploy import targets
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "ghostdeploy").rglob("*.py"))
@@ -44,17 +47,46 @@ def test_nothing_is_unfinished_or_muffled():
     assert found == []
 
 
-def test_no_code_outside_the_table_asks_which_target_it_serves():
-    names = ("onnx", "openvino", "tensorrt", "tflite")
-    asking = [
-        f"{path.relative_to(ROOT)}:{node.lineno}"
-        for path in PACKAGE
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Compare)
-        and any(isinstance(c, ast.Constant) and c.value in names for c in (node.left, *node.comparators))
+SHARED = ("bundle", "cli.py", "convert", "deploy", "machine.py", "making.py", "terminal")
+"""Rooms that know targets by what their rows say."""
+FORMAT = ("deploy/intake/onnx", "convert/graph", "deploy/quantize/worker.py", "terminal/export_options.py")
+"""Where a target's name means something else: the format ONNX, a distribution of pip, the help of an option."""
+
+
+def test_no_shared_room_names_a_target():
+    names = [row.name for row in targets.ROWS]
+    rooms = [ROOT / "ghostdeploy" / room for room in SHARED]
+    files = [path for path in PACKAGE if any(path == room or room in path.parents for room in rooms)]
+    found = [
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in files
+        if not any(place in path.as_posix() for place in FORMAT)
+        for text in literals(path)
+        if text in names or any(name in text.lower() for name in names if name != "onnx")
     ]
 
-    assert asking == []
+    assert found == []
+
+
+def test_no_shared_room_imports_what_belongs_to_a_target():
+    own = re.compile(rf"ghostdeploy\.(exporters|runtimes)\.({'|'.join(row.name for row in targets.ROWS)})\b")
+    homes = re.compile(rf"/(exporters|runtimes)/({'|'.join(row.name for row in targets.ROWS)})/")
+    others = [path for path in PACKAGE if not homes.search(path.as_posix()) and path.name != "targets.py"]
+
+    assert [f"{p.relative_to(ROOT)}: {m[0]}" for p in others for m in own.finditer(p.read_text())] == []
+
+
+def literals(path):
+    """Returns the texts of a module that are no docstrings."""
+    tree = ast.parse(path.read_text())
+    remarks = {
+        id(statement.value)
+        for node in ast.walk(tree)
+        for statement in (node.body if isinstance(getattr(node, "body", None), list) else ())
+        if isinstance(statement, ast.Expr)
+    }
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in remarks)
+    return [node.value for node in constants if isinstance(node.value, str)]
 
 
 def test_imports_go_one_way():

@@ -73,7 +73,7 @@ def test_the_linter_passes_our_own_graphs(sample, recipe):
     tied = {name: (-4.0, 4.0) for group in chosen.ties for name in group}
     model = writer.write(sample, RECIPES[recipe], chosen, ranges(sample) | tied)
 
-    assert lint(model, profile="tensorrt" if RECIPES[recipe].symmetric else "cpu") == ()
+    assert lint(model, profile="gpu" if RECIPES[recipe].symmetric else "cpu") == ()
 
 
 def test_the_linter_names_what_a_quantizer_does_by_habit(sample):

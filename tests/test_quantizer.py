@@ -154,7 +154,7 @@ def test_cpu_recipes_cannot_saturate(floating, batches, name):
 
 
 def test_the_tensorrt_recipe_passes_the_linter(floating, batches):
-    assert lint(quantized(floating, RECIPES["tensorrt"], batches), profile="tensorrt") == ()
+    assert lint(quantized(floating, RECIPES["tensorrt"], batches), profile="gpu") == ()
 
 
 @pytest.mark.parametrize("unit", ["stem", "ghost1", "ghost2", "head"])
@@ -164,7 +164,7 @@ def test_a_unit_in_float_leaves_a_graph_that_passes_the_linter(floating, batches
     layers = frozenset(layer for layer, its in of.items() if its == unit)
     graph = quantized(floating, RECIPES[name], batches, float_layers=layers)
 
-    assert lint(graph, profile="tensorrt" if name == "tensorrt" else "cpu") == ()
+    assert lint(graph, profile="gpu" if name == "tensorrt" else "cpu") == ()
 
 
 def test_all_tensors_of_a_concat_share_a_scale(floating, batches):

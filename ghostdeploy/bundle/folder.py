@@ -311,6 +311,8 @@ def _no_bundle(root: Path, error: OSError | ValueError) -> BundleError:
         return BundleError(f"{str(root)!r} is no path of a bundle: {error}")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         if not is_there(root):
-            return BundleError(f"bundle {root} does not exist", hint="make one with: ghostdeploy export -t openvino")
+            return BundleError(
+                f"bundle {root} does not exist", hint=f"make one with: ghostdeploy export -t {targets.DEFAULT}"
+            )
         return BundleError(f"{root} is not a bundle: it holds no {MANIFEST}", hint="give the folder that export wrote")
     return _unreadable(root / MANIFEST, error)

@@ -86,8 +86,8 @@ def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:
     """Returns the executor that runs an ONNX graph of the bundle as it is written, without fusion."""
     import onnx
 
+    from ghostdeploy.bundle.external_data import refuse_external_data
     from ghostdeploy.deploy.quantize.simulate import GraphRunner
-    from ghostdeploy.runtimes.onnx.external_data import refuse_external_data
 
     data = bundle.read(graph)
     refuse_external_data(data, str(bundle.path))

@@ -69,7 +69,7 @@ class Exported:
 def export(
     model: nn.Module | str | Path | None = None,
     *,
-    target: str = "openvino",
+    target: str = targets.DEFAULT,
     precision: str = "fp32",
     weights: str | Path | None = None,
     weights_key: str | None = None,

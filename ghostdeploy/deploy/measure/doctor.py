@@ -114,7 +114,9 @@ def _state(row: targets.Target) -> TargetState:
 
 def _versions() -> str:
     found = []
-    for name in ("ghostdeploy", "torch", "onnx", "onnxruntime", "openvino", "numpy"):
+    packages = (name for row in targets.TARGETS.values() for name in (*row.export_packages, *row.runtime_packages))
+    wanted = dict.fromkeys(name for several in packages for name in several.split("|"))
+    for name in ("ghostdeploy", "numpy", *wanted):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ghostdeploy.bundle.external_data import refuse_external_data
 from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.errors import UnsupportedHardware, did_you_mean
 from ghostdeploy.machine import usable_cores
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
-from ghostdeploy.runtimes.onnx.external_data import refuse_external_data
 from ghostdeploy.telemetry import silent
 
 with silent():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Rule = Callable[[GhostGraph], Iterator[tuple[onnx.NodeProto, str]]]
 
-Profile = Literal["tensorrt", "cpu"]
+Profile = Literal["gpu", "cpu"]
 
 _EVERYWHERE: tuple[Rule, ...] = (
     parameters.positive_finite_scale,
@@ -33,7 +33,7 @@ _EVERYWHERE: tuple[Rule, ...] = (
     ghost.ghost_halves_same_precision,
 )
 RULES: dict[Profile, tuple[Rule, ...]] = {
-    "tensorrt": (
+    "gpu": (
         *_EVERYWHERE,
         parameters.zero_zero_point,
         parameters.int8_signed,
@@ -64,7 +64,7 @@ class Violation(Record, frozen=True, kw_only=True):
     """One sentence: what was found, what was expected."""
 
 
-def lint(model: onnx.ModelProto, *, profile: Profile = "tensorrt") -> tuple[Violation, ...]:
+def lint(model: onnx.ModelProto, *, profile: Profile = "gpu") -> tuple[Violation, ...]:
     """Returns all violations, rule by rule, in graph order.
 
     Args:
