@@ -25,7 +25,8 @@ from ghostdeploy import targets
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.manifest import SCHEMA, Manifest, ModelInfo, PrecisionAchieved, Quantization, TensorSpec, encode
 from ghostdeploy.bundle.staging import staging
-from ghostdeploy.convert.base import Written
+from ghostdeploy.convert.base import ExportJob, Written
+from ghostdeploy.convert.graph import file
 from ghostdeploy.preprocess import Preprocess, prepare
 from tests import quantized, tiny_tflite
 
@@ -177,8 +178,32 @@ WRITERS: dict[str, Callable[..., Written]] = {
     "tensorrt": write_tensorrt,
     "tflite": tiny_tflite.write,
 }
-"""One per target of the table: writes the payload, and says what it wrote as an exporter does. What comes first is the
-graph, see `_graph`."""
+"""By target: writes the payload, and says what it wrote as an exporter does. What comes first is the graph, see
+`_graph`. Others, those of plugins, are written by their exporters from the ONNX graph, see `write_exported`."""
+
+
+def write_exported(model: onnx.ModelProto, folder: Path, precision: str, tiny: Tiny, *, row: Target) -> Written:
+    """Lets the row's exporter convert the graph, as an export does after its parent."""
+    source = folder / "source.onnx"
+    file.write(model, source)
+    job = ExportJob(
+        source=str(source),
+        folder=str(folder),
+        result="",
+        precision=precision,
+        input_names=tuple(spec.name for spec in tiny.inputs),
+        output_names=tuple(spec.name for spec in tiny.outputs),
+        dynamic_batch=tiny.batch is None,
+        batch=tiny.batch,
+    )
+    written = targets.resolve(row.exporter, requirement=row.export_requirement)().export(job)
+    source.unlink()
+    return written
+
+
+def writer_of(target: str) -> Callable[..., Written]:
+    """Returns the function that writes a target's payload."""
+    return WRITERS.get(target) or partial(write_exported, row=targets.find(target))
 
 
 def for_target(target: str, **fields: Any) -> Tiny:
@@ -206,7 +231,7 @@ def make_bundle(out: Path, target: str, *, precision: str = "fp32", tiny: Tiny |
 
 
 def _write_float(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest: Manifest, tiny: Tiny) -> Manifest:
-    written = WRITERS[manifest.target](_graph(model, manifest.target, tiny), folder, manifest.precision, tiny)
+    written = writer_of(manifest.target)(_graph(model, manifest.target, tiny), folder, manifest.precision, tiny)
     if written.scheme is not None:
         quantization = Quantization(scheme=written.scheme, tool="tests", calibration=None)
         manifest = msgspec.structs.replace(manifest, quantization=quantization)
@@ -237,14 +262,12 @@ class _Integers:
 
 
 def _write_qdq(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny) -> _Integers:
-    graph = quantized.quantize(model, tiny, row.recipe.name)
-    written = WRITERS[row.name](graph, folder, "int8", tiny)
+    graph = quantized.quantize(model, tiny, row.recipe)
+    written = writer_of(row.name)(graph, folder, "int8", tiny)
     if row.simulation is not None:
         graph = onnx.load(folder / row.simulation)
     simulate, tool = partial(quantized.simulate, graph), "ONNX Runtime's quantizer"
-    return _Integers(
-        written=written, simulate=simulate, tool=tool, saturable=quantized.saturable(graph, row.recipe.name)
-    )
+    return _Integers(written=written, simulate=simulate, tool=tool, saturable=quantized.saturable(graph, row.recipe))
 
 
 def _write_tflite(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny) -> _Integers:

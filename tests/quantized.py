@@ -16,7 +16,6 @@ from onnx.reference import ReferenceEvaluator
 
 from ghostdeploy.bundle.manifest import Calibration, Quantization
 from ghostdeploy.deploy.prove.diagnose import Diagnosis, LayerNoise
-from tests.recipes import RECIPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle.manifest import Manifest
-    from ghostdeploy.targets import Target
+    from ghostdeploy.targets import Recipe, Target
     from tests.bundles import Tiny
 
     Arrays = dict[str, NDArray]
@@ -42,11 +41,11 @@ def named(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
-def quantize(model: onnx.ModelProto, tiny: Tiny, recipe: str) -> onnx.ModelProto:
+def quantize(model: onnx.ModelProto, tiny: Tiny, recipe: Recipe) -> onnx.ModelProto:
     """Returns the Q/DQ graph of a named model."""
     from ghostdeploy.deploy.quantize import writer
 
-    chosen = writer.plan(model, RECIPES[recipe])
+    chosen = writer.plan(model, recipe)
     inside = [value for value in model.graph.value_info if value.name in chosen.activations]
     exposed = copy.deepcopy(model)
     exposed.graph.output.extend(inside)
@@ -54,14 +53,14 @@ def quantize(model: onnx.ModelProto, tiny: Tiny, recipe: str) -> onnx.ModelProto
     found = ReferenceEvaluator(exposed).run(None, arrays)
     arrays |= dict(zip((value.name for value in exposed.graph.output), found, strict=True))
     ranges = {n: (min(0.0, float(arrays[n].min())), max(0.0, float(arrays[n].max()))) for n in chosen.activations}
-    return writer.write(model, RECIPES[recipe], chosen, ranges)
+    return writer.write(model, recipe, chosen, ranges)
 
 
-def saturable(graph: onnx.ModelProto, recipe: str) -> int:
+def saturable(graph: onnx.ModelProto, recipe: Recipe) -> int:
     """Returns the channels whose sums can overflow, 0 where the recipe does not count them."""
     from ghostdeploy.deploy.quantize.saturation import count_saturable
 
-    return sum(count_saturable(graph).values()) if RECIPES[recipe].saturation_safe else 0
+    return sum(count_saturable(graph).values()) if recipe.saturation_safe else 0
 
 
 def simulate(model: onnx.ModelProto, inputs: Arrays) -> Arrays:

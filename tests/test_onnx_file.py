@@ -12,6 +12,7 @@ from ghostdeploy.convert.graph import file as onnx_file
 from ghostdeploy.exporters.openvino.fold import fold_constants
 from tests import quantized
 from tests.bundles import Tiny, network
+from tests.recipes import RECIPES
 
 
 def parsed(text):
@@ -83,7 +84,7 @@ def test_an_invalid_graph_is_not_written(tmp_path):
 @pytest.mark.parametrize("recipe", ["onnxruntime", "openvino", "tensorrt"])
 def test_a_quantized_graph_comes_out_of_the_tool_unsorted_and_is_sorted(recipe):
     tiny = Tiny()
-    graph = quantized.quantize(quantized.named(network(tiny)), tiny, recipe)
+    graph = quantized.quantize(quantized.named(network(tiny)), tiny, RECIPES[recipe])
     with pytest.raises(onnx.checker.ValidationError, match="topologically sorted"):
         onnx.checker.check_model(graph)
 
@@ -123,7 +124,7 @@ def test_an_openvino_graph_is_folded_and_its_integers_stay(recipe, batch):
     tiny = Tiny(batch=batch)
     model = quantized.named(network(tiny))
     if recipe is not None:
-        model = quantized.quantize(model, tiny, recipe)
+        model = quantized.quantize(model, tiny, RECIPES[recipe])
     core = openvino.Core()
     plain, folded = (core.read_model(model.SerializeToString(), b"") for _ in range(2))
 

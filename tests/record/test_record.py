@@ -80,7 +80,7 @@ ANSWERED = [
     "run bundle image.png",
     "eval bundle --data set.npz",
     "eval bundle --data set.npz --reference other",
-    "bench bundle --rounds 2",
+    "bench bundle --rounds 8",
     "diagnose integers",
     "inspect integers",
     "verify integers",
