@@ -47,6 +47,8 @@ def test_nothing_is_unfinished_or_muffled():
     assert found == []
 
 
+PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+ROOMS = re.findall(r"^\| `([\w/]+)/` \|", PAGE, re.MULTILINE)
 SHARED = ("bundle", "cli.py", "convert", "deploy", "machine.py", "making.py", "terminal")
 """Rooms that know targets by what their rows say."""
 FORMAT = ("deploy/intake/onnx", "convert/graph", "deploy/quantize/worker.py", "terminal/export_options.py")
@@ -95,3 +97,35 @@ def test_imports_go_one_way():
     )
 
     assert done.returncode == 0, done.stdout
+
+
+def test_the_walk_in_the_docs_is_the_walk_of_the_imports():
+    named = dict(re.findall(r"(\w+)\[([\w/, ]+)\]", PAGE[: PAGE.index("## Where things are")]))
+    arrows = re.findall(r"^ +(\w+)(?:\[[^\]]*\])? --> (\w+)", PAGE, re.MULTILINE)
+    homes = {
+        key: [ROOT / "ghostdeploy" / one.replace("/TARGET", "") for one in label.split(", ")]
+        for key, label in named.items()
+    }
+
+    missing = [f"{start} → {end}" for start, end in arrows if not imports(homes[start], homes[end])]
+    assert len(arrows) > 8
+    assert missing == []
+
+
+def imports(start, end):
+    """Tells whether a file of a room imports one of another."""
+    files = [p for p in PACKAGE if any(p.with_suffix("") == home or home in p.parents for home in start)]
+    lines = {line.strip() for path in files for line in path.read_text().splitlines() if "import" in line}
+    names = [".".join(path.relative_to(ROOT).parts) for path in end]
+    return any(line.startswith(f"from {name}") for line in lines for name in names)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_of_the_docs_says_what_it_is(room):
+    said = ast.get_docstring(ast.parse((ROOT / "ghostdeploy" / room / "__init__.py").read_text()))
+
+    assert len(said) > 60
+
+
+def test_deploy_holds_folders_only():
+    assert [path.name for path in (ROOT / "ghostdeploy" / "deploy").glob("*.py")] == ["__init__.py"]
