@@ -58,11 +58,11 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/endurance.py build/bench/*
 
 docs: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/test_docs.py
+	$(BIN)/python -m pytest tests/house/test_docs.py
 
 fuzz: $(VENV)/.dev
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_fold_property.py tests/test_checkpoint.py \
-		tests/test_image_fuzz.py tests/test_record_fuzz.py -p no:cacheprovider
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fold/test_fold_property.py tests/models/test_checkpoint.py \
+		tests/prove/test_image_fuzz.py tests/bundle/test_record_fuzz.py -p no:cacheprovider
 
 device-wheel: | $(BIN)/python
 	GHOSTDEPLOY_WHEEL=device $(BIN)/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir dist .

@@ -18,7 +18,7 @@ from ghostdeploy.telemetry import REPORTERS, VARIABLES, silent
 from tests import offline
 from tests.conftest import require
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "ai_edge_litert"}
 """Of each target that runs on a processor, the package of its engine."""
 SPEAKS_FROM = (1, 29)

@@ -11,7 +11,7 @@ import pytest
 
 import ghostdeploy as gd
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_public_names_are_exactly_these():

@@ -12,7 +12,7 @@ import pytest
 
 from ghostdeploy import targets
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = sorted((ROOT / "ghostdeploy").rglob("*.py"))
 FILES = PACKAGE + sorted((ROOT / "tests").rglob("*.py")) + sorted((ROOT / "benchmarks").rglob("*.py"))
 

@@ -17,7 +17,7 @@ from ghostdeploy.models import create_model
 from ghostdeploy.models.count import count_macs, count_params
 from tests.conftest import require
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,7 +12,7 @@ import pytest
 
 from ghostdeploy import samples
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "samples.md", ROOT / "docs" / "mobile.md"]
 TEXT = "\n".join(page.read_text("utf-8") for page in PAGES)
 COMMANDS = sorted(set(re.findall(r"python -m (ghostdeploy\.samples\.\w+)([^\n`)]*)", TEXT)))

@@ -16,11 +16,11 @@ import torch
 from ghostdeploy.models import create_model
 from tests.reference.fill import example, fill
 
-NAMES = sorted(path.stem for path in (Path(__file__).parent / "reference").glob("*.npz"))
+NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "reference").glob("*.npz"))
 
 
 def reference(name):
-    with np.load(Path(__file__).parent / "reference" / f"{name}.npz") as file:
+    with np.load(Path(__file__).parents[1] / "reference" / f"{name}.npz") as file:
         return dict(file)
 
 

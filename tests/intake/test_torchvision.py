@@ -16,7 +16,7 @@ from ghostdeploy.preprocess import Preprocess, prepare
 from tests.means import Means
 from tests.transforms.torchvision_transforms import SHAPES, SPECS
 
-FILE = Path(__file__).parent / "transforms" / "torchvision_transforms.npz"
+FILE = Path(__file__).parents[1] / "transforms" / "torchvision_transforms.npz"
 CASES = [
     pytest.param(how, index, f"{height}x{width}", id=f"{how}-{SPECS[index]['size']}-{height}x{width}")
     for how in ("bilinear", "bicubic")

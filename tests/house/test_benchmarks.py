@@ -13,7 +13,7 @@ import pytest
 from ghostdeploy import targets
 from tests.conftest import require
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(params=[row.name for row in targets.TARGETS.values() if row.device is None])

@@ -120,7 +120,7 @@ def test_switched_off_nothing_is_kept(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_exports_at_once_share_a_cache_without_harm(tmp_path, cache):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom tests.test_conversion_cache import export\n"
+        "import sys\nfrom pathlib import Path\nfrom tests.convert.test_conversion_cache import export\n"
         "export(Path(sys.argv[1]), 'openvino')\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

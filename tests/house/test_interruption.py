@@ -26,7 +26,7 @@ def start(out, *, ignoring=()):
             signal.signal(number, signal.SIG_IGN if number in ignoring else signal.SIG_DFL)
 
     words = [sys.executable, "-m", "ghostdeploy", "export", "-t", "onnx", "--out", str(out)]
-    environment = os.environ | {"GHOSTDEPLOY_CACHE": "", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"GHOSTDEPLOY_CACHE": "", "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=inherit
     )

@@ -16,7 +16,7 @@ from ghostdeploy.bundle.folder import open_bundle
 from tests.commands import assert_one_sentence, run
 from tests.onnx_files import CALIB, DATA, saved, small
 
-PAGE = Path(__file__).parents[1] / "docs" / "folding.md"
+PAGE = Path(__file__).parents[2] / "docs" / "folding.md"
 
 
 class Maps(nn.Module):
