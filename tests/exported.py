@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ghostdeploy import targets
 from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.fold.passes import REWRITES
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from tests.shared import shared_folder
 
@@ -34,7 +35,7 @@ def sample_bundle(factory: pytest.TempPathFactory, name: str, target: str, **opt
         config = ExportConfig(targets=together, out=folder, **options)
         path = folder / f"{name}-{target}-{config.precision}"
         if not path.exists():
-            run_export(lambda: load_model(f"sample:{name}"), config)
+            run_export(lambda: PyTorchModel(load_model(f"sample:{name}")), config)
     return path
 
 
@@ -48,7 +49,7 @@ def int8_bundle(factory: pytest.TempPathFactory, name: str, target: str) -> Path
         if not out.exists():
             wanted = tuple(one for one in INT8 if (one in USUAL_INT8[name]) == usual)
             config = ExportConfig(targets=wanted, precision="int8", out=root / "new")
-            run_export(lambda: load_model(f"sample:{name}"), config)
+            run_export(lambda: PyTorchModel(load_model(f"sample:{name}")), config)
             (root / "new").rename(out)
     return out / f"{name}-{target}-int8"
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from ghostdeploy.bundle.folder import MANIFEST, open_bundle
 from ghostdeploy.bundle.manifest import encode
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.tune.candidates import Candidate, Entry, Setting, settings
 from ghostdeploy.deploy.tune.exporting import Workshop
@@ -42,7 +43,7 @@ class Stage:
     def __init__(self, out: Path, journal: Journal, config: TuneConfig) -> None:
         self.journal = journal
         self.config = config
-        self.workshop = Workshop(from_module(Net().eval()), "tiny", config.export, journal.folder, None)
+        self.workshop = Workshop(PyTorchModel(from_module(Net().eval())), "tiny", config.export, journal.folder, None)
         self.field = Field(config, journal, settings(2, config.objective))
         self.progress = Progress(None, config.budget, journal.spent)
         self.tuning = Tuning(self.field, self.workshop, journal, self.progress)

@@ -22,6 +22,7 @@ from ghostdeploy.convert.cache import PIECE, Cache
 from ghostdeploy.deploy.export.conversion_key import conversion_key
 from ghostdeploy.deploy.export.conversions import FROM_CACHE
 from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.models.source import from_module
 
@@ -52,7 +53,7 @@ def export(out, *rows, precision="fp32"):
         preprocess={"size": 16, "crop_fraction": 1.0},
         calibration=images if precision == "int8" else None,
     )
-    exported = run_export(lambda: from_module(network()), config)
+    exported = run_export(lambda: PyTorchModel(from_module(network())), config)
     return exported.bundles, exported.seconds
 
 

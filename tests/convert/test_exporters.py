@@ -14,6 +14,7 @@ from ghostdeploy import targets
 from ghostdeploy.convert.base import ExportJob
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import ExportFailed, MissingDependency
 from ghostdeploy.models.source import from_module
@@ -157,7 +158,7 @@ def test_a_broken_program_in_the_pipeline_is_exit_5(tmp_path, monkeypatch):
 
     with pytest.raises(ExportFailed) as caught:
         run_export(
-            lambda: from_module(network(), name="net"),
+            lambda: PyTorchModel(from_module(network(), name="net")),
             ExportConfig(targets=("onnx",), out=tmp_path, preprocess={"size": 16}),
         )
 

@@ -14,6 +14,7 @@ from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export import pipeline
 from ghostdeploy.deploy.export.pipeline import Exported, run_export
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import BundleError, ExportFailed, OutputError, UsageError
 from ghostdeploy.models.source import from_module
@@ -36,7 +37,7 @@ def network():
 
 def export(out, *, names=BOTH):
     config = ExportConfig(targets=names, out=out, preprocess={"size": 16})
-    return run_export(lambda: from_module(network(), name="net"), config)
+    return run_export(lambda: PyTorchModel(from_module(network(), name="net")), config)
 
 
 def names(folder):

@@ -10,6 +10,7 @@ from torch import nn
 import ghostdeploy as gd
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.deploy.prove.evaluate import agree
@@ -119,7 +120,7 @@ def test_a_float_export_counts_the_layers_that_hybrid_would_change(tmp_path, mon
     network = nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), head, nn.Flatten())
     config = ExportConfig(targets=("onnx", "openvino", "tflite"), out=tmp_path, preprocess={"size": 16})
 
-    exported = run_export(lambda: from_module(network.eval()), config, name="waits")
+    exported = run_export(lambda: PyTorchModel(from_module(network.eval())), config, name="waits")
 
     assert (exported.advice is not None) == waits
     assert not waits or "--hybrid is recommended for onnx, openvino, tflite" in exported.advice

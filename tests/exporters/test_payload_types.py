@@ -15,6 +15,7 @@ import ghostdeploy as gd
 from ghostdeploy import samples, targets
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models.source import load_model
@@ -74,7 +75,7 @@ def exported(factory, function, target, precision):
                 preprocess={"size": SIZE},
                 out=root,
             )
-            run_export(lambda: load_model(f"{__file__}:{function}"), config, name=function)
+            run_export(lambda: PyTorchModel(load_model(f"{__file__}:{function}")), config, name=function)
     return path
 
 

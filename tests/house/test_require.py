@@ -17,7 +17,8 @@ def _rows(monkeypatch):
     monkeypatch.setitem(
         targets.TARGETS, "absent", dataclasses.replace(onnx, name="absent", runtime_packages=("no_such_engine",))
     )
-    monkeypatch.setitem(targets.TARGETS, "idle", dataclasses.replace(onnx, name="idle", device="paper device"))
+    row = dataclasses.replace(onnx, name="idle", device="paper device", find_devices=None)
+    monkeypatch.setattr(targets, "ROWS", (*targets.ROWS, row))
     monkeypatch.setattr(conftest, "gpus", list)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.tune.fingerprint import header_of
 from ghostdeploy.deploy.tune.journal import NAME, Exported, Journal, Picked, Refused, Round
@@ -111,7 +112,7 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path):
 
 
 def test_the_fingerprint_knows_weights_options_and_image_sets(tmp_path):
-    model, images = from_module(Net().eval()), tmp_path / "images"
+    model, images = PyTorchModel(from_module(Net().eval())), tmp_path / "images"
     images.mkdir()
     (images / "one.png").write_bytes(b"1234")
 
@@ -122,7 +123,7 @@ def test_the_fingerprint_knows_weights_options_and_image_sets(tmp_path):
     assert header() == first
     assert header(targets=("openvino",), out=tmp_path, replace=True) == first
     assert header(max_drop=0.02).options != first.options
-    assert header(from_module(Net().eval())).model != first.model
+    assert header(PyTorchModel(from_module(Net().eval()))).model != first.model
     (images / "two.png").write_bytes(b"1234")
     assert header().options != first.options
 

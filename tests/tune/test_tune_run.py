@@ -10,6 +10,7 @@ import torch
 
 from ghostdeploy.bundle.folder import MANIFEST, open_bundle
 from ghostdeploy.bundle.manifest import PassRecord
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.tune import measure, report, run
 from ghostdeploy.deploy.tune.candidates import Candidate, Entry
 from ghostdeploy.deploy.tune.field import QUICK_ROUNDS
@@ -131,7 +132,7 @@ def test_a_target_that_cannot_do_it_takes_no_other_of_its_group_with_it(tmp_path
     require("tflite")
     with stage(tmp_path) as on:
         able, odd = Candidate("onnx", "fp32"), Candidate("tflite", "fp32")
-        failed = replace(on.workshop, model=from_module(Sorting().eval())).make([odd, able], Silent())
+        failed = replace(on.workshop, model=PyTorchModel(from_module(Sorting().eval()))).make([odd, able], Silent())
 
         assert on.workshop.take_over(able) is not None
     assert list(failed) == [odd]

@@ -21,7 +21,7 @@ from ghostdeploy.deploy.export.assemble import Chain, assemble
 from ghostdeploy.deploy.export.conversions import Conversions
 from ghostdeploy.deploy.export.failures import Failures, converter_to_blame
 from ghostdeploy.deploy.fold.one_at_a_time import taking_turns
-from ghostdeploy.deploy.intake.origin import facts_of, find_origin
+from ghostdeploy.deploy.intake.origin import find_origin
 from ghostdeploy.deploy.plan.config import ExportConfig, known_options
 from ghostdeploy.deploy.plan.steps import QUANTIZED, Step, all_steps, steps_to
 from ghostdeploy.errors import ExportFailed, GateFailed
@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.folder import Bundle
     from ghostdeploy.deploy.intake.facts import Facts
-    from ghostdeploy.deploy.intake.onnx.model import OnnxModel
+    from ghostdeploy.deploy.intake.protocol import ExportedModel
     from ghostdeploy.errors import GhostDeployError
-    from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.targets import Recipe, Target
 
 _log = logging.getLogger("ghostdeploy")
@@ -112,7 +111,7 @@ def export(
 
 
 def run_export(
-    load: Callable[[], LoadedModel | OnnxModel],
+    load: Callable[[], ExportedModel],
     config: ExportConfig,
     *,
     name: str | None = None,
@@ -149,7 +148,7 @@ def run_export(
         name = name or model.name
         names = refuse_existing(name, config)
         with taking_turns():
-            facts = facts_of(model, name, config, work, stages)
+            facts = model.prepare(name, config, work, stages)
         del model
         give_back()
         ways = {row.name: steps_to(row, config.precision, intake, skip=config.skip_passes) for row in config.rows}

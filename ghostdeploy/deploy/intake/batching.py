@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle.folder import Arrays
-    from ghostdeploy.deploy.intake.pytorch.reference import ReferenceModel
+    from ghostdeploy.deploy.intake.protocol import ReferenceModel
 
 DEPENDENT = "the output of an image depends on the other images of its batch"
 _DIFFERENCE = 1e-5

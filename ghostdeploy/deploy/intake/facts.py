@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.bundle.manifest import HalfRange, ModelInfo, PassRecord, TensorSpec
     from ghostdeploy.convert.base import Ports
-    from ghostdeploy.deploy.intake.pytorch.reference import ReferenceModel
+    from ghostdeploy.deploy.intake.protocol import ReferenceModel
     from ghostdeploy.deploy.prove.evaluate import Predictions
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.deploy.quantize.evidence import Evidence

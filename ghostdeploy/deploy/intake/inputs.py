@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle.folder import Arrays
-    from ghostdeploy.deploy.intake.onnx.model import OnnxModel
+    from ghostdeploy.deploy.intake.protocol import Described
     from ghostdeploy.deploy.plan.config import ExportConfig
-    from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess
 
 GOLDEN_COUNT = 16
@@ -49,7 +48,7 @@ class Inputs:
     """Set for the quantizer, there for every precision with one; without labelled images it judges as well."""
 
     @classmethod
-    def choose(cls, model: LoadedModel | OnnxModel, config: ExportConfig) -> Inputs:
+    def choose(cls, model: Described, config: ExportConfig) -> Inputs:
         """Picks the sets.
 
         Raises:

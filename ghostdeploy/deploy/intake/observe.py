@@ -23,12 +23,10 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.bundle.manifest import HalfRange, ModelInfo, PassRecord
-    from ghostdeploy.deploy.intake.onnx.model import OnnxModel
-    from ghostdeploy.deploy.intake.pytorch.reference import ReferenceModel
+    from ghostdeploy.deploy.intake.protocol import Described, ReferenceModel
     from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.deploy.quantize.evidence import Evidence
-    from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.progress import Stages
 
@@ -106,7 +104,7 @@ class Observed:
 
 
 def observe(
-    model: LoadedModel | OnnxModel,
+    model: Described,
     preprocess: Preprocess,
     reference: ReferenceModel,
     config: ExportConfig,

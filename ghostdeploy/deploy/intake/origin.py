@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.intake.onnx.model import OnnxModel, open_onnx
+from ghostdeploy.deploy.intake.onnx.model import open_onnx
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,10 +16,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from ghostdeploy.deploy.intake.facts import Facts
+    from ghostdeploy.deploy.intake.protocol import ExportedModel
     from ghostdeploy.deploy.plan.config import ExportConfig
-    from ghostdeploy.models.source import LoadedModel
-    from ghostdeploy.progress import Stages
     from ghostdeploy.targets import Target
 
 
@@ -28,7 +27,7 @@ class Origin:
 
     intake: Target | None
     """Row whose finished file the model is; None is PyTorch."""
-    load: Callable[[], LoadedModel | OnnxModel]
+    load: Callable[[], ExportedModel]
     """Builds the module and loads its weights, or reads and checks the file."""
 
 
@@ -64,26 +63,16 @@ def find_origin(
     if intake is not None:
         return Origin(intake, lambda: open_onnx(Path(str(model))))
 
-    def load() -> LoadedModel:
+    def load() -> ExportedModel:
         from ghostdeploy.models.source import from_module, load_model
 
         if model is None or isinstance(model, str | Path):
             spec = None if model is None else str(model)
-            return load_model(spec, weights=weights, weights_key=weights_key, num_classes=num_classes)
-        return from_module(model)
+            found = load_model(spec, weights=weights, weights_key=weights_key, num_classes=num_classes)
+            return PyTorchModel(found)
+        return PyTorchModel(from_module(model))
 
     return Origin(None, load)
-
-
-def facts_of(model: LoadedModel | OnnxModel, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
-    """Brings a model to where converters can start, see `prepare` of the two kinds."""
-    if isinstance(model, OnnxModel):
-        from ghostdeploy.deploy.intake.onnx.prepare import prepare_onnx
-
-        return prepare_onnx(model, name, config, work, stages)
-    from ghostdeploy.deploy.intake.pytorch.prepare import prepare
-
-    return prepare(model, name, config, work, stages)
 
 
 def _refuse_idle_options(

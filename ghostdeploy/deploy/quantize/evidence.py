@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.deploy.intake.inputs import Inputs
-    from ghostdeploy.deploy.intake.pytorch.reference import ReferenceModel
+    from ghostdeploy.deploy.intake.protocol import ReferenceModel
     from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.deploy.quantize.calibration import CalibrationSet

@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ghostdeploy.bundle.folder import Bundle
-    from ghostdeploy.deploy.intake.onnx.model import OnnxModel
+    from ghostdeploy.deploy.intake.protocol import ExportedModel
     from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.deploy.tune.candidates import Candidate
-    from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.progress import Listener
     from ghostdeploy.targets import Target
 
@@ -43,7 +42,7 @@ class Workshop:
         intake: Row whose finished file the model is; None is PyTorch.
     """
 
-    model: LoadedModel | OnnxModel
+    model: ExportedModel
     name: str
     config: ExportConfig
     state: Path

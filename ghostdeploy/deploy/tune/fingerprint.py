@@ -17,41 +17,21 @@ import numpy as np
 
 from ghostdeploy import targets
 from ghostdeploy.bundle import folder as bundles
-from ghostdeploy.deploy.intake.onnx.model import OnnxModel
 from ghostdeploy.deploy.tune.journal import Header
 from ghostdeploy.machine import cpu_name, instruction_set, usable_cores
 
 if TYPE_CHECKING:
+    from ghostdeploy.deploy.intake.protocol import ExportedModel
     from ghostdeploy.deploy.plan.config import ExportConfig
-    from ghostdeploy.models.source import LoadedModel
 
 _SELECTING = frozenset({"targets", "precision", "out", "replace", "timeout", "skip_passes"})
 """Fields of `ExportConfig` that change no bundle, or that each candidate sets for itself."""
 
 
-def header_of(model: LoadedModel | OnnxModel, config: ExportConfig) -> Header:
+def header_of(model: ExportedModel, config: ExportConfig) -> Header:
     """Returns the journal's first line for a request."""
     machine = f"{cpu_name()}, {instruction_set()}, {usable_cores()} usable cores"
-    return Header(model=_model(model), options=_options(config), tools=_tools(), machine=machine)
-
-
-def _model(model: LoadedModel | OnnxModel) -> str:
-    """Returns the SHA-256 of a model: structure and weights, or the file; untrained weights differ at every start."""
-    digest = hashlib.sha256(model.source.encode())
-    if isinstance(model, OnnxModel):
-        digest.update(model.weights_sha256.encode())
-        return digest.hexdigest()
-    import torch
-
-    from ghostdeploy.module_copies import tensors_of
-
-    digest.update(repr(model.module).encode())
-    for name, tensor in sorted(tensors_of(model.module).items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if model.trained:
-            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(values.numpy().data)
-    return digest.hexdigest()
+    return Header(model=model.digest(), options=_options(config), tools=_tools(), machine=machine)
 
 
 def _options(config: ExportConfig) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.files import open_regular
@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx
+    from numpy.typing import NDArray
 
+    from ghostdeploy.deploy.intake.facts import Facts
     from ghostdeploy.deploy.intake.onnx.interface import ImageInput
+    from ghostdeploy.deploy.intake.protocol import ReferenceModel
+    from ghostdeploy.deploy.plan.config import ExportConfig
+    from ghostdeploy.progress import Stages
 
 MAX_FILE_BYTES = 2**31 - 1
 """Largest protobuf message."""
@@ -46,6 +51,34 @@ class OnnxModel:
     def weight_bytes(self) -> int:
         """Memory that the weights take, and the little that describes the graph."""
         return int(self.proto.ByteSize())
+
+    def preprocess_for(self, config: ExportConfig) -> Preprocess:
+        """See `ExportedModel.preprocess_for`."""
+        from ghostdeploy.deploy.intake.onnx.prepare import preprocess_of
+
+        return preprocess_of(self, config)
+
+    def reference(self) -> ReferenceModel:
+        """See `ExportedModel.reference`."""
+        from ghostdeploy.deploy.intake.onnx.reference import OnnxReference
+
+        return OnnxReference(self)
+
+    def rehearse(self, reference: ReferenceModel, golden: NDArray[Any], config: ExportConfig) -> None:
+        """Decides its branches for images of that size."""
+        from ghostdeploy.deploy.intake.onnx.branches import decide
+
+        decide(self.proto, self.name, config.batch, golden.shape[2])
+
+    def prepare(self, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
+        """See `ExportedModel.prepare`."""
+        from ghostdeploy.deploy.intake.onnx.prepare import prepare_onnx
+
+        return prepare_onnx(self, name, config, work, stages)
+
+    def digest(self) -> str:
+        """Hashes the file's hash, which the weights are part of."""
+        return hashlib.sha256(self.source.encode() + self.weights_sha256.encode()).hexdigest()
 
 
 def open_onnx(path: Path) -> OnnxModel:

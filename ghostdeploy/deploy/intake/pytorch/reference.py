@@ -5,7 +5,7 @@ Golden vectors and reference accuracy come from here, never from the folded grap
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,20 +22,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ghostdeploy.bundle.folder import Arrays
-
-
-class ReferenceModel(Protocol):
-    """Whatever gives golden outputs: the untouched model, in NumPy terms."""
-
-    input_name: str
-
-    def outputs(self, batch: NDArray[Any]) -> Arrays:
-        """Returns all outputs by name."""
-        ...
-
-    def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Returns the first output."""
-        ...
 
 
 class Reference:

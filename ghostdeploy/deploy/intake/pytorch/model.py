@@ -1,0 +1,102 @@
+"""A PyTorch module as the model of an export."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ghostdeploy.deploy.plan.config import apply_overrides
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.deploy.intake.facts import Facts
+    from ghostdeploy.deploy.intake.protocol import ReferenceModel
+    from ghostdeploy.deploy.intake.pytorch.reference import Reference
+    from ghostdeploy.deploy.plan.config import ExportConfig
+    from ghostdeploy.models.source import LoadedModel
+    from ghostdeploy.preprocess import Preprocess
+    from ghostdeploy.progress import Stages
+
+
+@dataclass(frozen=True, slots=True)
+class PyTorchModel:
+    """See `ExportedModel`."""
+
+    loaded: LoadedModel
+
+    @property
+    def name(self) -> str:
+        """See `Described.name`."""
+        return self.loaded.name
+
+    @property
+    def labels(self) -> list[str] | None:
+        """See `Described.labels`."""
+        return self.loaded.labels
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """See `Described.preprocess`."""
+        return self.loaded.preprocess
+
+    @property
+    def source(self) -> str:
+        """See `Described.source`."""
+        return self.loaded.source
+
+    @property
+    def family(self) -> str:
+        """See `Described.family`."""
+        return self.loaded.family
+
+    @property
+    def weight_bytes(self) -> int:
+        """See `Described.weight_bytes`."""
+        return self.loaded.weight_bytes
+
+    def preprocess_for(self, config: ExportConfig) -> Preprocess:
+        """See `ExportedModel.preprocess_for`."""
+        return apply_overrides(self.loaded.preprocess, config.preprocess)
+
+    def reference(self) -> ReferenceModel:
+        """See `ExportedModel.reference`."""
+        from ghostdeploy.deploy.intake.pytorch.reference import Reference
+
+        return Reference(self.loaded.module, shared=self.loaded.shared)
+
+    def rehearse(self, reference: ReferenceModel, golden: NDArray[Any], config: ExportConfig) -> None:
+        """Records it as `torch.export` will: that finds control flow that depends on values."""
+        import torch
+
+        from ghostdeploy.deploy.fold.capture import capture
+
+        places = np.arange(2 if config.batch is None else config.batch) % len(golden)
+        module = cast("Reference", reference).module
+        capture(module, torch.from_numpy(golden[places]), dynamic_batch=config.batch is None)
+
+    def prepare(self, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
+        """See `ExportedModel.prepare`."""
+        from ghostdeploy.deploy.intake.pytorch.prepare import prepare
+
+        return prepare(self.loaded, name, config, work, stages)
+
+    def digest(self) -> str:
+        """Hashes structure and weights."""
+        import torch
+
+        from ghostdeploy.module_copies import tensors_of
+
+        digest = hashlib.sha256(self.source.encode())
+        digest.update(repr(self.loaded.module).encode())
+        for name, tensor in sorted(tensors_of(self.loaded.module).items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            if self.loaded.trained:
+                values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                digest.update(values.numpy().data)
+        return digest.hexdigest()
