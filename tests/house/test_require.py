@@ -14,11 +14,9 @@ from tests.conftest import keep_first, require
 @pytest.fixture(autouse=True)
 def _rows(monkeypatch):
     onnx = targets.find("onnx")
-    monkeypatch.setitem(
-        targets.TARGETS, "absent", dataclasses.replace(onnx, name="absent", runtime_packages=("no_such_engine",))
-    )
-    row = dataclasses.replace(onnx, name="idle", device="paper device", find_devices=None)
-    monkeypatch.setattr(targets, "ROWS", (*targets.ROWS, row))
+    absent = dataclasses.replace(onnx, name="absent", runtime_packages=("no_such_engine",))
+    idle = dataclasses.replace(onnx, name="idle", device="paper device", find_devices=None)
+    monkeypatch.setattr(targets, "ROWS", (*targets.ROWS, absent, idle))
     monkeypatch.setattr(conftest, "gpus", list)
 
 
