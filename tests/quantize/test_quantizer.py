@@ -294,6 +294,18 @@ def test_a_gate_that_holds_leaves_nothing_in_float(floating, job):
     assert ordered == sorted(ordered)
 
 
+@pytest.mark.parametrize("recipe", ["tensorrt", "openvino"])
+def test_every_finished_graph_is_judged_by_the_rules_of_its_processor(floating, job, recipe):
+    spec = job(recipe=RECIPES[recipe])
+    work = QdqQuantization(floating, spec)
+
+    assert work.lint() == ()
+
+    scale = next(tensor for tensor in work.quantized.graph.initializer if tensor.name.endswith("_scale"))
+    scale.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(scale), scale.name))
+    assert {one.rule for one in work.lint()} >= {"positive-finite-scale"}
+
+
 def test_a_missed_gate_returns_the_guilty_unit_to_float(floating, job, batches):
     """One layer gets a weight row with an outlier that leaves the others of the row no steps: it must be found."""
     broken = onnx.ModelProto()

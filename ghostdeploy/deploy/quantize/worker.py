@@ -16,6 +16,7 @@ from ghostdeploy.deploy.quantize.blocks import roles, units
 from ghostdeploy.deploy.quantize.choose import QdqTrial
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
+from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
@@ -44,6 +45,7 @@ class Quantizer:
         work = QdqQuantization(onnx.shape_inference.infer_shapes(onnx.load(job.source), data_prop=True), spec)
         path = Path(job.folder) / "model.onnx"
         onnx_file.write(work.quantized, path)
+        work.notes += [f"{one.rule} at {one.module or one.node}: {one.message}" for one in work.lint()]
         work.leave_results(job)
         precision = read_precision(path, executed=work.recipe.final)
         return Written(precision=precision, ports=onnx_file.ports(work.quantized))
@@ -97,6 +99,10 @@ class QdqQuantization(Quantization):
             floating = correct_bias(floating, errors)
         plan = writer.plan(floating, self.recipe, float_layers=float_layers)
         return writer.write(floating, self.recipe, plan, self.chosen.ranges)
+
+    def lint(self) -> tuple[Violation, ...]:
+        """Returns the rules of the recipe's kind of processor that the finished graph breaks; none is expected."""
+        return lint(self.quantized, profile="gpu" if self.recipe.symmetric else "cpu")
 
     def float_by_rule(self) -> tuple[str, ...]:
         """See `Quantization.float_by_rule`."""
