@@ -120,7 +120,7 @@ def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
 
     against, model, weights = (options.pop(name) for name in ("against", "model", "weights"))
     if against is None and (model is not None or weights is not None):
-        raise UsageError("--model and --weights say nothing without --against", hint="add --against default")
+        raise UsageError("--model and --weights need --against", hint="add --against default")
     with Bars() as bars:
         if against is None:
             found = measure(bundles, listener=bars, **options)

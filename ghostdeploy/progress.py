@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Listener(Protocol):
-    """Hears about progress. The command line draws bars; the default hears nothing."""
+    """Receives progress. The command line draws bars; the default ignores it."""
 
     def started(self, stage: str) -> None:
         """A stage begins."""
@@ -27,7 +27,7 @@ class Listener(Protocol):
 
 
 class Silent:
-    """The listener that hears nothing."""
+    """The listener that ignores everything."""
 
     def started(self, stage: str) -> None:
         """See `Listener`."""

@@ -99,7 +99,7 @@ class Converter:
         Args:
             job: What to convert; `job.result` must not exist yet.
             seconds: Time limit.
-            on_progress: Hears done and total of a converter that prints lines `progress: 3/10`.
+            on_progress: Called with done and total of a converter that prints lines `progress: 3/10`.
 
         Raises:
             ExportFailed: It failed, crashed, was killed, or took too long; its log is named.

@@ -90,7 +90,7 @@ def load_model(
         MissingDependency: `timm:NAME` without timm.
     """
     if weights_key is not None and weights is None:
-        raise UsageError("--weights-key says nothing without --weights", hint="add --weights FILE")
+        raise UsageError("--weights-key needs --weights", hint="add --weights FILE")
     if spec is None and weights is not None:
         return _from_weights(weights, weights_key, num_classes)
     if spec is None or spec.startswith("sample:"):

@@ -1,4 +1,4 @@
-"""ONNX files that cannot be deployed, options that say nothing to them: one sentence and the right exit code."""
+"""ONNX files that cannot be deployed, options that have no effect on them: one sentence and the right exit code."""
 
 from __future__ import annotations
 

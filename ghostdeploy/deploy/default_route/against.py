@@ -54,7 +54,7 @@ def against_default(
         threads: See `bench`.
         batch: See `bench`; a default export has the batch of its bundle, where that is free this one.
         rounds: See `bench`.
-        listener: Hears the progress.
+        listener: Receives the progress.
 
     Raises:
         BundleError: The model is not the bundle's, or see `bench`.

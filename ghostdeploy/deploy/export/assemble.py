@@ -47,7 +47,7 @@ def assemble(
         config: The request.
         work: Workspace with one folder per step.
         folder: Empty folder, the bundle to be.
-        stages: Hears the progress.
+        stages: Receives the progress.
 
     Raises:
         GhostDeployError: The runtime is missing or refuses the payload, or an image cannot be decoded.

@@ -74,7 +74,7 @@ def build(path: str | os.PathLike[str], *, listener: Listener | None = None, tim
 
     Args:
         path: A bundle with a build kit. It is replaced when all is done, and untouched with any error.
-        listener: Hears the progress.
+        listener: Receives the progress.
         timeout: Seconds that the builder may take.
 
     Returns:

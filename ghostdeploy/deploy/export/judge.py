@@ -110,7 +110,7 @@ def judge(
         facts: What is true of the model.
         config: The request.
         quantizer: Folder of the quantizer's results, None for a float payload.
-        stages: Hears the progress.
+        stages: Receives the progress.
     """
     agreement: Agreement | None = None
     execution: Execution | None = None

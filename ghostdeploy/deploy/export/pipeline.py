@@ -124,7 +124,7 @@ def run_export(
         load: Gives the model.
         config: The request.
         name: Name of the bundles instead of the model's.
-        listener: Hears the progress.
+        listener: Receives the progress.
         intake: Row whose finished file the model is; None is PyTorch.
 
     Raises:

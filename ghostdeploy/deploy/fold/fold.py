@@ -71,7 +71,7 @@ def fold(
         example_input: Its input or inputs, best real images; shapes are fixed to theirs.
         passes: What to run instead of `default_passes()`.
         dynamic_batch: Leave dimension 0 of every input free; a single image is doubled for it.
-        on_pass: Hears each record as it is made.
+        on_pass: Called with each record as it is made.
 
     Returns:
         The folded graph in the module's precision, taking and returning what the module does, and the certificate.

@@ -116,7 +116,7 @@ def half_ranges(
         graphs: By program file; one graph may be in several.
         seen: Whose images are looked at.
         config: The request.
-        stages: Hears the progress.
+        stages: Receives the progress.
         watch: Runs a graph on batches and tells what it sees.
     """
     if config.precision != PRECISION:

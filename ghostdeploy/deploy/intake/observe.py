@@ -119,7 +119,7 @@ def observe(
         reference: The unchanged model.
         config: The request.
         work: Folder that receives the evidence.
-        stages: Hears the progress.
+        stages: Receives the progress.
     """
     inputs = Inputs.choose(model, config)
     inputs.look(preprocess)

@@ -49,7 +49,7 @@ def find_origin(
         num_classes: Outputs of the classifier.
 
     Raises:
-        UsageError: The options say nothing to such a model, or a target cannot be made from it.
+        UsageError: The options have no effect on such a model, or a target cannot be made from it.
         MissingDependency: A package that a target needs is absent.
     """
     if targets.intake_of(weights) is not None:
@@ -88,4 +88,4 @@ def _refuse_idle_options(
     )
     for option, value, hint in given:
         if value is not None:
-            raise UsageError(f"{option} says nothing to a finished ONNX file", hint=hint)
+            raise UsageError(f"{option} has no effect on a finished ONNX file", hint=hint)

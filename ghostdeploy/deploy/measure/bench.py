@@ -105,7 +105,7 @@ def bench(
         batch: Images per call.
         rounds: Blocks of calls of each bundle.
         baselines: For each path the index of the one that its ratio is to; none given is the first for all.
-        listener: Hears the progress.
+        listener: Receives the progress.
 
     Raises:
         BundleError: A bundle cannot be loaded here, or its process died.

@@ -127,7 +127,7 @@ def interleave(
         processes: All of a run.
         counts: Calls of a block, by process.
         rounds: Blocks of each.
-        stages: Hears the progress.
+        stages: Receives the progress.
 
     Returns:
         The seconds of each call, by process and round.

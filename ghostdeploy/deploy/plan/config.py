@@ -140,14 +140,14 @@ class ExportConfig:
             hint = "leave --batch out, or give a number: the runtime splits and fills any batch"
             raise UsageError(f"target {', '.join(fixed)} has a fixed batch, got dynamic", hint=hint)
         if self.int8_io and self.precision != "int8":
-            raise UsageError(f"--int8-io says nothing to {self.precision}", hint="add --int8")
+            raise UsageError(f"--int8-io has no effect on {self.precision}", hint="add --int8")
         known = {name for row in self.rows for name in row.options}
         defaults = {one.name: one.default for one in fields(self)}
         for row in targets.TARGETS.values():
             for name in row.options:
                 if name not in known and getattr(self, name) != defaults[name]:
                     option = f"--{name.replace('_', '-')}"
-                    raise UsageError(f"{option} says nothing to {', '.join(self.targets)}", hint=f"add -t {row.name}")
+                    raise UsageError(f"{option} has no effect on {', '.join(self.targets)}", hint=f"add -t {row.name}")
 
     def options_of(self, row: Target) -> dict[str, str]:
         """Returns the settings that only the exporter of `row` knows, as text."""

@@ -155,8 +155,8 @@ def evaluate(
         reference: A bundle to compare each other one with, image by image.
         max_drop: Largest allowed drop of top-1 to the reference, as a share: a bundle beyond it is "failed". None shows
             how the drop compares with one point, and fails nothing.
-        listener: Hears the progress.
-        on_error: Hears of each bundle that cannot be evaluated, which is then left out; None raises its error.
+        listener: Receives the progress.
+        on_error: Called with each bundle that cannot be evaluated, which is then left out; None raises its error.
 
     Raises:
         UsageError: No bundle, or no set was given and a bundle is not of a sample model; `max_drop` is no share, has no
@@ -208,9 +208,7 @@ def _require_comparison(
         require_share("max drop", max_drop)
     if reference is None:
         if max_drop is not None:
-            raise UsageError(
-                f"max drop {max_drop:g} says nothing without a reference", hint="add --reference with the float bundle"
-            )
+            raise UsageError(f"max drop {max_drop:g} needs a reference", hint="add --reference with the float bundle")
         return
     require_path("reference", reference)
     if all(_same_folder(path, reference) for path in paths):

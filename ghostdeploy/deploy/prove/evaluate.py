@@ -137,7 +137,7 @@ def predict(
         images: A labelled set.
         spec: How an image becomes the input.
         num_classes: Classes of the model.
-        stages: Hears the progress.
+        stages: Receives the progress.
         submit: Starts `run` in the background, where the model has a queue.
         threads: That decode; by default one per usable core.
 

@@ -86,7 +86,7 @@ def select(
         held_out: Images to hold out at most; every second one of a class, until there are so many.
         seed: Of the draw.
         skip_bad: Leave out images that cannot be decoded instead of refusing the set.
-        on_progress: Hears done and total.
+        on_progress: Called with done and total.
 
     Raises:
         DataError: Images cannot be decoded (they are named), all images are alike, their pixels are 0 and 1, or too few

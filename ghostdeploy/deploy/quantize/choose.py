@@ -140,7 +140,7 @@ def choose(
         calibration: All calibration batches.
         few: Some of them, to compare strengths on.
         batch_count: Batches in `calibration`.
-        on_progress: Hears done and total.
+        on_progress: Called with done and total.
     """
     tries: list[Chosen] = []
     total = 2 * (len(candidates) + len(METHODS))

@@ -115,7 +115,7 @@ def gather(
         preprocess: How the PyTorch model takes an image.
         reference: The unfolded model.
         work: Folder for the files.
-        stages: Hears the progress.
+        stages: Receives the progress.
 
     Raises:
         DataError: A set is too small, all alike, or holds an image that cannot be decoded.

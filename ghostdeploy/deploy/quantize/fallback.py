@@ -89,7 +89,7 @@ def rank(
         units: All quantized units.
         simulate: Logits of a few images with the named units in float.
         reference: The float logits of the same images.
-        on_progress: Hears done and total.
+        on_progress: Called with done and total.
 
     Returns:
         One record per unit, best first.

@@ -84,7 +84,7 @@ def collect(
         batches: Gives the stream anew at each call.
         batch_count: Batches in it; None lets only the second pass be heard.
         threads: Threads of the engine; None is one per core.
-        on_progress: Hears done and total, anew for each group of tensors that fits into memory.
+        on_progress: Called with done and total, anew for each group of tensors that fits into memory.
 
     Raises:
         CheckpointError: An activation is NaN or infinite; the first one is named.

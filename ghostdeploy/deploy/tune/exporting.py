@@ -64,7 +64,7 @@ class Workshop:
 
         Args:
             group: What to export.
-            listener: Hears the stages.
+            listener: Receives the stages.
 
         Returns:
             Why each one that failed did. A missed gate is no failure: the bundle's verdict says it.

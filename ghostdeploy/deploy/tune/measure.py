@@ -61,9 +61,9 @@ def sit(
         jobs: By entry.
         rounds: Blocks of each, at most.
         queue: Measure submissions too.
-        on_round: Hears seconds per call and per queued image by entry; returns whether that was enough.
-        on_failure: Hears which entry could not be loaded or died, and why; the others go on.
-        on_start: Hears which entry is being loaded.
+        on_round: Called with seconds per call and per queued image by entry; returns whether that was enough.
+        on_failure: Called with the entry that could not be loaded or died, and why; the others go on.
+        on_start: Called with the entry that is being loaded.
     """
     with ExitStack() as stack:
         seats: dict[str, Seat] = {}

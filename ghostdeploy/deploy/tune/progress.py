@@ -39,7 +39,7 @@ class Blind:
 
 
 class Progress:
-    """Counts steps and time, and tells the watcher; hears the stages of exports as a `stages.Listener`.
+    """Counts steps and time, and tells the watcher; receives the stages of exports as a `stages.Listener`.
 
     Args:
         watcher: Is shown every change.

@@ -50,7 +50,7 @@ def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, 
         name: Name of the bundles.
         config: The request.
         work: Folder that receives the program file and, for quantized precisions, the evidence.
-        stages: Hears the progress.
+        stages: Receives the progress.
 
     Raises:
         UsageError: Image size or batch do not fit what the file fixes.

@@ -40,7 +40,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
         name: Name of the bundles.
         config: The request.
         work: Folder that receives the program file and, for quantized precisions, the evidence.
-        stages: Hears the progress.
+        stages: Receives the progress.
     """
     from ghostdeploy.deploy.fold.passes.value_ranges import watch_graph
     from ghostdeploy.deploy.fold.program import PixelInput, save_program
