@@ -125,9 +125,9 @@ def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
         if against is None:
             found = measure(bundles, listener=bars, **options)
         else:
-            from ghostdeploy.deploy.default_route.against import against_default
+            from ghostdeploy.deploy.default_route.comparison import compare_with_default
 
-            found = against_default(bundles, model=model, weights=weights, listener=bars, **options)
+            found = compare_with_default(bundles, model=model, weights=weights, listener=bars, **options)
     print_json(found) if as_json else proof_tables.benched(found)
 
 

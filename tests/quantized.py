@@ -134,7 +134,7 @@ def judge(
         tiny: What both were made from.
     """
     from ghostdeploy.bundle.folder import Bundle
-    from ghostdeploy.deploy.export.judge import conclude, executor
+    from ghostdeploy.deploy.export.verdict import conclude, executor
     from ghostdeploy.deploy.prove import parity, replay
     from ghostdeploy.deploy.prove.evaluate import agree
     from ghostdeploy.deploy.prove.execution import compare_execution
@@ -164,6 +164,8 @@ def judge(
         parity=msgspec.structs.replace(parity.compare(replayed, outputs, "int8"), how=how),
         agreement=msgspec.structs.replace(agreement, how=how),
         execution=gap if missing is None else None,
-        replay=replay.against_simulation(replayed, stored, outputs) if stored is not None and missing is None else (),
+        replay=replay.compare_with_simulation(replayed, stored, outputs)
+        if stored is not None and missing is None
+        else (),
     )
     return conclude(manifest, missing)

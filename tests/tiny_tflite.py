@@ -73,7 +73,7 @@ def write(data: bytes, folder: Path, precision: str, tiny: Tiny) -> Written:
 def write_int8(data: bytes, folder: Path, tiny: Tiny) -> Written:
     """Writes the INT8 payload; its ranges are the extremes of some more examples."""
     from ghostdeploy.convert.base import Written
-    from ghostdeploy.deploy.quantize.ties import merge
+    from ghostdeploy.deploy.quantize.shared_scales import merge
     from ghostdeploy.exporters.tflite import file as tflite_file
     from ghostdeploy.exporters.tflite.precision import read_precision
     from ghostdeploy.exporters.tflite.quantize import writer
@@ -83,7 +83,7 @@ def write_int8(data: bytes, folder: Path, tiny: Tiny) -> Written:
     names = graph.activations()
     found = run(data, tiny.example(CALIBRATION_IMAGES, seed=3), names)
     ranges = {}
-    for group in merge([*graph.ties(), *((name,) for name in names)]):
+    for group in merge([*graph.shared_scales(), *((name,) for name in names)]):
         low, high = (getattr(np, end)([getattr(found[name], end)() for name in group]) for end in ("min", "max"))
         ranges |= dict.fromkeys(group, (min(0.0, float(low)), max(0.0, float(high))))
     model = writer.write(data, ranges, (), integer_io=False)

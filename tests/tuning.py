@@ -14,8 +14,8 @@ from ghostdeploy.bundle.manifest import encode
 from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.tune.candidates import Candidate, Entry, Setting, settings
+from ghostdeploy.deploy.tune.contenders import Contenders
 from ghostdeploy.deploy.tune.exporting import Workshop
-from ghostdeploy.deploy.tune.field import Field
 from ghostdeploy.deploy.tune.journal import Header, Journal, Round
 from ghostdeploy.deploy.tune.progress import Progress
 from ghostdeploy.deploy.tune.request import TuneConfig
@@ -44,9 +44,9 @@ class Stage:
         self.journal = journal
         self.config = config
         self.workshop = Workshop(PyTorchModel(from_module(Net().eval())), "tiny", config.export, journal.folder, None)
-        self.field = Field(config, journal, settings(2, config.objective))
+        self.contenders = Contenders(config, journal, settings(2, config.objective))
         self.progress = Progress(None, config.budget, journal.spent)
-        self.tuning = Tuning(self.field, self.workshop, journal, self.progress)
+        self.tuning = Tuning(self.contenders, self.workshop, journal, self.progress)
 
     def plant(self, bundle: Path, **changes: Any) -> Candidate:
         """Puts a copy of a bundle where its export would be; `changes` are fields of its manifest."""
@@ -56,7 +56,7 @@ class Stage:
         shutil.copytree(bundle, folder)
         changed = msgspec.structs.replace(manifest, **{"verdict": "passed", "unverified_because": None} | changes)
         (folder / MANIFEST).write_bytes(encode(changed))
-        self.field.bundles[candidate] = open_bundle(folder)
+        self.contenders.bundles[candidate] = open_bundle(folder)
         return candidate
 
     def measured(self, *rounds: dict[Entry, float], sitting: int = 1, queued: bool = False) -> None:

@@ -70,7 +70,7 @@ def _verdict(executed, golden, precision, simulated=None):
     if precision != "int8" or found.verdict == "failed":
         return found.verdict
     if simulated is not None:
-        replays = replay.against_simulation(executed, simulated, golden)
+        replays = replay.compare_with_simulation(executed, simulated, golden)
     else:
         replays = replay.against_record(executed, golden, parity.compare(_executed(golden, "int8", 1), golden, "int8"))
     verdicts = {one.verdict for one in replays}

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.folder import describe_file, open_bundle
-from ghostdeploy.deploy.export.judge import conclude, failures
+from ghostdeploy.deploy.export.verdict import conclude, failures
 from ghostdeploy.deploy.measure.bench import bench
 from ghostdeploy.deploy.prove import commands as prove
 from ghostdeploy.deploy.prove import parity

@@ -152,7 +152,7 @@ def test_a_class_map_alone_goes_to_tflite(tmp_path_factory):
 
 def test_masks_and_integers_have_no_range_to_equalize_or_to_tie():
     from ghostdeploy.deploy.fold.passes.channel_ranges import channel_ranges
-    from ghostdeploy.deploy.quantize.ties import tied_ranges
+    from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 
     program = torch.export.export(kinds(), (torch.zeros(1, 3, SIZE, SIZE),))
 
@@ -160,7 +160,7 @@ def test_masks_and_integers_have_no_range_to_equalize_or_to_tie():
 
     assert {"conv2d", "conv2d_1", "linear"} <= found.keys()
     assert not any(name.startswith(("gt", "argmax")) for name in found)
-    assert tied_ranges([("moved", "moved too"), ()], {}, "absolute", symmetric=False) == {}
+    assert shared_ranges([("moved", "moved too"), ()], {}, "absolute", symmetric=False) == {}
 
 
 def test_masks_that_differ_have_a_relative_error():

@@ -13,7 +13,7 @@ from ghostdeploy.deploy.fold.program import save_program
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.qdq_lint import lint
-from ghostdeploy.deploy.quantize.ties import tied_ranges
+from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models import create_model
 from tests.recipes import RECIPES
@@ -60,7 +60,7 @@ def quantized(graph, recipe):
     chosen = writer.plan(graph, recipe)
     histograms = rg.collect(graph, chosen.activations, lambda: [batch])
     return writer.write(
-        graph, recipe, chosen, tied_ranges(chosen.ties, histograms, "absolute", symmetric=recipe.symmetric)
+        graph, recipe, chosen, shared_ranges(chosen.shared_scales, histograms, "absolute", symmetric=recipe.symmetric)
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 import ghostdeploy as gd
 from ghostdeploy.convert.refusal import untranslated
 from ghostdeploy.deploy.export.pipeline import run_export
-from ghostdeploy.deploy.intake.origin import find_origin
+from ghostdeploy.deploy.intake.resolve import resolve_model
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.exporters.openvino.reason import refusal
 from tests.commands import assert_one_sentence, run
@@ -69,8 +69,8 @@ def exported(tmp_path_factory):
     torch.manual_seed(0)
     module = Everything().eval()
     config = ExportConfig(targets=TARGETS, out=tmp_path_factory.mktemp("semantics"), preprocess={"size": SIZE})
-    origin = find_origin(module, config, weights=None)
-    return module, run_export(origin.load, config, name="everything").bundles
+    resolved = resolve_model(module, config, weights=None)
+    return module, run_export(resolved.load, config, name="everything").bundles
 
 
 @slow

@@ -16,7 +16,7 @@ from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.fold import half_range
 from ghostdeploy.deploy.fold.passes.value_ranges import watch_graph
 from ghostdeploy.deploy.intake.onnx.value_ranges import watch_model
-from ghostdeploy.deploy.intake.origin import find_origin
+from ghostdeploy.deploy.intake.resolve import resolve_model
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove.images import from_arrays
 from ghostdeploy.preprocess import Preprocess
@@ -60,7 +60,7 @@ def export(module, tmp_path, **options):
         preprocess={"size": 16, "crop_fraction": 1.0, "interpolation": "bilinear"},
         **options,
     )
-    found = run_export(find_origin(module, config, weights=None).load, config, name="net")
+    found = run_export(resolve_model(module, config, weights=None).load, config, name="net")
     return {bundle.manifest.target: bundle.manifest for bundle in found.bundles}
 
 

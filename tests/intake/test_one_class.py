@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.deploy.export.judge import conclude
+from ghostdeploy.deploy.export.verdict import conclude
 from ghostdeploy.deploy.intake.inputs import Inputs
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove import parity

@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from torch import nn
 
 from ghostdeploy.deploy.export.pipeline import run_export
-from ghostdeploy.deploy.intake.origin import find_origin
+from ghostdeploy.deploy.intake.resolve import resolve_model
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.exporters.tflite.quantize import limits, writer
@@ -49,7 +49,7 @@ def test_every_target_passes_with_dead_channels(precision, tmp_path):
         calibration=colourful(),
         preprocess={"size": 16, "crop_fraction": 1.0, "interpolation": "bilinear"},
     )
-    bundles = run_export(find_origin(dead_network(), config, weights=None).load, config, name="dead").bundles
+    bundles = run_export(resolve_model(dead_network(), config, weights=None).load, config, name="dead").bundles
 
     verdicts = {bundle.manifest.target: bundle.manifest.verdict for bundle in bundles}
     assert verdicts.keys() == set(EVERY[precision])

@@ -70,7 +70,7 @@ def by_habit(model):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_linter_passes_our_own_graphs(sample, recipe):
     chosen = writer.plan(sample, RECIPES[recipe])
-    tied = {name: (-4.0, 4.0) for group in chosen.ties for name in group}
+    tied = {name: (-4.0, 4.0) for group in chosen.shared_scales for name in group}
     model = writer.write(sample, RECIPES[recipe], chosen, ranges(sample) | tied)
 
     assert lint(model, profile="gpu" if RECIPES[recipe].symmetric else "cpu") == ()

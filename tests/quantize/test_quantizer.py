@@ -20,12 +20,12 @@ from ghostdeploy.deploy.quantize.blocks import roles, units
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
+from ghostdeploy.deploy.quantize.layer_errors import layer_errors
 from ghostdeploy.deploy.quantize.qdq_lint import lint
 from ghostdeploy.deploy.quantize.saturation import count_saturable
+from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
-from ghostdeploy.deploy.quantize.ties import tied_ranges
-from ghostdeploy.deploy.quantize.twins import layer_errors
 from ghostdeploy.deploy.quantize.worker import QdqQuantization
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models.blocks import GhostModule
@@ -107,7 +107,7 @@ def batches(pixels):
 def quantized(floating, recipe, batches, **options):
     chosen = writer.plan(floating, recipe)
     histograms = rg.collect(floating, chosen.activations, lambda: batches)
-    ranges = tied_ranges(chosen.ties, histograms, "mse", symmetric=recipe.symmetric)
+    ranges = shared_ranges(chosen.shared_scales, histograms, "mse", symmetric=recipe.symmetric)
     return writer.write(floating, recipe, writer.plan(floating, recipe, **options), ranges)
 
 

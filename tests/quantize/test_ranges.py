@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from ghostdeploy import samples
 from ghostdeploy.deploy.prove.images import open_images
-from ghostdeploy.deploy.quantize import taps
+from ghostdeploy.deploy.quantize import activations
 from ghostdeploy.deploy.quantize.calibration import select
 from ghostdeploy.deploy.quantize.histogram import BINS
 from ghostdeploy.deploy.quantize.pixels import read_batches
@@ -84,7 +84,7 @@ def test_the_histogram_counts_all_values_between_the_extremes():
 def test_what_fits_into_memory_changes_nothing(batch, held, monkeypatch):
     tiny = Tiny(batch=batch)
     whole = collect(network(Tiny(batch=None)), TENSORS, tiny_stream(tiny))
-    monkeypatch.setattr(taps, "HELD_BYTES", held)
+    monkeypatch.setattr(activations, "HELD_BYTES", held)
 
     found = collect(network(tiny), TENSORS, tiny_stream(tiny))
 
@@ -97,16 +97,18 @@ def test_what_fits_into_memory_changes_nothing(batch, held, monkeypatch):
 
 def test_tensors_are_taken_in_groups_that_fit_and_images_as_many_as_fit(monkeypatch):
     fixed, free = network(Tiny(batch=8)), network(Tiny(batch=None))
-    sizes = taps.image_bytes(fixed, TENSORS)
+    sizes = activations.image_bytes(fixed, TENSORS)
     assert sizes["a"] == 4 * 8 * 8 * 8
-    monkeypatch.setattr(taps, "HELD_BYTES", 8 * 2 * sizes["a"])
+    monkeypatch.setattr(activations, "HELD_BYTES", 8 * 2 * sizes["a"])
 
-    groups = taps.in_groups(fixed, TENSORS)
+    groups = activations.in_groups(fixed, TENSORS)
 
     assert [name for group in groups for name in group] == TENSORS
     assert len(groups) > 1
-    assert all(8 * sum(sizes[name] for name in group) <= taps.HELD_BYTES for group in groups)
-    pieces = [len(values) for name, values in taps.Taps(free, ["a", "b"])(np.zeros((20, 3, 16, 16), np.float32))]
+    assert all(8 * sum(sizes[name] for name in group) <= activations.HELD_BYTES for group in groups)
+    pieces = [
+        len(values) for name, values in activations.Activations(free, ["a", "b"])(np.zeros((20, 3, 16, 16), np.float32))
+    ]
     assert pieces == [8, 8, 8, 8, 4, 4]
 
 
@@ -132,7 +134,7 @@ def test_memory_does_not_grow_with_the_number_of_images():
     highest(1000)  # allocators warm up
     few, many = highest(1000), highest(10_000)
 
-    assert many - few < 9000 * sum(taps.image_bytes(network(tiny), TENSORS).values()) / 1024 / 20
+    assert many - few < 9000 * sum(activations.image_bytes(network(tiny), TENSORS).values()) / 1024 / 20
 
 
 def test_nan_in_an_activation_names_the_tensor_and_the_layer_where_it_arises():

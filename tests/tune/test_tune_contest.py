@@ -149,7 +149,7 @@ def planted(tmp_path, tiny_bundle):
 def test_the_standing_follows_the_measurements_and_the_limits(tmp_path, planted):
     with stage(tmp_path, max_latency=3.1) as on:
         fp32, int8, _ = planted(on)
-        found = list(on.field.standing())
+        found = list(on.contenders.standing())
 
     assert found == [Entry(int8, ONE).key, Entry(int8, TWO).key, Entry(fp32, TWO).key]
 
@@ -157,11 +157,11 @@ def test_the_standing_follows_the_measurements_and_the_limits(tmp_path, planted)
 def test_the_smallest_bundle_wins_by_size_and_its_fastest_setting(tmp_path, planted):
     with stage(tmp_path, objective="size") as on:
         planted(on)
-        sizes = {one: bundle.size for one, bundle in on.field.bundles.items()}
+        sizes = {one: bundle.size for one, bundle in on.contenders.bundles.items()}
         smallest = min(sizes, key=sizes.__getitem__)
 
-        assert {on.field.entries()[key].candidate for key in on.field.standing()} == {smallest}
-        assert on.field.figure(next(iter(on.field.standing()))).startswith(smallest.name)
+        assert {on.contenders.entries()[key].candidate for key in on.contenders.standing()} == {smallest}
+        assert on.contenders.figure(next(iter(on.contenders.standing()))).startswith(smallest.name)
 
 
 def test_a_bundle_that_failed_its_gates_is_never_measured(tmp_path, tiny_bundle):
@@ -169,7 +169,7 @@ def test_a_bundle_that_failed_its_gates_is_never_measured(tmp_path, tiny_bundle)
         on.plant(tiny_bundle("onnx"), verdict="failed", failed_because="top-1 drops by 3.00 points")
         kept = on.plant(tiny_bundle("openvino"))
 
-        assert {entry.candidate for entry in on.field.entries().values()} == {kept}
+        assert {entry.candidate for entry in on.contenders.entries().values()} == {kept}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_limits_that_nothing_meets_are_a_missed_gate_that_names_the_nearest(tmp_
     with stage(tmp_path, **limits) as on:
         planted(on)
         with pytest.raises(GateFailed) as caught:
-            require_within_limits(on.field)
+            require_within_limits(on.contenders)
 
     assert all(word in caught.value.message for word in words)
 
@@ -194,14 +194,14 @@ def test_bundles_that_all_failed_their_gates_are_a_missed_gate_with_the_reason(t
         on.plant(tiny_bundle("onnx"), verdict="failed", accuracy=dropping(5), failed_because="top-1 drops by 5 points")
         on.plant(tiny_bundle("openvino"), verdict="failed", accuracy=dropping(2), failed_because="it drops by 2 points")
         with pytest.raises(GateFailed, match="openvino fp32 came nearest: it drops by 2 points"):
-            require_bundles(on.field, list(on.field.bundles))
+            require_bundles(on.contenders, list(on.contenders.bundles))
 
 
 def test_no_bundle_at_all_is_the_converters_failure(tmp_path):
     with stage(tmp_path) as on:
         on.journal.append(Refused(what="onnx fp32", why="aten.odd is not known", spent=1.0))
         with pytest.raises(ExportFailed, match=r"none of 1 candidates could be exported.*aten\.odd is not known"):
-            require_bundles(on.field, [Candidate("onnx", "fp32")])
+            require_bundles(on.contenders, [Candidate("onnx", "fp32")])
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def summary(tmp_path, planted):
         on.measured(*[{Entry(int8, ONE): 0.002, Entry(int8, TWO): 0.0025}] * 8, sitting=2)
         picked = Picked(sitting=2, asked="", budget=60.0, pick=Entry(int8, ONE).key, spent=61.0)
         never = Candidate("onnx", "fp32", "SplitConcat")
-        return summarize(on.field, on.workshop, picked, [fp32, int8, vino, lost, never], machine="a machine")
+        return summarize(on.contenders, on.workshop, picked, [fp32, int8, vino, lost, never], machine="a machine")
 
 
 def test_the_summary_says_what_to_load_and_how(summary):
@@ -246,7 +246,7 @@ def test_a_pick_with_fewer_threads_than_the_fastest_says_so_and_shows_its_own_se
         one = on.plant(tiny_bundle("onnx"), accuracy=dropping(0.0))
         on.measured(*[{Entry(one, ONE): 0.002, Entry(one, TWO): 0.0018}] * 8)
         picked = Picked(sitting=1, asked="", budget=60.0, pick=Entry(one, ONE).key, spent=61.0)
-        found = summarize(on.field, on.workshop, picked, [one], machine="a machine")
+        found = summarize(on.contenders, on.workshop, picked, [one], machine="a machine")
 
     assert [speed.threads for speed in found.rows[0].speeds] == [1, 2]
     assert not found.decided

@@ -58,7 +58,7 @@ def test_a_torn_first_line_is_no_journal_yet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "said"),
+    ("contenders", "said"),
     [
         ("model", "for another model"),
         ("options", "with other options"),
@@ -66,8 +66,8 @@ def test_a_torn_first_line_is_no_journal_yet(tmp_path):
         ("tools", "with other versions"),
     ],
 )
-def test_the_state_of_another_request_is_refused_with_what_differs(state, field, said):
-    other = msgspec.structs.replace(HEADER, **{field: "different"})
+def test_the_state_of_another_request_is_refused_with_what_differs(state, contenders, said):
+    other = msgspec.structs.replace(HEADER, **{contenders: "different"})
 
     with pytest.raises(UsageError, match=said) as caught:
         Journal(state, other)

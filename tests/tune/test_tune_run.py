@@ -13,7 +13,7 @@ from ghostdeploy.bundle.manifest import PassRecord
 from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.tune import measure, report, run
 from ghostdeploy.deploy.tune.candidates import Candidate, Entry
-from ghostdeploy.deploy.tune.field import QUICK_ROUNDS
+from ghostdeploy.deploy.tune.contenders import QUICK_ROUNDS
 from ghostdeploy.deploy.tune.journal import Picked, Refused
 from ghostdeploy.errors import GateFailed, UsageError
 from ghostdeploy.models.source import from_module
@@ -48,9 +48,9 @@ def test_every_entry_gets_its_rounds_with_the_anchor_a_few_processes_at_a_time(t
     monkeypatch.setattr(run, "WAVE", 3)
     with stage(tmp_path) as on:
         on.tuning.run([on.plant(tiny_bundle("onnx")), on.plant(tiny_bundle("openvino"))])
-        rounds, keys = on.journal.rounds, list(on.field.entries())
+        rounds, keys = on.journal.rounds, list(on.contenders.entries())
 
-        assert on.field.unmeasured() == []
+        assert on.contenders.unmeasured() == []
     anchor = next(iter(rounds[0].calls))
     quick = [one for one in rounds if anchor in one.calls]
     assert len(keys) == 4
@@ -83,13 +83,15 @@ def test_bundles_are_measured_as_soon_as_they_are_exported(tmp_path):
 def test_a_stopped_measurement_goes_on_with_what_is_missing(tmp_path, tiny_bundle):
     with stage(tmp_path) as on:
         first, second = on.plant(tiny_bundle("onnx")), on.plant(tiny_bundle("openvino"))
-        on.measured(*[{Entry(first, how): 0.001 for how in on.field.settings}] * QUICK_ROUNDS)
+        on.measured(*[{Entry(first, how): 0.001 for how in on.contenders.settings}] * QUICK_ROUNDS)
     with stage(tmp_path) as again:
         again.tuning.run([first, second])
         later = again.journal.rounds[QUICK_ROUNDS:]
 
-    assert {Entry(second, how).key for how in again.field.settings} < set(later[0].calls)
-    assert set(later[0].calls) - {Entry(first, ONE).key} == {Entry(second, how).key for how in again.field.settings}
+    assert {Entry(second, how).key for how in again.contenders.settings} < set(later[0].calls)
+    assert set(later[0].calls) - {Entry(first, ONE).key} == {
+        Entry(second, how).key for how in again.contenders.settings
+    }
     assert later[0].sitting == 2
 
 
@@ -144,7 +146,7 @@ def test_a_used_budget_exports_nothing_more_but_still_picks(tmp_path, tiny_bundl
         kept, late = on.plant(tiny_bundle("onnx")), Candidate("openvino", "fp32")
         picked = on.tuning.run([kept, late])
 
-        assert list(on.field.bundles) == [kept]
+        assert list(on.contenders.bundles) == [kept]
         assert on.tuning.considered == [kept, late]
     assert picked.pick.startswith("onnx fp32")
 
@@ -156,7 +158,9 @@ def test_bundles_near_the_best_are_tried_without_single_passes(tmp_path, tiny_bu
         without = on.plant(tiny_bundle("onnx"), without="SplitConcat")
         near = on.plant(tiny_bundle("onnx"), passes=records)
         on.tuning.run([near, far])
-        measured = {entry.candidate for entry in on.field.entries().values() if entry.key in on.field.scores()}
+        measured = {
+            entry.candidate for entry in on.contenders.entries().values() if entry.key in on.contenders.scores()
+        }
 
     assert on.tuning.considered == [near, far, without]
     assert measured == {near, far, without}

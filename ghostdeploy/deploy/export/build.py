@@ -22,8 +22,8 @@ from ghostdeploy.bundle.manifest import Manifest, Parity, PrecisionAchieved, Rec
 from ghostdeploy.convert.base import ExportJob, ExportResult, Finished, Finisher
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.failures import converter_to_blame
-from ghostdeploy.deploy.export.judge import conclude
 from ghostdeploy.deploy.export.pipeline import keep_log
+from ghostdeploy.deploy.export.verdict import conclude
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.progress import Listener, Stages

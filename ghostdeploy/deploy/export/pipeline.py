@@ -17,11 +17,11 @@ from ghostdeploy.convert.base import About, ExportJob, ExportResult
 from ghostdeploy.convert.cache import Cache
 from ghostdeploy.convert.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.deploy.export.advice import int8_advice, recommendation
-from ghostdeploy.deploy.export.assemble import Chain, assemble
 from ghostdeploy.deploy.export.conversions import Conversions
 from ghostdeploy.deploy.export.failures import Failures, converter_to_blame
+from ghostdeploy.deploy.export.packaging import Chain, package
 from ghostdeploy.deploy.fold.one_at_a_time import taking_turns
-from ghostdeploy.deploy.intake.origin import find_origin
+from ghostdeploy.deploy.intake.resolve import resolve_model
 from ghostdeploy.deploy.plan.config import ExportConfig, known_options
 from ghostdeploy.deploy.plan.steps import QUANTIZED, Step, all_steps, steps_to
 from ghostdeploy.errors import ExportFailed, GateFailed
@@ -103,8 +103,8 @@ def export(
     chosen = known_options(options)
     config = ExportConfig(targets=(target,), precision=precision, out=require_path("out", out), **chosen)
     checkpoint = None if weights is None else require_path("weights", weights)
-    origin = find_origin(model, config, weights=checkpoint, weights_key=weights_key)
-    bundle = run_export(origin.load, config, name=name, intake=origin.intake).bundles[0]
+    resolved = resolve_model(model, config, weights=checkpoint, weights_key=weights_key)
+    bundle = run_export(resolved.load, config, name=name, intake=resolved.intake).bundles[0]
     if bundle.manifest.verdict == "failed":
         raise GateFailed(f"{bundle.path} failed its gates", hint=f"ghostdeploy inspect {bundle.path}")
     return bundle
@@ -174,7 +174,7 @@ def run_export(
 def place(
     final: Path, row: Target, chain: Chain, facts: Facts, config: ExportConfig, work: Path, stages: Stages
 ) -> Bundle:
-    """Assembles and judges the bundle of one target, and moves it to its place; see `assemble`.
+    """Assembles and judges the bundle of one target, and moves it to its place; see `package`.
 
     Raises:
         ExportFailed: The engine refuses what was just converted.
@@ -183,7 +183,7 @@ def place(
         staging.staging(config.out, final.name, force=config.replace) as folder,
         converter_to_blame(row.name, folder, final, log=work / f"{chain[-1][0].name}.log"),
     ):
-        bundle = assemble(row, chain, facts, config, work, folder, stages)
+        bundle = package(row, chain, facts, config, work, folder, stages)
     return type(bundle)(final, bundle.manifest)
 
 

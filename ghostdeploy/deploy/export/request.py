@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy import targets
 from ghostdeploy.bundle import staging
 from ghostdeploy.bundle.manifest import Record
-from ghostdeploy.deploy.intake.origin import Origin, find_origin
+from ghostdeploy.deploy.intake.resolve import ResolvedModel, resolve_model
 from ghostdeploy.deploy.plan.config import ExportConfig, apply_overrides
 from ghostdeploy.errors import MissingDependency, UsageError
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
@@ -33,9 +33,9 @@ class Request:
     name: str | None
     config: ExportConfig
 
-    def origin(self) -> Origin:
+    def resolve(self) -> ResolvedModel:
         """Tells where the model comes from, and checks that what it needs is here."""
-        return find_origin(
+        return resolve_model(
             self.spec, self.config, weights=self.weights, weights_key=self.weights_key, num_classes=self.num_classes
         )
 
@@ -95,7 +95,7 @@ def plan(asked: Request) -> Plan:
         GhostDeployError: What `fulfil` would raise before its first conversion.
     """
     config = asked.config
-    model = asked.origin().load()
+    model = asked.resolve().load()
     name = asked.name or model.name
     folders = [config.out / f"{name}-{row.name}-{config.precision}" for row in config.rows]
     for folder in folders:
@@ -131,8 +131,8 @@ def fulfil(asked: Request, listener: Listener) -> Exported:
     from ghostdeploy.deploy.export.pipeline import run_export
 
     return_large_blocks()
-    origin = asked.origin()
-    return run_export(origin.load, asked.config, name=asked.name, listener=listener, intake=origin.intake)
+    resolved = asked.resolve()
+    return run_export(resolved.load, asked.config, name=asked.name, listener=listener, intake=resolved.intake)
 
 
 def _expand(names: tuple[str, ...], precision: str, batch: int | None, intake: Target | None) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.intake.observe import Observed
+    from ghostdeploy.deploy.intake.reference_run import ReferenceRun
     from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.preprocess import Preprocess
@@ -105,7 +105,7 @@ def full_batches(images: ImageSet, spec: Preprocess, batch: int | None) -> Itera
 
 def half_ranges(
     graphs: dict[str, Graph],
-    seen: Observed,
+    seen: ReferenceRun,
     config: ExportConfig,
     stages: Stages,
     watch: Callable[[Graph, Callable[[], Iterator[NDArray[Any]]], Watch], None],

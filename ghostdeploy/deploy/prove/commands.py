@@ -119,7 +119,7 @@ def _replays(bundle: Bundle, executed: Arrays, golden: Arrays) -> tuple[Replay, 
     simulated = bundle.simulated()
     if simulated is None:
         return replay.against_record(executed, golden, bundle.manifest.parity)
-    return replay.against_simulation(executed, simulated, golden)
+    return replay.compare_with_simulation(executed, simulated, golden)
 
 
 def _execution_gap(bundle: Bundle, executed: Arrays) -> Execution | None:

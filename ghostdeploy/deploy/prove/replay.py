@@ -46,7 +46,7 @@ _MOST = 0.5
 _NOTHING_DB = -999.0
 
 
-def against_simulation(executed: Arrays, simulated: Arrays, golden: Arrays) -> tuple[Replay, ...]:
+def compare_with_simulation(executed: Arrays, simulated: Arrays, golden: Arrays) -> tuple[Replay, ...]:
     """Judges every output by the stored simulation.
 
     Args:

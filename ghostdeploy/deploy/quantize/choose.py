@@ -17,10 +17,10 @@ from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.fallback import sqnr
+from ghostdeploy.deploy.quantize.layer_errors import LayerErrors, layer_errors
 from ghostdeploy.deploy.quantize.recipe import METHODS, Choice
+from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
-from ghostdeploy.deploy.quantize.ties import tied_ranges
-from ghostdeploy.deploy.quantize.twins import LayerErrors, layer_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -112,7 +112,7 @@ class QdqTrial:
         self, strength: float, method: RangeMethod, floating: onnx.ModelProto, histograms: dict[str, rg.Histogram]
     ) -> Iterator[Chosen]:
         """Yields the try with biases as trained and the one with corrected biases."""
-        ranges = tied_ranges(self.plan.ties, histograms, method, symmetric=self.recipe.symmetric)
+        ranges = shared_ranges(self.plan.shared_scales, histograms, method, symmetric=self.recipe.symmetric)
         graph = writer.write(floating, self.recipe, self.plan, ranges)
         errors = layer_errors(floating, graph, self._correcting)
         for correct in (False, True):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from ghostdeploy.deploy.quantize.twins import LayerErrors
+    from ghostdeploy.deploy.quantize.layer_errors import LayerErrors
 
 
 def correct_bias(floating: onnx.ModelProto, errors: Mapping[str, LayerErrors]) -> onnx.ModelProto:

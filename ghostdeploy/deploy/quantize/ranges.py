@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ghostdeploy.deploy.quantize.activations import Activations, in_groups
 from ghostdeploy.deploy.quantize.histogram import BINS, Histogram
-from ghostdeploy.deploy.quantize.taps import Taps, in_groups
 from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Histogram", "choose_range", "clipped_share", "collect", "collect_from", "dead_share"]
 
 
-class Tapped(Protocol):
+class ActivationReader(Protocol):
     """Gives activations of a float graph."""
 
     def __call__(self, batch: NDArray[Any]) -> Iterable[tuple[str, NDArray[Any]]]:
@@ -91,12 +91,12 @@ def collect(
     """
     found: dict[str, Histogram] = {}
     for group in in_groups(model, tensors):
-        found |= _collect(Taps(model, group, threads=threads), group, batches, batch_count, on_progress)
+        found |= _collect(Activations(model, group, threads=threads), group, batches, batch_count, on_progress)
     return found
 
 
 def collect_from(
-    taps: Tapped,
+    reader: ActivationReader,
     tensors: Sequence[str],
     batches: Callable[[], Iterable[NDArray[Any]]],
     *,
@@ -104,7 +104,7 @@ def collect_from(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Histogram]:
     """Runs whatever gives activations twice over a stream and returns a histogram per tensor; see `collect`."""
-    return _collect(taps, tensors, batches, batch_count, on_progress)
+    return _collect(reader, tensors, batches, batch_count, on_progress)
 
 
 def choose_range(
@@ -233,7 +233,7 @@ def _percentile(histogram: Histogram, share: float, *, symmetric: bool) -> tuple
 
 
 def _collect(
-    taps: Tapped,
+    reader: ActivationReader,
     tensors: Sequence[str],
     batches: Callable[[], Iterable[NDArray[Any]]],
     batch_count: int | None,
@@ -242,11 +242,11 @@ def _collect(
     low, high = dict.fromkeys(tensors, 0.0), dict.fromkeys(tensors, 0.0)
     seen = 0
     for seen, batch in enumerate(batches(), start=1):
-        for name, values in taps(batch):
+        for name, values in reader(batch):
             smallest, largest = float(values.min()), float(values.max())
             if not np.isfinite([smallest, largest]).all():
                 raise CheckpointError(
-                    f"activation {name} of {taps.maker(name)} is NaN or infinite on a calibration image",
+                    f"activation {name} of {reader.maker(name)} is NaN or infinite on a calibration image",
                     hint="check the weights",
                 )
             low[name], high[name] = min(low[name], smallest), max(high[name], largest)
@@ -255,7 +255,7 @@ def _collect(
     counts = {name: np.zeros(BINS, np.int64) for name in tensors}
     ahead = 0 if batch_count is None else seen
     for done, batch in enumerate(batches(), start=1):
-        for name, values in taps(batch):
+        for name, values in reader(batch):
             counts[name] += _count(values, low[name], high[name])
         on_progress(ahead + done, ahead + seen)
     return {name: Histogram(low[name], high[name], counts[name]) for name in tensors}

@@ -1,7 +1,7 @@
 """The Q/DQ graph: ONNX Runtime's quantizer writes it, with our ranges, weight scales and choice of layers.
 
-Tensors that must share a scale (all inputs of a Concat and its output, so that the copy stays a copy) are named as
-ties; their ranges come equal. A weight's scales are given per output channel. What the tool would do by habit and the
+Tensors that must share a scale (all inputs of a Concat and its output, so that the copy stays a copy) are named in
+groups; their ranges come equal. A weight's scales are given per output channel. What the tool would do by habit and the
 recipe does not want is switched off: outputs of layers quantized without an INT8 reader, biases for a GPU.
 """
 
@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from ghostdeploy.deploy.quantize.graph import LAYERS, OnnxGraph, group_of, output_axis
 from ghostdeploy.deploy.quantize.saturation import safe_scales
-from ghostdeploy.deploy.quantize.ties import merge
+from ghostdeploy.deploy.quantize.shared_scales import merge
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -45,7 +45,7 @@ class Plan:
     """Names of nodes that stay float, by rule or by request."""
     activations: list[str]
     """Tensors whose ranges are needed."""
-    ties: list[tuple[str, ...]]
+    shared_scales: list[tuple[str, ...]]
     """Groups of tensors that share one scale."""
     shortcuts: list[str]
     """Tensors that are quantized for the sake of a sum alone."""
@@ -70,10 +70,10 @@ def plan(model: onnx.ModelProto, recipe: Recipe, *, float_layers: frozenset[str]
     idle = untouched(graph, able, float_layers) - untouched(graph, able, frozenset())
     floating = by_rule | float_layers | idle
     nodes = [node for node in able if node.name not in floating]
-    ties = [(*node.input, *node.output) for node in nodes if node.op_type == "Concat"]
+    groups = [(*node.input, *node.output) for node in nodes if node.op_type == "Concat"]
     shortcuts = bare_shortcuts(graph, nodes) if recipe.quantize_shortcuts else []
     activations = list(dict.fromkeys([*graph.activations(nodes), *shortcuts]))
-    return Plan(nodes, frozenset(floating), activations, merge(ties), shortcuts)
+    return Plan(nodes, frozenset(floating), activations, merge(groups), shortcuts)
 
 
 def _shifts(graph: OnnxGraph, node: onnx.NodeProto) -> bool:

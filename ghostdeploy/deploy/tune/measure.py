@@ -23,7 +23,7 @@ BLOCK_SECONDS = 0.1
 
 
 @dataclass(slots=True)
-class Seat:
+class Contestant:
     """One entry's process."""
 
     process: Process
@@ -66,34 +66,34 @@ def sit(
         on_start: Called with the entry that is being loaded.
     """
     with ExitStack() as stack:
-        seats: dict[str, Seat] = {}
+        contestants: dict[str, Contestant] = {}
         for key, job in jobs.items():
             on_start(key)
             try:
                 process = stack.enter_context(job_process(job))
-                seats[key] = Seat(process, block_size(process, BLOCK_SECONDS), job.batch)
+                contestants[key] = Contestant(process, block_size(process, BLOCK_SECONDS), job.batch)
             except BundleError as error:
                 on_failure(key, error.message)
         for number in range(rounds):
-            calls, queued = _round(seats, number, on_failure, queue=queue)
-            if not seats or on_round(calls, queued):
+            calls, queued = _round(contestants, number, on_failure, queue=queue)
+            if not contestants or on_round(calls, queued):
                 return
 
 
 def _round(
-    seats: dict[str, Seat], number: int, on_failure: Callable[[str, str], None], *, queue: bool
+    contestants: dict[str, Contestant], number: int, on_failure: Callable[[str, str], None], *, queue: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Returns seconds per call and per queued image, in the order of the seats; takes away the seats of the dead."""
+    """Returns seconds per call and per queued image, in the order of the contestants; takes away the dead."""
     calls: dict[str, float] = {}
     queued: dict[str, float] = {}
-    keys = list(seats)
+    keys = list(contestants)
     place = number % len(keys) if keys else 0
     for key in (*keys[place:], *keys[:place]):
         try:
-            calls[key] = seats[key].call()
+            calls[key] = contestants[key].call()
             if queue:
-                queued[key] = seats[key].queue()
+                queued[key] = contestants[key].queue()
         except BundleError as error:
-            del seats[key]
+            del contestants[key]
             on_failure(key, error.message)
-    return {key: calls[key] for key in seats}, {key: queued[key] for key in seats if queue}
+    return {key: calls[key] for key in contestants}, {key: queued[key] for key in contestants if queue}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.intake.origin import Origin, find_origin
+from ghostdeploy.deploy.intake.resolve import ResolvedModel, resolve_model
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.tune.candidates import OBJECTIVES, Objective, choose_rows
 from ghostdeploy.errors import UsageError, did_you_mean
@@ -72,9 +72,9 @@ class TuneRequest:
     name: str | None
     config: TuneConfig
 
-    def origin(self) -> Origin:
+    def resolve(self) -> ResolvedModel:
         """Tells where the model comes from, and checks that what it needs is here."""
-        return find_origin(
+        return resolve_model(
             self.spec,
             self.config.export,
             weights=self.weights,

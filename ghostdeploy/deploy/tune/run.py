@@ -16,8 +16,8 @@ import msgspec
 
 from ghostdeploy.deploy.tune import contest
 from ghostdeploy.deploy.tune.candidates import Candidate, without_single_passes
+from ghostdeploy.deploy.tune.contenders import QUICK_ROUNDS
 from ghostdeploy.deploy.tune.exporting import groups
-from ghostdeploy.deploy.tune.field import QUICK_ROUNDS
 from ghostdeploy.deploy.tune.journal import Exported, Picked, Refused, Round
 from ghostdeploy.deploy.tune.limits import require_bundles, require_within_limits
 from ghostdeploy.deploy.tune.measure import job_of, sit
@@ -26,8 +26,8 @@ from ghostdeploy.errors import ExportFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ghostdeploy.deploy.tune.contenders import Contenders
     from ghostdeploy.deploy.tune.exporting import Workshop
-    from ghostdeploy.deploy.tune.field import Field
     from ghostdeploy.deploy.tune.journal import Journal
     from ghostdeploy.deploy.tune.progress import Progress
 
@@ -46,14 +46,14 @@ class Tuning:
     """One run over one state folder.
 
     Args:
-        field: What is known; filled on the way.
+        contenders: What is known; filled on the way.
         workshop: Makes bundles.
         journal: Open and locked.
         progress: Is told every step.
     """
 
-    def __init__(self, field: Field, workshop: Workshop, journal: Journal, progress: Progress) -> None:
-        self.field = field
+    def __init__(self, contenders: Contenders, workshop: Workshop, journal: Journal, progress: Progress) -> None:
+        self.contenders = contenders
         self._workshop = workshop
         self._journal = journal
         self._progress = progress
@@ -75,12 +75,12 @@ class Tuning:
         if finished is not None:
             self._progress.close()
         self._export(candidates, EXPORT_SHARE)
-        require_bundles(self.field, candidates)
+        require_bundles(self.contenders, candidates)
         self._measure()
         self._export(self._variants(), VARIANT_SHARE)
         self._measure()
-        require_within_limits(self.field)
-        return finished if finished is not None and finished.pick in self.field.entries() else self._pick(asked)
+        require_within_limits(self.contenders)
+        return finished if finished is not None and finished.pick in self.contenders.entries() else self._pick(asked)
 
     def _export(self, candidates: list[Candidate], until: float) -> None:
         """Exports what is not there; starts nothing that would end beyond `until`, as far as that is known."""
@@ -90,12 +90,12 @@ class Tuning:
             if one.name in refused:
                 continue
             if (bundle := self._workshop.take_over(one)) is not None:
-                self.field.bundles[one] = bundle
+                self.contenders.bundles[one] = bundle
             else:
                 todo.append(one)
         progress.expect(len(todo))
         for group in groups(todo):
-            if self.field.bundles and not progress.is_within(until, ahead=self._expected(group)):
+            if self.contenders.bundles and not progress.is_within(until, ahead=self._expected(group)):
                 progress.end(len(group))
                 continue
             self._make(group)
@@ -116,11 +116,11 @@ class Tuning:
         for one in made:
             bundle = self._workshop.take_over(one)
             assert bundle is not None  # it was written and judged a moment ago
-            self.field.bundles[one] = bundle
+            self.contenders.bundles[one] = bundle
 
     def _expected(self, group: list[Candidate]) -> float:
         """Returns the seconds that as many exports of the same precision took; 0 where there were none."""
-        precisions = {one.name: one.precision for one in self.field.bundles}
+        precisions = {one.name: one.precision for one in self.contenders.bundles}
         return max(
             (
                 event.seconds * min(1.0, len(group) / len(event.candidates))
@@ -137,22 +137,22 @@ class Tuning:
         """
         if self._workshop.intake is not None:
             return []
-        near, found = self.field.near(NEAR), []
-        for one in dict.fromkeys((*near, *self.field.bundles)):
+        near, found = self.contenders.near(NEAR), []
+        for one in dict.fromkeys((*near, *self.contenders.bundles)):
             if one.without is None:
-                variants = without_single_passes(one, self.field.bundles[one].manifest)
+                variants = without_single_passes(one, self.contenders.bundles[one].manifest)
                 found += [v for v in variants if one in near or self._workshop.take_over(v) is not None]
         ranks = {key: rank for rank, key in enumerate(dict.fromkeys((v.precision, v.without) for v in found))}
         return sorted(found, key=lambda one: ranks[one.precision, one.without])
 
     def _measure(self) -> None:
         """Gives every entry its quick rounds, a few processes at a time, the anchor among them."""
-        self._progress.expect(len(self.field.unmeasured()))
-        while todo := self.field.unmeasured():
-            if self.field.scores() and not self._progress.is_within(CONTEST_SHARE):
+        self._progress.expect(len(self.contenders.unmeasured()))
+        while todo := self.contenders.unmeasured():
+            if self.contenders.scores() and not self._progress.is_within(CONTEST_SHARE):
                 return
             wave = todo[: WAVE - 1]
-            anchor = self.field.anchor()
+            anchor = self.contenders.anchor()
             together = wave if anchor is None or anchor in wave else [anchor, *wave]
             self._sit(together, QUICK_ROUNDS, f"measure {len(wave)} of {len(todo)}", self._lead_by_score)
             self._progress.end(len(wave))
@@ -160,16 +160,16 @@ class Tuning:
     def _pick(self, asked: str) -> Picked:
         """Lets the close contenders run until they are apart, and the best of them once more in fresh processes."""
         self._progress.expect(2)
-        order = self._contest(contest.contenders(self.field.standing(), CONTENDERS))
+        order = self._contest(contest.contenders(self.contenders.standing(), CONTENDERS))
         self._progress.end()
         finalists = self._finalists(order)
-        self._progress.lead(self.field.figure(finalists[0]))  # known, too, where no time was left for a contest
+        self._progress.lead(self.contenders.figure(finalists[0]))  # known, too, where no time was left for a contest
         sitting, rounds = self._sit(finalists, FINAL_ROUNDS, "last run", lambda rounds: not self._lead(rounds))
         if not rounds:
             raise ExportFailed(f"none of {', '.join(finalists)} could be run", hint="ghostdeploy doctor")
-        kind = self.field.kind
+        kind = self.contenders.kind
         pick = contest.settle(self._journal.rounds, contest.placed(rounds, kind), self._threads(finalists), kind)
-        budget, spent = self.field.config.budget, self._progress.spent
+        budget, spent = self.contenders.config.budget, self._progress.spent
         picked = Picked(sitting=sitting, asked=asked, budget=budget, pick=pick, spent=spent)
         self._journal.append(picked)
         self._progress.end()
@@ -179,7 +179,7 @@ class Tuning:
         """Returns the contenders, the best first."""
         if len(keys) < 2 or not self._progress.is_within(CONTEST_SHARE):
             return keys
-        kind = self.field.kind
+        kind = self.contenders.kind
 
         def is_enough(rounds: list[Round]) -> bool:
             leader = self._lead(rounds)
@@ -191,33 +191,33 @@ class Tuning:
 
     def _finalists(self, order: list[str]) -> list[str]:
         """Returns the entries of the last run: the best few, and the best with fewer threads than the first of them."""
-        standing = self.field.standing()  # without those that died in the contest
+        standing = self.contenders.standing()  # without those that died in the contest
         ranked = [key for key in dict.fromkeys((*order, *standing)) if key in standing]
         threads = self._threads(ranked)
         fewer = [key for key in ranked[1:] if threads[key] < threads[ranked[0]]]
         return list(dict.fromkeys((*ranked[:FINALISTS], *fewer[:1])))
 
     def _threads(self, keys: list[str]) -> dict[str, int]:
-        entries = self.field.entries()
+        entries = self.contenders.entries()
         return {key: entries[key].setting.threads for key in keys}
 
     def _lead(self, rounds: list[Round]) -> str:
         """Shows who leads in a sitting, and returns it."""
-        leader = contest.placed(rounds, self.field.kind)[0]
-        self._progress.lead(self.field.figure(leader))
+        leader = contest.placed(rounds, self.contenders.kind)[0]
+        self._progress.lead(self.contenders.figure(leader))
         return leader
 
     def _lead_by_score(self, _: list[Round]) -> bool:
         """Shows who leads in all; a quick round is never enough before its time."""
-        if (best := next(iter(self.field.standing()), None)) is not None:
-            self._progress.lead(self.field.figure(best))
+        if (best := next(iter(self.contenders.standing()), None)) is not None:
+            self._progress.lead(self.contenders.figure(best))
         return False
 
     def _sit(
         self, keys: list[str], most: int, step: str, is_enough: Callable[[list[Round]], bool]
     ) -> tuple[int, list[Round]]:
         """Measures entries in turn; returns the number of the sitting and its rounds, which are in the journal."""
-        entries, progress, journal = self.field.entries(), self._progress, self._journal
+        entries, progress, journal = self.contenders.entries(), self._progress, self._journal
         sitting = 1 + max((one.sitting for one in journal.rounds), default=0)
         mine: list[Round] = []
 
@@ -228,11 +228,11 @@ class Tuning:
             return is_enough(mine)
 
         progress.begin(step)
-        batch = self.field.config.export.batch or 1
+        batch = self.contenders.config.export.batch or 1
         sit(
             {key: job_of(self._workshop.path(entries[key].candidate), entries[key].setting, batch) for key in keys},
             rounds=most,
-            queue=self.field.kind == "queued",
+            queue=self.contenders.kind == "queued",
             on_round=heard,
             on_failure=lambda key, why: journal.append(Refused(what=key, why=why, spent=progress.spent)),
             on_start=lambda key: progress.started(f"load {key}"),
@@ -240,11 +240,11 @@ class Tuning:
         return sitting, mine
 
     def _asked(self, candidates: list[Candidate]) -> str:
-        config = self.field.config
+        config = self.contenders.config
         names = sorted(one.name for one in candidates)
         return msgspec.json.encode((config.objective, config.max_size, config.max_latency, names)).decode()
 
     def _finished(self, asked: str) -> Picked | None:
         """Returns the end of the same request with the same budget or more; None where there is none."""
         ends = [event for event in self._journal.events if isinstance(event, Picked) and event.asked == asked]
-        return ends[-1] if ends and ends[-1].budget >= self.field.config.budget else None
+        return ends[-1] if ends and ends[-1].budget >= self.contenders.config.budget else None

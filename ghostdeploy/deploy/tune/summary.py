@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ghostdeploy.deploy.tune.candidates import Candidate
+    from ghostdeploy.deploy.tune.contenders import Contenders
     from ghostdeploy.deploy.tune.contest import Ratio
     from ghostdeploy.deploy.tune.exporting import Workshop
-    from ghostdeploy.deploy.tune.field import Field
     from ghostdeploy.deploy.tune.journal import Picked
 
 
 def summarize(
-    field: Field, workshop: Workshop, picked: Picked, candidates: Sequence[Candidate], *, machine: str
+    contenders: Contenders, workshop: Workshop, picked: Picked, candidates: Sequence[Candidate], *, machine: str
 ) -> Tuned:
     """Returns the record of a run.
 
     Args:
-        field: What is known.
+        contenders: What is known.
         workshop: Knows where bundles are.
         picked: The end of the last run.
         candidates: All that were considered, those that were not exported included.
         machine: Where the times come from.
     """
-    config, kind = field.config, field.kind
-    entry = field.entries()[picked.pick]
-    last = [one for one in field.journal.rounds if one.sitting == picked.sitting]
+    config, kind = contenders.config, contenders.kind
+    entry = contenders.entries()[picked.pick]
+    last = [one for one in contenders.journal.rounds if one.sitting == picked.sitting]
     keys = list(contest.times(last[-1], kind))
     final = [_final(key, found) for key in keys if (found := contest.ratio(last, key, picked.pick, kind)) is not None]
-    speed = _speed(entry, field, picked.pick)
+    speed = _speed(entry, contenders, picked.pick)
     assert speed is not None  # the pick was measured a moment ago
     return Tuned(
         model=workshop.name,
@@ -55,7 +55,7 @@ def summarize(
         seconds=picked.spent,
         decided=contest.is_decided(last, picked.pick, keys, kind),
         final=tuple(sorted(final, key=lambda one: one.ratio)),
-        rows=_placed([_row(one, field, workshop, picked.pick) for one in candidates], entry, config.objective),
+        rows=_placed([_row(one, contenders, workshop, picked.pick) for one in candidates], entry, config.objective),
         left_out=config.left_out,
         state=str(workshop.state),
     )
@@ -83,14 +83,14 @@ def _placed(rows: list[Row], pick: Entry, objective: str) -> tuple[Row, ...]:
     return tuple(sorted(found, key=lambda row: row.speeds[0].ratio if row.speeds else float("inf")))
 
 
-def _row(one: Candidate, field: Field, workshop: Workshop, pick: str) -> Row:
-    bundle = field.bundles.get(one)
-    speeds = [speed for how in field.settings if (speed := _speed(Entry(one, how), field, pick)) is not None]
-    picked = field.entries()[pick].setting if field.entries()[pick].candidate == one else None
-    speeds.sort(key=lambda speed: (_setting(speed) != picked, bool(_excess(one, speed, field)), speed.ratio))
+def _row(one: Candidate, contenders: Contenders, workshop: Workshop, pick: str) -> Row:
+    bundle = contenders.bundles.get(one)
+    speeds = [speed for how in contenders.settings if (speed := _speed(Entry(one, how), contenders, pick)) is not None]
+    picked = contenders.entries()[pick].setting if contenders.entries()[pick].candidate == one else None
+    speeds.sort(key=lambda speed: (_setting(speed) != picked, bool(_excess(one, speed, contenders)), speed.ratio))
     manifest = None if bundle is None else bundle.manifest
-    why = _why(one, field)
-    beyond = _excess(one, speeds[0], field) if speeds else {}
+    why = _why(one, contenders)
+    beyond = _excess(one, speeds[0], contenders) if speeds else {}
     misses = ", ".join(f"{option} by {excess:.0%}" for option, excess in beyond.items())
     return Row(
         target=one.target,
@@ -107,29 +107,29 @@ def _row(one: Candidate, field: Field, workshop: Workshop, pick: str) -> Row:
     )
 
 
-def _why(one: Candidate, field: Field) -> str | None:
+def _why(one: Candidate, contenders: Contenders) -> str | None:
     """Returns why a candidate is out, None where it is not."""
-    refused = field.journal.refused
+    refused = contenders.journal.refused
     if one.name in refused:
         return refused[one.name]
-    if one not in field.bundles:
+    if one not in contenders.bundles:
         return "not exported: the budget was used"
-    manifest = field.bundles[one].manifest
+    manifest = contenders.bundles[one].manifest
     if manifest.verdict != "passed":
         return manifest.failed_because or manifest.unverified_because or manifest.verdict
-    keys = [Entry(one, how).key for how in field.settings]
-    if any(key in field.scores() for key in keys):
+    keys = [Entry(one, how).key for how in contenders.settings]
+    if any(key in contenders.scores() for key in keys):
         return None
     return next((refused[key] for key in keys if key in refused), "not measured: the budget was used")
 
 
-def _speed(entry: Entry, field: Field, pick: str) -> Speed | None:
+def _speed(entry: Entry, contenders: Contenders, pick: str) -> Speed | None:
     """Returns how fast an entry is; None where it was not measured."""
-    rounds, kind = field.journal.rounds, field.kind
-    if entry.key not in field.entries():
+    rounds, kind = contenders.journal.rounds, contenders.kind
+    if entry.key not in contenders.entries():
         return None
-    latency = field.latency_ms(entry.key)
-    found = contest.ratio(rounds, entry.key, pick, kind) or _through_anchor(entry.key, field, pick)
+    latency = contenders.latency_ms(entry.key)
+    found = contest.ratio(rounds, entry.key, pick, kind) or _through_anchor(entry.key, contenders, pick)
     if latency is None or found is None:
         return None
     queued = contest.median_time(rounds, entry.key, "queued")
@@ -144,16 +144,16 @@ def _speed(entry: Entry, field: Field, pick: str) -> Speed | None:
     )
 
 
-def _through_anchor(key: str, field: Field, pick: str) -> Ratio | None:
-    scores = field.scores()
+def _through_anchor(key: str, contenders: Contenders, pick: str) -> Ratio | None:
+    scores = contenders.scores()
     if key not in scores or pick not in scores:
         return None
     ours, best = scores[key], scores[pick]
     return contest.Ratio(ours.value / best.value, ours.low / best.high, ours.high / best.low, ours.rounds)
 
 
-def _excess(one: Candidate, speed: Speed, field: Field) -> dict[str, float]:
-    return field.excess(Entry(one, _setting(speed)).key)
+def _excess(one: Candidate, speed: Speed, contenders: Contenders) -> dict[str, float]:
+    return contenders.excess(Entry(one, _setting(speed)).key)
 
 
 def _setting(speed: Speed) -> Setting:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.tune.candidates import enumerate_candidates, settings
+from ghostdeploy.deploy.tune.contenders import Contenders
 from ghostdeploy.deploy.tune.exporting import Workshop
-from ghostdeploy.deploy.tune.field import Field
 from ghostdeploy.deploy.tune.fingerprint import header_of
 from ghostdeploy.deploy.tune.journal import Journal
 from ghostdeploy.deploy.tune.progress import Progress
@@ -37,21 +37,21 @@ def tune(asked: TuneRequest, watcher: Watcher | None = None) -> Tuned:
         GateFailed: No bundle passed its gates, or none is within the limits.
         GhostDeployError: See the tree in `ghostdeploy.errors`.
     """
-    config, origin = asked.config, asked.origin()
+    config, resolved = asked.config, asked.resolve()
     candidates = enumerate_candidates(config.export.rows, config.precisions, cpu_flags())
-    model = origin.load()
+    model = resolved.load()
     name = asked.name or model.name
     out, state = config.export.out, config.export.out / f"{name}-tune"
     refuse_foreign(out, name, candidates, state, replace=config.restart)
     header = header_of(model, config.export)
     with Journal(state, header, restart=config.restart) as journal:
         progress = Progress(watcher, config.budget, journal.spent)
-        field = Field(config, journal, settings(usable_cores(), config.objective))
-        workshop = Workshop(model, name, config.export, state, origin.intake)
-        tuning = Tuning(field, workshop, journal, progress)
+        contenders = Contenders(config, journal, settings(usable_cores(), config.objective))
+        workshop = Workshop(model, name, config.export, state, resolved.intake)
+        tuning = Tuning(contenders, workshop, journal, progress)
         picked = tuning.run(candidates)
-        found = summarize(field, workshop, picked, tuning.considered, machine=header.machine)
-        winner = workshop.path(field.entries()[picked.pick].candidate)
+        found = summarize(contenders, workshop, picked, tuning.considered, machine=header.machine)
+        winner = workshop.path(contenders.entries()[picked.pick].candidate)
         publish(winner, out, state, replace=config.restart)
         write_tables(found, state)
     return found

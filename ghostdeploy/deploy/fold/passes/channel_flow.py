@@ -59,7 +59,7 @@ _SHAPES = frozenset({"flatten", "reshape", "squeeze", "unsqueeze"})
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Origin of a result's channels (dimension 1)."""
+    """ResolvedModel of a result's channels (dimension 1)."""
 
     law: Law
     sources: tuple[tuple[fx.Node, Tensor], ...]

@@ -12,7 +12,6 @@ from onnx import TensorProto
 from ghostdeploy import targets
 from ghostdeploy.bundle.manifest import ModelInfo
 from ghostdeploy.deploy.fold.half_range import half_ranges
-from ghostdeploy.deploy.intake.observe import observe
 from ghostdeploy.deploy.intake.onnx import interface
 from ghostdeploy.deploy.intake.onnx.branches import decide
 from ghostdeploy.deploy.intake.onnx.difference import require_same
@@ -20,6 +19,7 @@ from ghostdeploy.deploy.intake.onnx.opset import upgrade
 from ghostdeploy.deploy.intake.onnx.reference import OnnxReference
 from ghostdeploy.deploy.intake.onnx.rewrite import rewrite
 from ghostdeploy.deploy.intake.onnx.value_ranges import watch_model
+from ghostdeploy.deploy.intake.reference_run import run_reference
 from ghostdeploy.deploy.plan.config import apply_overrides
 from ghostdeploy.deploy.plan.steps import program_file
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
@@ -60,7 +60,7 @@ def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, 
     preprocess = preprocess_of(model, config)
     reference = OnnxReference(model)
     model = replace(model, proto=decide(model.proto, model.name, config.batch, preprocess.size))
-    seen = observe(model, preprocess, reference, config, work, stages)
+    seen = run_reference(model, preprocess, reference, config, work, stages)
     golden = seen.golden
     with stages.stage("fold"):
         shaped = interface.with_shape(upgrade(model.proto, model.name), config.batch, preprocess.size)

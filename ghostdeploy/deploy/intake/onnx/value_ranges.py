@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from ghostdeploy.convert.graph.shapes import element_types
-from ghostdeploy.deploy.quantize.taps import Taps, in_groups
+from ghostdeploy.deploy.quantize.activations import Activations, in_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,7 +33,7 @@ def watch_model(model: onnx.ModelProto, batches: Callable[[], Iterable[NDArray[A
     types = element_types(model)
     made = [name for node in model.graph.node for name in node.output if types.get(name) == TensorProto.FLOAT]
     for group in in_groups(model, made):
-        taps = Taps(model, group)
+        reader = Activations(model, group)
         for batch in batches():
-            for name, values in taps(batch):
-                watch.result(float(np.abs(values[np.isfinite(values)]).max(initial=0.0)), taps.maker(name))
+            for name, values in reader(batch):
+                watch.result(float(np.abs(values[np.isfinite(values)]).max(initial=0.0)), reader.maker(name))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy.bundle.manifest import ModelInfo
 from ghostdeploy.convert.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.deploy.fold.half_range import half_ranges
-from ghostdeploy.deploy.intake.observe import observe
+from ghostdeploy.deploy.intake.reference_run import run_reference
 from ghostdeploy.deploy.plan.config import apply_overrides
 from ghostdeploy.deploy.plan.steps import FOR, QUANTIZED, all_steps
 
@@ -49,7 +49,7 @@ def prepare(model: LoadedModel, name: str, config: ExportConfig, work: Path, sta
 
     preprocess = apply_overrides(model.preprocess, config.preprocess)
     reference = Reference(model.module, shared=model.shared)
-    seen = observe(model, preprocess, reference, config, work, stages)
+    seen = run_reference(model, preprocess, reference, config, work, stages)
     give_back()
     golden = seen.golden
     places = [i % len(golden) for i in range(2 if config.batch is None else config.batch)]

@@ -39,7 +39,7 @@ class TFLiteGraph:
         places = dict.fromkeys([*map(int, graph.inputs), *self._producer])
         return [tf.name_of(self.model, i) for i in places if tf.tensor(self.model, i).type == _FLOAT]
 
-    def ties(self) -> list[tuple[str, ...]]:
+    def shared_scales(self) -> list[tuple[str, ...]]:
         """Returns the inputs and output of every concatenation, and of what only moves values."""
         moving = ("CONCATENATION", "RESHAPE", "PAD", "MAX_POOL_2D", "STRIDED_SLICE", "SLICE", "TRANSPOSE")
         return [

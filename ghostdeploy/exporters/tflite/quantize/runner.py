@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.deploy.quantize.taps import HELD_BYTES
+from ghostdeploy.deploy.quantize.activations import HELD_BYTES
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -58,7 +58,7 @@ class TFLiteRunner:
 
 
 class TFLiteTaps:
-    """Gives activations of a file; see `quantize.taps`.
+    """Gives activations of a file; see `deploy.quantize.activations`.
 
     Args:
         data: The file.

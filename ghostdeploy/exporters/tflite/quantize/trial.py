@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.choose import Chosen
 from ghostdeploy.deploy.quantize.fallback import sqnr
+from ghostdeploy.deploy.quantize.layer_errors import LayerErrors
 from ghostdeploy.deploy.quantize.recipe import Choice
-from ghostdeploy.deploy.quantize.ties import tied_ranges
-from ghostdeploy.deploy.quantize.twins import LayerErrors
+from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.exporters.tflite.quantize import writer
 from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner, TFLiteTaps
@@ -49,7 +49,7 @@ class TFLiteTrial:
         self, strength: float, method: RangeMethod, floating: bytes, histograms: dict[str, rg.Histogram]
     ) -> Iterator[Chosen]:
         """See `Trial.tries`."""
-        ranges = tied_ranges(self._graph.ties(), histograms, method, symmetric=False)
+        ranges = shared_ranges(self._graph.shared_scales(), histograms, method, symmetric=False)
         data = tf.pack(writer.write(floating, ranges, (), integer_io=False))
         found = sqnr(TFLiteRunner(data, delegate=True).logits(self._judging), self._wanted)
         choice = Choice(strength=strength, ranges=method, correct_bias=False)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _UNTRAINED = " with random weights"
 
 
-def against_default(
+def compare_with_default(
     paths: Sequence[Path],
     *,
     model: str | None = None,

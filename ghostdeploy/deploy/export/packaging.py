@@ -12,7 +12,7 @@ import numpy as np
 
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.manifest import SCHEMA, Manifest, Precision, Quantization, encode
-from ghostdeploy.deploy.export.judge import judge
+from ghostdeploy.deploy.export.verdict import decide_verdict
 from ghostdeploy.deploy.fold import half_range
 from ghostdeploy.deploy.quantize.spec import Quantized, read_quantized
 from ghostdeploy.runtimes.ranking import kind_of
@@ -35,7 +35,7 @@ Chain = list[tuple["Step", "ExportResult"]]
 """The steps that led to a payload, each with its result, the last one being the payload's."""
 
 
-def assemble(
+def package(
     row: Target, chain: Chain, facts: Facts, config: ExportConfig, work: Path, folder: Path, stages: Stages
 ) -> Bundle:
     """Fills `folder` with a complete bundle.
@@ -73,7 +73,7 @@ def assemble(
     bundles.write_labels(folder, facts.labels)
     manifest = _unjudged(row, chain, facts, config, folder, names, quantizer)
     _write(folder, manifest)
-    manifest = judge(bundles.Bundle(folder, manifest), row, facts, config, quantizer, stages)
+    manifest = decide_verdict(bundles.Bundle(folder, manifest), row, facts, config, quantizer, stages)
     _write(folder, manifest)
     return bundles.Bundle(folder, manifest)
 

@@ -99,7 +99,7 @@ def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:
     return Executor(infer, lambda batch: runner(batch)[0], unverified_because)
 
 
-def judge(
+def decide_verdict(
     bundle: Bundle, row: Target, facts: Facts, config: ExportConfig, quantizer: Path | None, stages: Stages
 ) -> Manifest:
     """Returns the completed manifest.
@@ -120,7 +120,7 @@ def judge(
         found = parity.compare(outputs, facts.golden_outputs, config.precision)
         found = msgspec.structs.replace(found, how=engine.how)
         if engine.unverified_because is None and (simulated := bundle.simulated()) is not None:
-            replays = replay.against_simulation(outputs, simulated, facts.golden_outputs)
+            replays = replay.compare_with_simulation(outputs, simulated, facts.golden_outputs)
         logits = None
         if facts.evidence is not None:
             logits = _gate_logits(engine, facts)

@@ -9,7 +9,7 @@ import pytest
 
 from ghostdeploy import samples, targets
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.deploy.default_route.against import float_images, name_model
+from ghostdeploy.deploy.default_route.comparison import float_images, name_model
 from ghostdeploy.deploy.default_route.model import Named
 from ghostdeploy.deploy.default_route.route import DefaultRoute
 from ghostdeploy.errors import ExportFailed, UsageError

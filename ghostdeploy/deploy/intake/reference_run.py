@@ -34,7 +34,7 @@ _log = logging.getLogger("ghostdeploy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observed:
+class ReferenceRun:
     """What the reference says of the images of an export."""
 
     inputs: Inputs
@@ -103,14 +103,14 @@ class Observed:
         )
 
 
-def observe(
+def run_reference(
     model: Described,
     preprocess: Preprocess,
     reference: ReferenceModel,
     config: ExportConfig,
     work: Path,
     stages: Stages,
-) -> Observed:
+) -> ReferenceRun:
     """Chooses the images, runs the reference on the golden ones, and gathers the evidence.
 
     Args:
@@ -135,7 +135,7 @@ def observe(
         inputs = replace(inputs, data=fit_classes(inputs.data, labels))
     evidence = look(inputs, config, preprocess, reference, work, stages)
     data = inputs.data if evidence is None else evidence.data
-    return Observed(
+    return ReferenceRun(
         inputs=inputs,
         reference=reference,
         preprocess=preprocess,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ResolvedModel:
     """Where an export starts."""
 
     intake: Target | None
@@ -31,14 +31,14 @@ class Origin:
     """Builds the module and loads its weights, or reads and checks the file."""
 
 
-def find_origin(
+def resolve_model(
     model: nn.Module | str | Path | None,
     config: ExportConfig,
     *,
     weights: Path | None = None,
     weights_key: str | None = None,
     num_classes: int | None = None,
-) -> Origin:
+) -> ResolvedModel:
     """Tells how the model is to be loaded; loads nothing.
 
     Args:
@@ -61,7 +61,7 @@ def find_origin(
         _refuse_idle_options(config, weights, weights_key, num_classes)
     targets.require_export(config.rows, intake)
     if intake is not None:
-        return Origin(intake, lambda: open_onnx(Path(str(model))))
+        return ResolvedModel(intake, lambda: open_onnx(Path(str(model))))
 
     def load() -> ExportedModel:
         from ghostdeploy.models.source import from_module, load_model
@@ -72,7 +72,7 @@ def find_origin(
             return PyTorchModel(found)
         return PyTorchModel(from_module(model))
 
-    return Origin(None, load)
+    return ResolvedModel(None, load)
 
 
 def _refuse_idle_options(

@@ -28,12 +28,12 @@ def merge(groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in merged]
 
 
-def tied_ranges(
-    ties: Sequence[Sequence[str]], histograms: Mapping[str, rg.Histogram], method: RangeMethod, *, symmetric: bool
+def shared_ranges(
+    groups: Sequence[Sequence[str]], histograms: Mapping[str, rg.Histogram], method: RangeMethod, *, symmetric: bool
 ) -> dict[str, tuple[float, float]]:
     """Returns the range of each tensor; tensors that share a scale have that of all their values together."""
     found: dict[str, tuple[float, float]] = {}
-    for group in merge([*ties, *((name,) for name in histograms)]):
+    for group in merge([*groups, *((name,) for name in histograms)]):
         known = [histograms[name] for name in group if name in histograms]
         if not known:  # moves integers or constants
             continue

@@ -24,7 +24,7 @@ HELD_BYTES = 256 << 20
 """Activations held at a time."""
 
 
-class Taps:
+class Activations:
     """Gives activations of a float graph.
 
     Args:

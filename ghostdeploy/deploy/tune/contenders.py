@@ -20,7 +20,7 @@ QUICK_ROUNDS = 8
 
 
 @dataclass(slots=True)
-class Field:
+class Contenders:
     """All candidates of one run and what is known about them.
 
     Args:
