@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from ghostdeploy.deploy.fold.fold import count_ops, fold, fold_for_engines
 from ghostdeploy.deploy.quantize.condition import rewrite
+from ghostdeploy.errors import CheckpointError
 from tests.folding import image, randomize, sites
 
 
@@ -183,3 +184,26 @@ def test_engines_get_no_float64():
         torch.float32,
     ]
     assert count_ops(graph)["to"] == 1
+
+
+def test_a_region_of_autocast_keeps_its_precision():
+    def forward(m, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = m.conv(x)
+        return m.norm(m.last(y.float())), y
+
+    network, x = Network(forward, last=nn.Conv2d(4, 4, 1)), image(1, 3, 8, 8)
+    graph, certificate = fold(network, x)
+    assert sites(certificate, "FoldBatchNorm") == 1
+    with torch.no_grad():
+        for a, b in zip(network(x), graph(x), strict=True):
+            assert a.dtype == b.dtype
+            assert (a - b).abs().max() < 0.05
+
+
+def test_what_needs_the_bits_of_float32_is_told():
+    network = Network(
+        lambda m, x: m.conv((x.view(torch.int32) & torch.full((8,), -256, dtype=torch.int32)).view(torch.float32))
+    )
+    with pytest.raises(CheckpointError, match="cannot run in float64, in which a fold is proven: "):
+        fold(network, image(1, 3, 8, 8))

@@ -79,7 +79,8 @@ def fold(
         certificate.
 
     Raises:
-        CheckpointError: The module is none, cannot be recorded, or gives NaN or infinity on the example.
+        CheckpointError: The module is none, cannot be recorded, gives NaN or infinity on the example, or has operations
+            that float64 has not.
         InputError: The example is no array, or holds no image.
         GateFailed: A pass changed the outputs by more than `FOLD_RELATIVE_ERROR` (the message names it), or the
             finished graph cannot run or gives something else.
@@ -117,8 +118,15 @@ def _fold(
     folded = capture(module, inputs, dynamic_batch=dynamic_batch)
     _check_capture(module, folded, inputs)
     recorded, inputs = widen(folded, without=without), wide(inputs)
-    trials = Trials(folded, inputs)
-    last = run(folded, inputs)
+    try:
+        trials = Trials(folded, inputs)
+        last = run(folded, inputs)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"the model cannot run in float64, in which a fold is proven: {reason}",
+            hint="fold the part of it before, or leave out what looks at the bits of float32",
+        ) from error
     records = []
     for step in default_passes() if passes is None else passes:
         folded, last, record = apply(step, folded, inputs, last)

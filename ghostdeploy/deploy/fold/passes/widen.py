@@ -8,6 +8,8 @@ has parts in float16, is proven in float64 whole. Each node keeps what it was in
     i / j              becomes   to(i / j, float64), taken away again by `narrow`
     a16 + b32          becomes   to(a, float64) + b: a pass that joins calls sees where the precision changes
 
+A region of autocast stays as it is: in float64 it has no effect.
+
 What passes put in the place of a node takes its note, see `graph.replace`; where there is none, the neighbours say it.
 """
 
@@ -142,7 +144,7 @@ def _convert(module: fx.GraphModule, node: fx.Node, change: Any) -> None:
                 tensor.data = tensor.data.to(dtype)
             else:
                 setattr(holder, name, tensor.to(dtype))
-    elif node.op == "call_function":
+    elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):  # regions of autocast stay
 
         def changed(value: Any) -> Any:
             return change(value) if isinstance(value, torch.dtype) else value
