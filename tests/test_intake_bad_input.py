@@ -239,6 +239,7 @@ def test_weights_that_are_only_stored_in_half_precision_are_taken(tmp_path):
     bundle = gd.export(path, target="onnx", out=tmp_path)
 
     assert bundle.manifest.verdict == "passed"
+    assert next(record for record in bundle.manifest.passes if record.name == "FoldBatchNorm").sites == 4
     assert "FLOAT16" not in bundle.manifest.precision_achieved.how
 
 

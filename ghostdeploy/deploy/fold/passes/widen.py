@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from ghostdeploy.deploy.fold.passes.graph import CASTS, aten, constant, named_arguments, precision
@@ -145,11 +144,11 @@ def _convert(module: fx.GraphModule, node: fx.Node, change: Any) -> None:
             else:
                 setattr(holder, name, tensor.to(dtype))
     elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):  # regions of autocast stay
-
-        def changed(value: Any) -> Any:
-            return change(value) if isinstance(value, torch.dtype) else value
-
-        node.args, node.kwargs = map_aggregate(node.args, changed), map_aggregate(node.kwargs, changed)
+        named = {key: change(value) for key, value in node.kwargs.items() if isinstance(value, torch.dtype)}
+        if named:
+            node.kwargs = {**node.kwargs, **named}
+        if any(isinstance(value, torch.dtype) for value in node.args):
+            node.args = tuple(change(value) if isinstance(value, torch.dtype) else value for value in node.args)
 
 
 def _makes_floats(node: fx.Node) -> bool:
