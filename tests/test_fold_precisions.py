@@ -186,6 +186,15 @@ def test_engines_get_no_float64():
     assert count_ops(graph)["to"] == 1
 
 
+def test_engines_get_no_float64_from_a_region_either():
+    def forward(m, x):
+        with torch.autocast("cpu", enabled=False):
+            return m.conv(x).double() * 1.5
+
+    graph, _ = fold_for_engines(Network(forward), image(1, 3, 8, 8))
+    assert graph(image(1, 3, 8, 8)).dtype == torch.float32
+
+
 def test_a_region_of_autocast_keeps_its_precision():
     def forward(m, x):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -199,6 +208,23 @@ def test_a_region_of_autocast_keeps_its_precision():
         for a, b in zip(network(x), graph(x), strict=True):
             assert a.dtype == b.dtype
             assert (a - b).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(
+    "region", [lambda: torch.autocast("cpu", enabled=False), torch.no_grad], ids=["autocast", "no_grad"]
+)
+def test_casts_and_floats_inside_a_region_are_float64_too(region):
+    def forward(m, x):
+        y = m.norm(m.conv(x))
+        with torch.enable_grad(), region():
+            z = m.last(y.float()) @ torch.eye(6) + torch.ones(6, 6, dtype=torch.float32)
+        return z.relu()
+
+    network, x = Network(forward, last=nn.Conv2d(4, 4, 1)), image(1, 3, 8, 8)
+    graph, certificate = fold(network, x)
+    assert sites(certificate, "FoldBatchNorm") == 1
+    assert torch.allclose(graph(x), network(x), atol=1e-5)
+    assert graph(x).dtype == torch.float32
 
 
 def test_what_needs_the_bits_of_float32_is_told():

@@ -78,8 +78,10 @@ def capture(module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_
             recorded = _graph_module(program.run_decompositions({}))
             _drop_state_updates(recorded)
             make_functional(recorded)
+    for graph in (part.graph for part in recorded.modules() if isinstance(part, fx.GraphModule)):
+        for node in graph.nodes:
+            _write_type(node)
     for node in reversed(list(recorded.graph.nodes)):
-        _write_type(node)
         if node.target in _VIEWS:
             node.target = torch.ops.aten.reshape.default
         name = op_name(node) or str(node.target)

@@ -8,7 +8,8 @@ has parts in float16, is proven in float64 whole. Each node keeps what it was in
     i / j              becomes   to(i / j, float64), taken away again by `narrow`
     a16 + b32          becomes   to(a, float64) + b: a pass that joins calls sees where the precision changes
 
-A region of autocast stays as it is: in float64 it has no effect.
+A region of autocast or `no_grad` is a graph of its own, which no pass looks into: its dtype arguments become float64,
+and at the end what they were. In float64 autocast has no effect.
 
 What passes put in the place of a node takes its note, see `graph.replace`; where there is none, the neighbours say it.
 """
@@ -51,6 +52,8 @@ class Recorded:
     """The one floating-point type of all values; None where there are several."""
     first: torch.dtype
     """Type of the first floating-point value."""
+    regions: tuple[tuple[fx.Node, Any, Any], ...]
+    """Calls inside regions, with their arguments."""
 
 
 def wide(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -67,6 +70,8 @@ def widen(module: fx.GraphModule, *, without: torch.dtype | None = None) -> Reco
     """
     nodes = list(module.graph.nodes)
     dropped = () if without is None else (without, _COMPLEX.get(without))
+    for node in _nodes_of_regions(module):
+        _convert_arguments(node, lambda dtype: torch.float32 if dtype is without else dtype)
     for node in nodes:
         if (dtype := node.meta.get("dtype")) in WIDE:
             other = torch.float32 if dtype.is_floating_point else torch.complex64
@@ -74,7 +79,12 @@ def widen(module: fx.GraphModule, *, without: torch.dtype | None = None) -> Reco
     found = [node.meta["recorded"] for node in nodes if "recorded" in node.meta]
     kinds = dict.fromkeys(_REAL.get(dtype, dtype) for dtype in found)
     outputs = tuple(precision(leaf) for leaf in _returned(module) if "dtype" in leaf.meta)
-    recorded = Recorded(outputs, next(iter(kinds)) if len(kinds) == 1 else None, next(iter(kinds), torch.float32))
+    recorded = Recorded(
+        outputs=outputs,
+        only=next(iter(kinds)) if len(kinds) == 1 else None,
+        first=next(iter(kinds), torch.float32),
+        regions=tuple((node, node.args, node.kwargs) for node in _nodes_of_regions(module)),
+    )
     for node in nodes:
         if node.op == "call_function" and "recorded" in node.meta:
             if recorded.only is None:
@@ -83,7 +93,9 @@ def widen(module: fx.GraphModule, *, without: torch.dtype | None = None) -> Reco
                 _cast_result(node)
     for node in module.graph.nodes:
         _convert(module, node, lambda dtype: WIDE.get(dtype, dtype))
-    module.recompile()
+    for node in _nodes_of_regions(module):
+        _convert_arguments(node, lambda dtype: WIDE.get(dtype, dtype))
+    _recompile(module)
     return recorded
 
 
@@ -110,7 +122,9 @@ def narrow(module: fx.GraphModule, recorded: Recorded, inputs: tuple[Tensor, ...
     for node in module.graph.nodes:
         if "recorded" in node.meta:
             node.meta["dtype"] = node.meta.pop("recorded")
-    module.recompile()
+    for node, args, kwargs in recorded.regions:
+        node.args, node.kwargs = args, kwargs
+    _recompile(module)
     if recorded.only is None:
         _check(module, recorded, inputs)
 
@@ -143,12 +157,28 @@ def _convert(module: fx.GraphModule, node: fx.Node, change: Any) -> None:
                 tensor.data = tensor.data.to(dtype)
             else:
                 setattr(holder, name, tensor.to(dtype))
-    elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):  # regions of autocast stay
+    elif node.op == "call_function":
+        _convert_arguments(node, change)
+
+
+def _convert_arguments(node: fx.Node, change: Any) -> None:
+    if isinstance(node.target, torch._ops.OpOverload):  # what autocast casts to stays
         named = {key: change(value) for key, value in node.kwargs.items() if isinstance(value, torch.dtype)}
         if named:
             node.kwargs = {**node.kwargs, **named}
         if any(isinstance(value, torch.dtype) for value in node.args):
             node.args = tuple(change(value) if isinstance(value, torch.dtype) else value for value in node.args)
+
+
+def _nodes_of_regions(module: fx.GraphModule) -> list[fx.Node]:
+    inner = [one for one in module.modules() if isinstance(one, fx.GraphModule) and one is not module]
+    return [node for one in inner for node in one.graph.nodes if node.op == "call_function"]
+
+
+def _recompile(module: fx.GraphModule) -> None:
+    for one in module.modules():
+        if isinstance(one, fx.GraphModule):
+            one.recompile()
 
 
 def _makes_floats(node: fx.Node) -> bool:
