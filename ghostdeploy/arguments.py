@@ -14,7 +14,7 @@ from typing import Any
 from ghostdeploy.errors import UsageError
 
 
-def require_count(name: str, value: Any, *, least: int = 1) -> int:
+def require_count(name: str, value: Any, *, least: int = 1, hint: str | None = None) -> int:
     """Returns a whole number of any integer type, NumPy's too.
 
     Raises:
@@ -22,7 +22,7 @@ def require_count(name: str, value: Any, *, least: int = 1) -> int:
     """
     whole = hasattr(value, "__index__") and not isinstance(value, bool)
     if not whole or operator.index(value) < least:
-        raise UsageError(f"{name} is {value!r}, expected a whole number from {least}")
+        raise UsageError(f"{name} is {value!r}, expected a whole number from {least}", hint=hint)
     return operator.index(value)
 
 

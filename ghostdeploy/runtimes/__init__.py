@@ -61,7 +61,9 @@ def load(
         UnsupportedHardware: The device is unknown to the engine or not there.
         UsageError: Unknown profile, `threads` or `queue` below 1, or `threads` far beyond the machine's.
     """
-    _require_sense(profile, threads=threads, queue=queue)
+    _require_profile(profile)
+    threads = None if threads is None else _require_threads(threads)
+    queue = None if queue is None else require_count("queue", queue)
     if device is not None:
         require_kind("device", device, str, "a name")
     folder = None if cache is None or cache == "" else require_path("cache", cache)
@@ -86,19 +88,22 @@ def tell_failed(bundle: Bundle) -> None:
         _log.warning("%s missed a gate of its export: %s", visible_line(str(bundle.path)), visible_line(because))
 
 
-def _require_sense(profile: str, **counts: int | None) -> None:
+def _require_profile(profile: str) -> None:
     if profile not in PROFILES:
         hint = did_you_mean(str(profile), PROFILES, otherwise=f"profiles are {', '.join(PROFILES)}")
         raise UsageError(f"unknown profile {profile!r}", hint=hint)
-    for name, value in counts.items():
-        if value is not None:
-            require_count(name, value)
+
+
+def _require_threads(threads: int) -> int:
+    """Returns Python's own integer: OpenVINO takes no other, without a word."""
+    threads = require_count("threads", threads)
     most = max(_ALWAYS_ALLOWED, 2 * (os.cpu_count() or 1))
-    if (threads := counts["threads"]) is not None and threads > most:
+    if threads > most:
         raise UsageError(
             f"threads is {threads}, expected at most {most} on this machine",
             hint=f"this process may keep {usable_threads()} busy; left out, there is one per core",
         )
+    return threads
 
 
 def _interface(bundle: Bundle) -> Interface:

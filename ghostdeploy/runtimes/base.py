@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -256,6 +256,13 @@ class Runtime(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuses `pickle` and `copy`, and so the queues of multiprocessing: an engine is no data."""
+        raise UsageError(
+            f"the loaded model of {self._where} cannot be pickled or copied",
+            hint="give the path of the bundle instead, and call gd.load in each process",
+        )
 
     @property
     def _where(self) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import pickle
+
 import numpy as np
 import pytest
 
@@ -44,6 +48,36 @@ def test_runs_of_a_warm_up_are_a_whole_number(model, value):
 def test_threads_and_queue_are_whole_numbers(tiny_bundle, name, value):
     with pytest.raises(UsageError, match=f"{name} is {value!r}"):
         gd.load(tiny_bundle("onnx"), **{name: value})
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "tflite"])
+def test_threads_and_queue_of_numpy_are_numbers(tiny_bundle, target):
+    with gd.load(tiny_bundle(target), threads=np.int64(1), queue=np.int32(3)) as runtime:
+        facts = json.loads(json.dumps(runtime.info()))
+
+    assert (facts["threads"], facts["queue"]) == (1, 3)
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_loaded_model_cannot_be_copied(model, copied):
+    with pytest.raises(UsageError, match="cannot be pickled or copied") as caught:
+        copied(model)
+
+    assert "call gd.load in each process" in caught.value.hint
+
+
+def test_a_free_batch_has_two_names():
+    assert ExportConfig(targets=("onnx",), batch="dynamic").batch is None
+    assert ExportConfig(targets=("onnx",), batch=None).batch is None
+    assert type(ExportConfig(targets=("onnx",), batch=np.int64(4)).batch) is int
+
+
+@pytest.mark.parametrize("value", ["auto", "4", 0, 4097, True])
+def test_another_batch_leads_to_the_free_one(value):
+    with pytest.raises(UsageError, match="batch is") as caught:
+        ExportConfig(targets=("onnx",), batch=value)
+
+    assert "batch=None" in caught.value.hint
 
 
 @pytest.mark.parametrize(

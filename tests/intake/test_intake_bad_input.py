@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import ghostdeploy as gd
 from tests.commands import assert_one_sentence, run
 from tests.onnx_files import CALIB, behind, saved, small, weight
 
@@ -149,6 +150,29 @@ def reserved():
     return model
 
 
+def halved(*, storage=False):
+    """Computes in float16 between two casts, or only stores its weights so."""
+    model = small(opset=17)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    if storage:
+        names = {tensor.name: f"{tensor.name}/half" for tensor in model.graph.initializer}
+        for tensor in model.graph.initializer:
+            tensor.name = names[tensor.name]
+        casts = [helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT) for name, half in names.items()]
+        nodes = [*casts, *model.graph.node]
+    else:
+        casts = [helper.make_node("Cast", ["pixels"], ["half"], to=TensorProto.FLOAT16)]
+        for node in model.graph.node:
+            node.input[:] = ["half" if name == "pixels" else name for name in node.input]
+            node.output[:] = [f"{name}/half" if name in ("scores", "map") else name for name in node.output]
+        ends = [helper.make_node("Cast", [f"{n}/half"], [n], to=TensorProto.FLOAT) for n in ("scores", "map")]
+        nodes = [*casts, *model.graph.node, *ends]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
 MODELS = {
     "quantized": (quantized, ("quantized already (1 QuantizeLinear, 1 DequantizeLinear)", "--int8")),
     "another domain": (foreign, ("FusedConv", "com.microsoft")),
@@ -168,7 +192,8 @@ MODELS = {
     "no square": (lambda: oblong(), ("N×3×H×W with H = W",)),
     "channels last": (channels_last, ("1×32×32×3", "channels first")),
     "pixels": (lambda: small(dtype=TensorProto.UINT8), ("'pixels'", "uint8", "--input uint8-nhwc")),
-    "half precision": (lambda: small(dtype=TensorProto.FLOAT16), ("float16", "float32")),
+    "half precision": (lambda: small(dtype=TensorProto.FLOAT16), ("float16", "float32", "--fp16")),
+    "layers in half precision": (halved, ("computes in float16 already (3 Conv, 1 Gemm)", "float32", "--fp16")),
     "two inputs": (lambda: small(inputs=("left", "right")), ("2 inputs (left, right)",)),
     "no batch in an output": (without_batch, ("scores", "shape (5,)", "classes")),
     "a reserved name": (reserved, ("'file'",)),
@@ -206,6 +231,16 @@ def test_a_model_that_cannot_be_deployed_is_refused(kind, capsys, tmp_path):
 
     assert_one_sentence(answer, 3, *words)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_weights_that_are_only_stored_in_half_precision_are_taken(tmp_path):
+    path = saved(halved(storage=True), tmp_path / "mine.onnx")
+
+    bundle = gd.export(path, target="onnx", out=tmp_path)
+
+    assert bundle.manifest.verdict == "passed"
+    assert next(record for record in bundle.manifest.passes if record.name == "FoldBatchNorm").sites == 4
+    assert "FLOAT16" not in bundle.manifest.precision_achieved.how
 
 
 def test_chance_is_not_called_a_batch(capsys, tmp_path):

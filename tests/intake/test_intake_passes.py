@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from onnx import TensorProto
 
 from ghostdeploy.deploy.intake.onnx.fold_batch_norm import FoldBatchNorm
 from ghostdeploy.deploy.intake.onnx.merge_branches import MergeBranches
@@ -30,6 +32,22 @@ def test_batch_norm_folds_into_linear_layers(transposed, bias):
     model = graph([layer, batch_norm("bn", "a", "y")], shape=("N", CHANNELS), w=weight, wb=(5,), bn=5)
 
     assert applied(FoldBatchNorm(), model) == (1, {"Gemm": 1})
+
+
+def halves(**shapes):
+    rng = np.random.default_rng(0)
+    return {name.replace("_", "."): rng.uniform(0.5, 1, shape).astype(np.float16) for name, shape in shapes.items()}
+
+
+def test_weights_of_another_type_than_float32_stay():
+    constants = halves(w=(8, 8, 1, 1), v=(8, 8, 1, 1), n_weight=8, n_bias=8, n_running_mean=8, n_running_var=8)
+    constants = {name.replace("running.", "running_"): array for name, array in constants.items()}
+    ends = [node("Cast", "x", "h", to=TensorProto.FLOAT16), node("Cast", "r", "y", to=TensorProto.FLOAT)]
+    normed = [ends[0], node("Conv", "h w", "a"), batch_norm("n", "a", "r"), ends[1]]
+    added = [ends[0], node("Conv", "h w", "a"), node("Conv", "h v", "b"), node("Add", "a b", "r"), ends[1]]
+
+    assert applied(FoldBatchNorm(), graph(normed, **constants))[0] == 0
+    assert applied(MergeBranches(), graph(added, **constants))[0] == 0
 
 
 CONV = node("Conv", "x w", "a")

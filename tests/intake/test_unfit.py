@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import ghostdeploy as gd
+from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models.plain import plain_module
 from tests.commands import assert_one_sentence, run
@@ -190,3 +192,24 @@ def test_precision_and_mode_of_the_callers_module_do_not_matter_and_stay(state, 
     assert bundle.manifest.verdict == "passed"
     assert module.training == (state == "training")
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+class Answering(nn.Module):
+    """Gives what a function makes of (N, 3)."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x):
+        return self.answer(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("answer", [lambda y: y.argmax(1), lambda y: y[:, 0], lambda y: (y[:, 0] > 0, y)], ids=range(3))
+@pytest.mark.parametrize("images", [1, 4])
+def test_one_number_per_image_is_told_as_that(answer, images):
+    with pytest.raises(CheckpointError, match=rf"is one \w+ per image, expected \({images}, classes\)") as caught:
+        Reference(Answering(answer)).outputs(np.zeros((images, 3, 8, 8), np.float32))
+
+    assert "before argmax" in caught.value.hint
+    assert "unsqueeze(1)" in caught.value.hint

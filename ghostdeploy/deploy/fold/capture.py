@@ -7,10 +7,13 @@ one spelling of everything: no guard calls, no in-place operations, no `view`.
 
     view(x, shape)   becomes   reshape(x, shape)
 
+    zeros(shape)   becomes   zeros(shape, dtype=float32)
+
 The second gives the same values wherever `view` runs at all, and goes on doing so when a pass removes the `contiguous`
-before it. The first holds while no other tensor shares the memory of x. Where a view does, torch's own
-functionalisation does the rewriting instead, at the price of a second trace. A node's shape is what the last run left
-in `meta["shape"]`, see `ghostdeploy.deploy.fold.passes.precision`.
+before it. The third names torch's default type as it was while the module ran. The first holds while no other tensor
+shares the memory of x. Where a view does, torch's own functionalisation does the rewriting instead, at the price of a
+second trace. A node's shape is what the last run left in `meta["shape"]`, see
+`ghostdeploy.deploy.fold.passes.precision`.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import torch
 from torch import fx
 
 from ghostdeploy.convert.process import INDUCTOR_CACHE
-from ghostdeploy.deploy.fold.passes.graph import op_name, prune
+from ghostdeploy.deploy.fold.passes.graph import named_arguments, op_name, prune
 from ghostdeploy.deploy.fold.unrecorded import why_it_cannot_be_recorded
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.module_copies import copy_module, in_eval_mode
@@ -35,6 +38,7 @@ from ghostdeploy.undisturbed import undisturbed
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_WHOLE = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 _CHECKS = ("_assert", "sym_constrain", "_guards_fn")
 _VIEWS: frozenset[Any] = frozenset({torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default})
 _MAY_ALIAS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
@@ -66,12 +70,17 @@ def capture(module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_
     with torch.no_grad(), warnings.catch_warnings():
         # torch.export warns about its own use of its own deprecated class.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
+        # And about the lists of weights that its own recurrent layers keep.
+        warnings.filterwarnings("ignore", message=r"The tensor attributes? .*_flat_weights", category=UserWarning)
         program = _export(in_eval_mode(copy_module(module).cpu()), inputs, shapes)
         recorded = _graph_module(program)
         if not make_functional(recorded):
             recorded = _graph_module(program.run_decompositions({}))
             _drop_state_updates(recorded)
             make_functional(recorded)
+    for graph in (part.graph for part in recorded.modules() if isinstance(part, fx.GraphModule)):
+        for node in graph.nodes:
+            _write_type(node)
     for node in reversed(list(recorded.graph.nodes)):
         if node.target in _VIEWS:
             node.target = torch.ops.aten.reshape.default
@@ -79,6 +88,16 @@ def capture(module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_
         if node.op in {"call_function", "call_module"} and name.startswith(_CHECKS) and not node.users:
             recorded.graph.erase_node(node)
     return prune(recorded)
+
+
+def _write_type(node: fx.Node) -> None:
+    """Names the type of floats that are made from nothing."""
+    made = node.meta.get("val")
+    if not isinstance(node.target, torch._ops.OpOverload) or not isinstance(made, torch.Tensor):
+        return
+    from_nothing = not any(isinstance(source.meta.get("val"), torch.Tensor) for source in node.all_input_nodes)
+    if from_nothing and made.dtype not in _WHOLE and named_arguments(node).get("dtype", made) is None:
+        node.update_kwarg("dtype", made.dtype)
 
 
 def of_several(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ left alone must give what it gave before, from the same arguments: with a its va
 must stay below `FOLD_RELATIVE_ERROR`. Readers go on with a, so that a site cannot hide behind a ReLU that is off for
 the example, and a badly conditioned network cannot blow up the round-off of an exact pass. The finished graph then runs
 whole, on further inputs and batches, see `passes.finished`. The first graph is compared with the untouched module in
-the module's own precision; at the end the weights return to it.
+the module's own precision; at the end everything returns to what it was recorded in, see `passes.widen`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from ghostdeploy.deploy.fold.capture import capture, of_several
 from ghostdeploy.deploy.fold.one_at_a_time import taking_turns
 from ghostdeploy.deploy.fold.passes import default_passes
 from ghostdeploy.deploy.fold.passes.finished import Trials, second
-from ghostdeploy.deploy.fold.passes.precision import cast, relative_error, run
+from ghostdeploy.deploy.fold.passes.precision import relative_error, run
 from ghostdeploy.deploy.fold.passes.runner import apply
+from ghostdeploy.deploy.fold.passes.widen import narrow, wide, widen
 from ghostdeploy.deploy.prove.tolerance import CAPTURE_RELATIVE_ERROR
 from ghostdeploy.errors import CheckpointError, InputError
 from ghostdeploy.module_copies import copy_module, in_eval_mode
@@ -74,26 +75,58 @@ def fold(
         on_pass: Called with each record as it is made.
 
     Returns:
-        The folded graph in the module's precision, taking and returning what the module does, and the certificate.
+        The folded graph, taking and returning what the module does, in the precisions of the module; and the
+        certificate.
 
     Raises:
-        CheckpointError: The module is none, cannot be recorded, or gives NaN or infinity on the example.
+        CheckpointError: The module is none, cannot be recorded, gives NaN or infinity on the example, or has operations
+            that float64 has not.
         InputError: The example is no array, or holds no image.
         GateFailed: A pass changed the outputs by more than `FOLD_RELATIVE_ERROR` (the message names it), or the
             finished graph cannot run or gives something else.
     """
+    return _fold(module, example_input, passes, dynamic_batch=dynamic_batch, on_pass=on_pass)
+
+
+@taking_turns()
+def fold_for_engines(
+    module: nn.Module,
+    example_input: Tensor | NDArray[Any] | tuple[Tensor | NDArray[Any], ...],
+    *,
+    passes: Sequence[Pass] | None = None,
+    dynamic_batch: bool = False,
+    on_pass: Callable[[PassRecord], None] | None = None,
+) -> tuple[fx.GraphModule, Certificate]:
+    """Folds as `fold` does, but what the module casts to float64 is float32: most engines compute no float64."""
+    return _fold(module, example_input, passes, dynamic_batch=dynamic_batch, on_pass=on_pass, without=torch.float64)
+
+
+def _fold(
+    module: nn.Module,
+    example_input: Any,
+    passes: Sequence[Pass] | None,
+    *,
+    dynamic_batch: bool,
+    on_pass: Callable[[PassRecord], None] | None,
+    without: torch.dtype | None = None,
+) -> tuple[fx.GraphModule, Certificate]:
     if not isinstance(module, nn.Module):
         raise CheckpointError(f"the module is {type(module).__name__}, expected a torch.nn.Module")
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    inputs = _tensors(example_input, dtype)
+    inputs = _tensors(example_input, module)
     if dynamic_batch:
         inputs = of_several(inputs)
     folded = capture(module, inputs, dynamic_batch=dynamic_batch)
     _check_capture(module, folded, inputs)
-    cast(folded, dtype, torch.float64)
-    inputs = tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs)
-    trials = Trials(folded, inputs)
-    last = run(folded, inputs)
+    recorded, inputs = widen(folded, without=without), wide(inputs)
+    try:
+        trials = Trials(folded, inputs)
+        last = run(folded, inputs)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"the model cannot run in float64, in which a fold is proven: {reason}",
+            hint="fold the part of it before, or leave out what looks at the bits of float32",
+        ) from error
     records = []
     for step in default_passes() if passes is None else passes:
         folded, last, record = apply(step, folded, inputs, last)
@@ -101,7 +134,7 @@ def fold(
         if on_pass is not None:
             on_pass(record)
     trials.prove(folded)
-    cast(folded, torch.float64, dtype)
+    narrow(folded, recorded, inputs)
     return folded, Certificate(tuple(records))
 
 
@@ -132,14 +165,18 @@ def _check_capture(module: nn.Module, captured: fx.GraphModule, inputs: tuple[Te
             )
 
 
-def _tensors(example: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _tensors(example: Any, module: nn.Module) -> tuple[Tensor, ...]:
+    """Returns the inputs on the CPU; floating-point ones in a precision that the module has, the first if need be."""
     tensors = [_tensor(item) for item in (example if isinstance(example, tuple) else (example,))]
     if tensors and not tensors[0].numel():
         raise InputError(
             f"the example input of shape {tuple(tensors[0].shape)} holds no image: a fold is proven on images",
             hint="give one or more",
         )
-    return tuple(t.detach().cpu().to(dtype) if t.is_floating_point() else t.detach().cpu() for t in tensors)
+    own = [parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()] or [torch.float32]
+    return tuple(
+        t.detach().cpu().to(own[0] if t.is_floating_point() and t.dtype not in own else t.dtype) for t in tensors
+    )
 
 
 def _tensor(example: Any) -> Tensor:

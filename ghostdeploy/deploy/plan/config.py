@@ -59,7 +59,7 @@ class ExportConfig:
     """Names of rows of the target table."""
     precision: str = "fp32"
     batch: int | None = 1
-    """Images per inference the payload is built for; None leaves it free."""
+    """Images per inference the payload is built for; None, or "dynamic", leaves it free."""
     input: Literal["float32-nchw", "uint8-nhwc"] = "float32-nchw"
     """`uint8-nhwc` bakes the normalisation into the graph."""
     calibration: Path | NDArray[Any] | None = None
@@ -104,8 +104,7 @@ class ExportConfig:
             raise UsageError(f"unknown precision {self.precision!r}", hint=hint)
         for row in self.rows:
             targets.require_precision(row, self.precision)
-        if self.batch is not None and require_count("batch", self.batch) > 4096:
-            raise UsageError(f"batch is {self.batch}, expected 1 to 4096 or dynamic")
+        object.__setattr__(self, "batch", _batch(self.batch))
         self._check_options_of_targets()
         check_names(self.skip_passes)
         self._refuse_idle_options()
@@ -113,8 +112,8 @@ class ExportConfig:
             raise UsageError(f"channels are to be aligned to {self.align_channels}, expected 8, 16 or 32")
         if self.input not in INPUTS:
             raise UsageError(f"unknown input {self.input!r}", hint=f"inputs are {' and '.join(INPUTS)}")
-        require_share("max drop", self.max_drop)
-        require_seconds("timeout", self.timeout)
+        object.__setattr__(self, "max_drop", require_share("max drop", self.max_drop))
+        object.__setattr__(self, "timeout", require_seconds("timeout", self.timeout))
         for name in ("calibration", "data", "labels", "out"):
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, require_path(name, value))
@@ -162,6 +161,17 @@ class ExportConfig:
     def rows(self) -> list[Target]:
         """The rows of the target table, each once."""
         return [targets.find(name) for name in dict.fromkeys(self.targets)]
+
+
+def _batch(given: Any) -> int | None:
+    """Returns the number of images; None for a free batch, which the command line calls `dynamic`."""
+    if given is None or (isinstance(given, str) and given == "dynamic"):
+        return None
+    hint = "batch=None leaves it free, as dynamic does"
+    batch = require_count("batch", given, hint=hint)
+    if batch > 4096:
+        raise UsageError(f"batch is {batch}, expected 1 to 4096 or dynamic", hint=hint)
+    return batch
 
 
 def known_options(options: dict[str, Any]) -> dict[str, Any]:

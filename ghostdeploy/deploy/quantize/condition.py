@@ -160,29 +160,32 @@ def _proven(
     import torch
 
     from ghostdeploy.deploy.fold.passes.finished import Trials
-    from ghostdeploy.deploy.fold.passes.precision import cast, run
+    from ghostdeploy.deploy.fold.passes.precision import run
     from ghostdeploy.deploy.fold.passes.runner import apply
+    from ghostdeploy.deploy.fold.passes.widen import narrow, widen
 
-    dtype, inputs = _dtype(graph), (_tensor(example, torch.float64),)
+    inputs = (_tensor(example, torch.float64),)
     with warnings.catch_warnings():
         # torch warns about its own use of its own deprecated class.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
         graph = copy.deepcopy(graph)
-    cast(graph, dtype, torch.float64)
+    recorded = widen(graph)
     trials = Trials(graph, inputs)
     last, records = run(graph, inputs), []
     for step in steps:
         graph, last, record = apply(step, graph, inputs, last)
         records.append(record)
     trials.prove(graph)
-    cast(graph, torch.float64, dtype)
+    narrow(graph, recorded, inputs)
     return graph, tuple(records)
 
 
 def _dtype(graph: fx.GraphModule) -> torch.dtype:
+    """Returns the type of the first input, as the fold left it."""
     import torch
 
-    return next((p.dtype for p in graph.parameters() if p.is_floating_point()), torch.float32)
+    found: torch.dtype = next(iter(graph.graph.nodes)).meta.get("dtype", torch.float32)
+    return found
 
 
 def _tensor(images: Images, dtype: torch.dtype) -> Tensor:

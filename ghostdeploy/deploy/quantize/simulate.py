@@ -36,15 +36,21 @@ class GraphRunner:
     Args:
         model: The graph; the first dimension of its input may be fixed, batches are then split and filled up.
         fused: Let ONNX Runtime optimise: the same numbers up to rounding for a float graph, faster.
+        packed: Let it bring constant weights into the order of its kernels; computed ones never are, and the kernels
+            for them sum in another order.
         threads: Threads; None is one per core that this process may use.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, fused: bool = False, threads: int | None = None) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, *, fused: bool = False, packed: bool = True, threads: int | None = None
+    ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = threads or usable_cores()
         if not fused:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if not packed:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         first = self._session.get_inputs()[0]
         self._input = first.name

@@ -100,7 +100,7 @@ def _difference(before: list[Tensor], after: list[Tensor] | None) -> float:
         return float("inf")
     error = 0.0
     for a, b in zip(before, after, strict=True):
-        if a.is_floating_point():
+        if a.is_floating_point() or a.is_complex():
             error = max(error, relative_error([a], [b]))
         elif a.numel() and (flipped := float((a != b).double().mean())) > _FLIPPED:
             error = max(error, flipped)

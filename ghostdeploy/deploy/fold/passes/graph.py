@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
+CASTS: frozenset[Any] = frozenset({aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten._to_copy.default})
+"""Calls that change the type of a tensor and nothing else."""
+
 Pair = tuple[int, ...]
 
 _CONVOLUTIONS = {aten.conv1d.default: 1, aten.conv2d.default: 2, aten.conv3d.default: 3}
@@ -147,6 +150,8 @@ def insert_constant(module: fx.GraphModule, before: fx.Node, tensor: Tensor, hin
     with module.graph.inserting_before(before):
         node = module.graph.get_attr(name)
     node.meta |= {"shape": tuple(tensor.shape), "dtype": tensor.dtype}
+    if tensor.is_floating_point() and "recorded" in before.meta:
+        node.meta["recorded"] = before.meta["recorded"]
     return node
 
 
@@ -164,7 +169,7 @@ def insert_call(before: fx.Node, target: Any, *arguments: Any, like: fx.Node | N
     with before.graph.inserting_before(before):
         node = before.graph.call_function(target, arguments)
     if like is not None:
-        node.meta = {key: value for key, value in like.meta.items() if key != "stands_for"}
+        node.meta = {key: value for key, value in like.meta.items() if key not in {"stands_for", "widens"}}
     if "nn_module_stack" in before.meta:
         node.meta.setdefault("nn_module_stack", before.meta["nn_module_stack"])
     return node
@@ -173,6 +178,8 @@ def insert_call(before: fx.Node, target: Any, *arguments: Any, like: fx.Node | N
 def replace(old: fx.Node, new: fx.Node) -> None:
     """Lets all readers of `old` read `new`, which gives the same value; the runner compares the two."""
     new.meta["stands_for"] = old.meta.get("stands_for", old.name)
+    if "recorded" in old.meta:
+        new.meta.setdefault("recorded", old.meta["recorded"])
     reconnect(old, new)
 
 
@@ -219,6 +226,12 @@ def per_channel(tensor: Tensor | None, node: fx.Node) -> Tensor | None:
         return tensor.reshape(1).expand(channels)
     padded = (1,) * (rank - tensor.ndim) + tuple(tensor.shape)
     return tensor.reshape(-1) if padded == (1, channels, *(1,) * (rank - 2)) else None
+
+
+def precision(node: fx.Node) -> torch.dtype | None:
+    """Returns the type of a node's result in the module's own precision, see `widen`; None if it gave no tensor."""
+    found: torch.dtype | None = node.meta.get("recorded", node.meta.get("dtype"))
+    return found
 
 
 def prune(module: fx.GraphModule) -> fx.GraphModule:

@@ -1,7 +1,4 @@
-"""Running a captured graph in another precision, and noting what each node gave.
-
-A graph holds its precision in two places: tensors, and dtype arguments (`to(x, float32)`). `cast` changes both, so that
-a model which casts to float32 halfway is still proven in float64.
+"""Running a captured graph, and noting what each node gave.
 
 `run` proves a pass site by site. With a the value of a call before the pass and b after it, both computed from equal
 arguments, the error of the site is max |a − b| / max |a|; readers go on with a.
@@ -20,34 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from ghostdeploy.deploy.fold.passes.graph import op_name
 
 _UNWRITTEN = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"})
 """What these give is written later, or read for its shape only."""
-
-
-def cast(module: fx.GraphModule, source: torch.dtype, dest: torch.dtype) -> None:
-    """Changes every tensor and every dtype argument of type `source` to `dest`, in place."""
-    for parameter in module.parameters():
-        if parameter.dtype == source:
-            parameter.requires_grad = False
-            parameter.data = parameter.data.to(dest)
-    for owner in module.modules():
-        for name, buffer in list(owner.named_buffers(recurse=False)):
-            if buffer.dtype == source:
-                setattr(owner, name, buffer.to(dest))
-
-    def change(value: Any) -> Any:
-        return dest if value is source else value
-
-    for node in module.graph.nodes:
-        node.args, node.kwargs = map_aggregate(node.args, change), map_aggregate(node.kwargs, change)
-        if node.meta.get("dtype") is source:
-            node.meta["dtype"] = dest
-    module.recompile()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +65,16 @@ def relative_error(before: list[Tensor], after: list[Tensor]) -> float:
         if a.shape != b.shape:
             return math.inf
         if a.numel() and not torch.equal(a, b):
-            a, b = a.double(), b.double()  # masks know no difference
+            a, b = _numbers(a), _numbers(b)
             difference, largest = float((a - b).abs().max()), float(a.abs().max())
             error = difference / largest if largest > 0 else difference
             worst = max(worst, error if math.isfinite(error) else math.inf)
     return worst
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """Returns real numbers in float64: masks know no difference, complex ones no order."""
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).double()
 
 
 class _Forcing(fx.Interpreter):

@@ -22,11 +22,13 @@ from torch.fx import Node
 
 from ghostdeploy.deploy.fold.passes.base import PassResult
 from ghostdeploy.deploy.fold.passes.graph import (
+    CASTS,
     aten,
     calls,
     insert_call,
     named_arguments,
     op_name,
+    precision,
     replace,
     shape,
     sole_user,
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 _ALWAYS = frozenset({"alias", "detach", "clone", "contiguous", "lift_fresh_copy"})
 _COPIES = frozenset({"clone", "contiguous"})
 _DROPOUT = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
-_CASTS: frozenset[Any] = frozenset({aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten._to_copy.default})
 _SHAPES = frozenset({"reshape", "flatten", "unflatten", "expand"})
 _RESIZES = frozenset({"upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d"})
 _NEUTRAL: dict[Any, int] = {
@@ -90,7 +91,7 @@ def keeps_value(node: fx.Node, source: fx.Node) -> bool:
         return True
     if name in _DROPOUT:
         return not named_arguments(node)["train"]
-    if node.target in _CASTS:
+    if node.target in CASTS:
         return same_type(node, source)
     if name in _SHAPES:
         return same_shape(node, source)
@@ -103,8 +104,8 @@ def same_type(node: fx.Node, source: fx.Node) -> bool:
     """Tells whether a cast asks for the type its input has, on the same device."""
     device = named_arguments(node).get("device")
     elsewhere = device is not None and torch.device(device).type != "cpu"
-    dtype = source.meta.get("dtype")
-    return dtype is not None and dtype == node.meta.get("dtype") and not elsewhere
+    same = precision(source) == precision(node) and source.meta.get("dtype") == node.meta.get("dtype")
+    return precision(node) is not None and same and not elsewhere
 
 
 def same_shape(node: fx.Node, source: fx.Node) -> bool:
@@ -173,6 +174,6 @@ def neutral_operand(node: fx.Node, neutral: int) -> fx.Node | None:
     commutes = node.target not in {aten.sub.Tensor, aten.div.Tensor}
     for value, other in ((left, right), (right, left))[: 2 if commutes else 1]:
         if isinstance(value, Node) and isinstance(other, int | float) and other == neutral:
-            same = shape(value) == shape(node) and value.meta.get("dtype") == node.meta.get("dtype")
+            same = shape(value) == shape(node) and precision(value) == precision(node)
             return value if same else None
     return None

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 
 from ghostdeploy.convert.base import count_phrase
 from ghostdeploy.convert.graph.file import subgraphs
+from ghostdeploy.convert.graph.precision import WEIGHTED
 from ghostdeploy.deploy.intake.onnx.external import tensors
 from ghostdeploy.errors import CheckpointError
 
@@ -24,6 +25,7 @@ MAX_VALUE_BYTES = 4 << 30
 """Largest tensor between two operators for one image."""
 STANDARD = ("", "ai.onnx")
 """Operator domains that every target reads."""
+_HALF = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
 
@@ -70,18 +72,53 @@ def check(model: onnx.ModelProto, path: Path) -> None:
     """Checks tensors and graph.
 
     Raises:
-        CheckpointError: A tensor's data does not fit its shape or is not finite, or the ONNX checker refuses the graph.
+        CheckpointError: A tensor's data does not fit its shape or is not finite, the ONNX checker refuses the graph, or
+            its layers compute in half precision.
     """
     for tensor in tensors(model):
         _check_tensor(tensor, path)
     try:
         onnx.checker.check_model(_with_output_shapes(model))
-        onnx.checker.check_model(onnx.shape_inference.infer_shapes(model), full_check=True)
+        inferred = onnx.shape_inference.infer_shapes(model)
+        onnx.checker.check_model(inferred, full_check=True)
         _refuse_reserved_names(model, path)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0][:300] if lines else type(error).__name__
         raise CheckpointError(f"{path} is no valid ONNX model: {reason}", hint="export it again") from error
+    _refuse_half(inferred, path)
+
+
+def _refuse_half(model: onnx.ModelProto, path: Path) -> None:
+    """Raises where layers compute in half precision: no float32 payload gives what such a file gives, to 1e-4.
+
+    Weights that are stored in half precision and cast to float32 before their layer are none of it.
+    """
+    kinds = _element_types(model.graph)
+    found: Counter[str] = Counter()
+    names = set()
+    for node in _all_nodes(model.graph.node):
+        kind = kinds.get(node.input[0]) if node.op_type in WEIGHTED else None
+        if kind in _HALF:
+            found[node.op_type] += 1
+            names.add(_HALF[kind])
+    if found:
+        kinds_found = " and ".join(sorted(names))
+        raise CheckpointError(
+            f"{path} computes in {kinds_found} already ({count_phrase(found)}), expected the float32 model",
+            hint="give the float32 ONNX file that it was made from; --fp16 makes half precision of that",
+        )
+
+
+def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
+    """Returns the element type of each tensor whose type is known, those inside branches included."""
+    found = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        found[value.name] = value.type.tensor_type.elem_type
+    for node in graph.node:
+        for inner in subgraphs(node):
+            found |= _element_types(inner)
+    return found
 
 
 def _with_output_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

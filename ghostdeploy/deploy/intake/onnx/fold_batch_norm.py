@@ -5,9 +5,9 @@
 
 Patterns: Conv, ConvTranspose and Gemm whose output only the BatchNormalization reads.
 
-Limits: weights and statistics are constants; the node is in inference mode; a ConvTranspose has one group (what proves
-a site knows no more); a Gemm has α = β = 1 and at most one bias per output. A BatchNormalization with no such layer
-before it stays: every engine runs it.
+Limits: weights and statistics are constants, the weights float32; the node is in inference mode; a ConvTranspose has
+one group (what proves a site knows no more); a Gemm has α = β = 1 and at most one bias per output. A BatchNormalization
+with no such layer before it stays: every engine runs it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto
 
 from ghostdeploy.deploy.intake.onnx.graph import attributes
 from ghostdeploy.deploy.intake.onnx.passes import Site
@@ -82,7 +83,7 @@ def _fold(graph: Graph, layer: onnx.NodeProto, norm: onnx.NodeProto) -> Site | N
     bias = graph.array(layer.input[2]) if len(layer.input) > 2 and layer.input[2] else np.zeros(1)
     if affine is None or weight is None or bias is None or graph.is_constant(layer.input[0]):
         return None
-    if not _plain(layer) or bias.ndim > 1:
+    if not _plain(layer) or bias.ndim > 1 or graph.element(layer.input[1]) != TensorProto.FLOAT:
         return None
     scale, shift = affine
     before = (copy.deepcopy(layer), copy.deepcopy(norm))

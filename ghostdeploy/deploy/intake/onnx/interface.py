@@ -72,9 +72,12 @@ def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
     tensor = value.type.tensor_type
     if tensor.elem_type != TensorProto.FLOAT:
         kind = TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type else "no tensor"
+        other = kind in ("float16", "bfloat16", "double")
         raise CheckpointError(
             f"input {value.name!r} of {path} is {kind}, expected normalised float32 (N, 3, H, W)",
-            hint="export the network alone; --input uint8-nhwc adds the normalisation",
+            hint="give the float32 ONNX file that it was made from; --fp16 makes half precision of that"
+            if other
+            else "export the network alone; --input uint8-nhwc adds the normalisation",
         )
     if not tensor.HasField("shape") or len(tensor.shape.dim) != 4:
         count = len(tensor.shape.dim) if tensor.HasField("shape") else "an unknown number of"

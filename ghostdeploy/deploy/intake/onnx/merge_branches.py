@@ -6,8 +6,9 @@ A smaller kernel is padded with zeros to the larger one, at the place where both
 groups are written with fewer, zeros elsewhere. A BatchNormalization y = s·x + t is a depthwise 1×1 convolution. A sum
 of many branches is taken two at a time.
 
-Limits: equal strides; dilation 1 unless the kernels are equal; explicit pads; the branch with the larger kernel has no
-more groups than the other, and a divisor of theirs, so that the sum costs no more; only the sum reads the branches.
+Limits: float32 weights; equal strides; dilation 1 unless the kernels are equal; explicit pads; the branch with the
+larger kernel has no more groups than the other, and a divisor of theirs, so that the sum costs no more; only the sum
+reads the branches.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto
 
 from ghostdeploy.deploy.intake.onnx.fold_batch_norm import constants_of, scale_and_shift
 from ghostdeploy.deploy.intake.onnx.graph import attributes
@@ -75,6 +77,8 @@ class MergeBranches:
 
 def _branch(graph: Graph, node: onnx.NodeProto) -> _Branch | None:
     found = attributes(node)
+    if len(node.input) < 2 or graph.element(node.input[1]) != TensorProto.FLOAT:
+        return None
     if node.op_type == "BatchNormalization" and len(graph.shape(node.input[0]) or ()) == 4:
         affine = scale_and_shift(graph, node)
         if affine is None:

@@ -92,7 +92,7 @@ def rewrite(
     stages: Stages,
 ) -> tuple[fx.GraphModule, tuple[PassRecord, ...], dict[float, PassRecord]]:
     """Folds the module, and conditions the result for quantized precisions."""
-    from ghostdeploy.deploy.fold.fold import fold
+    from ghostdeploy.deploy.fold.fold import fold_for_engines
     from ghostdeploy.deploy.fold.passes import default_passes
     from ghostdeploy.module_copies import tensors_of
 
@@ -100,7 +100,7 @@ def rewrite(
         reference.outputs(example)  # some modules drop the batch when it is 1
         passes = default_passes(skip=config.skip_passes)
         heavy = sum(tensor.nbytes for tensor in tensors_of(reference.module).values()) > LARGE_WEIGHTS
-        folded, certificate = fold(
+        folded, certificate = fold_for_engines(
             reference.module,
             example,
             passes=passes,
