@@ -108,7 +108,7 @@ def fail_at(monkeypatch, target, error):
             raise error
         return original(row, *others)
 
-    monkeypatch.setattr(pipeline, "package", assemble)
+    monkeypatch.setattr(pipeline, "package", package)
 
 
 def test_an_engine_that_refuses_one_payload_keeps_the_other_bundle(tmp_path, monkeypatch, capsys):
@@ -131,7 +131,7 @@ def test_an_engine_that_refuses_what_was_just_converted_is_the_converters_failur
         payload.write_bytes(payload.read_bytes()[:100])
         return original(row, chain, facts, config, work, *others)
 
-    monkeypatch.setattr(pipeline, "package", assemble)
+    monkeypatch.setattr(pipeline, "package", package)
 
     with pytest.raises(ExportFailed, match="the onnx payload is of no use: onnxruntime refuses") as caught:
         export(tmp_path, names=("onnx",))
