@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import onnx
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+_ROOT = Path(__file__).parents[2]
 _LEFT_OUT = frozenset({"created", "tools", "sha256", "bytes", "weights_sha256", "time", "seconds"})
 _BY_MACHINE = frozenset({"quantization", "precision_achieved"})
 """Records of an INT8 export that follow what graphs gave on the machine that made it."""
@@ -39,7 +38,7 @@ def kept(value: Any) -> Any:
         return [kept(one) for one in value]
     if isinstance(value, float):
         return "float"
-    return _VERSION.sub("#", value) if isinstance(value, str) else value
+    return _VERSION.sub("#", value.replace(str(_ROOT), "HERE")) if isinstance(value, str) else value
 
 
 def shape(value: Any) -> Any:
