@@ -17,17 +17,24 @@ import onnx
 
 _ROOT = Path(__file__).parents[2]
 _LEFT_OUT = frozenset({"created", "tools", "sha256", "bytes", "weights_sha256", "time", "seconds"})
-_BY_MACHINE = frozenset({"quantization", "precision_achieved"})
-"""Records of an INT8 export that follow what graphs gave on the machine that made it."""
+_BY_MACHINE = {
+    "int8": ("accuracy", "agreement", "execution", "parity", "passes", "precision_achieved", "quantization", "replay"),
+    "hybrid": ("precision_achieved", "quantization"),
+}
+"""Records that follow the processor: what its kernels are, and what a quantizer measured on it. Their fields are kept."""
 _VERSION = re.compile(r"\d+(\.\d+)+(\+\w+)?")
 
 
 def manifest_of(bundle: Path) -> Any:
     """Returns what is compared of a manifest."""
     manifest = json.loads((bundle / "manifest.json").read_text())
-    if manifest["precision"] == "int8":
-        manifest = {key: shape(one) if key in _BY_MACHINE else one for key, one in manifest.items()}
-    return kept(manifest)
+    by_machine = _BY_MACHINE.get(manifest["precision"], ())
+    return kept({key: fields(one) if key in by_machine else one for key, one in manifest.items()})
+
+
+def fields(value: Any) -> Any:
+    """Returns the names of a document's fields."""
+    return {key: fields(one) for key, one in value.items()} if isinstance(value, dict) else "…"
 
 
 def kept(value: Any) -> Any:
