@@ -21,7 +21,7 @@ _BY_MACHINE = {
     "int8": ("accuracy", "agreement", "execution", "parity", "passes", "precision_achieved", "quantization", "replay"),
     "hybrid": ("precision_achieved", "quantization"),
 }
-"""Records that follow the processor: what its kernels are, and what a quantizer measured on it. Their fields are kept."""
+"""Records that follow the processor: its kernels, and what a quantizer measured on it. Their fields are kept."""
 _VERSION = re.compile(r"\d+(\.\d+)+(\+\w+)?")
 
 
