@@ -37,6 +37,12 @@ CASES = [
     for batch in BATCHES
     if not (batch is None and row.fixed_batch)
 ]
+USUAL = frozenset(
+    case
+    for row in targets.TARGETS.values()
+    for case in (Case(row.name, row.precisions[0], 1 if row.fixed_batch else None), Case(row.name, "int8", 3))
+)
+"""What `make test` runs: every promise on every engine, in float and in INT8, with a free batch and a fixed one."""
 INT8 = [case for case in CASES if case.precision == "int8"]
 
 ROUNDING = {"float32": 1e-5, "float16": 2e-3}

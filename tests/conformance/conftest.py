@@ -1,4 +1,4 @@
-"""Runs every promise test over the matrix, and marks declared gaps."""
+"""Runs every promise test over the matrix, marks declared gaps, and leaves most of the matrix to `make test-all`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ghostdeploy as gd
 from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
 from tests.bundles import for_target
-from tests.conformance.cases import CASES, engines
+from tests.conformance.cases import CASES, USUAL, engines
 from tests.conformance.gaps import GAPS
 from tests.conftest import REQUIRED, absence, keep_first, refuse, require
 
@@ -17,6 +17,8 @@ def pytest_collection_modifyitems(items, config):
     keep_first(items, config, _impossible)
     for item in items:
         case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+        if case and case not in USUAL:
+            item.add_marker(pytest.mark.full)
         for gap in GAPS if case else ():
             same = gap.target == case.target and gap.precision in {None, case.precision}
             if same and gap.test == item.originalname:
