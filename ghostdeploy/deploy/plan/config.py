@@ -167,7 +167,7 @@ def _batch(given: Any) -> int | None:
     """Returns the number of images; None for a free batch, which the command line calls `dynamic`."""
     if given is None or (isinstance(given, str) and given == "dynamic"):
         return None
-    hint = "batch=None leaves it free, as dynamic does"
+    hint = "give a number of images, or dynamic for a free batch"
     batch = require_count("batch", given, hint=hint)
     if batch > 4096:
         raise UsageError(f"batch is {batch}, expected 1 to 4096 or dynamic", hint=hint)
