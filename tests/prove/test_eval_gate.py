@@ -65,7 +65,10 @@ def test_a_limit_without_a_reference_is_refused(two, capsys):
     bad, good, data = two
 
     assert_one_sentence(
-        run(capsys, "eval", bad, "--data", data, "--max-drop", 0.01), 2, "max drop 0.01 needs a reference", "--reference"
+        run(capsys, "eval", bad, "--data", data, "--max-drop", 0.01),
+        2,
+        "max drop 0.01 needs a reference",
+        "--reference",
     )
     for reference in (good, good / ".", f"{good}/../{good.name}"):
         answer = run(capsys, "eval", good, "--data", data, "--reference", reference, "--max-drop", 0)
