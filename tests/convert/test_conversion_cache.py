@@ -19,6 +19,7 @@ from ghostdeploy.bundle.manifest import PrecisionAchieved
 from ghostdeploy.convert.archive import pack, unpack
 from ghostdeploy.convert.base import ExportJob, ExportResult, Written
 from ghostdeploy.convert.cache import PIECE, Cache
+from ghostdeploy.deploy.export import conversion_key as keys
 from ghostdeploy.deploy.export.conversion_key import conversion_key
 from ghostdeploy.deploy.export.conversions import FROM_CACHE
 from ghostdeploy.deploy.export.pipeline import run_export
@@ -318,3 +319,18 @@ def test_a_result_above_the_limit_is_not_kept_and_throws_nothing_out(tmp_path):
     assert cache.get("small") == b"s" * 100
     assert cache.get("large") is None
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_change_in_a_plugins_own_sources_is_another_conversion(asked, tmp_path, monkeypatch):
+    package = tmp_path / "plugged_exporter"
+    package.mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def key(source):
+        (package / "__init__.py").write_text(source)
+        keys._sources.cache_clear()
+        return key_of(asked, tmp_path, "plugged_exporter:Exporter")
+
+    first = key("A = 1\n")
+    assert key("A = 2\n") != first
+    assert key("A = 1\n") == first

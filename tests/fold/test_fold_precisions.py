@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ghostdeploy.deploy.fold.fold import count_ops, fold, fold_for_engines
+from ghostdeploy.deploy.fold.fold import count_ops, fold
 from ghostdeploy.deploy.quantize.condition import rewrite
 from ghostdeploy.errors import CheckpointError
 from tests.folding import image, randomize, sites
@@ -176,7 +176,7 @@ def test_passes_for_an_engine_keep_the_precisions_too():
 
 def test_engines_get_no_float64():
     network = Network(OUTPUTS["several"])
-    graph, _ = fold_for_engines(network, image(1, 3, 8, 8))
+    graph, _ = fold(network, image(1, 3, 8, 8), without=torch.float64)
     assert [leaf.dtype for leaf in graph(image(1, 3, 8, 8))] == [
         torch.float32,
         torch.bfloat16,
@@ -191,7 +191,7 @@ def test_engines_get_no_float64_from_a_region_either():
         with torch.autocast("cpu", enabled=False):
             return m.conv(x).double() * 1.5
 
-    graph, _ = fold_for_engines(Network(forward), image(1, 3, 8, 8))
+    graph, _ = fold(Network(forward), image(1, 3, 8, 8), without=torch.float64)
     assert graph(image(1, 3, 8, 8)).dtype == torch.float32
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 import numpy as np
 import onnx
@@ -21,12 +23,12 @@ from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.layer_errors import layer_errors
-from ghostdeploy.deploy.quantize.qdq_lint import lint
+from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.deploy.quantize.spec import QuantizeSpec
-from ghostdeploy.deploy.quantize.worker import QdqQuantization
+from ghostdeploy.deploy.quantize.worker import QdqQuantization, Quantizer
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models.blocks import GhostModule
 from ghostdeploy.preprocess import Preprocess
@@ -304,6 +306,20 @@ def test_every_finished_graph_is_judged_by_the_rules_of_its_processor(floating, 
     scale = next(tensor for tensor in work.quantized.graph.initializer if tensor.name.endswith("_scale"))
     scale.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(scale), scale.name))
     assert {one.rule for one in work.lint()} >= {"positive-finite-scale"}
+
+
+def test_a_broken_rule_stands_in_the_diagnosis(floating, job, monkeypatch, tmp_path):
+    broken = Violation(rule="no-double-qdq", node="n", module="blocks.0", message="rounds twice")
+    monkeypatch.setattr(QdqQuantization, "lint", lambda self: (broken,))
+    (tmp_path / "spec.json").write_bytes(msgspec.json.encode(job()))
+    onnx.save(floating, tmp_path / "float.onnx")
+    files = {"source": str(tmp_path / "float.onnx"), "folder": str(tmp_path), "result": ""}
+    names = {"input_names": ("input",), "output_names": ("logits",), "options": {"spec": str(tmp_path / "spec.json")}}
+
+    Quantizer().export(ExportJob(**files, **names, precision="int8", dynamic_batch=True))
+
+    notes = json.loads((tmp_path / "diagnosis.json").read_text())["notes"]
+    assert "no-double-qdq at blocks.0: rounds twice" in notes
 
 
 def test_a_missed_gate_returns_the_guilty_unit_to_float(floating, job, batches):

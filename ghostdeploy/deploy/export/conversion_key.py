@@ -1,7 +1,7 @@
 """The hash of all that a conversion depends on; equal keys mean equal files.
 
     job          exporter, precision, names, options, module names; each file it reads by its content
-    this tool    every source file of ghostdeploy
+    this tool    every source file of ghostdeploy, and of the package that the exporter is in
     libraries    every installed distribution with the hashes of its own files (its RECORD); the Python version
     machine      processor, its features, usable cores: quantizers choose by what graphs give when run here
     environment  variables that steer the engines, such as ONEDNN_MAX_CPU_ISA
@@ -22,12 +22,12 @@ import re
 import sys
 import zipfile
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-import ghostdeploy
 from ghostdeploy import targets
 from ghostdeploy.convert.cache import digest_of
 from ghostdeploy.machine import cpu_flags, cpu_name, usable_cores
@@ -46,7 +46,7 @@ def conversion_key(exporter: str, job: ExportJob, work: Path) -> str:
     """Returns the key of a conversion.
 
     Args:
-        exporter: Import string; part of ghostdeploy.
+        exporter: Import string, of ghostdeploy or of a plugin.
         job: What it is to do; its files are there.
         work: The workspace.
     """
@@ -57,6 +57,7 @@ def conversion_key(exporter: str, job: ExportJob, work: Path) -> str:
         "exporter": exporter,
         "job": _by_content(asked, work),
         "beside the source": {str(path.relative_to(source.parent)): content(path) for path in beside},
+        "its package": _sources(exporter.partition(":")[0].partition(".")[0]),
         "here": surroundings(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -67,7 +68,7 @@ def surroundings() -> dict[str, Any]:
     kinds = {*_COMMON, *(kind for row in targets.TARGETS.values() for kind in row.environment)}
     steering = {name: os.environ[name] for name in os.environ if name in _LOADING or name.split("_")[0] in kinds}
     machine = [platform.machine(), cpu_name(), sorted(cpu_flags()), usable_cores()]
-    return {"tool": _own_sources(), "libraries": _libraries(), "machine": machine, "environment": steering}
+    return {"tool": _sources("ghostdeploy"), "libraries": _libraries(), "machine": machine, "environment": steering}
 
 
 def content(path: Path) -> str:
@@ -110,11 +111,14 @@ def _content_of_program(path: Path) -> str:
 
 
 @cache
-def _own_sources() -> str:
-    root = Path(ghostdeploy.__file__).parent
+def _sources(package: str) -> str:
+    """Returns the hash of a package's sources: an editable installation has a RECORD that does not change."""
+    spec = find_spec(package)
+    roots = [] if spec is None or spec.submodule_search_locations is None else spec.submodule_search_locations
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    for root in map(Path, roots):
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 

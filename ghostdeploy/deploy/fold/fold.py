@@ -63,6 +63,7 @@ def fold(
     *,
     passes: Sequence[Pass] | None = None,
     dynamic_batch: bool = False,
+    without: torch.dtype | None = None,
     on_pass: Callable[[PassRecord], None] | None = None,
 ) -> tuple[fx.GraphModule, Certificate]:
     """Folds a trained module.
@@ -72,6 +73,7 @@ def fold(
         example_input: Its input or inputs, best real images; shapes are fixed to theirs.
         passes: What to run instead of `default_passes()`.
         dynamic_batch: Leave dimension 0 of every input free; a single image is doubled for it.
+        without: A floating-point type that becomes float32, `torch.float64` for engines that do not compute it.
         on_pass: Called with each record as it is made.
 
     Returns:
@@ -85,31 +87,6 @@ def fold(
         GateFailed: A pass changed the outputs by more than `FOLD_RELATIVE_ERROR` (the message names it), or the
             finished graph cannot run or gives something else.
     """
-    return _fold(module, example_input, passes, dynamic_batch=dynamic_batch, on_pass=on_pass)
-
-
-@taking_turns()
-def fold_for_engines(
-    module: nn.Module,
-    example_input: Tensor | NDArray[Any] | tuple[Tensor | NDArray[Any], ...],
-    *,
-    passes: Sequence[Pass] | None = None,
-    dynamic_batch: bool = False,
-    on_pass: Callable[[PassRecord], None] | None = None,
-) -> tuple[fx.GraphModule, Certificate]:
-    """Folds as `fold` does, but what the module casts to float64 is float32: most engines compute no float64."""
-    return _fold(module, example_input, passes, dynamic_batch=dynamic_batch, on_pass=on_pass, without=torch.float64)
-
-
-def _fold(
-    module: nn.Module,
-    example_input: Any,
-    passes: Sequence[Pass] | None,
-    *,
-    dynamic_batch: bool,
-    on_pass: Callable[[PassRecord], None] | None,
-    without: torch.dtype | None = None,
-) -> tuple[fx.GraphModule, Certificate]:
     if not isinstance(module, nn.Module):
         raise CheckpointError(f"the module is {type(module).__name__}, expected a torch.nn.Module")
     inputs = _tensors(example_input, module)

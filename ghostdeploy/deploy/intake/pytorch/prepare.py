@@ -92,7 +92,9 @@ def rewrite(
     stages: Stages,
 ) -> tuple[fx.GraphModule, tuple[PassRecord, ...], dict[float, PassRecord]]:
     """Folds the module, and conditions the result for quantized precisions."""
-    from ghostdeploy.deploy.fold.fold import fold_for_engines
+    import torch
+
+    from ghostdeploy.deploy.fold.fold import fold
     from ghostdeploy.deploy.fold.passes import default_passes
     from ghostdeploy.module_copies import tensors_of
 
@@ -100,11 +102,12 @@ def rewrite(
         reference.outputs(example)  # some modules drop the batch when it is 1
         passes = default_passes(skip=config.skip_passes)
         heavy = sum(tensor.nbytes for tensor in tensors_of(reference.module).values()) > LARGE_WEIGHTS
-        folded, certificate = fold_for_engines(
+        folded, certificate = fold(
             reference.module,
             example,
             passes=passes,
             dynamic_batch=config.batch is None,
+            without=torch.float64,
             on_pass=(lambda _: give_back()) if heavy else None,
         )
     records = certificate.passes
