@@ -47,26 +47,42 @@ SAMPLES = ("ghostdeploy", "samples")
 
 
 def without_remarks(source: str) -> str:
-    """Empties strings that stand alone, and comments, so that every line keeps its number.
+    """Empties strings that stand alone, comments, and what only type checkers read, so that every line keeps its number.
 
-    A function with a decorator keeps its own: the command line shows it as help.
+    A function with a decorator keeps its own string: the command line shows it as help. Types of public functions stay.
     """
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
-        body = node.body if isinstance(getattr(node, "body", None), list) else []
-        for statement in body[1 if getattr(node, "decorator_list", []) else 0 :]:
-            alone = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-            if alone and isinstance(statement.value.value, str) and len(body) > 1:
-                first, last = statement.lineno - 1, statement.end_lineno
-                lines[first:last] = [""] * (last - first)
-    plain = "\n".join(lines) + "\n"
+    lines = [line.encode() for line in source.splitlines()]  # ast counts bytes
+    for (first, start), (last, end) in sorted(_remarks(ast.parse(source), lines), reverse=True):
+        rest = lines[last][end:]
+        lines[first : last + 1] = [lines[first][:start] + rest, *[b""] * (last - first)]
+    plain = b"\n".join(line.rstrip() for line in lines).decode() + "\n"
     comments = [
         token for token in tokenize.generate_tokens(io.StringIO(plain).readline) if token.type == tokenize.COMMENT
     ]
+    text = plain.splitlines()
     for token in comments:
         row, column = token.start
-        lines[row - 1] = lines[row - 1][:column].rstrip()
-    return "\n".join(lines) + "\n"
+        text[row - 1] = text[row - 1][:column].rstrip()
+    return "\n".join(text) + "\n"
+
+
+def _remarks(tree: ast.Module, lines: list[bytes]):
+    """Yields ((first line, byte), (last line, byte)) of each part to be emptied, lines counted from 0."""
+    for node in ast.walk(tree):
+        body = node.body if isinstance(getattr(node, "body", None), list) else []
+        for statement in body[1 if getattr(node, "decorator_list", []) else 0 :]:
+            alone = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+            types = isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
+            if types or (alone and isinstance(statement.value.value, str) and len(body) > 1):
+                yield (statement.lineno - 1, statement.col_offset), (statement.end_lineno - 1, statement.end_col_offset)
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("_"):
+            for argument in ast.walk(node.args):
+                if isinstance(argument, ast.arg) and (kind := argument.annotation):
+                    start = argument.col_offset + len(argument.arg.encode())
+                    yield (argument.lineno - 1, start), (kind.end_lineno - 1, kind.end_col_offset)
+            if kind := node.returns:
+                row, column = kind.lineno - 1, kind.col_offset
+                yield (row, lines[row].rindex(b"->", 0, column)), (kind.end_lineno - 1, kind.end_col_offset)
 
 
 class DeviceBuild(build_py):

@@ -32,7 +32,12 @@ def heed() -> None:
 
 
 def exit_code() -> int:
-    """Returns the exit code of a command that was interrupted."""
+    """Returns the exit code of a command that was interrupted; to be called as the process leaves.
+
+    Where `KeyboardInterrupt` has passed through code that was compiled from text (dataclasses, torch.fx), CPython
+    remembers it though it was caught, and `python -m` then kills itself with SIGINT. Other such code clears this.
+    """
+    eval("0")
     return 128 + (_received[0][0] if _received else signal.SIGINT)
 
 

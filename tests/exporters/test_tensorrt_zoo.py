@@ -67,7 +67,7 @@ def quantized(graph, recipe):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_our_own_graphs_pass_the_linter(graph, name):
-    profile = "tensorrt" if name == "tensorrt" else "cpu"
+    profile = "gpu" if name == "tensorrt" else "cpu"
 
     assert lint(quantized(graph, RECIPES[name]), profile=profile) == ()
 

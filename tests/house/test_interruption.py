@@ -90,3 +90,19 @@ def test_what_was_started_to_outlive_its_terminal_goes_on(tmp_path):
         process.kill()
 
     assert process.returncode == 128 + signal.SIGTERM, said
+
+
+def test_the_exit_code_holds_where_the_signal_met_code_compiled_from_text(tmp_path):
+    """CPython would end by SIGINT instead: it meets dataclasses and the functions of torch.fx."""
+    (tmp_path / "program.py").write_text(
+        "import os, signal, sys\n"
+        "from ghostdeploy.terminal import interruption\n"
+        "interruption.heed()\n"
+        "try:\n"
+        "    exec('os.kill(os.getpid(), signal.SIGTERM)\\nwhile True: pass')\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(interruption.exit_code())\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
+
+    assert subprocess.run([sys.executable, "-m", "program"], env=environment).returncode == 128 + signal.SIGTERM
