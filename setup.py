@@ -13,6 +13,7 @@ import ast
 import io
 import os
 import shutil
+import tempfile
 import tokenize
 from pathlib import Path, PurePath
 
@@ -47,7 +48,7 @@ SAMPLES = ("ghostdeploy", "samples")
 
 
 def without_remarks(source: str) -> str:
-    """Empties strings that stand alone, comments, and what only type checkers read, so that every line keeps its number.
+    """Empties strings that stand alone, comments and what only type checkers read; every line keeps its number.
 
     A function with a decorator keeps its own string: the command line shows it as help. Types of public functions stay.
     """
@@ -125,6 +126,11 @@ class DeviceInfo(egg_info):
 
 
 if os.environ.get("GHOSTDEPLOY_WHEEL") == "device":
-    setup(cmdclass={"build_py": DeviceBuild, "egg_info": DeviceInfo}, options={"egg_info": {"tag_build": "+device"}})
+    # Beside the source it would tell an editable installation that it is the device's.
+    with tempfile.TemporaryDirectory() as elsewhere:
+        setup(
+            cmdclass={"build_py": DeviceBuild, "egg_info": DeviceInfo},
+            options={"egg_info": {"tag_build": "+device", "egg_base": elsewhere}},
+        )
 else:
     setup()

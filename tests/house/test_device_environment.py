@@ -90,6 +90,10 @@ def test_what_needs_torch_says_which_extra_brings_it(python):
     assert 'pip install "ghostdeploy[openvino]"' in done.stderr
 
 
+def metadata(folder):
+    return {path: path.read_text() for path in folder.rglob("*.egg-info/PKG-INFO")}
+
+
 @pytest.fixture(scope="module")
 def device(python, tmp_path_factory):
     """The folder in which the device wheel is installed, bytecode included."""
@@ -99,7 +103,9 @@ def device(python, tmp_path_factory):
             pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
             build = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source(folder)]
             output(*build)  # first the whole one: what it leaves in the build folder must not get into the other
+            before = metadata(folder)
             output(*build, GHOSTDEPLOY_WHEEL="device")
+            assert metadata(folder) == before, "an editable installation would take the device's version for its own"
             (wheel,) = folder.glob("*+device-*.whl")
             output(python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", installed, wheel)
             done.touch()
@@ -120,8 +126,8 @@ def test_the_device_wheel_has_the_lines_of_the_source_without_remarks(device):
         ours = (ROOT / path.relative_to(device)).read_text(encoding="utf-8").splitlines()
         found = path.read_text(encoding="utf-8").splitlines()
         assert len(found) == len(ours), path
-        for line, source in zip(found, ours, strict=True):
-            rest = iter(source)
+        for line, full in zip(found, ours, strict=True):
+            rest = iter(full)
             assert all(character in rest for character in line), (path, line)
 
 
