@@ -38,7 +38,6 @@ LEFT_OUT = (
 UNUSED = {
     "ghostdeploy": {"making", "module_copies", "undisturbed"},
     "ghostdeploy.bundle": {"placing", "staging", "workspaces"},
-    "ghostdeploy.runtimes": {"pytorch"},
     "ghostdeploy.terminal": {"export_options", "tune_options", "tune_tables"},
 }
 """Modules of other rooms that serve the making of bundles only."""

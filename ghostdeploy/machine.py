@@ -1,4 +1,4 @@
-"""What this computer is: its processor and instruction sets, and the cores that this process may use.
+"""What this computer is: its processor, instruction sets and first NVIDIA GPU, and the cores this process may use.
 
 How many threads are worth starting: physical cores, cut to what this process may use.
 
@@ -227,3 +227,20 @@ def _cpuinfo() -> list[str]:
         return Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return []
+
+
+def nvidia_gpu() -> tuple[str | None, str | None]:
+    """Returns name and compute capability of the first NVIDIA GPU, or two None."""
+    import shutil
+    import subprocess
+
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None, None
+    command = [tool, "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    name, _, capability = answer.splitlines()[0].partition(",") if answer.strip() else ("", "", "")
+    return (name.strip(), capability.strip()) if name else (None, None)

@@ -117,7 +117,7 @@ ROWS: tuple[Target, ...] = (
         ),
         environment=("CUDA", "NVIDIA", "TRT"),
         find_devices="ghostdeploy.nvidia.driver:gpus",
-        finisher="ghostdeploy.exporters.tensorrt.finisher:KitFinisher",
+        finisher="ghostdeploy.exporters.tensorrt.build:KitFinisher",
         simulation="kit/model.onnx",
         device="CUDA device",
         keeps_wide_weights=True,

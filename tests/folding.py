@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from ghostdeploy.deploy.fold.fold import Certificate, count_ops, fold
+from ghostdeploy.deploy.fold.fold import Certificate, fold
 from ghostdeploy.deploy.fold.passes import default_passes, named_passes
 from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
 
@@ -95,3 +96,10 @@ class Residual(nn.Module):
 def rewritten(network: nn.Module, *inputs: torch.Tensor, names: Collection[str]) -> tuple[fx.GraphModule, Certificate]:
     """Folds a module as `folded` does, with these rewrites behind the fold."""
     return folded(randomize(network), *inputs, passes=[*default_passes(), *named_passes(names)])
+
+
+def count_ops(module: fx.GraphModule) -> dict[str, int]:
+    """Returns how often the graph calls each ATen operation, by name (`conv2d`), most frequent first."""
+    targets = (node.target for node in module.graph.nodes if node.op == "call_function")
+    names = (t._schema.name.removeprefix("aten::") if hasattr(t, "_schema") else t.__name__ for t in targets)
+    return dict(Counter(names).most_common())

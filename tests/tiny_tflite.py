@@ -62,7 +62,7 @@ def write(data: bytes, folder: Path, precision: str, tiny: Tiny) -> Written:
     from ghostdeploy.convert.base import Written
     from ghostdeploy.exporters.tflite import file as tflite_file
     from ghostdeploy.exporters.tflite import weights as tflite_weights
-    from ghostdeploy.exporters.tflite.precision import read_precision
+    from ghostdeploy.exporters.tflite.read_back import read_precision
 
     model, scheme = tflite_file.read(data), None
     if precision in tflite_weights.COMPRESSED:
@@ -75,9 +75,9 @@ def write_int8(data: bytes, folder: Path, tiny: Tiny) -> Written:
     from ghostdeploy.convert.base import Written
     from ghostdeploy.deploy.quantize.shared_scales import merge
     from ghostdeploy.exporters.tflite import file as tflite_file
-    from ghostdeploy.exporters.tflite.precision import read_precision
     from ghostdeploy.exporters.tflite.quantize import writer
     from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph
+    from ghostdeploy.exporters.tflite.read_back import read_precision
 
     graph = TFLiteGraph(tflite_file.read(data))
     names = graph.activations()

@@ -1,11 +1,16 @@
-"""What an exporter is, and the two records that cross the process boundary.
+"""What an exporter is, the two records that cross the process boundary, and how an exporter refuses a graph.
 
 The parent writes one `ExportJob` as a JSON line to the child's standard input; the child writes one `ExportResult` to
 `job.result`. Everything bulky travels by path.
+
+Converters wrap their reason in where it was noticed: files of their sources, the steps they were in, advice for their
+own developers. Each exporter knows the wrapping of its vendor and raises `RefusedError` with the reason, the operator
+and the PyTorch module; whatever it does not recognise goes on as it came.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import field
@@ -14,7 +19,7 @@ from ghostdeploy.bundle.manifest import PrecisionAchieved, Record, TensorSpec
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
@@ -155,3 +160,39 @@ class Finisher(Protocol):
 def count_phrase(counts: dict[str, int]) -> str:
     """Returns `95 Conv, 1 Gemm` for {"Conv": 95, "Gemm": 1}."""
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+_ATEN = re.compile(r"OpOverload\(op='([\w.]+)'")
+_NODE = re.compile(r"translating node %(\w+) :")
+
+
+class RefusedError(RuntimeError):
+    """A vendor's tool refuses the graph; the message is a sentence of ours with the vendor's reason in it."""
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Returns the error that all others of a chain come from."""
+    seen = [error]
+    while (before := seen[-1].__cause__ or seen[-1].__context__) is not None and before not in seen:
+        seen.append(before)
+    return seen[-1]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns `a, b and 3 more` of any number of names, each once."""
+    once = list(dict.fromkeys(names))
+    return ", ".join(once[:3]) + (f" and {len(once) - 3} more" if len(once) > 3 else "")
+
+
+def untranslated(error: BaseException) -> tuple[str, str] | None:
+    """Returns the ATen operation and the graph node at which PyTorch's ONNX exporter stopped; None for other errors."""
+    chain, found = [error], None
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    for one in chain:
+        operation, node = _ATEN.search(str(one)), _NODE.search(str(one))
+        if node is not None and found is None:
+            found = node.group(1)
+        if operation is not None and found is not None:
+            return operation.group(1), found
+    return None

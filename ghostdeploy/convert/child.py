@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ghostdeploy.convert.base import ExportJob, ExportResult
-from ghostdeploy.convert.refusal import RefusedError
+from ghostdeploy.convert.base import ExportJob, ExportResult, RefusedError
 from ghostdeploy.errors import MissingDependency
 from ghostdeploy.targets import resolve
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 LARGE_BLOCK = 1 << 18
 """Bytes above which a block gets pages of its own."""
@@ -36,3 +40,15 @@ def return_large_blocks() -> None:
 def _call(name: str, *arguments: int) -> None:
     if os.name == "posix" and (function := getattr(ctypes.CDLL(None), name, None)) is not None:
         function(*arguments)
+
+
+def drop_weights(program: torch.export.ExportedProgram) -> None:
+    """Frees the memory of a program's weights, which nobody may use afterwards.
+
+    Dropping the program itself does not: torch keeps the captured graph in a table of its own, weights and all.
+    """
+    import torch
+
+    for tensor in (*program.state_dict.values(), *program.constants.values()):
+        if isinstance(tensor, torch.Tensor):
+            tensor.data = tensor.new_empty(0)

@@ -1,12 +1,14 @@
-"""Which PyTorch module a layer of an exported graph comes from."""
+"""Which PyTorch module a layer of an exported graph comes from, and a node of the program that was recorded."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from torch import fx
 
 _WEIGHT_SUFFIX = re.compile(r"[._]weight(_\d+)?$")
 _PIXEL_PREFIX = re.compile(r"^network[._]")
@@ -53,3 +55,10 @@ def numbered(module: str, taken: set[str]) -> str:
         number += 1
         name = f"{module}#{number}"
     return name
+
+
+def recorded_in(node: fx.Node) -> str:
+    """Returns the dotted name of the module that a node was recorded in."""
+    stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values() if path]
+    return paths[-1].removeprefix("network.") if paths else "the model itself"

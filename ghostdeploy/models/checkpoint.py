@@ -28,8 +28,7 @@ from torch import Tensor, nn
 
 from ghostdeploy.arrays import ALLOWANCE, RATIO
 from ghostdeploy.errors import CheckpointError
-from ghostdeploy.models.containers import kind_of
-from ghostdeploy.models.harmless import HARMLESS
+from ghostdeploy.models.containers import HARMLESS, kind_of
 from ghostdeploy.models.state_dicts import choose
 from ghostdeploy.module_copies import tensors_of
 

@@ -29,8 +29,7 @@ from torch import Tensor, fx, nn
 
 from ghostdeploy.arguments import require_count, require_kind
 from ghostdeploy.errors import UsageError
-from ghostdeploy.models.resnet import ResNet50
-from ghostdeploy.models.vgg import VGG16
+from ghostdeploy.models.plain_networks import VGG16, ResNet50
 from ghostdeploy.module_copies import copy_module
 
 if TYPE_CHECKING:

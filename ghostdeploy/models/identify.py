@@ -2,24 +2,35 @@
 
 The family shows in its module names, the class count in the classifier's shape, and the width is that of the zoo entry
 whose keys and shapes agree best. A few missing or odd tensors do not hide a model: strict loading names them.
+
+The header of a safetensors checkpoint may say more; all entries are optional, other keys are the writer's own:
+
+    model        zoo name           must agree with keys and shapes
+    num_classes  decimal number     must agree with the classifier
+    preprocess   JSON of Preprocess replaces the zoo's
+    labels       JSON list          names of the classes, in order
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models import build, find
 from ghostdeploy.models.zoo import ZOO
+from ghostdeploy.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
+
+    from ghostdeploy.models.checkpoint import Checkpoint
 
 AGREEMENT = 0.9
 """Share of an entry's tensors that must be in the state with their shapes for it to be that entry."""
@@ -104,3 +115,45 @@ def _shapes(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         state = build(find(name), num_classes).state_dict()
     return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def check_identity(checkpoint: Checkpoint, found: Identity) -> None:
+    """Compares the header with what the tensors are.
+
+    Raises:
+        CheckpointError: The header names another model or class count.
+    """
+    for key, value in (("model", found.name), ("num_classes", str(found.num_classes))):
+        if checkpoint.metadata.get(key, value) != value:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.path} says {key} {checkpoint.metadata[key]} in its header and holds {found}",
+                hint="the file was put together wrongly; save weights and header again",
+            )
+
+
+def read_header(checkpoint: Checkpoint, num_classes: int | None) -> tuple[Preprocess | None, list[str] | None]:
+    """Decodes preprocessing and labels; each is `None` where the header does not say.
+
+    Args:
+        checkpoint: A checkpoint of any kind; only safetensors files have a header.
+        num_classes: Classes of the model, where known.
+
+    Raises:
+        CheckpointError: The header is damaged, or has another number of labels than classes.
+    """
+    preprocess = _decode(checkpoint, "preprocess", Preprocess)
+    labels = _decode(checkpoint, "labels", list[str])
+    if labels is not None and num_classes is not None and len(labels) != num_classes:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path} names {len(labels)} labels in its header and has {num_classes} classes"
+        )
+    return preprocess, labels
+
+
+def _decode(checkpoint: Checkpoint, key: str, kind: Any) -> Any:
+    if key not in checkpoint.metadata:
+        return None
+    try:
+        return msgspec.json.decode(checkpoint.metadata[key], type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise CheckpointError(f"checkpoint {checkpoint.path} has a damaged header: {key}: {error}") from error

@@ -6,7 +6,7 @@
     timm:NAME                     timm's network, pretrained unless weights are given
     module:factory, file.py:factory   whatever the callable returns
 
-What a safetensors header may add is in `ghostdeploy.models.header`.
+What a safetensors header may add is in `ghostdeploy.models.identify`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,9 @@ from ghostdeploy.errors import CheckpointError, UsageError, did_you_mean
 from ghostdeploy.files import is_there
 from ghostdeploy.models import build, create_model, find
 from ghostdeploy.models.checkpoint import Checkpoint, load_state, misfit_of, read_checkpoint
-from ghostdeploy.models.factory import call_factory
-from ghostdeploy.models.header import check_identity, read_header
-from ghostdeploy.models.identify import Identity, identify
+from ghostdeploy.models.factory import call_factory, plain_module
+from ghostdeploy.models.identify import Identity, check_identity, identify, read_header
 from ghostdeploy.models.keymaps import canonicalise
-from ghostdeploy.models.plain import plain_module
 from ghostdeploy.models.timm_source import create_timm_model
 from ghostdeploy.models.zoo import ZOO
 from ghostdeploy.module_copies import in_eval_mode, tensors_of

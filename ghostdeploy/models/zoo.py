@@ -9,7 +9,6 @@ one image of `preprocess.size`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -52,12 +51,6 @@ class ZooEntry:
     """Variance gain of an untrained model's weights, so that its logits neither vanish nor overflow."""
     note: str = ""
     """What deviates from the publication, in one sentence."""
-
-
-def rounds_to(count: int, printed: str) -> bool:
-    """Says whether `count`, in millions and rounded to as many digits as `printed` has, is `printed`."""
-    step = Decimal(1).scaleb(Decimal(printed).as_tuple().exponent)  # type: ignore[arg-type]  # finite by construction
-    return (Decimal(count) / 1_000_000).quantize(step, ROUND_HALF_UP) == Decimal(printed)
 
 
 def find(name: str) -> ZooEntry:

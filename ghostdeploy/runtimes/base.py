@@ -25,11 +25,10 @@ import numpy as np
 from ghostdeploy.arguments import require_count
 from ghostdeploy.errors import BundleError, GhostDeployError, UnsupportedHardware, UsageError
 from ghostdeploy.preprocess import prepare
-from ghostdeploy.runtimes.gate import Gate
+from ghostdeploy.runtimes.gate import Gate, watch
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings, describe, require_match
 from ghostdeploy.runtimes.pool import Pool
 from ghostdeploy.runtimes.ports import InputPort, check_all, chunks, first_output
-from ghostdeploy.runtimes.processes import watch
 from ghostdeploy.runtimes.ranking import rank, require_classes
 from ghostdeploy.runtimes.submissions import Submissions, Work
 

@@ -1,16 +1,31 @@
-"""The door of a runtime: counts the calls inside, and closes once the last one is out.
+"""The life of a runtime: calls that are inside, closing, a forked child, the end of the interpreter.
 
 enter → inside + 1, refused when closed or in a forked child
 leave → inside − 1
 close → no more enter; waits until inside = 0; True for the first closer only
+
+A child gets a copy of the memory and none of the threads. An engine that frees a model there waits for threads that do
+not exist: OpenVINO 2026.4.1 hangs as soon as the child drops its last reference, for example by loading the model again
+under the same name. So the child never drops it; its memory is the parent's until it is written to.
+
+A result that an engine's own thread brings after the interpreter has ended has nobody to take it: ONNX Runtime 1.32
+then aborts the process. So what is still open is closed when the interpreter ends, and closing waits for what was
+submitted.
 """
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import os
 import threading
+import weakref
+from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from ghostdeploy.runtimes.base import Runtime
 
 
 class Gate:
@@ -62,3 +77,28 @@ class Gate:
             first, self._closed = not self._closed, True
             self._changed.wait_for(lambda: self._inside == 0)
         return first
+
+
+_open: weakref.WeakSet[Runtime] = weakref.WeakSet()
+_watched: list[bool] = []
+
+
+def watch(runtime: Runtime) -> None:
+    """Makes a runtime immortal in children that are forked from now on, and closes it at the end of this process."""
+    if not _watched:
+        _watched.append(True)
+        atexit.register(_close)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_keep)
+    _open.add(runtime)
+
+
+def _keep() -> None:
+    for runtime in list(_open):
+        # A reference that nothing ever gives back, not even the end of the interpreter.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
+
+
+def _close() -> None:
+    for runtime in list(_open):
+        runtime.close()

@@ -24,7 +24,7 @@ from safetensors.torch import save as save_safetensors
 from ghostdeploy.arrays import ALLOWANCE, parse_arrays
 from ghostdeploy.errors import BadInput
 from ghostdeploy.models.checkpoint import read_checkpoint
-from ghostdeploy.models.header import read_header
+from ghostdeploy.models.identify import read_header
 from tests.commands import run
 from tests.fuzzing import mutations
 

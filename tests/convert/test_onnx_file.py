@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from ghostdeploy.convert.graph import file as onnx_file
-from ghostdeploy.exporters.openvino.fold import fold_constants
+from ghostdeploy.exporters.openvino.exporter import fold_constants
 from tests import quantized
 from tests.bundles import Tiny, network
 from tests.recipes import RECIPES

@@ -151,7 +151,7 @@ def test_a_class_map_alone_goes_to_tflite(tmp_path_factory):
 
 
 def test_masks_and_integers_have_no_range_to_equalize_or_to_tie():
-    from ghostdeploy.deploy.fold.passes.channel_ranges import channel_ranges
+    from ghostdeploy.deploy.fold.passes.value_ranges import channel_ranges
     from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 
     program = torch.export.export(kinds(), (torch.zeros(1, 3, SIZE, SIZE),))

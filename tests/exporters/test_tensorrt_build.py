@@ -14,9 +14,8 @@ from ghostdeploy.convert.base import ExportResult, Finished, Written
 from ghostdeploy.deploy.export.build import build, copy_kit, finish, judged, self_test
 from ghostdeploy.deploy.prove.tolerance import TOLERANCES
 from ghostdeploy.errors import BundleError, ExportFailed, UnsupportedHardware, UsageError
-from ghostdeploy.exporters.tensorrt import finisher
-from ghostdeploy.exporters.tensorrt.build import precision_of
-from ghostdeploy.exporters.tensorrt.finisher import KitFinisher
+from ghostdeploy.exporters.tensorrt import build as building
+from ghostdeploy.exporters.tensorrt.build import KitFinisher, precision_of
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import load_library
@@ -89,7 +88,7 @@ def test_an_altered_kit_is_refused_before_anything_reads_it(path, monkeypatch, n
     data = bytearray((path / name).read_bytes())
     data[10] ^= 1
     (path / name).write_bytes(data)
-    monkeypatch.setattr(finisher, "any_library", lambda: pytest.fail("NVIDIA's library was asked"))
+    monkeypatch.setattr(building, "any_library", lambda: pytest.fail("NVIDIA's library was asked"))
 
     with pytest.raises(BundleError, match="was altered"):
         build(path)
@@ -106,7 +105,7 @@ def test_a_file_altered_after_the_check_is_not_copied(path, tmp_path):
 
 @NO_GPU
 def test_a_failed_builder_leaves_its_log_beside_the_bundle(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(finisher, "require_gpu", lambda library: None)
+    monkeypatch.setattr(building, "require_gpu", lambda library: None)
     before = contents(path)
 
     with pytest.raises(ExportFailed, match="CUDA error 35") as caught:

@@ -15,7 +15,7 @@ from ghostdeploy.errors import MissingDependency, UsageError
 from ghostdeploy.exporters.tensorrt import build as tensorrt_build
 from ghostdeploy.exporters.tensorrt import exporter
 from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine, parse, require_gpu
-from ghostdeploy.exporters.tensorrt.spec import COMPUTE_CAPABILITIES, check_sms, known_sms, read_options
+from ghostdeploy.exporters.tensorrt.spec import COMPUTE_CAPABILITIES, check_sms, read_options
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import any_library, install_hint, load_library, plain
@@ -103,7 +103,7 @@ def test_every_architecture_of_the_table_can_be_built_in_half_precision(tmp_path
 def test_the_table_of_architectures_is_the_librarys_own():
     members = load_library("tensorrt_rtx").api.ComputeCapability.__members__
 
-    assert {name.removeprefix("SM") for name in members if name.startswith("SM")} == set(known_sms())
+    assert {name.removeprefix("SM") for name in members if name.startswith("SM")} == set(COMPUTE_CAPABILITIES)
 
 
 @NO_GPU

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ghostdeploy.exporters.tensorrt.build import PrecisionMissing, precision_of, require_precision
-from ghostdeploy.exporters.tensorrt.inspector import found_layers
+from ghostdeploy.exporters.tensorrt.build import PrecisionMissing, found_layers, precision_of, require_precision
 from ghostdeploy.nvidia import kit
 
 NAMES = ("stem", "blocks.0.conv.1", "blocks.0.conv.10", "blocks.0.conv.1#2", "fc")

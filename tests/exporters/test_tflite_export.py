@@ -13,7 +13,7 @@ import ghostdeploy as gd
 from ghostdeploy import samples
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.exporters.tflite import file as tf
-from ghostdeploy.exporters.tflite.prepare import explained
+from ghostdeploy.exporters.tflite.coverage import explained
 from ghostdeploy.models.blocks import GhostModule
 from ghostdeploy.preprocess import prepare
 from tests.commands import assert_one_sentence, run

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy.convert.refusal import untranslated
+from ghostdeploy.convert.base import untranslated
 from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.intake.resolve import resolve_model
 from ghostdeploy.deploy.plan.config import ExportConfig

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ghostdeploy.deploy.fold.fold import count_ops, fold
-from tests.folding import folded, image, randomize
+from ghostdeploy.deploy.fold.fold import fold
+from tests.folding import count_ops, folded, image, randomize
 
 
 class Network(nn.Module):

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ghostdeploy.deploy.fold.fold import count_ops
-from tests.folding import folded, image, randomize, sites
+from tests.folding import count_ops, folded, image, randomize, sites
 
 
 class Sum(nn.Module):

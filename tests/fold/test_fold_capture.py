@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from ghostdeploy.deploy.fold.capture import capture
-from ghostdeploy.deploy.fold.fold import count_ops, fold
-from tests.folding import image
+from ghostdeploy.deploy.fold.fold import fold
+from tests.folding import count_ops, image
 
 
 def later_readers(x):

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.fold.fold import count_ops, fold
+from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.passes import default_passes, named_passes
 from ghostdeploy.deploy.fold.passes.depthwise_concat import LANES
 from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
 from ghostdeploy.models.count import count_macs
-from tests.folding import Ghost, Residual, image, randomize, rewritten, sites
+from tests.folding import Ghost, Residual, count_ops, image, randomize, rewritten, sites
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\):FutureWarning")
 NAME = "DepthwiseConcat"

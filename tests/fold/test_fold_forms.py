@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from ghostdeploy.deploy.fold.fold import count_ops
 from ghostdeploy.deploy.fold.passes import default_passes, named_passes
 from ghostdeploy.deploy.fold.passes.balance_channels import EXCESS, excess
 from ghostdeploy.deploy.fold.passes.graph import calls, read_linear
 from tests.dead_channels import dead_network
-from tests.folding import folded, image, sites
+from tests.folding import count_ops, folded, image, sites
 
 functional = nn.functional
 

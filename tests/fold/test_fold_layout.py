@@ -8,12 +8,13 @@ from torch import nn
 
 import ghostdeploy as gd
 from ghostdeploy.deploy.fold.capture import capture
-from ghostdeploy.deploy.fold.fold import count_ops, fold
+from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.passes.base import PassResult
-from ghostdeploy.deploy.fold.passes.finished import Trials, has_free_batch, second
 from ghostdeploy.deploy.fold.passes.graph import aten, calls, replace
+from ghostdeploy.deploy.fold.passes.proof import Trials, has_free_batch, second
 from ghostdeploy.errors import GateFailed
 from tests.commands import run
+from tests.folding import count_ops
 
 
 def ssd(y):

@@ -6,9 +6,8 @@ import pytest
 from torch import nn
 from torch.nn import functional
 
-from ghostdeploy.deploy.fold.fold import count_ops
 from ghostdeploy.models.count import count_macs
-from tests.folding import folded, image, randomize, sites
+from tests.folding import count_ops, folded, image, randomize, sites
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\):FutureWarning")
 

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ghostdeploy.deploy.fold.fold import count_ops
 from ghostdeploy.models.blocks import GhostModule
-from tests.folding import folded, image, randomize, sites
+from tests.folding import count_ops, folded, image, randomize, sites
 
 
 class Apply(nn.Module):

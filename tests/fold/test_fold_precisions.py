@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ghostdeploy.deploy.fold.fold import count_ops, fold
+from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.quantize.condition import rewrite
 from ghostdeploy.errors import CheckpointError
-from tests.folding import image, randomize, sites
+from tests.folding import count_ops, image, randomize, sites
 
 
 class Network(nn.Module):

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ghostdeploy.deploy.fold.fold import count_ops
-from tests.folding import folded, image, randomize
+from tests.folding import count_ops, folded, image, randomize
 
 CHANNELS = 4
 

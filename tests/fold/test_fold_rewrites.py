@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ghostdeploy.deploy.fold.fold import count_ops
-from tests.folding import folded, image, sites
+from tests.folding import count_ops, folded, image, sites
 
 relu6 = functional.relu6
 

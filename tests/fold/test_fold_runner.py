@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from ghostdeploy.deploy.fold.fold import count_ops, fold
+from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.passes import FOLDS, default_passes
 from ghostdeploy.deploy.fold.passes.base import PassResult
 from ghostdeploy.deploy.fold.passes.fold_batch_norm import FoldBatchNorm
 from ghostdeploy.deploy.fold.passes.graph import prune
 from ghostdeploy.errors import CheckpointError, GateFailed
 from ghostdeploy.models import create_model
-from tests.folding import folded, image, randomize
+from tests.folding import count_ops, folded, image, randomize
 
 
 def small():

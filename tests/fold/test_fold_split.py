@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.fold.fold import count_ops, fold
+from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.passes import FOLDS, REWRITES, default_passes, named_passes
 from ghostdeploy.deploy.fold.passes.split_concat import CALL
 from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
 from ghostdeploy.errors import UsageError
 from ghostdeploy.models.count import count_macs, count_params
-from tests.folding import Ghost, Residual, image, randomize, sites
+from tests.folding import Ghost, Residual, count_ops, image, randomize, sites
 from tests.folding import rewritten as rewritten_by
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\):FutureWarning")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ghostdeploy.deploy.fold.fold import count_ops, fold
+from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.passes import FOLDS
 from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
 from ghostdeploy.models import create_model, find, list_models
 from ghostdeploy.models.count import count_macs, count_params
 from ghostdeploy.models.zoo import rounds_to
-from tests.folding import image, randomize, sites
+from tests.folding import count_ops, image, randomize, sites
 
 # Copying any torch.export graph, which count_macs does, makes torch warn about a class of its own.
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\):FutureWarning")

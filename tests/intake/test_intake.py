@@ -14,13 +14,13 @@ import torch
 
 import ghostdeploy as gd
 from ghostdeploy.bundle.folder import open_bundle, sha256
-from ghostdeploy.deploy.fold.fold import count_ops
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.exporters.onnx.intake import module_path
 from ghostdeploy.models.source import load_model
 from tests.commands import run
 from tests.conftest import require
 from tests.exported import sample_bundle
+from tests.folding import count_ops
 from tests.onnx_files import CALIB, DATA, PREPROCESS, saved, small, unfolded
 
 MODELS = ("ghostnet_050", "g_ghost_regnetx_002")

@@ -12,7 +12,7 @@ from torch import nn
 import ghostdeploy as gd
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.errors import CheckpointError
-from ghostdeploy.models.plain import plain_module
+from ghostdeploy.models.factory import plain_module
 from tests.commands import assert_one_sentence, run
 
 # torch calls its own TorchScript deprecated, also where torch.compile imports it.

@@ -14,7 +14,7 @@ from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models import ghostify
 from ghostdeploy.models.count import count_macs
-from ghostdeploy.models.plain import plain_module
+from ghostdeploy.models.factory import plain_module
 from ghostdeploy.models.source import load_model
 from ghostdeploy.module_copies import copy_module
 from tests.commands import run

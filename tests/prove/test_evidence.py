@@ -12,8 +12,7 @@ from PIL import Image
 from ghostdeploy.deploy.intake.inputs import Inputs
 from ghostdeploy.deploy.plan.config import ExportConfig, apply_overrides
 from ghostdeploy.deploy.prove.images import from_arrays, open_images
-from ghostdeploy.deploy.quantize.evidence import gather
-from ghostdeploy.deploy.quantize.overlap import shared_with, without
+from ghostdeploy.deploy.quantize.evidence import gather, shared_with, without
 from ghostdeploy.errors import DataError, UsageError
 from ghostdeploy.preprocess import Preprocess
 from ghostdeploy.progress import Stages

@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional
 
 from ghostdeploy.deploy.fold.fold import fold
-from ghostdeploy.deploy.fold.passes.channel_ranges import channel_ranges
 from ghostdeploy.deploy.fold.passes.equalize_channels import EqualizeChannels, scale_ties
 from ghostdeploy.deploy.fold.passes.graph import calls, op_name
 from ghostdeploy.deploy.fold.passes.precision import run
-from ghostdeploy.deploy.fold.passes.runner import apply
+from ghostdeploy.deploy.fold.passes.proof import apply
+from ghostdeploy.deploy.fold.passes.value_ranges import channel_ranges
 from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
 from ghostdeploy.deploy.quantize.condition import equalize
 from ghostdeploy.errors import CheckpointError, DataError, GateFailed

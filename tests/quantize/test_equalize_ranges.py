@@ -16,8 +16,8 @@ from torch.nn import functional
 from ghostdeploy import samples
 from ghostdeploy.convert.base import ExportJob
 from ghostdeploy.deploy.fold.fold import fold
-from ghostdeploy.deploy.fold.passes.channel_ranges import channel_ranges
 from ghostdeploy.deploy.fold.passes.graph import calls, op_name
+from ghostdeploy.deploy.fold.passes.value_ranges import channel_ranges
 from ghostdeploy.deploy.fold.program import save_program
 from ghostdeploy.deploy.quantize.condition import equalize
 from ghostdeploy.exporters.onnx.exporter import to_onnx

@@ -24,10 +24,10 @@ from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortes
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.layer_errors import layer_errors
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
+from ghostdeploy.deploy.quantize.recipe import QuantizeSpec
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
-from ghostdeploy.deploy.quantize.spec import QuantizeSpec
 from ghostdeploy.deploy.quantize.worker import QdqQuantization, Quantizer
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models.blocks import GhostModule

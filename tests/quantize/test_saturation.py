@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import openvino
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -13,7 +11,6 @@ from onnx import numpy_helper
 
 from ghostdeploy.deploy.quantize.saturation import (
     count_saturable,
-    count_saturable_ir,
     pairs,
     quantized,
     safe_scales,
@@ -152,28 +149,23 @@ def test_kernels_without_dot_products_saturate_where_the_algebra_says_so(engine,
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_channels_are_counted_in_the_graph_and_in_the_ir(name, tmp_path):
+def test_channels_are_counted(name):
     model = layer(name, 127)
-    onnx.save(model, tmp_path / "model.onnx")
-    openvino.save_model(openvino.Core().read_model(tmp_path / "model.onnx"), tmp_path / "model.xml")
     channels = LAYERS[name][1][1 if name == "product" else 0]
     expected = {} if name in DEPTHWISE else {"layer": channels}
 
     assert count_saturable(model) == expected
-    assert count_saturable_ir(tmp_path / "model.xml") == expected
     assert count_saturable(layer(name, 64)) == {}
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_transposed_convolutions_are_counted_by_output_channel(groups, tmp_path):
+def test_transposed_convolutions_are_counted_by_output_channel(groups):
     weight = np.zeros((4, 3, 2, 2), np.int8)  # (in, out/groups, kernel)
     weight[0, 1, 0, 0] = weight[1, 1, 1, 1] = 100
     weight[2, 2, 0, 0] = weight[1, 2, 0, 0] = 100
     model = one_layer("ConvTranspose", weight, groups=groups)
-    onnx.save(model, tmp_path / "model.onnx")
 
     assert count_saturable(model) == {"layer": 2 if groups == 1 else 1}
-    assert sum(count_saturable_ir(tmp_path / "model.onnx").values()) == (2 if groups == 1 else 1)
 
 
 def test_unsigned_weights_are_counted_without_their_zero_point():

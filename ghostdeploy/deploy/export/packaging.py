@@ -14,7 +14,7 @@ from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.manifest import SCHEMA, Manifest, Precision, Quantization, encode
 from ghostdeploy.deploy.export.verdict import decide_verdict
 from ghostdeploy.deploy.fold import half_range
-from ghostdeploy.deploy.quantize.spec import Quantized, read_quantized
+from ghostdeploy.deploy.quantize.recipe import Quantized, read_quantized
 from ghostdeploy.runtimes.ranking import kind_of
 
 if TYPE_CHECKING:

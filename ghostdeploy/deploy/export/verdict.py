@@ -20,7 +20,7 @@ from ghostdeploy.deploy.prove import evaluate, parity, replay
 from ghostdeploy.deploy.prove.class_order import near_chance
 from ghostdeploy.deploy.prove.execution import compare_execution, execution_fault, int8_share_verdict
 from ghostdeploy.deploy.prove.statistics import wilson
-from ghostdeploy.deploy.quantize.spec import read_quantized
+from ghostdeploy.deploy.quantize.recipe import read_quantized
 from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.machine import instruction_set
 

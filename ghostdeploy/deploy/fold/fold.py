@@ -7,13 +7,12 @@ left alone must give what it gave before, from the same arguments: with a its va
 
 must stay below `FOLD_RELATIVE_ERROR`. Readers go on with a, so that a site cannot hide behind a ReLU that is off for
 the example, and a badly conditioned network cannot blow up the round-off of an exact pass. The finished graph then runs
-whole, on further inputs and batches, see `passes.finished`. The first graph is compared with the untouched module in
+whole, on further inputs and batches, see `passes.proof`. The first graph is compared with the untouched module in
 the module's own precision; at the end everything returns to what it was recorded in, see `passes.widen`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +24,8 @@ from torch.utils import _pytree as pytree
 from ghostdeploy.deploy.fold.capture import capture, of_several
 from ghostdeploy.deploy.fold.one_at_a_time import taking_turns
 from ghostdeploy.deploy.fold.passes import default_passes
-from ghostdeploy.deploy.fold.passes.finished import Trials, second
 from ghostdeploy.deploy.fold.passes.precision import relative_error, run
-from ghostdeploy.deploy.fold.passes.runner import apply
+from ghostdeploy.deploy.fold.passes.proof import Trials, apply, second
 from ghostdeploy.deploy.fold.passes.widen import narrow, wide, widen
 from ghostdeploy.deploy.prove.tolerance import CAPTURE_RELATIVE_ERROR
 from ghostdeploy.errors import CheckpointError, InputError
@@ -113,13 +111,6 @@ def fold(
     trials.prove(folded)
     narrow(folded, recorded, inputs)
     return folded, Certificate(tuple(records))
-
-
-def count_ops(module: fx.GraphModule) -> dict[str, int]:
-    """Returns how often the graph calls each ATen operation, by name (`conv2d`), most frequent first."""
-    targets = (node.target for node in module.graph.nodes if node.op == "call_function")
-    names = (t._schema.name.removeprefix("aten::") if hasattr(t, "_schema") else t.__name__ for t in targets)
-    return dict(Counter(names).most_common())
 
 
 def _check_capture(module: nn.Module, captured: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:

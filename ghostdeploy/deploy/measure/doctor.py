@@ -7,13 +7,11 @@ through `nvidia-smi`.
 from __future__ import annotations
 
 import platform
-import shutil
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
 from ghostdeploy import targets
 from ghostdeploy.bundle.manifest import Record
-from ghostdeploy.machine import cpu_flags, cpu_name, has_int8_dot_product, usable_cores
+from ghostdeploy.machine import cpu_flags, cpu_name, has_int8_dot_product, nvidia_gpu, usable_cores
 
 _X86 = {
     "AVX2": "avx2",
@@ -83,20 +81,6 @@ def examine() -> Examination:
         gpu=gpu,
         compute_capability=capability,
     )
-
-
-def nvidia_gpu() -> tuple[str | None, str | None]:
-    """Returns name and compute capability of the first NVIDIA GPU, or two None."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None, None
-    command = [tool, "--query-gpu=name,compute_cap", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-    name, _, capability = answer.splitlines()[0].partition(",") if answer.strip() else ("", "", "")
-    return (name.strip(), capability.strip()) if name else (None, None)
 
 
 def _state(row: targets.Target) -> TargetState:

@@ -16,7 +16,7 @@ from ghostdeploy.arguments import require_path, require_share
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Execution, Parity, Record, Replay, Verdict
 from ghostdeploy.deploy.prove import evaluate as ev
-from ghostdeploy.deploy.prove import parity, recorded, replay
+from ghostdeploy.deploy.prove import parity, replay
 from ghostdeploy.deploy.prove.class_order import fit_classes
 from ghostdeploy.deploy.prove.execution import compare_execution, execution_fault
 from ghostdeploy.deploy.prove.images import ImageSet, open_images
@@ -89,10 +89,10 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         parity.fault(found, bundle.manifest.precision) if found.verdict == "failed" else None,
         None if gap is None else execution_fault(gap),
         replay.fault(replays, "failed"),
-        recorded.fault(bundle.manifest),
+        replay.recorded_fault(bundle.manifest),
     )
     failed = "; ".join(fault for fault in faults if fault is not None) or None
-    doubts = (replay.fault(replays, "unverified"), recorded.doubt(bundle.manifest))
+    doubts = (replay.fault(replays, "unverified"), replay.recorded_doubt(bundle.manifest))
     unverified = None if failed else "; ".join(one for one in doubts if one is not None) or None
     verdict: Verdict = "failed" if failed else ("unverified" if unverified else "passed")
     return Verification(

@@ -13,6 +13,12 @@ stored (a TensorRT kit, whose graph is simulated at export, and early bundles), 
 recorded how far the graph is from r, and the second error comes on top of the first: A = 2 |s − r|², 3 dB less.
 
 A record that leaves more than half of the power to errors tells nothing: zeros would pass. It is no judgement.
+
+A later proof must not say better of a bundle than its export did:
+
+failed        stays failed on every machine: the gate was missed on images that do not travel with the bundle
+unverified    too few images stays so; "built, not executed" is decided where the engine runs the golden vectors
+precision     what the manifest claims must be what was read back from the payload
 """
 
 from __future__ import annotations
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.manifest import Parity
 
     Float = NDArray[np.float64]
+    from ghostdeploy.bundle.manifest import Manifest, Verdict
 
 SECOND_ERROR_DB = 10 * math.log10(2)
 """What a second error of the same power takes off a ratio."""
@@ -175,3 +182,41 @@ def _decibel(signal: float, noise: float) -> float:
     if not signal or not math.isfinite(noise):
         return _NOTHING_DB
     return -_NOTHING_DB if noise == 0 else 10 * math.log10(signal / noise)
+
+
+def recorded_fault(manifest: Manifest) -> str | None:
+    """Returns why the export counts as failed, or its records contradict each other; None where neither is so."""
+    because = failed_because(manifest)
+    return precision_fault(manifest) if because is None else f"the export failed: {because}"
+
+
+def failed_because(manifest: Manifest) -> str | None:
+    """Returns the reason of an export that missed a gate, None of one that did not."""
+    if manifest.failed_because is not None:
+        return manifest.failed_because
+    missed = [name for name, verdict in _verdicts(manifest) if verdict == "failed"]
+    if manifest.verdict == "failed" or missed:
+        return f"its manifest says so of {', '.join(missed) or 'the whole bundle'}, without a reason"
+    return None
+
+
+def recorded_doubt(manifest: Manifest) -> str | None:
+    """Returns what the export's images left open, None where they were enough, or none were asked for."""
+    open_ones = [name for name, verdict in _verdicts(manifest) if verdict == "unverified"]
+    if not open_ones:
+        return None
+    return f"the export left {' and '.join(open_ones)} open: {manifest.unverified_because or 'not enough images'}"
+
+
+def precision_fault(manifest: Manifest) -> str | None:
+    """Returns how the claimed precision contradicts the layers that were read back; `hybrid` may have any."""
+    found = manifest.precision_achieved
+    if manifest.precision == "hybrid" or (manifest.precision == "int8") == (found.int8_layers > 0):
+        return None
+    return f"the manifest claims {manifest.precision}, its payload was read back with {found.int8_layers} INT8 layers"
+
+
+def _verdicts(manifest: Manifest) -> list[tuple[str, Verdict]]:
+    """Returns the verdicts of what a proof on another machine does not measure again, by name."""
+    named = (("agreement", manifest.agreement), ("accuracy", manifest.accuracy))
+    return [(name, record.verdict) for name, record in named if record is not None]

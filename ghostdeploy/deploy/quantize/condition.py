@@ -87,7 +87,7 @@ def equalize_all(
 
 
 def _ranges(graph: fx.GraphModule, batches: Iterable[Images]) -> dict[str, Tensor]:
-    from ghostdeploy.deploy.fold.passes.channel_ranges import channel_ranges
+    from ghostdeploy.deploy.fold.passes.value_ranges import channel_ranges
 
     dtype = _dtype(graph)
     return channel_ranges(graph, (_tensor(batch, dtype) for batch in batches))
@@ -159,9 +159,8 @@ def _proven(
     """Applies passes to a float64 copy of the graph and brings it back to the graph's precision."""
     import torch
 
-    from ghostdeploy.deploy.fold.passes.finished import Trials
     from ghostdeploy.deploy.fold.passes.precision import run
-    from ghostdeploy.deploy.fold.passes.runner import apply
+    from ghostdeploy.deploy.fold.passes.proof import Trials, apply
     from ghostdeploy.deploy.fold.passes.widen import narrow, widen
 
     inputs = (_tensor(example, torch.float64),)

@@ -1,28 +1,33 @@
-"""What a quantization is made from and judged by: calibration pixels, gate pixels, the reference's logits of those."""
+"""What a quantization is made from and judged by: calibration pixels, gate pixels, the reference's logits of those.
+
+What calibrated a quantizer must not judge it. Two images are the same where their files, or their arrays, are byte for
+byte. Files are hashed only where another one has as many bytes, so a set of any size costs one look at its directory.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from ghostdeploy.bundle.manifest import Calibration
+from ghostdeploy.bundle.folder import sha256
+from ghostdeploy.bundle.manifest import Calibration, LeftOut
 from ghostdeploy.deploy.plan.steps import QUANTIZED
 from ghostdeploy.deploy.prove.parity import names_classes
 from ghostdeploy.deploy.prove.tolerance import TOLERANCES
 from ghostdeploy.deploy.quantize.calibration import COUNT, FEW, FEWEST, select
-from ghostdeploy.deploy.quantize.overlap import shared_with, without
 from ghostdeploy.deploy.quantize.pixels import read_batches, write_pixels
-from ghostdeploy.deploy.quantize.spec import QuantizeSpec
+from ghostdeploy.deploy.quantize.recipe import QuantizeSpec
 from ghostdeploy.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.progress import Stages
     from ghostdeploy.targets import Recipe
+
 
 GATE_COUNT = 1000
 """Images that the gate of the quantizer looks at; with labels the bundle is judged on all."""
@@ -176,3 +182,36 @@ def _apart(
         )
     _log.warning("%d of %d images of %s calibrate, and do not judge", left_out.sum(), len(data), data.source)
     return chosen, without(data, left_out, "images that calibrate")
+
+
+def shared_with(images: ImageSet, others: Iterable[Any]) -> NDArray[np.bool_]:
+    """Tells for each image of a set whether it is among `others`.
+
+    Args:
+        images: Any set.
+        others: File paths, or uint8 arrays (H, W, 3).
+
+    Returns:
+        (N,), one flag per image of the set.
+    """
+    others = list(others)
+    sizes = {_bytes(image) for image in others}
+    known = {_digest(image) for image in others}
+    return np.array([_bytes(image) in sizes and _digest(image) in known for image in images.images], np.bool_)
+
+
+def without(images: ImageSet, left_out: NDArray[np.bool_], reason: str) -> ImageSet:
+    """Returns the set without the flagged images (N,), which are counted with the reason."""
+    kept = np.flatnonzero(~left_out).tolist()
+    labels = None if images.labels is None else images.labels[kept]
+    record = LeftOut(reason=reason, count=int(left_out.sum()))
+    rest = [images.images[i] for i in kept]
+    return replace(images, images=rest, labels=labels, left_out=(*images.left_out, record), whole=images)
+
+
+def _bytes(image: Any) -> int:
+    return Path(image).stat().st_size if isinstance(image, str | Path) else image.nbytes
+
+
+def _digest(image: Any) -> str:
+    return sha256(Path(image)) if isinstance(image, str | Path) else hashlib.sha256(image.tobytes()).hexdigest()

@@ -21,8 +21,7 @@ from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, halves
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, agreement, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.pixels import read_batches
-from ghostdeploy.deploy.quantize.recipe import scheme
-from ghostdeploy.deploy.quantize.spec import Quantized, QuantizeSpec
+from ghostdeploy.deploy.quantize.recipe import Quantized, QuantizeSpec, scheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -30,11 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.telemetry import silent
-
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import onnx
     from numpy.typing import NDArray
 
@@ -44,13 +40,6 @@ PAIR_LIMIT = 32767 // 255
 """Largest sum of two weights of one sign, 128."""
 _NUDGE = 2.0**-22
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_IR_LAYERS = (
-    "Convolution",
-    "GroupConvolution",
-    "ConvolutionBackpropData",
-    "GroupConvolutionBackpropData",
-    "MatMul",
-)
 _IR_MOVES = ("Concat", "Convert", "MaxPool", "Multiply", "Reshape", "Squeeze", "Subtract", "Transpose", "Unsqueeze")
 
 
@@ -175,30 +164,6 @@ def count_saturable(model: onnx.ModelProto) -> dict[str, int]:
     return found
 
 
-def count_saturable_ir(path: Path | str) -> dict[str, int]:
-    """Counts the unsafe output channels of each INT8 layer of an OpenVINO IR file; see `count_saturable`.
-
-    Weights are INT8 constants behind Convert, Subtract, Multiply and Reshape. Needs OpenVINO.
-    """
-    with silent():
-        import openvino
-
-    found = {}
-    for op in openvino.Core().read_model(path).get_ordered_ops():
-        kind = op.get_type_name()
-        if kind not in _IR_LAYERS or not _is_quantized(op.input_value(0)):
-            continue
-        stored = _stored_integers(op.input_value(1))
-        if stored is None:
-            continue
-        shape = tuple(op.input_value(1).get_shape())
-        weight, groups = _outputs_first_ir(kind, stored.reshape(shape), op.get_attributes())
-        count = int(unsafe_channels(weight, groups=groups).sum())
-        if count:
-            found[op.get_friendly_name().removesuffix("/WithoutBiases")] = count
-    return found
-
-
 def _signed(stored: NDArray[Any], zero: Any) -> NDArray[Any]:
     """Returns int16 weights as kernels see them: unsigned ones have their zero point taken off."""
     return stored.astype(np.int16) - np.asarray(zero, np.int16).max() if stored.dtype == np.uint8 else stored
@@ -214,39 +179,7 @@ def _outputs_first(kind: str, weight: NDArray[Any], attributes: dict[str, int]) 
     return weight, groups
 
 
-def _outputs_first_ir(kind: str, weight: NDArray[Any], attributes: dict[str, Any]) -> tuple[NDArray[Any], int]:
-    """Returns weights of an IR layer with output channels first, and its groups."""
-    if kind == "MatMul":
-        return (weight, 1) if attributes["transpose_b"] else (np.moveaxis(weight, -1, 0), 1)
-    if kind == "GroupConvolution":
-        return weight.reshape(-1, *weight.shape[2:]), weight.shape[0]
-    if kind == "ConvolutionBackpropData":
-        return _transposed(weight[None])
-    return _transposed(weight) if kind == "GroupConvolutionBackpropData" else (weight, 1)
-
-
 def _transposed(weight: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """Turns (groups, in/groups, out/groups, …) into (out, in/groups, …)."""
     swapped = np.swapaxes(weight, 1, 2)
     return swapped.reshape(-1, *swapped.shape[2:]), weight.shape[0]
-
-
-def _is_quantized(value: Any) -> bool:
-    """Tells whether a value of an IR is read from 8-bit numbers, through operators that only move them."""
-    node = value.get_node()
-    while node.get_type_name() in _IR_MOVES:
-        if node.get_element_type().to_string() in ("u8", "i8"):
-            return True
-        node = node.input_value(0).get_node()
-    return bool(node.get_type_name() == "FakeQuantize")
-
-
-def _stored_integers(value: Any) -> NDArray[Any] | None:
-    """Returns the 8-bit constant behind a dequantized weight of an IR."""
-    node = value.get_node()
-    while node.get_type_name() in ("Convert", "Subtract", "Multiply", "Reshape", "Transpose"):
-        node = node.input_value(0).get_node()
-    if node.get_type_name() != "Constant" or node.get_element_type().to_string() != "i8":
-        return None
-    integers: NDArray[np.int8] = np.asarray(node.data)
-    return integers

@@ -18,9 +18,9 @@ from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
+from ghostdeploy.deploy.quantize.recipe import QuantizeSpec
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
-from ghostdeploy.deploy.quantize.spec import QuantizeSpec
 from ghostdeploy.telemetry import silent
 
 with silent():

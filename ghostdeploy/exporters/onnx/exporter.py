@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 import onnxscript  # noqa: F401 - torch.onnx needs it later: import early, name its absence
 import torch
 
-from ghostdeploy.convert.base import Written
+from ghostdeploy.convert.base import RefusedError, Written, innermost, untranslated
 from ghostdeploy.convert.graph import file as onnx_file
 from ghostdeploy.convert.graph.precision import read_precision
 from ghostdeploy.convert.graph.simplify import check_names, name_layers, name_outputs, simplify
-from ghostdeploy.convert.memory import give_back
-from ghostdeploy.convert.program_memory import drop_weights
-from ghostdeploy.convert.program_modules import module_of
-from ghostdeploy.convert.refusal import RefusedError, innermost, untranslated
+from ghostdeploy.convert.memory import drop_weights, give_back
+from ghostdeploy.convert.module_names import recorded_in
 from ghostdeploy.exporters.onnx.weights import compress, count_waiting
 
 if TYPE_CHECKING:
@@ -58,7 +56,7 @@ def refusal(error: Exception, program: torch.export.ExportedProgram) -> RefusedE
     if found is None:
         return RefusedError(f"PyTorch's ONNX exporter stopped: {str(innermost(error)).strip().partition(chr(10))[0]}")
     operation, name = found
-    places = "".join(f" in {module_of(node)}" for node in program.graph.nodes if node.name == name)
+    places = "".join(f" in {recorded_in(node)}" for node in program.graph.nodes if node.name == name)
     return RefusedError(f"ONNX has no form of {operation}{places}")
 
 

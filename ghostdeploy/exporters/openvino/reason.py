@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.convert.refusal import RefusedError, listed
+from ghostdeploy.convert.base import RefusedError, listed
 
 if TYPE_CHECKING:
     import onnx

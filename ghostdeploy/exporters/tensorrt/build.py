@@ -1,26 +1,32 @@
 """Building engines of a kit: ahead for architectures that are not here, or for the GPU of this machine.
 
 Needs NVIDIA's library and no onnx: `EngineBuilder` runs on the device.
+
+What an engine computes in which type comes from TensorRT's engine inspector. It lists the layers of the engine, each
+fused from nodes of the ONNX graph, with the types of its tensors. A layer counts by the type of its data: an INT8
+convolution reads INT8. Layers that only move data carry the name of the layer they serve and are left out.
+
+Source: TensorRT documentation, "Engine Inspector" (10.16) and "Migrating IEngineInspector Usage from 10.x to 11.x".
 """
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ghostdeploy.convert.attestation import Layer, achieved, executed_phrase
-from ghostdeploy.convert.base import Written
-from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine, inspect_engine
-from ghostdeploy.exporters.tensorrt.inspector import found_layers
+from ghostdeploy.convert.base import Finished, Written
+from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine, inspect_engine, require_gpu
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import any_library, installed, load_library
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ghostdeploy.bundle.manifest import PrecisionAchieved
     from ghostdeploy.convert.base import ExportJob
@@ -134,3 +140,70 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # installed without a record, as on Jetson
             found[name] = load_library(name).version
     return found
+
+
+_ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+_MOVES = ("Reformat", "NoOp", "Constant", "Shuffle", "Signal", "Wait")
+"""Kinds of engine layers that only move data; they may carry the name of the layer they serve."""
+_TYPE_KEYS = ("Format/Datatype", "Format/DataType", "DataType", "Datatype", "Format")
+"""Where the inspector puts a tensor's type: one text up to release 10, type and format apart in 11."""
+_TYPE_WORDS: dict[str, LayerPrecision] = {
+    "int8": "int8",
+    "half": "fp16",
+    "fp16": "fp16",
+    "float16": "fp16",
+    "float": "fp32",
+    "fp32": "fp32",
+    "float32": "fp32",
+}
+
+
+def found_layers(names: Sequence[str], inspected: Sequence[Mapping[str, Any]]) -> dict[str, LayerPrecision]:
+    """Returns the precision in which an engine computes each layer; a layer that it does not mention is left out.
+
+    Args:
+        names: Node names of the graph's layers.
+        inspected: `Layers` of the engine inspector at verbosity DETAILED.
+    """
+    wanted = set(names)
+    found: dict[str, LayerPrecision] = {}
+    for layer in inspected:
+        if layer.get("LayerType") in _MOVES:
+            continue
+        for name in wanted & _mentioned(layer):
+            precision = _data_type(layer)
+            if precision is not None:
+                found.setdefault(name, precision)
+    return {name: found[name] for name in names if name in found}
+
+
+def _mentioned(layer: Mapping[str, Any]) -> set[str]:
+    """Returns the ONNX nodes fused into an engine layer: its name joins them with +, its metadata lists them."""
+    joined = [part.strip() for part in str(layer.get("Name", "")).split(" + ")]
+    return {*joined, *_ONNX_LAYER.findall(str(layer.get("Metadata", "")))}
+
+
+def _data_type(layer: Mapping[str, Any]) -> LayerPrecision | None:
+    """Returns the type of a layer's data, its first input."""
+    inputs = layer.get("Inputs") or [{}]
+    for key in _TYPE_KEYS:
+        text = str(inputs[0].get(key, ""))
+        for word in re.findall(r"[a-z0-9]+", text.lower()):
+            if word in _TYPE_WORDS:
+                return _TYPE_WORDS[word]
+    return None
+
+
+class KitFinisher:
+    """Engines of a kit; only engines, their timing cache and `kit/build.json` are new, the graph stays."""
+
+    worker = "ghostdeploy.exporters.tensorrt.build:EngineBuilder"
+
+    def require(self) -> None:
+        """See `Finisher.require`."""
+        require_gpu(any_library())
+
+    def finished(self, folder: Path) -> Finished:
+        """See `Finisher.finished`."""
+        spec = kit.decode((folder / kit.SPEC).read_bytes(), where=str(folder / kit.SPEC))
+        return Finished(engine=spec.engines[0].file, fault=kit.missing_precision(spec, spec.engines[0]))

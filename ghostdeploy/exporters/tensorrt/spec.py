@@ -43,11 +43,6 @@ class TensorRTOptions(Record, frozen=True, kw_only=True):
     hardware_compatibility: HardwareCompatibility = "none"
 
 
-def known_sms() -> tuple[str, ...]:
-    """Returns the architectures that `--sm` takes."""
-    return COMPUTE_CAPABILITIES
-
-
 def check_sms(names: Iterable[str]) -> tuple[str, ...]:
     """Returns architectures as they are spelled here: `86` for 86, 8.6 and sm_86; each once.
 

@@ -2,7 +2,14 @@
 
 An operation that the converter has no builtin operator for would need the Flex delegate, a TensorFlow on the device.
 The converter stops at the first one; the report names all of them, each with the PyTorch module it came from. Of the
-written file is asked that it holds no custom ones; see `tflite_prepare` for what LiteRT does with the others.
+written file is asked that it holds no custom ones; what LiteRT does with the others follows below.
+
+Whether LiteRT prepares a file that the converter wrote is asked before anybody else opens it. The converter writes
+operators of another dialect (`STABLEHLO_SORT`) where TFLite has none of its own. LiteRT runs some of them, some in one
+form only, and says so when it opens the file or prepares the graph:
+
+    Didn't find op for builtin opcode 'STABLEHLO_SORT' version '1'. An older version of this builtin might be …
+    Only update, Add, … are supported for stablehlo.scatter.Node number 15 (STABLEHLO_SCATTER) failed to prepare.
 """
 
 from __future__ import annotations
@@ -14,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from ghostdeploy.convert.program_modules import module_of
-from ghostdeploy.convert.refusal import RefusedError, listed
+from ghostdeploy.convert.base import RefusedError, listed
+from ghostdeploy.convert.module_names import recorded_in
 from ghostdeploy.exporters.tflite import file as tf
+from ghostdeploy.streams import hushed
 from ghostdeploy.telemetry import silent
 
 with silent():
+    from ai_edge_litert.interpreter import Interpreter
     from litert_torch.backend import lowerings
     from litert_torch.fx_infra import decomp
 
@@ -62,7 +71,7 @@ def uncovered(program: torch.export.ExportedProgram) -> Iterator[tuple[str, str]
         if not node.users:  # an assertion, which the converter drops
             continue
         if isinstance(node.target, torch._ops.OpOverload) and lowerings.lookup(node.target) is None:
-            yield str(node.target).removesuffix(".default"), module_of(node)
+            yield str(node.target).removesuffix(".default"), recorded_in(node)
 
 
 def unlegalized(error: Exception, program: torch.export.ExportedProgram) -> str | None:
@@ -104,7 +113,7 @@ def with_origin(kind: str, sizes: list[int] | None, program: torch.export.Export
     ]
     same = [node for node in nodes if sizes is not None and _sizes(node) == sizes]
     deconvolutions = [node for node in nodes if "transpose" in operation_of(node)] if last == "convolution" else []
-    names = dict.fromkeys(f"{operation_of(node)} in {module_of(node)}" for node in same or deconvolutions or nodes)
+    names = dict.fromkeys(f"{operation_of(node)} in {recorded_in(node)}" for node in same or deconvolutions or nodes)
     return f"{kind}{rank}{f', from {listed(names)}' if names else ''}"
 
 
@@ -135,3 +144,40 @@ def require_builtin(model: Any) -> None:
     custom = [kind for kind in kinds if kind == "CUSTOM" or kind.startswith("Flex")]
     if custom:
         raise NotCoveredError(f"the converted graph holds {', '.join(f'{kinds[k]} {k}' for k in custom)} operators")
+
+
+_MISSING = re.compile(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'")
+_UNPREPARED = re.compile(r"(?s)(.*?)\s*Node number \d+ \((\w+)\) failed to prepare")
+
+
+def require_prepared(data: bytes, program: torch.export.ExportedProgram | None = None) -> None:
+    """Checks that LiteRT opens a file and prepares all of its operators.
+
+    Args:
+        data: The file.
+        program: What it was converted from, to name modules by; None for a file that another one was made from.
+
+    Raises:
+        NotCoveredError: It does not; with its reason.
+    """
+    try:
+        with hushed():
+            Interpreter(model_content=data, num_threads=1).allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise NotCoveredError(explained(str(error), program)) from error
+
+
+def explained(said: str, program: torch.export.ExportedProgram | None) -> str:
+    """Returns one sentence for what LiteRT said."""
+    if (missing := _MISSING.search(said)) is not None:
+        kind, number = missing.groups()
+        version = "" if number == "1" else f" of version {number}"
+        return f"LiteRT has no kernel for {with_origin(kind, None, program)}{version}"
+    if (unprepared := _UNPREPARED.match(said)) is not None:
+        reason, kind = unprepared.groups()
+        return f"LiteRT cannot prepare {with_origin(kind, None, program)}: {_one_line(reason)}"
+    return f"LiteRT refuses the converted graph: {_one_line(said)}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")[:300] or "it gives no reason"

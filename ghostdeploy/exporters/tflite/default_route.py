@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.convert.base import Written
 from ghostdeploy.exporters.tflite import file as tflite_file
-from ghostdeploy.exporters.tflite.ports import ports
-from ghostdeploy.exporters.tflite.precision import read_precision
+from ghostdeploy.exporters.tflite.read_back import ports, read_precision
 from ghostdeploy.telemetry import silent
 
 with silent():

@@ -20,17 +20,20 @@ from torch import nn
 
 from ghostdeploy.convert.base import Written
 from ghostdeploy.convert.cache import Cache
-from ghostdeploy.convert.memory import give_back
-from ghostdeploy.convert.program_memory import drop_weights
+from ghostdeploy.convert.memory import drop_weights, give_back
 from ghostdeploy.exporters.tflite import file as tflite_file
 from ghostdeploy.exporters.tflite import metadata as tflite_metadata
 from ghostdeploy.exporters.tflite import weights as tflite_weights
-from ghostdeploy.exporters.tflite.coverage import NotCoveredError, report, require_builtin, unlegalized
+from ghostdeploy.exporters.tflite.coverage import (
+    NotCoveredError,
+    report,
+    require_builtin,
+    require_prepared,
+    unlegalized,
+)
 from ghostdeploy.exporters.tflite.masks import choose_by_masks, refuse_sizes_by_values
 from ghostdeploy.exporters.tflite.outputs import separate_outputs
-from ghostdeploy.exporters.tflite.ports import ports
-from ghostdeploy.exporters.tflite.precision import read_precision
-from ghostdeploy.exporters.tflite.prepare import require_prepared
+from ghostdeploy.exporters.tflite.read_back import ports, read_precision
 from ghostdeploy.telemetry import silent
 
 with silent():

@@ -14,7 +14,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
-from ghostdeploy.convert.program_modules import module_of
+from ghostdeploy.convert.module_names import recorded_in
 from ghostdeploy.exporters.tflite.coverage import NotCoveredError, operation_of
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def _sized_by_values(program: torch.export.ExportedProgram) -> Iterator[tuple[st
         values = [one for one in pytree.tree_leaves(node.meta.get("val")) if isinstance(one, torch.Tensor)]
         symbols = {symbol for one in values for symbol in free_unbacked_symbols(one)}
         if symbols - known:
-            yield operation_of(node), module_of(node)
+            yield operation_of(node), recorded_in(node)
         known |= symbols
         if node.target is _PUT and _mask_of(node) is not None and not _writes_one_value(node):
-            yield "index_put by a mask", module_of(node)
+            yield "index_put by a mask", recorded_in(node)
 
 
 def choose_by_masks(graph_module: Any) -> Any:

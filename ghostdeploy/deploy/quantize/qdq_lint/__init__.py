@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.deploy.quantize.qdq_lint import ghost, parameters, placement
-from ghostdeploy.deploy.quantize.qdq_lint.branches import GhostGraph
+from ghostdeploy.deploy.quantize.qdq_lint.placement import GhostGraph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

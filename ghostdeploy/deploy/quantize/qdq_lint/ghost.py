@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from ghostdeploy.deploy.quantize.qdq_lint.branches import GhostGraph, Kind
+    from ghostdeploy.deploy.quantize.qdq_lint.placement import GhostGraph, Kind
 
     Finding = tuple[onnx.NodeProto, str]
 

@@ -12,16 +12,15 @@ import numpy as np
 from ghostdeploy.convert.base import Written
 from ghostdeploy.deploy.quantize.conditioned import RELATIVE_ERROR, key
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
-from ghostdeploy.deploy.quantize.spec import QuantizeSpec
+from ghostdeploy.deploy.quantize.recipe import QuantizeSpec
 from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.exporters.tflite.outputs import separate_outputs
-from ghostdeploy.exporters.tflite.ports import ports
-from ghostdeploy.exporters.tflite.precision import read_precision
 from ghostdeploy.exporters.tflite.quantize import writer
 from ghostdeploy.exporters.tflite.quantize.float_simulation import in_float
 from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph
 from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner
 from ghostdeploy.exporters.tflite.quantize.trial import ERROR_IMAGES, TFLiteTrial, layer_errors
+from ghostdeploy.exporters.tflite.read_back import ports, read_precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,15 +1,17 @@
-"""The precision of a TFLite graph, read from the written file; needs no torch."""
+"""The precision, inputs and outputs of a TFLite graph, read from the written file; needs no torch."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.convert.attestation import Layer, achieved, convolution_macs, executed_phrase
-from ghostdeploy.convert.base import count_phrase
+from ghostdeploy.convert.base import Ports, count_phrase
 from ghostdeploy.exporters.tflite import file as tf
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from ghostdeploy.bundle.manifest import PrecisionAchieved
@@ -54,3 +56,25 @@ def _macs(model: Any, kind: str, operator: Any, weights: int) -> int | None:
     if kind == "TRANSPOSE_CONV":  # (O, H, W, I): each input element meets O·H·W of them
         return convolution_macs([1, shape[0], *shape[1:3]], sizes)
     return convolution_macs(shape, sizes)
+
+
+def ports(model: Any) -> Ports:
+    """Returns the inputs and outputs of the main graph."""
+    graph = model.subgraphs[0]
+    return Ports(inputs=_specs(model, graph.inputs), outputs=_specs(model, graph.outputs))
+
+
+def _specs(model: Any, indices: Iterable[Any]) -> tuple[TensorSpec, ...]:
+    return tuple(_spec(model, int(index)) for index in indices)
+
+
+def _spec(model: Any, index: int) -> TensorSpec:
+    found = tf.tensor(model, index)
+    scale = None if found.quantization is None else found.quantization.scale
+    coded = scale is not None and len(scale) > 0
+    shape = found.shape if found.shapeSignature is None else found.shapeSignature
+    return TensorSpec(
+        name=tf.name_of(model, index),
+        dtype="float32" if coded else tf.TYPES[found.type],
+        shape=tuple(None if size < 0 else int(size) for size in shape),
+    )

@@ -1,7 +1,11 @@
-"""The finished graph, run as a device runs it: whole, from its inputs to its outputs.
+"""The proof in float64: pass by pass, then of the finished graph, run as a device runs it.
 
-The runner proves each pass site by site, with the values and the memory layout that readers had before the pass. Here
-nothing is handed over. With a the outputs of the graph before the passes and b those after, both in float64,
+`apply`: a pass rewrites a graph that holds float64 weights; the graph runs again on the example, with the values and
+the memory layout that readers had before the pass, and the largest error of a call or an output (see `precision.run`)
+must stay below `FOLD_RELATIVE_ERROR`.
+
+For the finished graph nothing is handed over. With a the outputs of the graph before the passes and b those after, both
+in float64,
 
     error = max |a − b| / max |a|   ≤ FINISHED_RELATIVE_ERROR
 
@@ -18,14 +22,56 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ghostdeploy.deploy.fold.passes.precision import relative_error
-from ghostdeploy.deploy.prove.tolerance import FINISHED_RELATIVE_ERROR
+from ghostdeploy.bundle.manifest import PassRecord
+from ghostdeploy.deploy.fold.passes.graph import prune
+from ghostdeploy.deploy.fold.passes.precision import Run, relative_error, run
+from ghostdeploy.deploy.prove.tolerance import FINISHED_RELATIVE_ERROR, FOLD_RELATIVE_ERROR
 from ghostdeploy.errors import GateFailed
 
 if TYPE_CHECKING:
     from torch import fx
 
+    from ghostdeploy.deploy.fold.passes.base import Pass
+
     Inputs = tuple[Tensor, ...]
+
+_REPORT = "this is a fault of the pass: please report the model"
+
+
+def apply(
+    step: Pass, graph: fx.GraphModule, inputs: tuple[Tensor, ...], before: Run
+) -> tuple[fx.GraphModule, Run, PassRecord]:
+    """Applies one pass and compares every call and output with `before`.
+
+    Args:
+        step: The pass.
+        graph: In float64, changed in place.
+        inputs: In float64.
+        before: The run of `graph` on `inputs`.
+
+    Returns:
+        The rewritten graph, its run, and the record for the certificate.
+
+    Raises:
+        GateFailed: The pass changed a call or an output by more than `FOLD_RELATIVE_ERROR`.
+    """
+    result, error, last = step.run(graph), 0.0, before
+    if result.sites:
+        graph = prune(result.module)
+        try:
+            last = run(graph, inputs, before)
+        except RuntimeError as failure:
+            reason = str(failure).splitlines()[0]
+            raise GateFailed(f"fold pass {step.name} made a graph that cannot run: {reason}", hint=_REPORT) from failure
+        error = last.error
+    if not error <= FOLD_RELATIVE_ERROR:  # written so that NaN fails
+        raise GateFailed(
+            f"fold pass {step.name} changed the output by {error:.1e} of its size at {last.where}, "
+            f"expected at most {FOLD_RELATIVE_ERROR:.0e}",
+            hint=_REPORT,
+        )
+    return graph, last, PassRecord(name=step.name, sites=result.sites, max_relative_error=error)
+
 
 _FLIPPED = 0.01
 """Share of elements of an integer output that may differ."""
