@@ -1,8 +1,7 @@
 """Which precision an artefact really has: its layers with weights, each with what executes it.
 
     share = Σ MACs of convolutions executed in INT8 / Σ MACs of convolutions,   one image
-    MACs of a convolution            = output elements · in/groups · kernel
-    MACs of a transposed convolution = input elements · out/groups · kernel
+    MACs: see `layer_costs`
 
 A convolution counts as INT8 when its multiplications are: the engine's own account of the compiled graph decides, not
 the plan. Linear layers are counted as layers, not in the share.
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING
 
 from ghostdeploy.bundle.manifest import PrecisionAchieved
@@ -71,23 +69,6 @@ def executed_phrase(layers: Sequence[Layer]) -> str:
 def float_layer_names(layers: Sequence[Layer]) -> tuple[str, ...]:
     """Returns the layers that are not in INT8, in order."""
     return tuple(layer.name for layer in layers if not layer.int8)
-
-
-def convolution_macs(weight: Sequence[int], image: Sequence[int | None], *, leading: int = 1) -> int | None:
-    """Returns the MACs of a convolution for one image.
-
-    Args:
-        weight: Shape of the weights.
-        image: Shape of the output, of the input for a transposed convolution; the batch comes first.
-        leading: Dimensions of the weight before those that one element of `image` is multiplied with.
-
-    Returns:
-        None where a size other than the batch is unknown.
-    """
-    sizes = [size for size in image[1:] if size is not None]
-    if len(sizes) < len(image) - 1:
-        return None
-    return prod(sizes) * prod(weight[leading:])
 
 
 def _in_float(layers: Sequence[Layer]) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from ghostdeploy.convert.attestation import Layer, achieved, convolution_macs, float_layer_names, int8_mac_share
+from ghostdeploy.convert.attestation import Layer, achieved, float_layer_names, int8_mac_share
 from ghostdeploy.convert.base import ExportJob
 from ghostdeploy.convert.graph.precision import quantized_layers
 from ghostdeploy.convert.graph.precision import read_precision as read_onnx
@@ -18,6 +18,7 @@ from ghostdeploy.convert.graph.simplify import dotted_names, module_of, name_lay
 from ghostdeploy.deploy.fold.program import PixelInput, save_program
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.exporters.openvino.exporter import OpenVINOExporter
+from ghostdeploy.layer_costs import macs
 from ghostdeploy.preprocess import Preprocess
 from tests.kernels import one_layer
 
@@ -291,7 +292,7 @@ def test_macs_are_those_of_one_image_in_both_readers(op_type, shape, groups, mac
 
 def test_an_unknown_size_gives_no_share():
     layers = [
-        Layer(name="a", executed="QLinearConv", int8=True, macs=convolution_macs([8, 3, 3, 3], [1, 8, None, 4])),
+        Layer(name="a", executed="QLinearConv", int8=True, macs=macs([8, 3, 3, 3], features=8, image=[8, None, 4])),
         Layer(name="b", executed="Conv float", int8=False, macs=7),
     ]
 

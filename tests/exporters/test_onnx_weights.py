@@ -13,9 +13,9 @@ from onnx import helper, numpy_helper
 
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.convert.graph.precision import read_precision
-from ghostdeploy.convert.intensity import BALANCE, SMALLEST, waits_for_memory
 from ghostdeploy.exporters.onnx.weights import compress, quantize_columns
 from ghostdeploy.exporters.openvino.exporter import write_max_as_relu
+from ghostdeploy.layer_costs import BALANCE, SMALLEST, waits_for_memory
 from tests.exported import sample_bundle
 
 

@@ -7,7 +7,7 @@ import pytest
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.measure.machine_rates import Bandwidth, Rates, last_level_cache, measure_rates
 from ghostdeploy.deploy.measure.roofline import costs_of, limit, limit_of
-from ghostdeploy.runtimes.costs import LayerCost, layer_cost
+from ghostdeploy.layer_costs import LayerCost, layer_cost
 from tests.exported import sample_bundle
 
 MACS = [8 * 8 * 8 * 27, 8 * 8 * 8 * 9, 80]

@@ -14,14 +14,14 @@ from torch import nn
 
 from ghostdeploy.bundle.manifest import Calibration
 from ghostdeploy.convert.base import ExportJob
+from ghostdeploy.convert.graph.index import OnnxGraph
 from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.program import save_program
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
-from ghostdeploy.deploy.quantize.blocks import roles, units
+from ghostdeploy.deploy.quantize.blocks import roles, units, vector_branches
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix, sqnr
-from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.layer_errors import layer_errors
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
 from ghostdeploy.deploy.quantize.recipe import QuantizeSpec
@@ -130,7 +130,7 @@ def test_layers_are_named_and_have_their_roles(floating):
 
 
 def test_gate_joins_stay_float_and_the_classifier_does_not(floating):
-    branches = OnnxGraph(floating).vector_branches()
+    branches = vector_branches(OnnxGraph(floating))
 
     assert {"reduce", "expand"} <= branches
     assert "head" not in branches

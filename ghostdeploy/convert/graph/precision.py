@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from ghostdeploy.convert.attestation import Layer, achieved, convolution_macs, executed_phrase
+from ghostdeploy.convert.attestation import Layer, achieved, executed_phrase
 from ghostdeploy.convert.base import count_phrase
+from ghostdeploy.convert.graph.index import LAYERS, OnnxGraph, attribute
 from ghostdeploy.convert.graph.shapes import infer_shapes
 from ghostdeploy.telemetry import silent
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.manifest import PrecisionAchieved
 
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INTEGER = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat")
 _INTEGER_WEIGHTS = "MatMulNBits"
 _ROUNDED = 4
@@ -37,7 +37,7 @@ def read_precision(path: Path, *, executed: bool = True) -> PrecisionAchieved:
             that another engine will run, when its data and weights are 8-bit integers.
     """
     model = infer_shapes(onnx.load(path, load_external_data=False), strict=False)
-    nodes = [node for node in model.graph.node if node.op_type in WEIGHTED]
+    nodes = [node for node in model.graph.node if node.op_type in LAYERS]
     written = quantized_layers(model.graph) or compressed_layers(model.graph)
     if not written:
         how = f"{path.name} holds {_float_phrase(nodes, model.graph)}"
@@ -48,13 +48,13 @@ def read_precision(path: Path, *, executed: bool = True) -> PrecisionAchieved:
     else:
         integer = {node.name: f"{node.op_type} int8" for node in nodes if node.name in written}
         start = f"{path.name} holds"
-    shapes = _shapes(model.graph)
+    graph = OnnxGraph(model)
     layers = [
         Layer(
             name=node.name,
             executed=integer.get(node.name, f"{node.op_type} float"),
             int8=node.name in integer,
-            macs=_macs(node, shapes),
+            macs=graph.macs(node) if "Conv" in node.op_type else 0,
         )
         for node in nodes
     ]
@@ -71,7 +71,7 @@ def _float_phrase(nodes: Sequence[onnx.NodeProto], graph: onnx.GraphProto) -> st
 def quantized_layers(graph: onnx.GraphProto) -> list[str]:
     """Returns the names of layers whose data and weights both come from 8-bit integers."""
     integers = _restored(graph)
-    return [node.name for node in graph.node if node.op_type in WEIGHTED and integers.issuperset(node.input[:2])]
+    return [node.name for node in graph.node if node.op_type in LAYERS and integers.issuperset(node.input[:2])]
 
 
 def compressed_layers(graph: onnx.GraphProto) -> list[str]:
@@ -79,7 +79,7 @@ def compressed_layers(graph: onnx.GraphProto) -> list[str]:
     constants = {tensor.name for tensor in graph.initializer}
     restored = _restored(graph)
     stored = {node.output[0] for node in graph.node if node.input[:1] and node.input[0] in constants} & restored
-    return [node.name for node in graph.node if node.op_type in WEIGHTED and node.input[1] in stored]
+    return [node.name for node in graph.node if node.op_type in LAYERS and node.input[1] in stored]
 
 
 def _restored(graph: onnx.GraphProto) -> set[str]:
@@ -119,23 +119,5 @@ def _executed(node: onnx.NodeProto) -> str:
     kind: str = node.op_type
     if kind != _INTEGER_WEIGHTS:
         return kind
-    level = next((attribute.i for attribute in node.attribute if attribute.name == "accuracy_level"), 0)
+    level = attribute(node, "accuracy_level", 0)
     return f"{kind} on {'8-bit' if level == _ROUNDED else 'float'} data"
-
-
-def _shapes(graph: onnx.GraphProto) -> dict[str, list[int | None]]:
-    """Returns the shape of every value whose rank is known; None stands for a free size."""
-    shapes: dict[str, list[int | None]] = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.type.tensor_type.HasField("shape"):
-            dimensions = value.type.tensor_type.shape.dim
-            shapes[value.name] = [d.dim_value if d.HasField("dim_value") else None for d in dimensions]
-    return shapes
-
-
-def _macs(node: onnx.NodeProto, shapes: dict[str, list[int | None]]) -> int | None:
-    if "Conv" not in node.op_type:
-        return 0
-    weight = [size for size in shapes.get(node.input[1], []) if size is not None]
-    image = shapes.get(node.input[0] if node.op_type == "ConvTranspose" else node.output[0])
-    return convolution_macs(weight, image) if weight and image else None

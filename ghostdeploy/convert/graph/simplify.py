@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import onnxsim
 
 from ghostdeploy.convert.graph.file import subgraphs, write_constant_outputs
-from ghostdeploy.convert.graph.precision import WEIGHTED
+from ghostdeploy.convert.graph.index import LAYERS
 from ghostdeploy.convert.graph.shapes import infer_shapes
 from ghostdeploy.convert.module_names import dotted_names, module_of, numbered
 
@@ -83,7 +83,7 @@ def name_layers(graph: onnx.GraphProto, modules: Sequence[str]) -> None:
     dotted = dotted_names(modules)
     taken = {node.name for node in graph.node}
     for node in graph.node:
-        if node.op_type not in WEIGHTED or len(node.input) < 2 or node.input[1] not in constants:
+        if node.op_type not in LAYERS or len(node.input) < 2 or node.input[1] not in constants:
             continue
         module = module_of(node.input[1], dotted)
         if module is None:

@@ -22,7 +22,7 @@ from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.errors import MissingDependency
-from ghostdeploy.runtimes.costs import LayerCost
+from ghostdeploy.layer_costs import LayerCost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import numpy_helper
 
-from ghostdeploy.deploy.quantize.graph import OnnxGraph
+from ghostdeploy.convert.graph.index import OnnxGraph
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ghostdeploy.deploy.quantize.graph import OnnxGraph
+from ghostdeploy.convert.graph.index import OnnxGraph
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ import onnx
 
 from ghostdeploy.convert.base import Written
 from ghostdeploy.convert.graph import file as onnx_file
+from ghostdeploy.convert.graph.index import OnnxGraph
 from ghostdeploy.convert.graph.precision import read_precision
 from ghostdeploy.deploy.quantize import conditioned, writer
 from ghostdeploy.deploy.quantize.blocks import roles, units
 from ghostdeploy.deploy.quantize.choose import QdqTrial
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
-from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.recipe import QuantizeSpec
@@ -69,7 +69,7 @@ class QdqQuantization(Quantization):
                 name=node.name,
                 role=role_of[node.name],
                 unit=unit_of[node.name],
-                macs=self.graph.macs(node),
+                macs=self.graph.macs(node) or 0,
                 source=node.input[0],
             )
             for node in self.graph.layers()

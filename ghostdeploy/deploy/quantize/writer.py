@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ghostdeploy.deploy.quantize.graph import LAYERS, OnnxGraph, group_of, output_axis
+from ghostdeploy.convert.graph.index import LAYERS, OnnxGraph, attribute, output_axis
+from ghostdeploy.deploy.quantize.blocks import vector_branches
 from ghostdeploy.deploy.quantize.saturation import safe_scales
 from ghostdeploy.deploy.quantize.shared_scales import merge
 from ghostdeploy.telemetry import silent
@@ -61,7 +62,7 @@ def plan(model: onnx.ModelProto, recipe: Recipe, *, float_layers: frozenset[str]
             only those stay float with them.
     """
     graph = OnnxGraph(model)
-    by_rule = graph.vector_branches()
+    by_rule = vector_branches(graph)
     if recipe.int8_gates:
         by_rule -= {node.name for node in graph.layers()}
     wanted = (n for n in graph.nodes if n.op_type in recipe.op_types and n.name not in by_rule)
@@ -210,6 +211,6 @@ def _weight_overrides(graph: OnnxGraph) -> dict[str, list[dict[str, Any]]]:
         rows = np.moveaxis(weight, axis, 0)
         overrides[node.input[1]] = [
             {"quant_type": QuantType.QInt8, "axis": axis, "scale": scale, "zero_point": np.zeros((), np.int8)}
-            for scale in safe_scales(rows, groups=group_of(node))
+            for scale in safe_scales(rows, groups=attribute(node, "group", 1))
         ]
     return overrides

@@ -14,7 +14,8 @@ import onnx
 
 from ghostdeploy.convert.base import Written
 from ghostdeploy.convert.graph import file as onnx_file
-from ghostdeploy.convert.graph.precision import WEIGHTED, read_precision
+from ghostdeploy.convert.graph.index import LAYERS
+from ghostdeploy.convert.graph.precision import read_precision
 from ghostdeploy.convert.graph.simplify import check_names, name_layers, simplify
 from ghostdeploy.convert.module_names import numbered
 from ghostdeploy.exporters.onnx.weights import compress, count_waiting
@@ -47,7 +48,7 @@ def name_nodes(graph: onnx.GraphProto) -> None:
     taken: set[str] = set()
     for node in graph.node:
         stem = node.name or node.output[0]
-        if node.op_type in WEIGHTED:
+        if node.op_type in LAYERS:
             stem = module_path(stem, node.op_type) or stem
         node.name = numbered(stem, taken)
         taken.add(node.name)

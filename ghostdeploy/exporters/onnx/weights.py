@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ghostdeploy.convert.intensity import waits_for_memory
+from ghostdeploy.layer_costs import waits_for_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,13 +16,15 @@ parameter is not folded.
 from __future__ import annotations
 
 from collections import Counter
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.bundle.manifest import TensorSpec
-from ghostdeploy.convert.attestation import Layer, achieved, convolution_macs, executed_phrase
+from ghostdeploy.convert.attestation import Layer, achieved, executed_phrase
 from ghostdeploy.convert.base import Ports, Written, count_phrase
 from ghostdeploy.exporters.openvino.reason import refusal
+from ghostdeploy.layer_costs import macs
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -175,7 +177,8 @@ def _macs(op: Any) -> int | None:
         return 0
     image = op.input_value(0) if "Backprop" in kind else op.output(0)
     sizes = [None if size.is_dynamic else size.get_length() for size in image.get_partial_shape()]
-    return convolution_macs(list(op.input_value(1).get_shape()), sizes, leading=2 if "Group" in kind else 1)
+    weights = list(op.input_value(1).get_shape())
+    return macs(weights, features=prod(weights[: 2 if "Group" in kind else 1]), image=sizes[1:])
 
 
 def stored_type(value: Any) -> str:

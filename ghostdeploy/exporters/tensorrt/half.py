@@ -27,15 +27,13 @@ import onnx.version_converter
 from onnx import TensorProto, helper, numpy_helper
 
 from ghostdeploy.convert.graph import file as onnx_file
+from ghostdeploy.convert.graph.index import LAYERS
 from ghostdeploy.convert.graph.shapes import element_types
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
-
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators with weights."""
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _SCALE_OPSET = 19

@@ -6,15 +6,19 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.bundle.manifest import TensorSpec
-from ghostdeploy.convert.attestation import Layer, achieved, convolution_macs, executed_phrase
+from ghostdeploy.convert.attestation import Layer, achieved, executed_phrase
 from ghostdeploy.convert.base import Ports, count_phrase
 from ghostdeploy.exporters.tflite import file as tf
+from ghostdeploy.layer_costs import macs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from ghostdeploy.bundle.manifest import PrecisionAchieved
+
+_FEATURES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 3}
+"""Dimension of the weights that the channels of the output, or of a transposed convolution's input, are in."""
 
 
 def read_precision(path: Path) -> PrecisionAchieved:
@@ -36,26 +40,20 @@ def read_precision(path: Path) -> PrecisionAchieved:
         executed = {("int8", "int8"): "int8", ("float32", "int8"): "int8 weights"}.get(types, "float")
         int8 = types[1] == "int8" and types[0] in ("int8", "float32")
         name = tf.module_name(model, operator, weights)
-        macs = _macs(model, kind, operator, weights)
-        layers.append(Layer(name=name, executed=f"{kind} {executed}", int8=int8, macs=macs))
+        work = 0 if kind == "FULLY_CONNECTED" else layer_macs(model, kind, operator)
+        layers.append(Layer(name=name, executed=f"{kind} {executed}", int8=int8, macs=work))
     if any(layer.int8 for layer in layers):
         return achieved(layers, how=f"{path.name} holds {executed_phrase(layers)}")
     kinds = Counter(layer.executed.partition(" ")[0] for layer in layers)
     return achieved(layers, how=f"{path.name} holds {count_phrase(kinds)}; their weights are {count_phrase(stored)}")
 
 
-def _macs(model: Any, kind: str, operator: Any, weights: int) -> int | None:
-    """Returns the MACs of a convolution for one image, 0 for a linear layer."""
-    if kind == "FULLY_CONNECTED":
-        return 0
+def layer_macs(model: Any, kind: str, operator: Any) -> int:
+    """Returns the MACs of a layer for one image."""
     image = tf.data_index(kind, operator) if kind == "TRANSPOSE_CONV" else int(operator.outputs[0])
     sizes = [int(size) for size in tf.tensor(model, image).shape]
-    shape = [int(size) for size in tf.tensor(model, weights).shape]
-    if kind == "DEPTHWISE_CONV_2D":  # (1, H, W, C·m)
-        shape = [shape[3], *shape[1:3]]
-    if kind == "TRANSPOSE_CONV":  # (O, H, W, I): each input element meets O·H·W of them
-        return convolution_macs([1, shape[0], *shape[1:3]], sizes)
-    return convolution_macs(shape, sizes)
+    shape = [int(size) for size in tf.tensor(model, operator.inputs[1]).shape]
+    return macs(shape, features=shape[_FEATURES[kind]], image=sizes[1:]) or 0
 
 
 def ports(model: Any) -> Ports:

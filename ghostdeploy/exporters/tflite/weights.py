@@ -15,8 +15,8 @@ import re
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.convert.intensity import waits_for_memory
 from ghostdeploy.exporters.tflite import file as tflite_file
+from ghostdeploy.layer_costs import waits_for_memory
 from ghostdeploy.telemetry import silent
 
 with silent():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from ghostdeploy.runtimes.costs import FLOAT_BYTES, LayerCost, layer_cost
+from ghostdeploy.layer_costs import FLOAT_BYTES, LayerCost, layer_cost
 
 if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Bundle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.runtimes.costs import FLOAT_BYTES, LayerCost, layer_cost
+from ghostdeploy.layer_costs import FLOAT_BYTES, LayerCost, layer_cost
 from ghostdeploy.runtimes.openvino.runtime import read_graph
 from ghostdeploy.telemetry import silent
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from ghostdeploy.runtimes.costs import LayerCost, layer_cost
+from ghostdeploy.layer_costs import LayerCost, layer_cost
 from ghostdeploy_toy import payload
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from ghostdeploy.convert.base import count_phrase
 from ghostdeploy.convert.graph.file import subgraphs
-from ghostdeploy.convert.graph.precision import WEIGHTED
+from ghostdeploy.convert.graph.index import LAYERS
 from ghostdeploy.deploy.intake.onnx.external import tensors
 from ghostdeploy.errors import CheckpointError
 
@@ -98,7 +98,7 @@ def _refuse_half(model: onnx.ModelProto, path: Path) -> None:
     found: Counter[str] = Counter()
     names = set()
     for node in _all_nodes(model.graph.node):
-        kind = kinds.get(node.input[0]) if node.op_type in WEIGHTED else None
+        kind = kinds.get(node.input[0]) if node.op_type in LAYERS else None
         if kind in _HALF:
             found[node.op_type] += 1
             names.add(_HALF[kind])

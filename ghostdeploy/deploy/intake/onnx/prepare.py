@@ -11,6 +11,7 @@ from onnx import TensorProto
 
 from ghostdeploy import targets
 from ghostdeploy.bundle.manifest import ModelInfo
+from ghostdeploy.convert.graph.index import OnnxGraph
 from ghostdeploy.deploy.fold.half_range import half_ranges
 from ghostdeploy.deploy.intake.onnx import interface
 from ghostdeploy.deploy.intake.onnx.branches import decide
@@ -22,7 +23,6 @@ from ghostdeploy.deploy.intake.onnx.value_ranges import watch_model
 from ghostdeploy.deploy.intake.reference_run import run_reference
 from ghostdeploy.deploy.plan.config import apply_overrides
 from ghostdeploy.deploy.plan.steps import program_file
-from ghostdeploy.deploy.quantize.graph import OnnxGraph
 from ghostdeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -123,4 +123,4 @@ def count_parameters(model: onnx.ModelProto) -> int:
 def count_macs(model: onnx.ModelProto) -> int:
     """Returns the multiply-accumulates of layers for one image; shapes have been inferred."""
     graph = OnnxGraph(model)
-    return sum(graph.macs(node) for node in graph.layers())
+    return sum(graph.macs(node) or 0 for node in graph.layers())

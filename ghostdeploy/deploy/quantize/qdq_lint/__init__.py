@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Literal
 
 from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.deploy.quantize.qdq_lint import ghost, parameters, placement
-from ghostdeploy.deploy.quantize.qdq_lint.placement import GhostGraph
+from ghostdeploy.deploy.quantize.qdq_lint.graph import QdqGraph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import onnx
 
-    Rule = Callable[[GhostGraph], Iterator[tuple[onnx.NodeProto, str]]]
+    Rule = Callable[[QdqGraph], Iterator[tuple[onnx.NodeProto, str]]]
 
 Profile = Literal["gpu", "cpu"]
 
@@ -72,7 +72,7 @@ def lint(model: onnx.ModelProto, *, profile: Profile = "gpu") -> tuple[Violation
         profile: `gpu`: NVIDIA's rules for explicit quantization. `cpu`: what ONNX Runtime and OpenVINO want, and
             weights that are safe on processors without dot-product instructions.
     """
-    graph = GhostGraph(model)
+    graph = QdqGraph(model)
     return tuple(
         Violation(rule=rule_name(rule), node=node.name, module=graph.module_of(node), message=message)
         for rule in RULES[profile]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ghostdeploy.deploy.quantize.qdq_lint.graph import DQ, Q, attribute
+from ghostdeploy.convert.graph.index import attribute
+from ghostdeploy.deploy.quantize.qdq_lint.graph import DQ, Q
 from ghostdeploy.deploy.quantize.qdq_lint.parameters import begins_at_zero, same_parameters
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from ghostdeploy.deploy.quantize.qdq_lint.placement import GhostGraph, Kind
+    from ghostdeploy.deploy.quantize.qdq_lint.graph import Kind, QdqGraph
 
     Finding = tuple[onnx.NodeProto, str]
 
@@ -27,7 +28,7 @@ _THROUGH = ("Concat", "Slice", "Cast", "Identity")
 """Operators that the convolution side of a residual Add may pass, pairs aside."""
 
 
-def shortcut_quantized(graph: GhostGraph) -> Iterator[Finding]:
+def shortcut_quantized(graph: QdqGraph) -> Iterator[Finding]:
     """The shortcut of a residual Add is quantized, the convolution side is not (TensorRT, Q/DQ placement; ModelOpt).
 
     A Concat between convolutions and Add may keep the pair of its output: its inputs carry the same scale, so the pair
@@ -46,7 +47,7 @@ def shortcut_quantized(graph: GhostGraph) -> Iterator[Finding]:
         yield from ((node, message) for message in _judge_convolved(graph, convolved, alone=not shortcuts))
 
 
-def _judge_convolved(graph: GhostGraph, convolved: list[str], *, alone: bool) -> Iterator[str]:
+def _judge_convolved(graph: QdqGraph, convolved: list[str], *, alone: bool) -> Iterator[str]:
     """Yields what is wrong with the convolution sides; where there are two, either may be the shortcut (`alone`)."""
     if alone and all(graph.dequantizer(name) is None for name in convolved):
         yield "neither side has Q/DQ, expected a pair on the shortcut"
@@ -55,7 +56,7 @@ def _judge_convolved(graph: GhostGraph, convolved: list[str], *, alone: bool) ->
         yield f"convolution side {graph.source(rounded[0])!r} is added through Q/DQ, expected it bare"
 
 
-def concat_scales_equal(graph: GhostGraph) -> Iterator[Finding]:
+def concat_scales_equal(graph: QdqGraph) -> Iterator[Finding]:
     """Inputs and output of a Concat share one scale, or none is quantized (TensorRT#3861, #4366; TFLite; NNCF).
 
     An output that begins at zero while its inputs do not has taken over a ReLU, and is rescaled anyway.
@@ -70,7 +71,7 @@ def concat_scales_equal(graph: GhostGraph) -> Iterator[Finding]:
             yield node, f"input {bare[0]!r} has no Q/DQ and another has, expected all quantized or all float"
         behind = [
             reader
-            for reader, _ in graph.readers[node.output[0]]
+            for reader, _ in graph.uses[node.output[0]]
             if quantized
             and reader.op_type == Q
             and begins_at_zero(graph, reader) <= begins_at_zero(graph, quantized[0])
@@ -81,7 +82,7 @@ def concat_scales_equal(graph: GhostGraph) -> Iterator[Finding]:
             yield node, f"{names} have different scales or zero points, expected one scale on all inputs and the output"
 
 
-def ghost_halves_same_precision(graph: GhostGraph) -> Iterator[Finding]:
+def ghost_halves_same_precision(graph: QdqGraph) -> Iterator[Finding]:
     """Primary and cheap operation of a module are both INT8 or both float (a Concat wants halves of one type)."""
     for cheap, primary in ghost_modules(graph):
         precisions = [{graph.dequantizer(name) is not None for name in layer.input[:2]} for layer in (cheap, primary)]
@@ -90,7 +91,7 @@ def ghost_halves_same_precision(graph: GhostGraph) -> Iterator[Finding]:
             yield floating, f"is float and the other half {int8.name!r} is INT8, expected the same precision"
 
 
-def ghost_modules(graph: GhostGraph) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
+def ghost_modules(graph: QdqGraph) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
     """Yields (cheap, primary): a grouped convolution whose input and output meet in one Concat, the layer before it."""
     for node in graph.nodes:
         if node.op_type != "Concat":
@@ -105,22 +106,22 @@ def ghost_modules(graph: GhostGraph) -> Iterator[tuple[onnx.NodeProto, onnx.Node
                 yield cheap, primary
 
 
-def se_gate_float(graph: GhostGraph) -> Iterator[Finding]:
+def se_gate_float(graph: QdqGraph) -> Iterator[Finding]:
     """Between global pool and gate there is no Q/DQ (TensorRT, fusions: pointwise kernels are float; onnx2tf#444)."""
     yield from _quantized_in(graph, "gate", "squeeze-and-excite gate")
 
 
-def attention_gate_float(graph: GhostGraph) -> Iterator[Finding]:
+def attention_gate_float(graph: QdqGraph) -> Iterator[Finding]:
     """Between the sigmoid of an attention and its Mul there is no Q/DQ (INT8 sigmoid: ultralytics PR 25020)."""
     yield from _quantized_in(graph, "attention", "attention gate")
 
 
-def merge_branch_float(graph: GhostGraph) -> Iterator[Finding]:
+def merge_branch_float(graph: QdqGraph) -> Iterator[Finding]:
     """The pooled branch that ends a G-Ghost stage has no Q/DQ (TensorRT, fusions: Conv + Sum takes no broadcast)."""
     yield from _quantized_in(graph, "merge", "merge branch")
 
 
-def _quantized_in(graph: GhostGraph, kind: Kind, words: str) -> Iterator[Finding]:
+def _quantized_in(graph: QdqGraph, kind: Kind, words: str) -> Iterator[Finding]:
     """Yields one finding per pair or weight."""
     for branch in graph.branches:
         for node in branch.nodes if branch.kind == kind else ():
@@ -129,7 +130,7 @@ def _quantized_in(graph: GhostGraph, kind: Kind, words: str) -> Iterator[Finding
                 yield node, f"stands in the {words} of {branch.end.name!r}, expected float"
 
 
-def _layers_before(graph: GhostGraph, name: str) -> list[onnx.NodeProto]:
+def _layers_before(graph: QdqGraph, name: str) -> list[onnx.NodeProto]:
     """Returns the layers that write a tensor without activation, possibly joined by a Concat; none otherwise."""
     node = graph.producer.get(graph.source(name))
     if node is None or graph.is_layer(node):
@@ -140,7 +141,7 @@ def _layers_before(graph: GhostGraph, name: str) -> list[onnx.NodeProto]:
     return [layer for layers in found for layer in layers] if all(found) else []
 
 
-def _is_copy(graph: GhostGraph, name: str) -> bool:
+def _is_copy(graph: QdqGraph, name: str) -> bool:
     """Tells a pair behind a Concat with quantized inputs: it rounds nothing where `concat_scales_equal` holds."""
     node = graph.producer.get(graph.source(name))
     return node is not None and node.op_type == "Concat" and graph.dequantizer(node.input[0]) is not None

@@ -1,4 +1,4 @@
-"""An index over a Q/DQ graph: who writes and reads a tensor, which constant it is, what lies behind its Q/DQ pairs.
+"""An index over a Q/DQ graph: what lies behind its Q/DQ pairs, and which branches of a Ghost network stay float.
 
 A *pair* is a QuantizeLinear Q on an activation with the DequantizeLinear nodes D that read it. D without Q stands
 behind integer weights or biases:
@@ -6,15 +6,27 @@ behind integer weights or biases:
     activation x → Q → D → layer        weight w (INT8 constant) → D → layer        bias b (INT32 constant) → D → layer
 
 Rules speak of the float tensor x, so `source` walks up through pairs, casts and identities.
+
+Float branches are found by structure:
+
+    gate      x · σ(f(pool x))                squeeze and excitation, pool over all positions
+    merge     y + m(pool x₀, pool x₁, …)     end of a G-Ghost stage, m one vector per image, spread over the map y
+    attention x · resize(σ(g(x)))             decoupled fully connected attention of GhostNetV2: what follows σ
+
+A pooled branch is recognised by its ends: every path upwards from one side of the Mul or Add ends at a global pool or a
+constant, and not so from the other side.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from ghostdeploy.convert.graph.index import LAYERS, OnnxGraph, attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,8 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Operators with weights."""
 ACTIVATIONS = frozenset(
     {"Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu", "Elu", "Softplus"}
 )
@@ -35,42 +45,34 @@ BIAS = 2
 """Input of a layer."""
 
 
-class QdqGraph:
-    """The index.
+Kind = Literal["gate", "merge", "attention"]
+
+_SIGMOIDS = ("Sigmoid", "HardSigmoid")
+_SPREADING = frozenset({*TRANSPARENT, "Resize", "Slice", "Expand", "Upsample", "Reshape"})
+"""What may stand between the sigmoid of an attention and its Mul."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One float branch."""
+
+    kind: Kind
+    end: onnx.NodeProto
+    """The Mul or Add that spreads it over a map."""
+    nodes: tuple[onnx.NodeProto, ...]
+    """Everything between pool (or sigmoid) and `end`, Q/DQ included, both ends left out."""
+
+
+class QdqGraph(OnnxGraph):
+    """The index, with pairs and float branches.
 
     Args:
-        model: Read, not changed. Shapes are inferred where it carries none.
-
-    Attributes:
-        nodes: In the order of the file, which is topological.
-        producer: The node that writes a tensor.
-        readers: (node, input index) of every use of a tensor.
-        outputs: Names of the graph's outputs.
+        model: Read, not changed.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        graph = model.graph
-        self._model = model
-        self.nodes = list(graph.node)
-        self.outputs = [value.name for value in graph.output]
-        self.producer = {name: node for node in self.nodes for name in node.output if name}
-        self.readers: dict[str, list[tuple[onnx.NodeProto, int]]] = defaultdict(list)
-        for node in self.nodes:
-            for index, name in enumerate(node.input):
-                if name:
-                    self.readers[name].append((node, index))
-        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        super().__init__(model)
         self._arrays: dict[str, NDArray[Any] | None] = {}
-
-    @cached_property
-    def shapes(self) -> dict[str, tuple[int | None, ...]]:
-        """Shape of each tensor whose rank is known; None stands for an unknown size."""
-        known = _shapes(self._model.graph)
-        if all(node.output[0] in known for node in self.nodes):
-            return known
-        from onnx import shape_inference
-
-        return _shapes(shape_inference.infer_shapes(self._model, data_prop=True).graph)
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Returns the value of an initializer, a Constant, or either behind a Cast; None for what is computed."""
@@ -81,8 +83,8 @@ class QdqGraph:
     def _read(self, name: str) -> NDArray[Any] | None:
         from onnx import helper, numpy_helper
 
-        if name in self._tensors:
-            return np.asarray(numpy_helper.to_array(self._tensors[name]))
+        if name in self.constants:
+            return np.asarray(numpy_helper.to_array(self.constants[name]))
         node = self.producer.get(name)
         if node is not None and node.op_type == "Constant":
             value = helper.get_node_attr_value(node, node.attribute[0].name)
@@ -95,16 +97,23 @@ class QdqGraph:
         """Tells an initializer, a Constant, or either behind a Cast."""
         node = self.producer.get(name)
         if node is None:
-            return name in self._tensors
+            return name in self.constants
         return node.op_type == "Constant" or (node.op_type == "Cast" and self.is_constant(node.input[0]))
 
-    def is_map(self, name: str) -> bool:
-        """Tells a tensor (N, C, …) known to have several values per channel."""
-        return any(size not in (None, 1) for size in self.shapes.get(name, ())[2:])
+    @cached_property
+    def branches(self) -> tuple[Branch, ...]:
+        """In graph order."""
+        return tuple(find_branches(self))
 
-    def layers(self) -> Iterator[onnx.NodeProto]:
-        """Yields the nodes whose weights are constant, quantized or not."""
-        yield from (node for node in self.nodes if self.is_layer(node))
+    @cached_property
+    def branch_tensors(self) -> frozenset[str]:
+        """What nodes in float branches write. What is wrong there is named by the branch's own rule and by no other."""
+        return frozenset(name for branch in self.branches for node in branch.nodes for name in node.output)
+
+    @cached_property
+    def branch_ends(self) -> frozenset[str]:
+        """What the Mul and Add nodes write that end the branches."""
+        return frozenset(branch.end.output[0] for branch in self.branches)
 
     def is_layer(self, node: onnx.NodeProto) -> bool:
         """Tells a node with constant weights."""
@@ -114,7 +123,7 @@ class QdqGraph:
         """Yields the QuantizeLinear of every activation with the DequantizeLinear nodes that read it."""
         for node in self.nodes:
             if node.op_type == Q and not self.is_constant(node.input[0]):
-                yield node, [reader for reader, _ in self.readers[node.output[0]] if reader.op_type == DQ]
+                yield node, [reader for reader, _ in self.uses[node.output[0]] if reader.op_type == DQ]
 
     def dequantizer(self, name: str) -> onnx.NodeProto | None:
         """Returns the DequantizeLinear that writes a tensor, directly or through casts; None for a bare one."""
@@ -149,7 +158,7 @@ class QdqGraph:
         yield from (self.producer[name] for name in node.input if name in self.producer)
 
     def _behind(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        yield from (reader for name in node.output for reader, _ in self.readers[name])
+        yield from (reader for name in node.output for reader, _ in self.uses[name])
 
     def _nearest(
         self, start: onnx.NodeProto, step: Callable[[onnx.NodeProto], Iterator[onnx.NodeProto]]
@@ -166,16 +175,53 @@ class QdqGraph:
         return None
 
 
-def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    """Returns an integer attribute of a node."""
-    return next((int(a.i) for a in node.attribute if a.name == name), default)
+def find_branches(graph: QdqGraph) -> Iterator[Branch]:
+    """Yields the float branches in graph order."""
+    for node in graph.nodes:
+        if node.op_type not in ("Mul", "Add") or any(graph.is_constant(graph.source(n)) for n in node.input):
+            continue
+        sides = [pooled(graph, name) for name in node.input]
+        found = [side for side in sides if side is not None]
+        if len(found) == 1:
+            yield Branch("gate" if node.op_type == "Mul" else "merge", node, found[0])
+        elif node.op_type == "Mul" and not found:
+            yield from (Branch("attention", node, n) for name in node.input if (n := behind_sigmoid(graph, name)))
 
 
-def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int | None, ...]]:
-    return {
-        value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim
-        )
-        for value in (*graph.value_info, *graph.input, *graph.output)
-        if value.type.tensor_type.HasField("shape")
-    }
+def pooled(graph: QdqGraph, name: str) -> tuple[onnx.NodeProto, ...] | None:
+    """Returns the nodes between a tensor and the global pools above it; None when some path does not end at one."""
+    waiting, found, pools = [name], {}, 0
+    while waiting:
+        name = waiting.pop()
+        if graph.is_constant(name):
+            continue
+        node = graph.producer.get(name)
+        if node is None or (graph.is_map(name) and not is_global_pool(graph, node)):
+            return None
+        if is_global_pool(graph, node):
+            pools += 1
+        elif node.output[0] not in found:
+            found[node.output[0]] = node
+            waiting += [n for n in node.input if n]
+    return tuple(found.values()) if pools else None
+
+
+def behind_sigmoid(graph: QdqGraph, name: str) -> tuple[onnx.NodeProto, ...]:
+    """Returns the nodes between a sigmoid and a tensor that it reaches through resizing; nothing when there is none."""
+    nodes = []
+    while (node := graph.producer.get(name)) is not None and node.op_type in _SPREADING:
+        nodes.append(node)
+        name = node.input[0]
+    return tuple(nodes) if node is not None and node.op_type in _SIGMOIDS else ()
+
+
+def is_global_pool(graph: QdqGraph, node: onnx.NodeProto) -> bool:
+    """Tells a pool over all positions of a map (N, C, H, W)."""
+    if node.op_type in ("GlobalAveragePool", "GlobalMaxPool"):
+        return True
+    if node.op_type not in ("ReduceMean", "ReduceMax"):
+        return False
+    axes = graph.constant(node.input[1]) if len(node.input) > 1 else None
+    if axes is None:
+        axes = np.array(next((list(a.ints) for a in node.attribute if a.name == "axes"), []))
+    return sorted(int(axis) % 4 for axis in axes.reshape(-1)) == [2, 3]

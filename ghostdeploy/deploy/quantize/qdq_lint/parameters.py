@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.convert.graph.index import attribute
 from ghostdeploy.deploy.quantize import saturation
-from ghostdeploy.deploy.quantize.qdq_lint.graph import BIAS, DQ, Q, attribute
+from ghostdeploy.deploy.quantize.qdq_lint.graph import BIAS, DQ, Q
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,7 +174,7 @@ def _quantizers(graph: QdqGraph, *, biases: bool = False) -> Iterator[onnx.NodeP
 
 
 def _is_for_bias(graph: QdqGraph, node: onnx.NodeProto) -> bool:
-    readers = graph.readers[node.output[0]]
+    readers = graph.uses[node.output[0]]
     return bool(readers) and all(index == BIAS and graph.is_layer(reader) for reader, index in readers)
 
 

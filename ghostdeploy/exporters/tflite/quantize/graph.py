@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.quantize.blocks import common_prefix
 from ghostdeploy.deploy.quantize.quantization import LayerFacts
 from ghostdeploy.exporters.tflite import file as tf
+from ghostdeploy.exporters.tflite.read_back import layer_macs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ class TFLiteGraph:
                     name=name,
                     role=role.get(name) or _plain_role(self.model, kind, operator),
                     unit=unit.get(name, name),
-                    macs=self._macs(kind, operator),
+                    macs=layer_macs(self.model, kind, operator),
                     source=tf.name_of(self.model, tf.data_index(kind, operator)),
                 )
             )
@@ -92,14 +92,6 @@ class TFLiteGraph:
             made_by = self._producer.get(source)
             if grouped and source in beside and made_by is not None and made_by[0] == "CONV_2D":
                 yield self.module_of(operator), self.module_of(made_by[1])
-
-    def _macs(self, kind: str, operator: Any) -> int:
-        weights = [int(size) for size in tf.tensor(self.model, operator.inputs[1]).shape]
-        if kind == "FULLY_CONNECTED":
-            return prod(weights)
-        output = [int(size) for size in tf.tensor(self.model, operator.outputs[0]).shape]
-        per_position = prod(weights[1:3]) if kind == "DEPTHWISE_CONV_2D" else prod(weights[1:])
-        return prod(output[1:]) * per_position
 
 
 def _plain_role(model: Any, kind: str, operator: Any) -> str:
