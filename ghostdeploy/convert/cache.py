@@ -1,28 +1,34 @@
 """Results of slow conversions, kept by the hash of all that they depend on.
 
 One file per result in `$GHOSTDEPLOY_CACHE`, by default `~/.cache/ghostdeploy` (or `$XDG_CACHE_HOME/ghostdeploy`); an
-empty variable switches it off. A file starts with the SHA-256 of the rest, so a damaged one is no result. Files are
-written aside and renamed, and reading takes no lock: any number of processes may use one folder. When the files exceed
-the limit, those not used for the longest time go first. The digest finds damage, not malice: a folder or file that
-another user owns or may write is ignored, with one warning.
+empty variable switches it off. See `cached` for the form of a file and who may write it. When the files exceed the
+limit, those not used for the longest time go first.
 
 The folder may be anybody's, downloads included: only regular files of this user whose names have our forms are counted
 or removed.
 
     [tflite-]<SHA-256>.result           a result
     .ghostdeploy-<8 characters>.part    one that is being written, or whose writer was killed
+
+A finished conversion is one stream of bytes: the record of the result, then the files of its folder.
+
+    length of the record (8 bytes, big-endian) · record (JSON) · content of each file, in the record's order
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghostdeploy.files import new_part, open_trusted, own_files, sweep_parts, trusted, warn_of_cache
+import msgspec
+
+from ghostdeploy.bundle.manifest import Record
+from ghostdeploy.cached import PIECE, keep_checked, open_checked, own_files, warn_of_cache
+from ghostdeploy.convert.base import ExportResult  # noqa: TC001 - msgspec resolves annotations at run time
+from ghostdeploy.files import is_relative_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,11 +36,8 @@ if TYPE_CHECKING:
 
 LIMIT = 1 << 30
 """Bytes of all files together."""
-PIECE = 1 << 20
-"""Bytes of a large result that are in memory at a time."""
 _SUFFIX = ".result"
 _RESULT_NAME = re.compile(r"([a-z]+-)?[0-9a-f]{64}\.result")
-_DIGEST = 32
 
 
 class Cache:
@@ -83,20 +86,15 @@ class Cache:
 
         None when there is none or it is damaged.
         """
-        stream = None if self._folder is None else open_trusted(self._folder, key + _SUFFIX)
-        if stream is None or self._folder is None:
+        if self._folder is None:
             yield None
             return
-        path = self._folder / (key + _SUFFIX)
-        with stream:
-            known = stream.read(_DIGEST)
-            large = os.fstat(stream.fileno()).st_size > LIMIT + _DIGEST
-            whole = not large and digest_of(stream).digest() == known
-            if whole:
+        name = key + _SUFFIX
+        with open_checked(self._folder, name, LIMIT) as stream:
+            if stream is not None:
                 with contextlib.suppress(OSError):
-                    os.utime(path)
-                stream.seek(_DIGEST)
-            yield stream if whole else None
+                    os.utime(self._folder / name)
+            yield stream
 
     def put(self, key: str, result: bytes) -> None:
         """Keeps a result; where the folder cannot be written it is not kept."""
@@ -107,18 +105,8 @@ class Cache:
         if self._folder is None:
             return
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not trusted(self._folder.stat(), self._folder):
-                return
-            descriptor, part = new_part(self._folder)
-            try:
-                with os.fdopen(descriptor, "wb") as stream:
-                    fits = _fill(stream, pieces, self._limit)
-                if fits:
-                    part.replace(self._folder / (key + _SUFFIX))
-            finally:
-                part.unlink(missing_ok=True)
-            self._shrink()
+            if keep_checked(self._folder, key + _SUFFIX, pieces, self._limit):
+                self._shrink()
         except OSError as error:
             if self._asked_for:
                 why = f"cannot be written ({error.strerror or error})"
@@ -126,7 +114,6 @@ class Cache:
 
     def _shrink(self) -> None:
         assert self._folder is not None
-        sweep_parts(self._folder)
         found = [(state.st_mtime, state.st_size, path) for path, state in own_files(self._folder, _RESULT_NAME)]
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
@@ -136,23 +123,84 @@ class Cache:
             total -= size
 
 
-def digest_of(stream: BinaryIO) -> hashlib._Hash:
-    """Returns the SHA-256 of what is left in a stream, read in pieces."""
-    digest = hashlib.sha256()
-    while piece := stream.read(PIECE):
-        digest.update(piece)
-    return digest
+_LENGTH = 8
+_MAX_RECORD = 64 << 20
 
 
-def _fill(stream: BinaryIO, pieces: Iterable[bytes], limit: int) -> bool:
-    """Writes digest and result; False when it is larger than the limit."""
-    digest = hashlib.sha256()
-    stream.write(bytes(_DIGEST))
-    for piece in pieces:
-        digest.update(piece)
-        stream.write(piece)
-        if stream.tell() > limit:
-            return False
-    stream.seek(0)
-    stream.write(digest.digest())
-    return True
+class _File(Record, frozen=True, kw_only=True):
+    path: str
+    """Relative to the folder."""
+    bytes: int
+
+
+class _Contents(Record, frozen=True, kw_only=True):
+    result: ExportResult
+    files: tuple[_File, ...]
+
+
+def pack(folder: Path, result: ExportResult) -> Iterator[bytes]:
+    """Yields the stream of a conversion.
+
+    Args:
+        folder: What the exporter wrote.
+        result: What it reported.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [_File(path=path.relative_to(folder).as_posix(), bytes=path.stat().st_size) for path in paths]
+    record = msgspec.json.encode(_Contents(result=result, files=tuple(files)))
+    yield len(record).to_bytes(_LENGTH, "big") + record
+    for path in paths:
+        with path.open("rb") as stream:
+            while piece := stream.read(PIECE):
+                yield piece
+
+
+def unpack(stream: BinaryIO, folder: Path) -> ExportResult:
+    """Writes the files of a stream into a folder and returns the result.
+
+    Args:
+        stream: What `pack` gave; its hash has been checked.
+        folder: An existing, empty folder.
+
+    Raises:
+        ValueError: It is no such stream, or a file would leave the folder.
+        OSError: The folder cannot be written.
+    """
+    contents = _contents(stream)
+    for file in contents.files:
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as out:
+            left = file.bytes
+            while left and (piece := stream.read(min(left, PIECE))):
+                out.write(piece)
+                left -= len(piece)
+        if left:
+            raise ValueError(f"{file.path} ends {left} bytes early")
+    return contents.result
+
+
+def _contents(stream: BinaryIO) -> _Contents:
+    """Reads the record; every name in it stays in the folder, and its sizes are those of the stream."""
+    begin = stream.tell()
+    left = stream.seek(0, 2) - begin - _LENGTH
+    stream.seek(begin)
+    length = int.from_bytes(stream.read(_LENGTH), "big")
+    if not 0 < length <= min(left, _MAX_RECORD):
+        raise ValueError(f"its record has {length} bytes, {left} are there")
+    try:
+        contents = msgspec.json.decode(stream.read(length), type=_Contents)  # its errors are ValueErrors
+    except RecursionError as error:
+        raise ValueError("its record is nested too deeply") from error
+    names = [file.path for file in contents.files]
+    claimed = () if contents.result.written is None else contents.result.written.files
+    if outside := [name for name in (*names, *claimed) if not is_relative_name(name)]:
+        raise ValueError(f"{outside[0]!r} leaves the folder")
+    if len(set(names)) < len(names) or not set(claimed) <= set(names):
+        raise ValueError("it names files that it does not hold, or one twice")
+    total = sum(file.bytes for file in contents.files)
+    if any(file.bytes < 0 for file in contents.files) or total != left - length:
+        raise ValueError(f"it ends {total - left + length} bytes early")
+    if contents.result.status != "done" or contents.result.written is None:
+        raise ValueError("it holds no finished conversion")
+    return contents

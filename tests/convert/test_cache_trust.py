@@ -12,11 +12,10 @@ import msgspec
 import pytest
 
 import ghostdeploy as gd
-from ghostdeploy import files
+from ghostdeploy import cached
 from ghostdeploy.bundle.manifest import PrecisionAchieved
-from ghostdeploy.convert.archive import pack, unpack
 from ghostdeploy.convert.base import ExportResult, Written
-from ghostdeploy.convert.cache import LIMIT, Cache
+from ghostdeploy.convert.cache import LIMIT, Cache, pack, unpack
 from ghostdeploy.runtimes.openvino.compile_cache import CompileCache
 
 PRECISION = PrecisionAchieved(how="read", int8_layers=1, float_layers=2)
@@ -58,7 +57,7 @@ class Compiled:
 @pytest.fixture(params=[Conversions, Compiled])
 def entry(request, tmp_path):
     """A written entry in a folder of its own."""
-    files.warn_of_cache.cache_clear()
+    cached.warn_of_cache.cache_clear()
     found = request.param(tmp_path / "cache")
     found.write()
     assert found.read() == b"result"
@@ -95,7 +94,7 @@ def test_what_belongs_to_another_user_is_ignored_with_one_warning(entry, what, c
         return os.stat_result((*state[:4], other, *state[5:]))
 
     if what == "file":
-        monkeypatch.setattr(files.os, "fstat", foreign)
+        monkeypatch.setattr(cached.os, "fstat", foreign)
     else:
         monkeypatch.setattr(type(path), "stat", lambda self, **_: foreign(str(self)))
     with caplog.at_level(logging.WARNING, "ghostdeploy"):
@@ -119,7 +118,7 @@ def test_nothing_is_kept_where_others_may_write(entry, caplog):
 def test_a_cache_of_root_that_only_root_may_write_is_trusted(entry, monkeypatch):
     if os.geteuid() != 0:
         pytest.skip("only root can make a file of root")
-    monkeypatch.setattr(files.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(cached.os, "geteuid", lambda: 1000)
 
     assert entry.read() == b"result"
 

@@ -16,9 +16,9 @@ from torch import nn
 from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import PrecisionAchieved
-from ghostdeploy.convert.archive import pack, unpack
+from ghostdeploy.cached import PIECE
 from ghostdeploy.convert.base import ExportJob, ExportResult, Written
-from ghostdeploy.convert.cache import PIECE, Cache
+from ghostdeploy.convert.cache import Cache, pack, unpack
 from ghostdeploy.deploy.export import conversion_key as keys
 from ghostdeploy.deploy.export.conversion_key import conversion_key
 from ghostdeploy.deploy.export.conversions import FROM_CACHE

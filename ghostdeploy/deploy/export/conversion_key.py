@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ghostdeploy import targets
-from ghostdeploy.convert.cache import digest_of
+from ghostdeploy.cached import digest_of
 from ghostdeploy.machine import cpu_flags, cpu_name, usable_cores
 
 if TYPE_CHECKING:

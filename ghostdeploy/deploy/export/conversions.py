@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
-from ghostdeploy.convert.archive import pack, unpack
+from ghostdeploy.convert.cache import pack, unpack
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.conversion_key import conversion_key
 
