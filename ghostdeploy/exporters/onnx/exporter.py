@@ -1,25 +1,22 @@
 """ONNX from a saved `torch.export` program: dynamo exporter, simplified once, shape-inferred, checked.
 
 The file is one piece (no external data), opset 18, with the names given in the job. `hybrid` stores the weights of
-layers that wait for memory in INT8, see `onnx_weights`.
+layers that wait for memory in INT8, see `weights`.
 """
 
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnxscript  # noqa: F401 - torch.onnx needs it later: import early, name its absence
 import torch
 
 from ghostdeploy.convert.base import RefusedError, Written, innermost, untranslated
-from ghostdeploy.convert.graph import file as onnx_file
-from ghostdeploy.convert.graph.precision import read_precision
-from ghostdeploy.convert.graph.simplify import check_names, name_layers, name_outputs, simplify
+from ghostdeploy.convert.graph.simplify import check_names, name_outputs, simplify
 from ghostdeploy.convert.memory import drop_weights, give_back
 from ghostdeploy.convert.module_names import recorded_in
-from ghostdeploy.exporters.onnx.weights import compress, count_waiting
+from ghostdeploy.exporters.onnx.weights import write_payload
 
 if TYPE_CHECKING:
     import onnx
@@ -41,13 +38,7 @@ class OnnxExporter:
         give_back()
         model = simplify(model)
         check_names(model, job)
-        name_layers(model.graph, job.modules)
-        waiting = count_waiting(model, job.batch)
-        scheme = compress(model, job.batch) if job.precision == "hybrid" else None
-        path = Path(job.folder) / "model.onnx"
-        onnx_file.write(model, path)
-        found = onnx_file.ports(model)
-        return Written(precision=read_precision(path), scheme=scheme, ports=found, waiting_layers=waiting)
+        return write_payload(model, job)
 
 
 def refusal(error: Exception, program: torch.export.ExportedProgram) -> RefusedError:

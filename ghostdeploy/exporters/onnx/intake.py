@@ -7,21 +7,17 @@ names of their nodes; a node without a name gets that of its output.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 
-from ghostdeploy.convert.base import Written
-from ghostdeploy.convert.graph import file as onnx_file
 from ghostdeploy.convert.graph.index import LAYERS
-from ghostdeploy.convert.graph.precision import read_precision
-from ghostdeploy.convert.graph.simplify import check_names, name_layers, simplify
+from ghostdeploy.convert.graph.simplify import check_names, simplify
 from ghostdeploy.convert.module_names import numbered
-from ghostdeploy.exporters.onnx.weights import compress, count_waiting
+from ghostdeploy.exporters.onnx.weights import write_payload
 
 if TYPE_CHECKING:
-    from ghostdeploy.convert.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob, Written
 
 
 class OnnxIntake:
@@ -34,13 +30,7 @@ class OnnxIntake:
         model = simplify(onnx.load(job.source))
         check_names(model, job)
         name_nodes(model.graph)
-        name_layers(model.graph, job.modules)
-        waiting = count_waiting(model, job.batch)
-        scheme = compress(model, job.batch) if job.precision == "hybrid" else None
-        path = Path(job.folder) / "model.onnx"
-        onnx_file.write(model, path)
-        found = onnx_file.ports(model)
-        return Written(precision=read_precision(path), scheme=scheme, ports=found, waiting_layers=waiting)
+        return write_payload(model, job)
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:

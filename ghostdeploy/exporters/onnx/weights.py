@@ -12,16 +12,23 @@ then restore its floats at every inference: there the Relu is written as Max(y, 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from ghostdeploy.convert.base import Written
+from ghostdeploy.convert.graph import file as onnx_file
+from ghostdeploy.convert.graph.precision import read_precision
+from ghostdeploy.convert.graph.simplify import name_layers
 from ghostdeploy.layer_costs import waits_for_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ghostdeploy.convert.base import ExportJob
 
 _LEVELS = 127
 _ZERO = "zero_of_max"
@@ -61,6 +68,17 @@ def compress(model: onnx.ModelProto, batch: int | None) -> str:
     del graph.initializer[:]
     graph.initializer.extend(kept)
     return _SCHEME.format(count)
+
+
+def write_payload(model: onnx.ModelProto, job: ExportJob) -> Written:
+    """Names the layers, stores what `hybrid` stores in INT8, writes `model.onnx` and reads it back; changes `model`."""
+    name_layers(model.graph, job.modules)
+    waiting = count_waiting(model, job.batch)
+    scheme = compress(model, job.batch) if job.precision == "hybrid" else None
+    path = Path(job.folder) / "model.onnx"
+    onnx_file.write(model, path)
+    found = onnx_file.ports(model)
+    return Written(precision=read_precision(path), scheme=scheme, ports=found, waiting_layers=waiting)
 
 
 def count_waiting(model: onnx.ModelProto, batch: int | None) -> int:
