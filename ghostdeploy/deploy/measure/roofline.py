@@ -1,6 +1,6 @@
 """How fast an artefact could be here: the roofline of its layers (Williams, Waterman, Patterson 2009).
 
-For layers l with their multiply-accumulates, weights and activations (see `runtimes.costs`), the rates of
+For layers l with their multiply-accumulates, weights and activations (see `layer_costs`), the rates of
 `machine_rates`, and W = Σ weights + the largest activations, what a run of calls keeps touching:
 
     limit = Σ_l max( MACs_l / rate ,  weights_l / bandwidth(W)  +  activations_l / bandwidth(activations_l) )

@@ -8,14 +8,12 @@ those of its output on,
 and whatever lies between two convolutions must let the factor through: g(f·y) = f·g(y). ReLU, sums of tensors with
 equal factors, concat, slices, pooling, resizes and gates (y·g, g unchanged) do; everything else, inputs, outputs and
 sums with constants hold their channels at f = 1. Channels that must share a factor are found by union-find, so one rule
-covers both halves of a Ghost module, depthwise chains, residual streams and G-Ghost stages. `equalize_factors` says how
-large the factors are.
+covers both halves of a Ghost module, depthwise chains, residual streams and G-Ghost stages. How large the
+factors are stands below.
 
 The rewriting is exact: the pass notes f in `meta["scaled"]`, and the runner compares every call with f·y.
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (ICCV 2019, arXiv
 1906.04721), section 4.1.
-
-How large a factor each component of channels gets before quantization.
 
 With r_c the largest magnitude of channel c and T the common target of the tensors that hold it,
 
@@ -60,7 +58,7 @@ class EqualizeChannels:
     """Factors move between convolutions until all channels of a tensor have fitting ranges.
 
     Args:
-        ranges: Largest magnitude of each channel by node name, see `channel_ranges`.
+        ranges: Largest magnitude of each channel by node name, see `value_ranges.channel_ranges`.
         strength: 1 makes ranges equal, less gives a channel that its readers weigh little a smaller one; 0 to 1.
     """
 
