@@ -13,7 +13,7 @@ from ghostdeploy import samples
 from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.prove.images import open_images
 from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
-from ghostdeploy.deploy.quantize.condition import equalize
+from ghostdeploy.deploy.quantize import condition
 from ghostdeploy.models.source import load_model
 from tests.folding import image
 
@@ -46,6 +46,11 @@ def load(name):
     batch = stream(loaded.preprocess, 64)[0]
     graph, _ = fold(loaded.module, batch[:2], dynamic_batch=True)
     return Trained(loaded.module, loaded.preprocess, batch, graph)
+
+
+def equalize(graph, example, batches, *, strength=0.5):
+    """Returns the equalized graph and its record, with ranges over `batches`."""
+    return condition.equalize(graph, example, condition.ranges_over(graph, batches), strength=strength)
 
 
 def stream(spec, count, path=None):

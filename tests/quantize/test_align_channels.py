@@ -13,10 +13,10 @@ from ghostdeploy.deploy.fold.passes.graph import calls, op_name, read_linear
 from ghostdeploy.deploy.fold.passes.precision import run
 from ghostdeploy.deploy.fold.passes.proof import apply
 from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
-from ghostdeploy.deploy.quantize.condition import align, equalize
+from ghostdeploy.deploy.quantize.condition import align
 from ghostdeploy.errors import GateFailed, UsageError
 from ghostdeploy.models import create_model
-from tests.equalizing import SAMPLES, load
+from tests.equalizing import SAMPLES, equalize, load
 from tests.folding import count_ops, image, randomize
 
 OTHERS = ("ghostnetv2_100", "repghostnet_050", "g_ghost_regnetx_032")

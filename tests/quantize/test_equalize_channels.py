@@ -14,10 +14,9 @@ from ghostdeploy.deploy.fold.passes.precision import run
 from ghostdeploy.deploy.fold.passes.proof import apply
 from ghostdeploy.deploy.fold.passes.value_ranges import channel_ranges
 from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
-from ghostdeploy.deploy.quantize.condition import equalize
 from ghostdeploy.errors import CheckpointError, DataError, GateFailed
 from ghostdeploy.models import create_model
-from tests.equalizing import SAMPLES, Call, equalized, load, random
+from tests.equalizing import SAMPLES, Call, equalize, equalized, load, random
 from tests.folding import image, randomize
 
 FAMILIES = ("ghostnet_050", "ghostnetv2_100", "repghostnet_050", "g_ghost_regnetx_002", "ghost_vgg16")

@@ -19,10 +19,9 @@ from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.passes.graph import calls, op_name
 from ghostdeploy.deploy.fold.passes.value_ranges import channel_ranges
 from ghostdeploy.deploy.fold.program import save_program
-from ghostdeploy.deploy.quantize.condition import equalize
 from ghostdeploy.exporters.onnx.exporter import to_onnx
 from tests.badly_scaled import badly_scaled, weights_changed
-from tests.equalizing import SAMPLES, equalized, load, random, stream
+from tests.equalizing import SAMPLES, equalize, equalized, load, random, stream
 from tests.folding import image
 
 

@@ -32,27 +32,25 @@ calibration images: it was best once, by 0.5 dB, and destroyed the other network
 
 
 def equalize(
-    graph: fx.GraphModule, example: Images, batches: Iterable[Images], *, strength: float = 0.5
+    graph: fx.GraphModule, example: Images, ranges: dict[str, Tensor], *, strength: float
 ) -> tuple[fx.GraphModule, PassRecord]:
     """Gives the channels of every tensor ranges that one quantization step fits, see `EqualizeChannels`.
 
     Args:
         graph: What `fold` gave; it is not changed.
         example: One batch of preprocessed images (N, 3, H, W) for the proof.
-        batches: Calibration images, preprocessed, in batches.
+        ranges: Of its channels over calibration images, see `ranges_over`.
         strength: See `EqualizeChannels`.
 
     Returns:
         The equalized graph in the precision of `graph`, and the record for the certificate.
 
     Raises:
-        CheckpointError: A call gives NaN or infinity on a calibration image.
-        DataError: There is no calibration image.
         GateFailed: The rewriting was not exact.
     """
     from ghostdeploy.deploy.fold.passes.equalize_channels import EqualizeChannels
 
-    graph, (record,) = _proven([EqualizeChannels(_ranges(graph, batches), strength=strength)], graph, example)
+    graph, (record,) = _proven([EqualizeChannels(ranges, strength=strength)], graph, example)
     return graph, record
 
 
@@ -71,22 +69,26 @@ def equalize_all(
         The record for the certificate, by strength.
 
     Raises:
-        GhostDeployError: See `equalize`.
+        GhostDeployError: See `equalize` and `ranges_over`.
     """
     import numpy as np
 
-    from ghostdeploy.deploy.fold.passes.equalize_channels import EqualizeChannels
-
-    ranges = _ranges(graph, batches)
+    ranges = ranges_over(graph, batches)
     records, arrays = {}, {"strengths": np.array(STRENGTHS)} | _weights(graph, 0.0)
     for strength in STRENGTHS:
-        changed, (records[strength],) = _proven([EqualizeChannels(ranges, strength=strength)], graph, example)
+        changed, records[strength] = equalize(graph, example, ranges, strength=strength)
         arrays |= _weights(changed, strength)
     np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stub has no **arrays
     return records
 
 
-def _ranges(graph: fx.GraphModule, batches: Iterable[Images]) -> dict[str, Tensor]:
+def ranges_over(graph: fx.GraphModule, batches: Iterable[Images]) -> dict[str, Tensor]:
+    """Returns the range of each channel over calibration images, preprocessed, in batches.
+
+    Raises:
+        CheckpointError: A call gives NaN or infinity on a calibration image.
+        DataError: There is no calibration image.
+    """
     from ghostdeploy.deploy.fold.passes.value_ranges import channel_ranges
 
     dtype = _dtype(graph)
