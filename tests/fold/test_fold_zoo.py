@@ -10,8 +10,8 @@ from ghostdeploy.deploy.fold.passes import FOLDS
 from ghostdeploy.deploy.prove.tolerance import FOLD_RELATIVE_ERROR
 from ghostdeploy.models import create_model, find, list_models
 from ghostdeploy.models.count import count_macs, count_params
-from ghostdeploy.models.zoo import rounds_to
 from tests.folding import count_ops, image, randomize, sites
+from tests.published import rounds_to
 
 # Copying any torch.export graph, which count_macs does, makes torch warn about a class of its own.
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\):FutureWarning")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from ghostdeploy.models import build, create_model, find, list_models
 from ghostdeploy.models.count import count_macs, count_params
 from ghostdeploy.models.ghostnet_v2 import ghostnet_v2
 from ghostdeploy.models.zoo import ZOO
+from tests.published import rounds_to
 
 FAMILY_SAMPLES = [
     "ghostnet_050",
@@ -25,12 +25,6 @@ FAMILY_SAMPLES = [
     "ghost_resnet50",
     "ghost_vgg16",
 ]
-
-
-def rounds_to(count: int, printed: str) -> bool:
-    """Says whether `count`, in millions and rounded to as many digits as `printed` has, is `printed`."""
-    step = Decimal(1).scaleb(Decimal(printed).as_tuple().exponent)
-    return (Decimal(count) / 1_000_000).quantize(step, ROUND_HALF_UP) == Decimal(printed)
 
 
 def on_meta(entry):
