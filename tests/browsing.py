@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
 from html.parser import HTMLParser
 
@@ -12,6 +13,8 @@ from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.samples import browser
 from tests.conftest import require_program
 
+PATIENCE = 300.0
+"""Seconds, on whatever machine."""
 EXAMPLES = [*samples.example_images(), *samples.photos()]
 
 
@@ -60,7 +63,18 @@ class Page(HTMLParser):
 
 
 def visit(address, tmp_path):
-    """Opens the page in headless Chromium and returns it when nothing moves any more."""
+    """Opens the page in headless Chromium and returns it when it says that it is ready, or why it is not.
+
+    Chromium's clock does not wait for the engine's compilation in another thread: on a busy computer it gives the page
+    before it has loaded, and it is opened again.
+    """
+    end = time.monotonic() + PATIENCE
+    while (page := _opened(address, tmp_path)).attributes["status"]["data-state"] == "loading":
+        assert time.monotonic() < end, page.text
+    return page
+
+
+def _opened(address, tmp_path):
     done = subprocess.run(
         [
             require_program("chromium"),
@@ -76,7 +90,7 @@ def visit(address, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return Page(done.stdout)

@@ -17,6 +17,7 @@ from ghostdeploy.exporters.onnx.weights import compress, quantize_columns
 from ghostdeploy.exporters.openvino.exporter import write_max_as_relu
 from ghostdeploy.layer_costs import BALANCE, SMALLEST, waits_for_memory
 from tests.exported import sample_bundle
+from tests.further import further
 
 
 def dense(*widths, kind="Gemm", between="Relu", batch=1, seed=0):
@@ -162,7 +163,7 @@ def test_openvino_keeps_the_integers_and_gets_its_relu_back():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
-@pytest.mark.parametrize("name", ["ghostnet_050", "g_ghost_regnetx_002"])
+@pytest.mark.parametrize("name", further(["ghostnet_050", "g_ghost_regnetx_002"], usual=["ghostnet_050"]))
 def test_the_trained_samples_pass_the_gate(name, target, tmp_path_factory):
     bundle = open_bundle(sample_bundle(tmp_path_factory, name, target, precision="hybrid"))
     manifest = bundle.manifest

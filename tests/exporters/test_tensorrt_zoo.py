@@ -16,6 +16,7 @@ from ghostdeploy.deploy.quantize.qdq_lint import lint
 from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models import create_model
+from tests.further import further
 from tests.recipes import RECIPES
 from tests.tensorrt_kits import export_kit
 
@@ -33,7 +34,7 @@ FAMILIES = (
 SIZE = 64
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=further(FAMILIES, usual=("ghostnetv2_100",)))
 def graph(request, tmp_path_factory):
     """The folded float graph with a free batch."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -26,6 +26,7 @@ from ghostdeploy.preprocess import as_input, prepare
 from tests import tiny_tflite
 from tests.bundles import for_target
 from tests.exported import sample_bundle
+from tests.further import further
 
 MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
 MOVES = ("CONCATENATION", "RESHAPE", "PAD", "MAX_POOL_2D", "STRIDED_SLICE", "SLICE")
@@ -34,7 +35,7 @@ IMAGES = 200
 slow = pytest.mark.slow
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=further(MODELS, usual=MODELS[:1]))
 def name(request):
     return request.param
 

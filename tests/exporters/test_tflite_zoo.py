@@ -6,6 +6,7 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy.exporters.tflite import file as tf
+from tests.further import further
 
 FAMILIES = (
     "ghostnet_050",
@@ -21,7 +22,7 @@ CUSTOM = 32  # BuiltinOperator of the schema
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*random weights")
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", further(FAMILIES, usual=("ghostnetv2_100", "g_ghost_regnetx_002")))
 def test_the_family_is_exported_and_computes_what_pytorch_does(name, tmp_path):
     network = gd.create_model(name, num_classes=10).eval()
 

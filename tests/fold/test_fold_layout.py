@@ -15,6 +15,7 @@ from ghostdeploy.deploy.fold.passes.proof import Trials, has_free_batch, second
 from ghostdeploy.errors import GateFailed
 from tests.commands import run
 from tests.folding import count_ops
+from tests.further import further
 
 
 def ssd(y):
@@ -113,9 +114,12 @@ def test_a_copy_that_memory_read_by_strides_depends_on_stays():
     assert "as_strided" in count_ops(folded)
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
-@pytest.mark.parametrize("batch", ["1", "dynamic"])
-def test_an_ssd_head_exports(target, batch, capsys, tmp_path):
+SSD = [(target, batch) for target in ("onnx", "openvino") for batch in ("1", "dynamic")]
+
+
+@pytest.mark.parametrize("form", further(SSD, usual=[SSD[1], SSD[2]]), ids="-".join)
+def test_an_ssd_head_exports(form, capsys, tmp_path):
+    target, batch = form
     (tmp_path / "net.py").write_text(
         "import torch\nfrom torch import nn\n"
         "class Net(nn.Module):\n"

@@ -17,6 +17,7 @@ from ghostdeploy.errors import UsageError
 from ghostdeploy.models.count import count_macs, count_params
 from tests.folding import Ghost, Residual, count_ops, image, randomize, sites
 from tests.folding import rewritten as rewritten_by
+from tests.further import further
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\):FutureWarning")
 SIDE = 96
@@ -242,7 +243,10 @@ def test_a_vector_that_two_kinds_of_readers_take_serves_both():
     rewritten(Both(), image(3, 6, 9, 9), names=("VectorLayers",))
 
 
-@pytest.mark.parametrize("name", ["ghostnet_100", "ghostnetv2_100", "repghostnet_100", "g_ghost_regnetx_002"])
+NETWORKS = ["ghostnet_100", "ghostnetv2_100", "repghostnet_100", "g_ghost_regnetx_002"]
+
+
+@pytest.mark.parametrize("name", further(NETWORKS, usual=["ghostnetv2_100", "g_ghost_regnetx_002"]))
 def test_all_rewrites_keep_function_parameters_and_operations(name):
     network, example = randomize(gd.create_model(name)), image(1, 3, 96, 96)
     plain, _ = fold(network, example)

@@ -162,8 +162,8 @@ def test_garbage_is_no_limit(machine, text):
 
 @pytest.mark.parametrize(
     "lines",
-    ["0::\n", "0\n", ":\n\n::\n", "0::/a\0b\n", "0::" + "/x" * 5000, "0::" + "x" * 5000, b"0::/\xff\n"],
-    ids=repr,
+    ["0::\n", "0\n", ":\n\n::\n", "0::/a\0b\n", "0::" + "/x" * 2100, "0::" + "x" * 5000, b"0::/\xff\n"],
+    ids=range(7),
 )
 def test_group_names_that_are_no_paths_are_survived(machine, lines):
     assert (

@@ -21,6 +21,7 @@ from tests.commands import run
 from tests.conftest import require
 from tests.exported import sample_bundle
 from tests.folding import count_ops
+from tests.further import further
 from tests.onnx_files import CALIB, DATA, PREPROCESS, saved, small, unfolded
 
 MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
@@ -39,8 +40,8 @@ def kinds(path):
     return Counter(node.op_type for node in onnx.load(path / "model.onnx").graph.node)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("target", TARGETS, ids="".join)
+@pytest.mark.parametrize("name", further(MODELS, usual=MODELS[:1]))
+@pytest.mark.parametrize("target", further(TARGETS, usual=TARGETS[:2]), ids="".join)
 def test_an_unfolded_export_of_a_trained_model_passes_all_gates(name, target, capsys, tmp_path, tmp_path_factory):
     require(target[0])
     path = unfolded(tmp_path_factory, name)
@@ -56,7 +57,7 @@ def test_an_unfolded_export_of_a_trained_model_passes_all_gates(name, target, ca
     assert gd.verify(folder).verdict == "passed"
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", further(MODELS, usual=MODELS[:1]))
 def test_the_passes_leave_what_the_fold_of_the_pytorch_model_leaves(name, capsys, tmp_path, tmp_path_factory):
     path = unfolded(tmp_path_factory, name)
     before = Counter(node.op_type for node in onnx.load(path).graph.node)

@@ -14,6 +14,7 @@ from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models.factory import plain_module
 from tests.commands import assert_one_sentence, run
+from tests.further import further
 
 # torch calls its own TorchScript deprecated, also where torch.compile imports it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -121,9 +122,12 @@ def test_wrappers_of_training_are_taken_off(name, nets, tmp_path, capsys):
     assert answer.document["bundles"][0]["manifest"]["verdict"] == "passed"
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
-@pytest.mark.parametrize("input_kind", ["float32-nchw", "uint8-nhwc"])
-def test_an_output_that_is_none_is_left_out(target, input_kind, nets, tmp_path, capsys):
+NONE = [(target, kind) for target in ("onnx", "openvino") for kind in ("float32-nchw", "uint8-nhwc")]
+
+
+@pytest.mark.parametrize("form", further(NONE, usual=[NONE[0], NONE[3]]), ids="-".join)
+def test_an_output_that_is_none_is_left_out(form, nets, tmp_path, capsys):
+    target, input_kind = form
     options = ("--image-size", "48", "-o", tmp_path / "out", "--input", input_kind, "--json")
 
     alone = run(capsys, "export", f"{nets}:Aux", "-t", target, *options)

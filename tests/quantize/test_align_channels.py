@@ -18,6 +18,7 @@ from ghostdeploy.errors import GateFailed, UsageError
 from ghostdeploy.models import create_model
 from tests.equalizing import SAMPLES, equalize, load
 from tests.folding import count_ops, image, randomize
+from tests.further import further
 
 OTHERS = ("ghostnetv2_100", "repghostnet_050", "g_ghost_regnetx_032")
 
@@ -63,7 +64,7 @@ class Call(nn.Module):
         return self.function(x)
 
 
-@pytest.fixture(scope="module", params=SAMPLES)
+@pytest.fixture(scope="module", params=further(SAMPLES, usual=SAMPLES[:1]))
 def trained(request):
     return load(request.param).graph
 

@@ -18,11 +18,12 @@ from ghostdeploy.errors import CheckpointError, DataError, GateFailed
 from ghostdeploy.models import create_model
 from tests.equalizing import SAMPLES, Call, equalize, equalized, load, random
 from tests.folding import image, randomize
+from tests.further import further
 
 FAMILIES = ("ghostnet_050", "ghostnetv2_100", "repghostnet_050", "g_ghost_regnetx_002", "ghost_vgg16")
 
 
-@pytest.fixture(scope="module", params=SAMPLES)
+@pytest.fixture(scope="module", params=further(SAMPLES, usual=SAMPLES[:1]))
 def trained(request):
     return load(request.param)
 

@@ -23,9 +23,10 @@ from ghostdeploy.exporters.onnx.exporter import to_onnx
 from tests.badly_scaled import badly_scaled, weights_changed
 from tests.equalizing import SAMPLES, equalize, equalized, load, random, stream
 from tests.folding import image
+from tests.further import further
 
 
-@pytest.fixture(scope="module", params=SAMPLES)
+@pytest.fixture(scope="module", params=further(SAMPLES, usual=SAMPLES[:1]))
 def trained(request):
     return load(request.param)
 

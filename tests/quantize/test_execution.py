@@ -27,6 +27,7 @@ from ghostdeploy.deploy.prove.images import open_images
 from ghostdeploy.deploy.quantize.saturation import count_saturable, safe_scales
 from ghostdeploy.errors import BundleError
 from tests.exported import sample_bundle
+from tests.further import further
 from tests.kernels import run_on_avx2, simulate
 
 SAMPLES = ("ghostnet_050", "g_ghost_regnetx_002")
@@ -239,7 +240,7 @@ def without_rounding_before_adds(model):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", further(SAMPLES, usual=SAMPLES[:1]))
 def test_safe_weights_execute_as_simulated_on_avx2_and_free_ones_are_caught(name, quantized, tmp_path):
     safe, unsafe, images = quantized(name)
     jobs = {"safe": (safe, images), "unsafe": (unsafe, images)}
@@ -256,7 +257,7 @@ def test_safe_weights_execute_as_simulated_on_avx2_and_free_ones_are_caught(name
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", further(SAMPLES, usual=SAMPLES[:1]))
 def test_sixteen_images_tell_safe_from_free_weights_in_onnx_runtime(name, quantized, tmp_path):
     safe, unsafe, images = quantized(name)
     jobs = {"safe": (safe, images[:16]), "unsafe": (unsafe, images[:16])}

@@ -1,7 +1,7 @@
 """The INT8 line on the shipped trained models: several targets from one command, proven, explained, small.
 
-`make test` exports each network for the processors it was made for, C-Ghost for CPUs and G-Ghost for GPUs, which also
-runs on one CPU engine; `make test-all` adds the other pairs.
+`make test` exports each network for the processors it was made for, C-Ghost for CPUs and G-Ghost for GPUs, and
+`make test-all` adds the other pairs.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ def test_an_altered_diagnosis_is_refused(runs_here, tmp_path, capsys):
     assert run(capsys, "diagnose", copy).code == 3
 
 
-@pytest.mark.parametrize("name", [MODELS[0], pytest.param(MODELS[1], marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("name", MODELS)
 def test_a_badly_scaled_network_loses_less_than_a_point_of_agreement(name, tmp_path):
     """Default quantization loses more than ten points of it, see `test_equalize_ranges`."""
     model = load_model(f"sample:{name}")

@@ -146,7 +146,7 @@ def test_documents_have_the_fields_they_had(words, folder, capsys, recorded):
 
 
 def _marks(name, target, precision):
-    usual = (name, target) in USUAL or (precision, target) == ("int8", "tensorrt")
+    usual = (name, target) in USUAL or (name, target, precision) == ("g_ghost_regnetx_002", "tensorrt", "int8")
     return [pytest.mark.slow, *([] if usual else [pytest.mark.full])]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.device import attempt, make, output
 from tests.exported import sample_bundle
+from tests.further import further
 from tests.shared import shared_folder
 
 PACKAGES = ("tflite-runtime==2.14.0", "numpy<2", "pillow", "msgspec", "click", "rich")
@@ -39,7 +40,7 @@ def python(tmp_path_factory):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "hybrid", "int8"])
-@pytest.mark.parametrize("name", ["ghostnet_050", "g_ghost_regnetx_002"])
+@pytest.mark.parametrize("name", further(["ghostnet_050", "g_ghost_regnetx_002"], usual=["ghostnet_050"]))
 def test_every_bundle_is_verified(python, name, precision, tmp_path_factory):
     path = sample_bundle(tmp_path_factory, name, "tflite", precision=precision)
 

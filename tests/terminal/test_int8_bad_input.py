@@ -79,18 +79,29 @@ def test_a_corrupt_image_among_good_ones_is_named_and_the_way_out_too(capsys, tm
     assert_one_sentence(export(capsys, tmp_path, "--calib", folder), 3, "007.png", "--skip-bad")
 
 
+NETWORK = """
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+"""
+
+
 @pytest.mark.slow
-def test_skip_bad_goes_on_without_the_corrupt_image(capsys, tmp_path, pictures):
+def test_skip_bad_goes_on_without_the_corrupt_image(capsys, tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
     folder = written(tmp_path / "mixed", pictures)
     (folder / "007.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
 
-    answer = run(
-        capsys, "export", "-t", "openvino", "--int8", "--calib", folder, "--skip-bad", "-o", tmp_path / "out", "--json"
-    )
+    (tmp_path / "net.py").write_text(NETWORK)
+    words = ["export", f"{tmp_path}/net.py:network", "-t", "openvino", "--int8", "--image-size", "32"]
+
+    answer = run(capsys, *words, "--calib", folder, "--skip-bad", "-o", tmp_path / "out", "--json")
 
     assert answer.code == 0, answer.err
-    assert "only 23 distinct images" in answer.err
-    assert answer.document["bundles"][0]["manifest"]["quantization"]["calibration"]["count"] == 23
+    assert "only 39 distinct images" in answer.err
+    record = answer.document["bundles"][0]["manifest"]["quantization"]["calibration"]
+    assert record["count"] == 20  # the other 19 are held out to judge
 
 
 @pytest.mark.parametrize(
