@@ -7,9 +7,12 @@ runtime, in ghostdeploy or in a distribution of its own; docs/adding_a_target.md
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from importlib import import_module
+from typing import Any, Literal, NamedTuple
 
 import msgspec
+
+from ghostdeploy.errors import MissingDependency, UsageError
 
 PRECISIONS = ("fp32", "fp16", "int8", "hybrid")
 """Every precision a bundle can have; a row lists the ones its exporter makes."""
@@ -59,6 +62,38 @@ class Int8Time(NamedTuple):
 
     without_dot_product: float
     with_dot_product: float
+
+
+Setting = bool | str | tuple[str, ...]
+"""Value of a target's own option."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """An option of `export` that one target alone knows: a flag, a choice, or several names parted by commas."""
+
+    name: str
+    """Keyword of `ghostdeploy.export`; on the command line with hyphens."""
+    help: str
+    """One sentence for `--help`."""
+    choices: tuple[str, ...] = ()
+    """What it may be, the default first; none for a flag or several names."""
+    metavar: str | None = None
+    """Set for several names: how `--help` shows them."""
+    precision: str | None = None
+    """The one that it has an effect on; None for all."""
+
+    @property
+    def flag(self) -> str:
+        """Its spelling on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def default(self) -> Setting:
+        """Its value where nothing is said."""
+        if self.metavar is not None:
+            return ()
+        return self.choices[0] if self.choices else False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +160,11 @@ class Target:
     """Import string of the `DefaultConverter` that exports the untouched module in the vendor's usual way."""
     intake: Intake | None = None
     """Set where a finished file of this kind can be the model of an export."""
-    options: tuple[str, ...] = ()
-    """Settings that only its exporter knows, by the names of `ExportConfig` fields."""
-    check_options: str | None = None
-    """Import string of the function that takes these settings by name and returns them as they are spelled, or raises
-    `UsageError`; it imports no vendor library."""
+    options: tuple[Option, ...] = ()
+    """Options that only it knows."""
+    check_settings: str | None = None
+    """Import string of the function that takes the values of these options, a dictionary by name, and returns them as
+    they are spelled, or raises `UsageError`; it imports no vendor library."""
 
     @property
     def export_requirement(self) -> str:
@@ -140,3 +175,43 @@ class Target:
     def runtime_requirement(self) -> str:
         """What pip installs on a device: the runtime alone."""
         return self.distribution or f"ghostdeploy[{self.name}-runtime]"
+
+
+def pip_install(*requirements: str) -> str:
+    """Returns the pip command for several requirements; extras of one distribution are joined."""
+    extras: dict[str, list[str]] = {}
+    for one in dict.fromkeys(requirements):
+        name, _, extra = one.rstrip("]").partition("[")
+        extras.setdefault(name, []).extend([extra] if extra else [])
+    words = [f'"{name}[{",".join(found)}]"' if found else name for name, found in extras.items()]
+    return f"pip install {' '.join(words)}"
+
+
+def require_precision(target: Target, precision: str) -> None:
+    """Checks that the row makes `precision`.
+
+    Raises:
+        UsageError: It does not; the hint says what it makes.
+    """
+    if precision not in target.precisions:
+        makes = ", ".join(target.precisions)
+        raise UsageError(f"target {target.name} has no precision {precision}", hint=f"{target.name} makes {makes}")
+
+
+def resolve(reference: str, *, requirement: str) -> Any:
+    """Imports `package.module:Name`.
+
+    Args:
+        reference: An import string of a row.
+        requirement: What pip installs to have what the module needs.
+
+    Raises:
+        MissingDependency: The import failed; the original error is chained, so a broken library shows its real fault.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("ghostdeploy")
+        what = f"{error.name} is not installed" if absent else f"importing {module} failed: {error}"
+        raise MissingDependency(what, hint=pip_install(requirement)) from error

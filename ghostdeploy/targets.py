@@ -11,18 +11,39 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import MissingDependency, UsageError, did_you_mean
-from ghostdeploy.target import PRECISIONS, Int8Time, Intake, Recipe, Target
+from ghostdeploy.target import (
+    PRECISIONS,
+    Int8Time,
+    Intake,
+    Option,
+    Recipe,
+    Setting,
+    Target,
+    pip_install,
+    require_precision,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PRECISIONS", "Int8Time", "Intake", "Recipe", "Target"]
+__all__ = [
+    "PRECISIONS",
+    "Int8Time",
+    "Intake",
+    "Option",
+    "Recipe",
+    "Setting",
+    "Target",
+    "pip_install",
+    "require_precision",
+    "resolve",
+]
 
 DEFAULT = "openvino"
 """The target of an export that names none."""
@@ -121,8 +142,21 @@ ROWS: tuple[Target, ...] = (
         simulation="kit/model.onnx",
         device="CUDA device",
         keeps_wide_weights=True,
-        options=("sm", "version_compatible", "hardware_compatibility"),
-        check_options="ghostdeploy.exporters.tensorrt.spec:check_options",
+        options=(
+            Option(
+                name="sm",
+                metavar="N,...",
+                help="Also build TensorRT for RTX engines here, for GPUs of compute capability 8.6 (86), 8.9 (89), "
+                "12.0 (120).",
+            ),
+            Option(name="version_compatible", help="TensorRT plans that later versions load too."),
+            Option(
+                name="hardware_compatibility",
+                choices=("none", "ampere_plus", "same_compute_capability"),
+                help="TensorRT plans for more than one GPU model.",
+            ),
+        ),
+        check_settings="ghostdeploy.exporters.tensorrt.spec:check_settings",
         exporter="ghostdeploy.exporters.tensorrt.exporter:TensorRTExporter",
         runtime="ghostdeploy.runtimes.tensorrt.runtime:TensorRTRuntime",
         runtimes=("tensorrt", "tensorrt_rtx"),
@@ -152,7 +186,13 @@ ROWS: tuple[Target, ...] = (
         quantizer="ghostdeploy.exporters.tflite.quantize.worker:Quantizer",
         layout="nhwc",
         fixed_batch=True,
-        options=("int8_io",),
+        options=(
+            Option(
+                name="int8_io",
+                precision="int8",
+                help="TFLite: integer inputs and outputs, for devices without float.",
+            ),
+        ),
         exporter="ghostdeploy.exporters.tflite.exporter:TFLiteExporter",
         costs="ghostdeploy.runtimes.tflite.costs:read_costs",
         default_route="ghostdeploy.exporters.tflite.default_route:DefaultTFLite",
@@ -288,16 +328,6 @@ def require_export(targets: list[Target], intake: Target | None = None) -> None:
     )
 
 
-def pip_install(*requirements: str) -> str:
-    """Returns the pip command for several requirements; extras of one distribution are joined."""
-    extras: dict[str, list[str]] = {}
-    for one in dict.fromkeys(requirements):
-        name, _, extra = one.rstrip("]").partition("[")
-        extras.setdefault(name, []).extend([extra] if extra else [])
-    words = [f'"{name}[{",".join(found)}]"' if found else name for name, found in extras.items()]
-    return f"pip install {' '.join(words)}"
-
-
 def has_device(target: Target) -> bool:
     """Tells whether the hardware that the engine of `target` cannot do without is here."""
     if target.device is None:
@@ -305,33 +335,3 @@ def has_device(target: Target) -> bool:
     if target.find_devices is None:
         return False
     return bool(resolve(target.find_devices, requirement=target.runtime_requirement)())
-
-
-def require_precision(target: Target, precision: str) -> None:
-    """Checks that the row makes `precision`.
-
-    Raises:
-        UsageError: It does not; the hint says what it makes.
-    """
-    if precision not in target.precisions:
-        makes = ", ".join(target.precisions)
-        raise UsageError(f"target {target.name} has no precision {precision}", hint=f"{target.name} makes {makes}")
-
-
-def resolve(reference: str, *, requirement: str) -> Any:
-    """Imports `package.module:Name`.
-
-    Args:
-        reference: An import string of a row.
-        requirement: What pip installs to have what the module needs.
-
-    Raises:
-        MissingDependency: The import failed; the original error is chained, so a broken library shows its real fault.
-    """
-    module, _, name = reference.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except ImportError as error:
-        absent = isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("ghostdeploy")
-        what = f"{error.name} is not installed" if absent else f"importing {module} failed: {error}"
-        raise MissingDependency(what, hint=pip_install(requirement)) from error

@@ -23,6 +23,8 @@ from tests.bundles import CLASSES, Tiny, described, network
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ghostdeploy.target import Setting
+
 _QUANTIZED = ("Conv", "Gemm", "Concat")
 
 
@@ -68,7 +70,7 @@ def quantized(model: onnx.ModelProto, *, symmetric: bool = True, largest: float 
     return quantizer.model.model
 
 
-def export_kit(model: onnx.ModelProto, folder: Path, precision: str, *, dynamic: bool = False, **options: str):
+def export_kit(model: onnx.ModelProto, folder: Path, precision: str, *, dynamic: bool = False, **settings: Setting):
     """Runs the exporter in this process; returns what it says it wrote into `folder`."""
     source = folder / "source.onnx"
     source.write_bytes(model.SerializeToString())
@@ -80,12 +82,12 @@ def export_kit(model: onnx.ModelProto, folder: Path, precision: str, *, dynamic:
         input_names=tuple(value.name for value in model.graph.input),
         output_names=tuple(value.name for value in model.graph.output),
         dynamic_batch=dynamic,
-        options=options,
+        settings=settings,
     )
     return TensorRTExporter().export(job)
 
 
-def make_kit(out: Path, precision: str = "fp16", *, tiny: Tiny | None = None, **options: str) -> Path:
+def make_kit(out: Path, precision: str = "fp16", *, tiny: Tiny | None = None, **settings: Setting) -> Path:
     """Writes a bundle of a tiny network, built by the exporter and described as the pipeline does it."""
     tiny = tiny or Tiny()
     model = named(network(tiny))
@@ -96,7 +98,7 @@ def make_kit(out: Path, precision: str = "fp16", *, tiny: Tiny | None = None, **
         bundles.write_golden(folder, golden, dict(zip((o.name for o in tiny.outputs), found, strict=True)))
         bundles.write_labels(folder, [f"class {index}" for index in range(CLASSES)])
         graph = quantized(model) if precision == "int8" else model
-        written = export_kit(graph, folder, precision, dynamic=tiny.batch is None, **options)
+        written = export_kit(graph, folder, precision, dynamic=tiny.batch is None, **settings)
         manifest = _manifest(folder, name, precision, tiny, written)
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
         (folder / "source.onnx").unlink()

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import field
 
-from ghostdeploy.bundle.manifest import PrecisionAchieved, Record, TensorSpec
+from ghostdeploy.bundle.manifest import Calibration, PrecisionAchieved, Record, TensorSpec
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
+from ghostdeploy.target import Recipe, Setting  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +32,31 @@ class About(Record, frozen=True, kw_only=True):
     """One per class."""
     preprocess: Preprocess
     """How an image becomes the payload's input."""
+
+
+class QuantizeSpec(Record, frozen=True, kw_only=True):
+    """One quantization of one float graph."""
+
+    recipe: Recipe
+    conditioned: str | None
+    """Path of equalized weights, see `deploy.quantize.condition`; None to quantize the graph as it is."""
+    calibration: str
+    """Path of the calibration pixels, uint8 `.npy` (N, H, W, 3)."""
+    fingerprint: Calibration
+    gate: str
+    """Path of the pixels that the gate looks at, same form."""
+    reference: str
+    """Path of the PyTorch model's float32 logits of those, `.npy` (N, classes)."""
+    labels: str | None
+    """Path of their class indices, `.npy` (N,)."""
+    preprocess: Preprocess
+    """How pixels become the payload's input."""
+    golden: str
+    """Path of the golden inputs, `.npy`, ready for the payload."""
+    max_drop: float
+    """Largest allowed drop of top-1, as a share."""
+    required_agreement: float
+    """Smallest lower 95 % bound of the agreement with the reference."""
 
 
 class ExportJob(Record, frozen=True, kw_only=True):
@@ -55,8 +81,10 @@ class ExportJob(Record, frozen=True, kw_only=True):
     """For payloads that carry their own description."""
     channels_last: bool = False
     """The program takes images as (N, C, H, W) and the payload is to take (N, H, W, C)."""
-    options: dict[str, str] = field(default_factory=dict)
-    """Settings that only this target's exporter knows, such as `sm`."""
+    settings: dict[str, Setting] = field(default_factory=dict)
+    """Values of the options that only this exporter knows, see `Target.options`."""
+    quantization: QuantizeSpec | None = None
+    """Set for a quantizer."""
 
 
 class Ports(Record, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ from ghostdeploy.terminal.console import GivenPath
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ghostdeploy.targets import Option
+
 _FOLDER = GivenPath()
 
 
@@ -40,8 +42,18 @@ def _batch(text: str) -> int | None:
         raise click.BadParameter(f"{text!r} is neither a number nor `dynamic`") from error
 
 
-def _architectures(text: str) -> tuple[str, ...]:
+def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _of_a_target(option: Option) -> Callable[..., Any]:
+    """Returns the option as click knows it."""
+    if option.metavar is not None:
+        return click.option(option.flag, type=_names, default="", metavar=option.metavar, help=option.help)
+    if not option.choices:
+        return click.option(option.flag, is_flag=True, help=option.help)
+    choice, default = click.Choice(option.choices), option.choices[0]
+    return click.option(option.flag, type=choice, default=default, show_default=True, help=option.help)
 
 
 _OPTIONS = (
@@ -89,22 +101,7 @@ _OPTIONS = (
         type=click.Choice(["8", "16", "32"]),
         help="Pad channels with zeros to a multiple, exactly, so that GPU INT8 kernels take every layer.",
     ),
-    click.option(
-        "--sm",
-        type=_architectures,
-        default="",
-        metavar="N,...",
-        help="Also build TensorRT for RTX engines here, for GPUs of compute capability 8.6 (86), 8.9 (89), 12.0 (120).",
-    ),
-    click.option("--version-compatible", is_flag=True, help="TensorRT plans that later versions load too."),
-    click.option(
-        "--hardware-compatibility",
-        type=click.Choice(["none", "ampere_plus", "same_compute_capability"]),
-        default="none",
-        show_default=True,
-        help="TensorRT plans for more than one GPU model.",
-    ),
-    click.option("--int8-io", is_flag=True, help="TFLite: integer inputs and outputs, for devices without float."),
+    *(_of_a_target(option) for row in targets.TARGETS.values() for option in row.options),
     click.option("--image-size", "size", type=_side, metavar="N", help="Input height and width in pixels."),
     click.option(
         "--crop-fraction", type=float, metavar="F", help="Centre crop as a fraction of the resized short side."

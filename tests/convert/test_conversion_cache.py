@@ -164,7 +164,6 @@ def asked(tmp_path):
     (work / "onnx").mkdir(parents=True)
     (work / "onnx" / "model.onnx").write_bytes(b"graph")
     np.save(work / "calibration.npy", np.zeros(4))
-    (work / "spec.json").write_text(f'{{"recipe": "r", "calibration": "{work / "calibration.npy"}"}}')
     return ExportJob(
         source=str(work / "onnx" / "model.onnx"),
         folder=str(work / "quantize"),
@@ -173,7 +172,7 @@ def asked(tmp_path):
         input_names=("input",),
         output_names=("logits",),
         dynamic_batch=False,
-        options={"spec": str(work / "spec.json")},
+        settings={"calibration": str(work / "calibration.npy")},
     )
 
 
@@ -184,8 +183,6 @@ def key_of(job, tmp_path, exporter="ghostdeploy.a:B", work="work"):
 def test_the_key_does_not_know_where_the_workspace_is(asked, tmp_path):
     first = key_of(asked, tmp_path)
     (tmp_path / "work").rename(tmp_path / "moved")
-    spec = tmp_path / "moved" / "spec.json"
-    spec.write_text(spec.read_text().replace("/work/", "/moved/"))
     moved = ExportJob(
         **{name: _moved(getattr(asked, name)) for name in asked.__struct_fields__},
     )
@@ -205,9 +202,8 @@ def _moved(value):
         lambda work: (work / "onnx" / "model.onnx").write_bytes(b"graph!"),
         lambda work: (work / "onnx" / "model.bin").write_bytes(b"weights beside it"),
         lambda work: np.save(work / "calibration.npy", np.ones(4)),
-        lambda work: (work / "spec.json").write_text('{"recipe": "other"}'),
     ],
-    ids=["source", "beside the source", "calibration pixels", "spec"],
+    ids=["source", "beside the source", "calibration pixels"],
 )
 def test_every_file_of_a_job_is_in_the_key(change, asked, tmp_path):
     first = key_of(asked, tmp_path)
@@ -218,7 +214,7 @@ def test_every_file_of_a_job_is_in_the_key(change, asked, tmp_path):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"precision": "fp32"}, {"dynamic_batch": True}, {"modules": ("stem",)}, {"options": {}}, {"channels_last": True}],
+    [{"precision": "fp32"}, {"dynamic_batch": True}, {"modules": ("stem",)}, {"settings": {}}, {"channels_last": True}],
     ids=lambda fields: next(iter(fields)),
 )
 def test_every_field_of_a_job_is_in_the_key(fields, asked, tmp_path):
@@ -240,8 +236,8 @@ def test_a_path_outside_the_workspace_never_stands_for_its_content(asked, tmp_pa
 
     outside = tmp_path / "elsewhere.bin"
     outside.write_bytes(b"1")
-    job = msgspec.structs.replace(asked, options={"file": str(outside)})
-    other = msgspec.structs.replace(asked, options={"file": str(tmp_path / "elsewhere2.bin")})
+    job = msgspec.structs.replace(asked, settings={"file": str(outside)})
+    other = msgspec.structs.replace(asked, settings={"file": str(tmp_path / "elsewhere2.bin")})
     shutil.copy(outside, tmp_path / "elsewhere2.bin")
 
     assert key_of(job, tmp_path) != key_of(other, tmp_path)

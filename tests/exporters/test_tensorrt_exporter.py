@@ -11,11 +11,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import MissingDependency, UsageError
 from ghostdeploy.exporters.tensorrt import build as tensorrt_build
 from ghostdeploy.exporters.tensorrt import exporter
 from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine, parse, require_gpu
-from ghostdeploy.exporters.tensorrt.spec import COMPUTE_CAPABILITIES, check_sms, read_options
+from ghostdeploy.exporters.tensorrt.spec import COMPUTE_CAPABILITIES, check_sms
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import any_library, install_hint, load_library, plain
@@ -63,7 +64,7 @@ def test_parser_and_builder_accept_the_graphs_of_the_sample_models(sample, tmp_p
 @NO_GPU
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_engines_are_built_ahead_for_each_architecture_asked_for(tmp_path, precision):
-    written = export_kit(named(network(Tiny())), tmp_path, precision, sm="86,89")
+    written = export_kit(named(network(Tiny())), tmp_path, precision, sm=("86", "89"))
 
     assert written.files == ("engines/rtx-sm86.engine", "engines/rtx-sm89.engine")
     library = load_library("tensorrt_rtx")
@@ -82,7 +83,7 @@ def test_engines_are_built_ahead_for_each_architecture_asked_for(tmp_path, preci
 
 @NO_GPU
 def test_nvidia_finds_nothing_wrong_with_the_header_but_the_missing_driver(tmp_path):
-    export_kit(named(network(Tiny())), tmp_path, "fp16", sm="89")
+    export_kit(named(network(Tiny())), tmp_path, "fp16", sm=("89",))
     library = load_library("tensorrt_rtx")
     data = (tmp_path / "engines/rtx-sm89.engine").read_bytes()
 
@@ -96,7 +97,7 @@ def test_nvidia_finds_nothing_wrong_with_the_header_but_the_missing_driver(tmp_p
 
 @pytest.mark.parametrize("sm", COMPUTE_CAPABILITIES)
 def test_every_architecture_of_the_table_can_be_built_in_half_precision(tmp_path, sm):
-    written = export_kit(named(network(Tiny())), tmp_path, "fp16", sm=sm)
+    written = export_kit(named(network(Tiny())), tmp_path, "fp16", sm=(sm,))
 
     assert f"engines/rtx-sm{sm}.engine" in written.files
 
@@ -109,7 +110,7 @@ def test_the_table_of_architectures_is_the_librarys_own():
 
 @NO_GPU
 def test_no_int8_engine_is_built_ahead_and_the_record_says_why(tmp_path):
-    written = export_kit(quantized(network(Tiny())), tmp_path, "int8", sm="89")
+    written = export_kit(quantized(network(Tiny())), tmp_path, "int8", sm=("89",))
 
     assert written.files == ()
     assert spec_of(tmp_path).engines == ()
@@ -140,7 +141,7 @@ def test_an_operator_that_tensorrt_does_not_have_is_refused_by_name(tmp_path):
 
 def test_the_builders_refusal_names_the_architecture(sample, tmp_path):
     with pytest.raises(GraphRefused, match=r"sm 75: the builder of TensorRT for RTX \S+ refuses .*Turing"):
-        export_kit(sample("ghostnet_050"), tmp_path, "fp32", dynamic=True, sm="75")
+        export_kit(sample("ghostnet_050"), tmp_path, "fp32", dynamic=True, sm=("75",))
 
 
 def test_a_float_engine_computes_in_float32_not_in_tf32(tmp_path):
@@ -186,9 +187,7 @@ def test_layers_too_large_for_half_precision_are_named_in_the_record(tmp_path):
 
 
 def test_the_record_can_be_read_back_and_an_unknown_field_is_refused(tmp_path):
-    export_kit(
-        named(network(Tiny())), tmp_path, "fp16", hardware_compatibility="ampere_plus", version_compatible="True"
-    )
+    export_kit(named(network(Tiny())), tmp_path, "fp16", hardware_compatibility="ampere_plus", version_compatible=True)
     data = (tmp_path / kit.SPEC).read_bytes()
     spec = kit.decode(data, where="build.json")
 
@@ -206,7 +205,7 @@ def test_int8_without_nvidias_parser_is_refused_with_the_pip_command(tmp_path, m
     with pytest.raises(MissingDependency, match=r'tensorrt_rtx: pip install "ghostdeploy\[tensorrt-rtx\]"'):
         export_kit(quantized(network(Tiny())), tmp_path, "int8")
     with pytest.raises(MissingDependency, match="sm 89"):
-        export_kit(named(network(Tiny())), tmp_path, "fp16", sm="89")
+        export_kit(named(network(Tiny())), tmp_path, "fp16", sm=("89",))
 
 
 @NO_GPU
@@ -250,21 +249,23 @@ def test_an_unknown_architecture_is_a_usage_error(name, message, hint):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("settings", "message"),
     [
         ({"hardware_compatibility": "ampere"}, "unknown hardware compatibility 'ampere'"),
-        ({"workspace": "4"}, "has no option workspace"),
-        ({"sm": "86,77"}, "unknown GPU architecture '77'"),
+        ({"hardware_compatibility": 8}, "hardware_compatibility is 8, expected none or ampere_plus"),
+        ({"version_compatible": "yes"}, "version_compatible is 'yes', expected True or False"),
+        ({"sm": ("86", "77")}, "unknown GPU architecture '77'"),
     ],
 )
-def test_impossible_options_are_usage_errors(options, message):
+def test_impossible_settings_are_usage_errors(settings, message):
     with pytest.raises(UsageError, match=message):
-        read_options(options)
+        ExportConfig(targets=("tensorrt",), settings=settings)
 
 
-def test_absent_options_have_defaults():
-    assert read_options({"sm": "", "hardware_compatibility": "none"}) == read_options({})
-    assert read_options({"version_compatible": "1"}).version_compatible
+def test_settings_are_kept_as_they_are_spelled_and_only_where_they_differ():
+    config = ExportConfig(targets=("tensorrt",), settings={"sm": ["8.6", "sm_89"], "version_compatible": False})
+
+    assert config.settings == {"sm": ("86", "89")}
 
 
 def test_hints_name_the_extras_of_this_package():

@@ -29,8 +29,8 @@ def kits(tmp_path_factory):
     def build(precision="fp16", *, sm="89", **fields):
         key = (precision, sm, *sorted(fields.items()))
         if key not in made:
-            options = {"sm": sm} if sm else {}
-            made[key] = make_kit(tmp_path_factory.mktemp("kit"), precision, tiny=Tiny(**fields), **options)
+            settings = {"sm": (sm,)} if sm else {}
+            made[key] = make_kit(tmp_path_factory.mktemp("kit"), precision, tiny=Tiny(**fields), **settings)
         return made[key]
 
     return build

@@ -15,8 +15,8 @@ import ghostdeploy as gd
 from ghostdeploy import samples, targets
 from ghostdeploy.bundle.folder import DIAGNOSIS, open_bundle
 from ghostdeploy.bundle.manifest import Calibration
+from ghostdeploy.convert.base import QuantizeSpec
 from ghostdeploy.deploy.quantize.fallback import sqnr
-from ghostdeploy.deploy.quantize.recipe import QuantizeSpec
 from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.exporters.tflite.quantize.float_simulation import in_float
 from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph

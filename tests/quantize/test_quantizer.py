@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from ghostdeploy.bundle.manifest import Calibration
-from ghostdeploy.convert.base import ExportJob
+from ghostdeploy.convert.base import ExportJob, QuantizeSpec
 from ghostdeploy.convert.graph.index import OnnxGraph
 from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.program import save_program
@@ -24,7 +24,6 @@ from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.layer_errors import layer_errors
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
-from ghostdeploy.deploy.quantize.recipe import QuantizeSpec
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.deploy.quantize.simulate import GraphRunner

@@ -138,7 +138,7 @@ class DefaultRoute:
             input_names=(),
             output_names=(),
             dynamic_batch=False,
-            options={ROUTE: reference, REQUIREMENT: row.export_requirement},
+            settings={ROUTE: reference, REQUIREMENT: row.export_requirement},
         )
         worker = _Worker(f"default {row.name}", _WORKER, row.export_requirement)
         with Converter(worker, work / f"default-{row.name}.log") as converter:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from ghostdeploy.convert.base import DefaultConverter, ExportJob, Written
 
 ROUTE = "route"
-"""Option of a job: import string of a `DefaultConverter`."""
+"""Setting of a job: import string of a `DefaultConverter`."""
 REQUIREMENT = "requirement"
-"""Option of a job: what pip installs to have what it needs."""
+"""Setting of a job: what pip installs to have what it needs."""
 
 
 class DefaultRouteWorker:
@@ -26,6 +26,7 @@ class DefaultRouteWorker:
 
     def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
-        converter: DefaultConverter = targets.resolve(job.options[ROUTE], requirement=job.options[REQUIREMENT])()
+        route, requirement = str(job.settings[ROUTE]), str(job.settings[REQUIREMENT])
+        converter: DefaultConverter = targets.resolve(route, requirement=requirement)()
         self.tools = converter.tools
         return converter.write(*open_source(job), Path(job.folder))

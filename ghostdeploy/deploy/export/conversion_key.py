@@ -1,15 +1,14 @@
 """The hash of all that a conversion depends on; equal keys mean equal files.
 
-    job          exporter, precision, names, options, module names; each file it reads by its content
+    job          exporter, precision, names, settings, module names; each file it reads by its content
     this tool    every source file of ghostdeploy, and of the package that the exporter is in
     libraries    every installed distribution with the hashes of its own files (its RECORD); the Python version
     machine      processor, its features, usable cores: quantizers choose by what graphs give when run here
     environment  variables that steer the engines, such as ONEDNN_MAX_CPU_ISA
 
-A string that is the path of a file in the workspace stands for the file's content, and a JSON file for its values,
-paths in it included. A path outside the workspace stays a path, and the workspace's name is new in each export: what is
-not hashed by content can make a key miss, never hit. A saved program holds two identities of objects in memory; they
-are left out.
+A string that is the path of a file in the workspace stands for the file's content. A path outside the workspace stays a
+path, and the workspace's name is new in each export: what is not hashed by content can make a key miss, never hit. A
+saved program holds two identities of objects in memory; they are left out.
 """
 
 from __future__ import annotations
@@ -89,8 +88,6 @@ def _by_content(value: Any, work: Path) -> Any:
     path = Path(value)
     if not path.is_file():
         return value
-    if path.suffix == ".json":
-        return _by_content(json.loads(path.read_bytes()), work)
     return content(path)
 
 

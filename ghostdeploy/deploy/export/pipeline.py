@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ghostdeploy.bundle.folder import Bundle
+    from ghostdeploy.convert.base import QuantizeSpec
     from ghostdeploy.deploy.intake.facts import Facts
     from ghostdeploy.deploy.intake.protocol import ExportedModel
     from ghostdeploy.errors import GhostDeployError
@@ -218,9 +219,6 @@ def waits(way: list[Step], results: dict[str, ExportResult]) -> bool:
 
 def job_of(step: Step, facts: Facts, config: ExportConfig, work: Path) -> ExportJob:
     """Returns what a step's worker is to do, and makes the folder `work/<step>` for its files."""
-    options = config.options_of(targets.find(step.target))
-    if step.recipe is not None:
-        options |= {"spec": str(quantize_spec(step, step.recipe, facts, config, work))}
     folder = work / step.name
     folder.mkdir()
     payload = facts.with_layout(step.layout)
@@ -236,19 +234,18 @@ def job_of(step: Step, facts: Facts, config: ExportConfig, work: Path) -> Export
         modules=facts.modules,
         about=About(name=facts.model.name, labels=tuple(facts.labels), preprocess=payload.preprocess),
         channels_last=payload.preprocess.layout != facts.preprocess.layout,
-        options=options,
+        settings=config.settings_of(targets.find(step.target)),
+        quantization=None if step.recipe is None else quantization(step, step.recipe, facts, config, work),
     )
 
 
-def quantize_spec(step: Step, recipe: Recipe, facts: Facts, config: ExportConfig, work: Path) -> Path:
-    """Writes what the quantizer of a recipe is to do, and returns the file."""
+def quantization(step: Step, recipe: Recipe, facts: Facts, config: ExportConfig, work: Path) -> QuantizeSpec:
+    """Returns what the quantizer of a recipe is to do, and writes the golden inputs that it reads."""
     assert facts.evidence is not None  # prepare() gathered it for this precision
     evidence, facts = facts.evidence, facts.with_layout(step.layout)
     golden = work / f"{step.name}-golden.npy"
     np.save(golden, next(iter(facts.golden_inputs.values())), allow_pickle=False)
-    spec = work / f"{step.name}-spec.json"
-    evidence.write_spec(spec, recipe, facts.preprocess, golden, config.max_drop)
-    return spec
+    return evidence.spec(recipe, facts.preprocess, golden, config.max_drop)
 
 
 @contextmanager

@@ -76,7 +76,9 @@ def from_options(**options: Any) -> Request:
         raise UsageError(f"--name is {name!r}, expected a plain folder name")
     names = _expand(options.pop("target_names"), precision, options["batch"], targets.intake_of(spec))
     align = options.pop("align_channels")
+    own = {option.name for row in targets.TARGETS.values() for option in row.options}
     config = ExportConfig(
+        settings={name: options.pop(name) for name in own},
         align_channels=None if align is None else int(align),
         targets=names,
         precision=precision,

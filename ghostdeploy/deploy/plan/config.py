@@ -13,13 +13,16 @@ import numpy as np
 from ghostdeploy import targets
 from ghostdeploy.arguments import require_count, require_kind, require_path, require_seconds, require_share
 from ghostdeploy.deploy.fold.passes import check_names
+from ghostdeploy.deploy.plan.settings import check_settings
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.preprocess import Preprocess
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
-    from ghostdeploy.targets import Target
+    from ghostdeploy.targets import Setting, Target
 
 INPUTS = ("float32-nchw", "uint8-nhwc")
 DEFAULT_OUT = Path("build")
@@ -41,7 +44,6 @@ _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("preprocess", (dict,), "a dictionary with fields of Preprocess"),
     ("out", _PATH, "a path"),
     ("align_channels", (int, type(None)), "8, 16 or 32"),
-    ("sm", _SEVERAL, "several names, such as ('86',)"),
     ("skip_passes", _SEVERAL, "several names"),
 )
 """What the fields may be that are no numbers."""
@@ -82,17 +84,10 @@ class ExportConfig:
     """Leave out calibration images that cannot be decoded, instead of refusing the set."""
     align_channels: int | None = None
     """Pad channels with zeros to a multiple of this: 8, 16 or 32."""
-    sm: tuple[str, ...] = ()
-    """GPU architectures to build engines for, such as 86."""
-    version_compatible: bool = False
-    """Engines that later TensorRT versions load too."""
-    hardware_compatibility: str = "none"
-    """Engines for more than one architecture: `none`, `ampere_plus`, `same_compute_capability`."""
-
     skip_passes: tuple[str, ...] = ()
     """Names of passes to leave out, see `deploy.fold.passes`."""
-    int8_io: bool = False
-    """Static INT8 with integer inputs and outputs, for devices without float arithmetic."""
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    """Values of options that one target alone knows, see `Target.options`."""
 
     def __post_init__(self) -> None:
         """Checks all fields; paths given as text become paths."""
@@ -105,9 +100,9 @@ class ExportConfig:
         for row in self.rows:
             targets.require_precision(row, self.precision)
         object.__setattr__(self, "batch", _batch(self.batch))
-        self._check_options_of_targets()
+        object.__setattr__(self, "settings", check_settings(self.settings, self.rows, self.precision))
         check_names(self.skip_passes)
-        self._refuse_idle_options()
+        self._refuse_free_batch()
         if self.align_channels not in (None, 8, 16, 32):
             raise UsageError(f"channels are to be aligned to {self.align_channels}, expected 8, 16 or 32")
         if self.input not in INPUTS:
@@ -125,37 +120,15 @@ class ExportConfig:
             for one in given if kinds == _SEVERAL else ():
                 require_kind(f"one of {name}", one, str, "a name")
 
-    def _check_options_of_targets(self) -> None:
-        for row in self.rows:
-            if row.check_options is not None:
-                check = targets.resolve(row.check_options, requirement=row.export_requirement)
-                for name, value in check(**{name: getattr(self, name) for name in row.options}).items():
-                    object.__setattr__(self, name, value)
-
-    def _refuse_idle_options(self) -> None:
-        """Raises `UsageError` for a setting that no chosen target knows: it would be silently without effect."""
+    def _refuse_free_batch(self) -> None:
         fixed = [row.name for row in self.rows if row.fixed_batch]
         if fixed and self.batch is None:
             hint = "leave --batch out, or give a number: the runtime splits and fills any batch"
             raise UsageError(f"target {', '.join(fixed)} has a fixed batch, got dynamic", hint=hint)
-        if self.int8_io and self.precision != "int8":
-            raise UsageError(f"--int8-io has no effect on {self.precision}", hint="add --int8")
-        known = {name for row in self.rows for name in row.options}
-        defaults = {one.name: one.default for one in fields(self)}
-        for row in targets.TARGETS.values():
-            for name in row.options:
-                if name not in known and getattr(self, name) != defaults[name]:
-                    option = f"--{name.replace('_', '-')}"
-                    raise UsageError(f"{option} has no effect on {', '.join(self.targets)}", hint=f"add -t {row.name}")
 
-    def options_of(self, row: Target) -> dict[str, str]:
-        """Returns the settings that only the exporter of `row` knows, as text."""
-        found = {}
-        for name in row.options:
-            value = getattr(self, name)
-            if value:
-                found[name] = ",".join(value) if isinstance(value, tuple) else str(value)
-        return found
+    def settings_of(self, row: Target) -> dict[str, Setting]:
+        """Returns the values of the options that only `row` knows."""
+        return {option.name: self.settings[option.name] for option in row.options if option.name in self.settings}
 
     @property
     def rows(self) -> list[Target]:
@@ -180,16 +153,19 @@ def known_options(options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: There is no such option.
     """
-    known = [one.name for one in fields(ExportConfig) if one.name not in ("targets", "precision", "out")]
+    own = {option.name for row in targets.TARGETS.values() for option in row.options}
+    elsewhere = ("targets", "precision", "out", "settings")
+    known = [*(one.name for one in fields(ExportConfig) if one.name not in elsewhere), *sorted(own)]
     for unknown in options.keys() - set(known):
         field_of_spec = unknown.removeprefix("image_")
         hint = did_you_mean(unknown, known, otherwise=f"options are {', '.join(known)}")
         if field_of_spec in Preprocess.__struct_fields__:
             hint = f'did you mean preprocess={{"{field_of_spec}": …}}?'
         raise UsageError(f"unknown option {unknown!r}", hint=hint)
+    found = {name: value for name, value in options.items() if name not in own}
     if isinstance(spec := options.get("preprocess"), Preprocess):
-        return options | {"preprocess": msgspec.to_builtins(spec)}
-    return options
+        found["preprocess"] = msgspec.to_builtins(spec)
+    return found | {"settings": {name: value for name, value in options.items() if name in own}}
 
 
 def apply_overrides(preprocess: Preprocess, overrides: dict[str, Any]) -> Preprocess:

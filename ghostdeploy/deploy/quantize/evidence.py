@@ -18,12 +18,12 @@ import numpy as np
 
 from ghostdeploy.bundle.folder import sha256
 from ghostdeploy.bundle.manifest import Calibration, LeftOut
+from ghostdeploy.convert.base import QuantizeSpec
 from ghostdeploy.deploy.plan.steps import QUANTIZED
 from ghostdeploy.deploy.prove.parity import names_classes
 from ghostdeploy.deploy.prove.tolerance import TOLERANCES
 from ghostdeploy.deploy.quantize.calibration import COUNT, FEW, FEWEST, select
 from ghostdeploy.deploy.quantize.pixels import read_batches, write_pixels
-from ghostdeploy.deploy.quantize.recipe import QuantizeSpec
 from ghostdeploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -90,11 +90,11 @@ class Evidence:
         """Yields the gate images as inputs of a model that takes what `spec` says."""
         return read_batches(self.gate, spec, BATCH)
 
-    def write_spec(self, path: Path, recipe: Recipe, preprocess: Preprocess, golden: Path, max_drop: float) -> None:
-        """Writes the job of a quantizer process."""
+    def spec(self, recipe: Recipe, preprocess: Preprocess, golden: Path, max_drop: float) -> QuantizeSpec:
+        """Returns what a quantizer process is to do."""
         required = TOLERANCES["int8"].agreement_ci95_low
         assert required is not None  # the row sets it
-        spec = QuantizeSpec(
+        return QuantizeSpec(
             recipe=recipe,
             conditioned=str(self.conditioned) if self.conditioned.exists() else None,
             preprocess=preprocess,
@@ -107,7 +107,6 @@ class Evidence:
             max_drop=max_drop,
             required_agreement=required,
         )
-        path.write_bytes(msgspec.json.encode(spec))
 
 
 def gather(

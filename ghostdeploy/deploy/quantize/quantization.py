@@ -21,14 +21,14 @@ from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, halves
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, agreement, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.pixels import read_batches
-from ghostdeploy.deploy.quantize.recipe import Quantized, QuantizeSpec, scheme
+from ghostdeploy.deploy.quantize.recipe import Quantized, scheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.convert.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob, QuantizeSpec
 
 BATCH = 16
 RANKING_IMAGES = 64

@@ -1,6 +1,6 @@
 """Quantization recipes: which integers, which scales, which layers. Each target owns its recipe.
 
-Here too: the records that cross the border of the quantizer's process, what to do and what was found.
+Here too: the record of what a quantizer found, as it crosses the border of its process.
 
     x̂ = s·(q − z),   q = clamp(round(x/s) + z, q_min, q_max)
 
@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from ghostdeploy.bundle.manifest import Calibration, Record
-from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
+from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.target import Recipe
 
 if TYPE_CHECKING:
@@ -61,31 +60,6 @@ def scheme(recipe: Recipe, choice: Choice) -> str:
     safe = ", saturation-safe" if recipe.saturation_safe else ""
     corrected = "corrected" if choice.correct_bias else "as trained"
     return f"activations {kind} ({choice.ranges} ranges), weights int8 symmetric per channel{safe}, biases {corrected}"
-
-
-class QuantizeSpec(Record, frozen=True, kw_only=True):
-    """One quantization of one float graph."""
-
-    recipe: Recipe
-    preprocess: Preprocess
-    """How pixels become the payload's input."""
-    conditioned: str | None
-    """Path of equalized weights, see `conditioned`; None to quantize the graph as it is."""
-    calibration: str
-    """Path of the calibration pixels, uint8 `.npy` (N, H, W, 3)."""
-    fingerprint: Calibration
-    gate: str
-    """Path of the pixels that the gate looks at, same form."""
-    reference: str
-    """Path of the PyTorch model's float32 logits of those, `.npy` (N, classes)."""
-    labels: str | None
-    """Path of their class indices, `.npy` (N,)."""
-    golden: str
-    """Path of the golden inputs, `.npy`, ready for the payload."""
-    max_drop: float
-    """Largest allowed drop of top-1, as a share."""
-    required_agreement: float
-    """Smallest lower 95 % bound of the agreement with the reference."""
 
 
 class Quantized(Record, frozen=True, kw_only=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import onnx
 
 from ghostdeploy.convert.base import Written
@@ -18,7 +17,6 @@ from ghostdeploy.deploy.quantize.choose import QdqTrial
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
-from ghostdeploy.deploy.quantize.recipe import QuantizeSpec
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.telemetry import silent
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.convert.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob, QuantizeSpec
 
 
 class Quantizer:
@@ -40,9 +38,10 @@ class Quantizer:
     tools = ("onnxruntime", "onnx")
 
     def export(self, job: ExportJob) -> Written:
-        """See `Exporter.export`; `job.options["spec"]` names the file with the `QuantizeSpec`."""
-        spec = msgspec.json.decode(Path(job.options["spec"]).read_bytes(), type=QuantizeSpec)
-        work = QdqQuantization(onnx.shape_inference.infer_shapes(onnx.load(job.source), data_prop=True), spec)
+        """See `Exporter.export`."""
+        assert job.quantization is not None  # a quantizer's job
+        floating = onnx.shape_inference.infer_shapes(onnx.load(job.source), data_prop=True)
+        work = QdqQuantization(floating, job.quantization)
         path = Path(job.folder) / "model.onnx"
         onnx_file.write(work.quantized, path)
         work.notes += [f"{one.rule} at {one.module or one.node}: {one.message}" for one in work.lint()]

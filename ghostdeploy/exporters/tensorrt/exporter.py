@@ -27,7 +27,7 @@ from ghostdeploy.exporters.tensorrt.build import build_ahead, build_for_gpu, pre
 from ghostdeploy.exporters.tensorrt.engine import build_engine
 from ghostdeploy.exporters.tensorrt.half import to_half
 from ghostdeploy.exporters.tensorrt.layers import written_layers
-from ghostdeploy.exporters.tensorrt.spec import TensorRTOptions, read_options
+from ghostdeploy.exporters.tensorrt.spec import TensorRTOptions, read_settings
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import install_hint, installed, load_library
@@ -57,7 +57,7 @@ class TensorRTExporter:
             PrecisionMissing: The built engine does not do what the graph asks for.
             UsageError: An option is unknown or has an impossible value.
         """
-        options = read_options(job.options)
+        options = read_settings(job.settings)
         folder = Path(job.folder)
         model, half, notes = typed_graph(onnx.load(job.source), job.precision)
         graph = onnx_file.encode(model)

@@ -5,16 +5,18 @@ Imports neither NVIDIA's library nor onnx, so that a command line may check a re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.errors import UsageError, did_you_mean
-from ghostdeploy.nvidia.kit import HardwareCompatibility
+from ghostdeploy.nvidia.kit import HardwareCompatibility  # noqa: TC001 - msgspec resolves annotations at run time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from ghostdeploy.target import Setting
 
 COMPUTE_CAPABILITIES: tuple[str, ...] = ("75", "80", "86", "89", "120", "121")
 """Architectures that TensorRT for RTX builds engines for on a machine without them: its `ComputeCapability` enum."""
@@ -32,11 +34,9 @@ _ON_DEVICE: dict[str, str] = {
 }
 """Architectures whose engines are built on the device only."""
 
-_YES = ("1", "true", "yes")
-
 
 class TensorRTOptions(Record, frozen=True, kw_only=True):
-    """Options of one export, read from `ExportJob.options`."""
+    """Settings of one export, see the row."""
 
     sm: tuple[str, ...] = ()
     version_compatible: bool = False
@@ -67,29 +67,11 @@ def check_sms(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def check_options(*, sm: Iterable[str], **others: Any) -> dict[str, Any]:
-    """Returns the fields of a request as they are spelled here, see `check_sms`; the others are what they may be."""
-    return {"sm": check_sms(sm)} | others
+def check_settings(settings: dict[str, Setting]) -> dict[str, Setting]:
+    """Returns the settings of a request as they are spelled here, see `check_sms`."""
+    return settings | {"sm": check_sms(read_settings(settings).sm)}
 
 
-def read_options(options: dict[str, str]) -> TensorRTOptions:
-    """Reads the exporter's options.
-
-    Args:
-        options: `sm` as `86,89`, `version_compatible` as `1` or `True`, `hardware_compatibility`.
-
-    Raises:
-        UsageError: An option is unknown or has an impossible value.
-    """
-    if unknown := options.keys() - {"sm", "version_compatible", "hardware_compatibility"}:
-        raise UsageError(f"the TensorRT exporter has no option {', '.join(sorted(unknown))}")
-    level = options.get("hardware_compatibility") or "none"
-    if level not in get_args(HardwareCompatibility):
-        levels = get_args(HardwareCompatibility)
-        hint = did_you_mean(level, levels, otherwise=f"levels are {', '.join(levels)}")
-        raise UsageError(f"unknown hardware compatibility {level!r}", hint=hint)
-    return TensorRTOptions(
-        sm=check_sms(name for name in options.get("sm", "").split(",") if name.strip()),
-        version_compatible=options.get("version_compatible", "").lower() in _YES,
-        hardware_compatibility=msgspec.convert(level, HardwareCompatibility),
-    )
+def read_settings(settings: dict[str, Setting]) -> TensorRTOptions:
+    """Returns settings by name as one record."""
+    return msgspec.convert(settings, TensorRTOptions)

@@ -6,13 +6,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from ghostdeploy.convert.base import Written
 from ghostdeploy.deploy.quantize.conditioned import RELATIVE_ERROR, key
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
-from ghostdeploy.deploy.quantize.recipe import QuantizeSpec
 from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.exporters.tflite.outputs import separate_outputs
 from ghostdeploy.exporters.tflite.quantize import writer
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.convert.base import ExportJob
+    from ghostdeploy.convert.base import ExportJob, QuantizeSpec
 
 
 class Quantizer:
@@ -36,12 +34,12 @@ class Quantizer:
     tools = ("ai-edge-quantizer", "ai-edge-litert")
 
     def export(self, job: ExportJob) -> Written:
-        """See `Exporter.export`; `job.options["spec"]` names the file with the `QuantizeSpec`."""
+        """See `Exporter.export`."""
         from ghostdeploy.exporters.tflite.exporter import write
 
-        spec = msgspec.json.decode(Path(job.options["spec"]).read_bytes(), type=QuantizeSpec)
+        assert job.quantization is not None  # a quantizer's job
         data = Path(job.source).read_bytes()
-        work = TFLiteQuantization(data, spec, integer_io=bool(job.options.get("int8_io")))
+        work = TFLiteQuantization(data, job.quantization, integer_io=bool(job.settings.get("int8_io")))
         model = tf.read(work.quantized)
         tf.drop_repeated_names(model)
         path = write(model, job)
