@@ -310,10 +310,9 @@ def test_every_finished_graph_is_judged_by_the_rules_of_its_processor(floating, 
 def test_a_broken_rule_stands_in_the_diagnosis(floating, job, monkeypatch, tmp_path):
     broken = Violation(rule="no-double-qdq", node="n", module="blocks.0", message="rounds twice")
     monkeypatch.setattr(QdqQuantization, "lint", lambda self: (broken,))
-    (tmp_path / "spec.json").write_bytes(msgspec.json.encode(job()))
     onnx.save(floating, tmp_path / "float.onnx")
     files = {"source": str(tmp_path / "float.onnx"), "folder": str(tmp_path), "result": ""}
-    names = {"input_names": ("input",), "output_names": ("logits",), "options": {"spec": str(tmp_path / "spec.json")}}
+    names = {"input_names": ("input",), "output_names": ("logits",), "quantization": job()}
 
     Quantizer().export(ExportJob(**files, **names, precision="int8", dynamic_batch=True))
 
