@@ -123,7 +123,7 @@ def test_integer_inputs_and_outputs_are_fed_and_answer_in_float(small, tmp_path)
         wanted = {"target": "tflite", "precision": "int8", "name": "small", "preprocess": SMALL, "calibration": images}
         return gd.export(small, out=tmp_path / folder, **wanted, **options).path
 
-    plain, path = exported("plain"), exported("integers", settings={"int8_io": True})
+    plain, path = exported("plain"), exported("integers", int8_io=True)
     model = model_of(path)
     graph = model.subgraphs[0]
 
