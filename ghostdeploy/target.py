@@ -37,17 +37,21 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     activations: Literal["uint8", "int8", "asymmetric int8"]
-    int8_gates: bool
+    int8_gates: bool = True
     """Whether layers inside squeeze-and-excite gates and merge branches are quantized; what joins them never is."""
-    saturation_safe: bool
+    saturation_safe: bool = False
     """Weights are constrained so that no sum of two products leaves 16 bits."""
-    quantize_bias: bool
-    quantize_shortcuts: bool
+    quantize_bias: bool = False
+    quantize_shortcuts: bool = False
     """Whether a sum of two layers gets a Q/DQ pair on its shortcut, so that it fuses with the layer before it."""
-    final: bool
+    final: bool = False
     """Whether the graph is a payload as it is, so that what ONNX Runtime executes is read back from it."""
     op_types: tuple[str, ...] = ()
     """ONNX operators that are quantized; none where the graph is of another format."""
+    int8_groups: bool = True
+    """Whether convolutions in groups are quantized, depthwise ones among them."""
+    rounds_in_layers: bool = False
+    """The engine rounds the data of a layer inside it: whatever else reads a tensor, such as a sum, gets its floats."""
     bare_outputs: tuple[str, ...] = ()
     """Operators whose outputs stay float unless an INT8 operator reads them."""
 

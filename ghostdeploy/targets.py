@@ -65,8 +65,6 @@ ROWS: tuple[Target, ...] = (
             activations="uint8",
             saturation_safe=True,
             quantize_bias=True,
-            int8_gates=True,
-            quantize_shortcuts=False,
             final=True,
             op_types=(*_LAYERS, "Relu", "Add", "Concat", "MaxPool", "Slice", "Flatten", "Reshape"),
             bare_outputs=("Gemm", "MatMul"),
@@ -99,10 +97,6 @@ ROWS: tuple[Target, ...] = (
             name="openvino",
             activations="uint8",
             saturation_safe=True,
-            quantize_bias=False,
-            int8_gates=True,
-            quantize_shortcuts=False,
-            final=False,
             op_types=(*_LAYERS, "Concat"),
             bare_outputs=(*_LAYERS, "Concat"),
         ),
@@ -128,11 +122,8 @@ ROWS: tuple[Target, ...] = (
         recipe=Recipe(
             name="tensorrt",
             activations="int8",
-            saturation_safe=False,
-            quantize_bias=False,
             int8_gates=False,
             quantize_shortcuts=True,
-            final=False,
             op_types=(*_LAYERS, "Concat"),
             bare_outputs=(*_LAYERS, "Concat"),
         ),
@@ -173,10 +164,7 @@ ROWS: tuple[Target, ...] = (
         recipe=Recipe(
             name="litert",
             activations="asymmetric int8",
-            saturation_safe=False,
             quantize_bias=True,
-            int8_gates=True,
-            quantize_shortcuts=False,
             final=True,
         ),
         int8_time=Int8Time(without_dot_product=0.93, with_dot_product=0.56),
@@ -226,8 +214,7 @@ def plugins() -> dict[str, Target]:
     """Returns the rows that installed distributions add, by name; one that cannot be used is a warning."""
     from importlib.metadata import entry_points
 
-    found: dict[str, Target] = {}
-    taken = {row.name for row in ROWS}
+    found, taken = dict[str, Target](), {row.name for row in ROWS}
     for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name):
         home = entry.dist.name if entry.dist is not None else entry.value
         try:

@@ -245,7 +245,7 @@ def _write_int8(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest:
     simulated = made.simulate(golden.inputs)
     quantized.write_diagnosis(folder / bundles.DIAGNOSIS, quantized.layers_of(model), golden.outputs, simulated)
     bundles.write_golden(folder, golden.inputs, golden.outputs, simulated if row.simulation is None else None)
-    manifest = msgspec.structs.replace(manifest, quantization=quantized.describe(made.tool))
+    manifest = msgspec.structs.replace(manifest, quantization=quantized.describe(made.tool, made.left_in_float))
     manifest = _complete(folder, manifest, made.written, bundles.DIAGNOSIS)
     (folder / bundles.MANIFEST).write_bytes(encode(manifest))  # the runtime opens nothing that is not listed
     return quantized.judge(folder, manifest, row, model, made.simulate, made.saturable, tiny)
@@ -259,6 +259,7 @@ class _Integers:
     simulate: Callable[[dict[str, NDArray]], dict[str, NDArray]]
     tool: str
     saturable: int = 0
+    left_in_float: tuple[str, ...] = ()
 
 
 def _write_qdq(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny) -> _Integers:
@@ -267,7 +268,13 @@ def _write_qdq(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny) ->
     if row.simulation is not None:
         graph = onnx.load(folder / row.simulation)
     simulate, tool = partial(quantized.simulate, graph), "ONNX Runtime's quantizer"
-    return _Integers(written=written, simulate=simulate, tool=tool, saturable=quantized.saturable(graph, row.recipe))
+    return _Integers(
+        written=written,
+        simulate=simulate,
+        tool=tool,
+        saturable=quantized.saturable(graph, row.recipe),
+        left_in_float=tuple(quantized.left_in_float(model, row.recipe)),
+    )
 
 
 def _write_tflite(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny) -> _Integers:

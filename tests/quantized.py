@@ -56,6 +56,14 @@ def quantize(model: onnx.ModelProto, tiny: Tiny, recipe: Recipe) -> onnx.ModelPr
     return writer.write(model, recipe, chosen, ranges)
 
 
+def left_in_float(model: onnx.ModelProto, recipe: Recipe) -> list[str]:
+    """Returns the layers of a named model that a recipe leaves in float."""
+    from ghostdeploy.deploy.quantize import writer
+
+    floating = writer.plan(model, recipe).float_nodes
+    return [name for name in layers_of(model) if name in floating]
+
+
 def saturable(graph: onnx.ModelProto, recipe: Recipe) -> int:
     """Returns the channels whose sums can overflow, 0 where the recipe does not count them."""
     from ghostdeploy.deploy.quantize.saturation import count_saturable
@@ -80,12 +88,13 @@ def simulate(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
     return {name: np.concatenate(one)[:count] for name, one in zip(names, zip(*parts, strict=True), strict=True)}
 
 
-def describe(tool: str) -> Quantization:
+def describe(tool: str, float_by_rule: Sequence[str] = ()) -> Quantization:
     """Returns the manifest's record."""
     return Quantization(
         scheme="activations between extremes, weights int8 per channel",
         tool=f"{tool}, called by a test",
         calibration=Calibration(count=CALIBRATION_IMAGES, sha256="0" * 64),
+        float_by_rule=tuple(float_by_rule),
     )
 
 

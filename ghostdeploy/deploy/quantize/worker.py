@@ -100,7 +100,12 @@ class QdqQuantization(Quantization):
         return writer.write(floating, self.recipe, plan, self.chosen.ranges)
 
     def lint(self) -> tuple[Violation, ...]:
-        """Returns the rules of the recipe's kind of processor that the finished graph breaks; none is expected."""
+        """Returns the rules of the recipe's kind of processor that the finished graph breaks; none is expected.
+
+        The rules are those of engines that fuse Q/DQ pairs. One that rounds inside its layers takes the scales alone.
+        """
+        if self.recipe.rounds_in_layers:
+            return ()
         return lint(self.quantized, profile="gpu" if self.recipe.symmetric else "cpu")
 
     def float_by_rule(self) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ghostdeploy.targets import Recipe
 
 Range = tuple[float, float]
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def plan(model: onnx.ModelProto, recipe: Recipe, *, float_layers: frozenset[str]
     by_rule = vector_branches(graph)
     if recipe.int8_gates:
         by_rule -= {node.name for node in graph.layers()}
+    if not recipe.int8_groups:
+        by_rule |= {node.name for node in graph.layers() if attribute(node, "group", 1) > 1}
     wanted = (n for n in graph.nodes if n.op_type in recipe.op_types and n.name not in by_rule)
     # Sizes for a Resize are concatenated as integers; the normalisation of pixels adds a constant.
     able = [n for n in wanted if graph.is_float(n.output[0]) and not _shifts(graph, n)]
@@ -170,7 +173,7 @@ def write(model: onnx.ModelProto, recipe: Recipe, chosen: Plan, ranges: Mapping[
     with _quiet():
         quantizer.quantize_model()
     result = quantizer.model.model
-    read_bare(result, chosen.float_nodes)
+    read_bare(result, chosen.float_nodes, layers_alone=recipe.rounds_in_layers)
     return onnx.shape_inference.infer_shapes(result, data_prop=True)
 
 
@@ -186,20 +189,29 @@ def _quiet() -> Iterator[None]:
         root.setLevel(before)
 
 
-def read_bare(model: onnx.ModelProto, floating: frozenset[str]) -> None:
-    """Lets float layers read the tensor itself where other readers' Q/DQ pair stands before it."""
+def read_bare(model: onnx.ModelProto, floating: frozenset[str], *, layers_alone: bool = False) -> None:
+    """Lets float layers read the tensor itself where other readers' Q/DQ pair stands before it.
+
+    Args:
+        model: Changed in place.
+        floating: Names of nodes that are float.
+        layers_alone: Whatever is no layer reads the tensor itself, too.
+    """
     producer = {output: node for node in model.graph.node for output in node.output}
     for node in model.graph.node:
-        source = producer.get(node.input[0]) if node.name in floating and node.input else None
-        if source is None or source.op_type != "DequantizeLinear" or node.op_type not in LAYERS:
-            continue
-        pair = producer.get(source.input[0])
-        if pair is not None and pair.op_type == "QuantizeLinear":
-            node.input[0] = pair.input[0]
-    for kind in ("DequantizeLinear", "QuantizeLinear"):  # pairs that nobody reads any more
+        if node.name in floating if node.op_type in LAYERS else layers_alone and node.op_type not in _PAIR:
+            node.input[:] = [_bare(name, producer) for name in node.input]
+    for kind in reversed(_PAIR):  # pairs that nobody reads any more
         read = {name for node in model.graph.node for name in node.input} | {out.name for out in model.graph.output}
         for node in [n for n in model.graph.node if n.op_type == kind and n.output[0] not in read]:
             model.graph.node.remove(node)
+
+
+def _bare(name: str, producer: Mapping[str, onnx.NodeProto]) -> str:
+    """Returns the tensor in front of the Q/DQ pair that writes `name`; without one, `name`."""
+    restored = producer.get(name)
+    rounded = producer.get(restored.input[0]) if restored is not None and restored.op_type == _PAIR[1] else None
+    return str(rounded.input[0]) if rounded is not None and rounded.op_type == _PAIR[0] else name
 
 
 def _weight_overrides(graph: OnnxGraph) -> dict[str, list[dict[str, Any]]]:
