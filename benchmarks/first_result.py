@@ -53,6 +53,13 @@ x = np.zeros({shape}, {dtype!r})
 print(imported - begin, loaded - imported, time.perf_counter() - loaded, "off")
 """
 RAW = {
+    "ncnn": (
+        "import ncnn",
+        "net = ncnn.Net(); net.opt.num_threads = 1; net.opt.use_fp16_storage = False\n"
+        "net.load_param(sys.argv[1]); net.load_model(sys.argv[1].replace('.param', '.bin'))",
+        "run = net.create_extractor(); run.input(net.input_names()[0], ncnn.Mat(x[0]))\n"
+        "np.array(run.extract(net.output_names()[0])[1])",
+    ),
     "onnx": (
         "import onnxruntime as ort",
         "options = ort.SessionOptions(); options.intra_op_num_threads = 1\n"

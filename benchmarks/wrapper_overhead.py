@@ -74,7 +74,25 @@ def raw_tflite(path: Path) -> Callable[[dict[str, Any]], Any]:
     return call
 
 
-RAW = {"onnx": raw_onnx, "openvino": raw_openvino, "tflite": raw_tflite}
+def raw_ncnn(path: Path) -> Callable[[dict[str, Any]], Any]:
+    """Returns the engine's own call, on a network with the same options."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads, net.opt.use_fp16_storage = 1, False
+    net.load_param(str(path))
+    net.load_model(str(path.with_suffix(".bin")))
+    source, target = net.input_names()[0], net.output_names()[0]
+
+    def call(inputs: dict[str, Any]) -> Any:
+        run = net.create_extractor()
+        run.input(source, ncnn.Mat(next(iter(inputs.values()))[0]))
+        return np.array(run.extract(target)[1])[None]
+
+    return call
+
+
+RAW = {"ncnn": raw_ncnn, "onnx": raw_onnx, "openvino": raw_openvino, "tflite": raw_tflite}
 
 
 def measure(path: Path, calls: int) -> dict[str, Any]:

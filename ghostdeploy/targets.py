@@ -189,6 +189,32 @@ ROWS: tuple[Target, ...] = (
         export_packages=("torch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
         runtime_packages=("ai_edge_litert|tflite_runtime",),
     ),
+    Target(
+        name="ncnn",
+        summary="phones and boards through ncnn",
+        parent="onnx",
+        payload="model.param",
+        files=("model.param", "model.bin"),
+        precisions=("fp32", "fp16", "int8"),
+        recipe=Recipe(
+            name="ncnn",
+            activations="int8",
+            op_types=_LAYERS,
+            int8_groups=False,
+            rounds_in_layers=True,
+            bare_outputs=_LAYERS,
+        ),
+        environment=("NCNN", "PNNX"),
+        rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
+        keeps_wide_weights=True,
+        exporter="ghostdeploy.exporters.ncnn.exporter:NcnnExporter",
+        costs="ghostdeploy.runtimes.ncnn.costs:read_costs",
+        default_route="ghostdeploy.exporters.ncnn.default_route:DefaultNcnn",
+        runtime="ghostdeploy.runtimes.ncnn.runtime:NcnnRuntime",
+        runtimes=("ncnn",),
+        export_packages=("ncnn", "pnnx"),
+        runtime_packages=("ncnn",),
+    ),
 )
 
 

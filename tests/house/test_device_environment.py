@@ -202,6 +202,7 @@ def test_from_python_the_device_wheel_says_the_same(python, device):
 
 CORE = {"click", "ghostdeploy", "markdown-it-py", "mdurl", "msgspec", "numpy", "pillow", "pygments", "rich"}
 ENGINES = {
+    "ncnn": {"ncnn", "certifi", "charset-normalizer", "idna", "portalocker", "requests", "tqdm", "urllib3"},
     "onnx": {"onnxruntime", "flatbuffers", "packaging", "protobuf"},
     "openvino": {"openvino", "openvino-telemetry"},
     "tflite": {

@@ -26,6 +26,8 @@ HEAVY = (
     "ai_edge_litert",
     "ai_edge_quantizer",
     "tflite_runtime",
+    "ncnn",
+    "pnnx",
 )
 
 

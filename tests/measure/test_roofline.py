@@ -27,7 +27,7 @@ def cost(macs=0, weights=0, activations=0):
     return LayerCost(name="layer", macs=macs, weight_bytes=weights, activation_bytes=activations)
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino", "tflite"])
+@pytest.mark.parametrize("target", ["ncnn", "onnx", "openvino", "tflite"])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_every_layer_is_read_from_the_payload(tiny_bundle, target, precision):
     found = costs_of(open_bundle(tiny_bundle(target, precision)), 1)
@@ -38,7 +38,7 @@ def test_every_layer_is_read_from_the_payload(tiny_bundle, target, precision):
     assert found[2].activation_bytes == (8 + 10) * size
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("target", ["ncnn", "onnx", "openvino"])
 def test_a_free_batch_is_filled_in(tiny_bundle, target):
     found = costs_of(open_bundle(tiny_bundle(target, batch=None)), 4)
 
