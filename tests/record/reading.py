@@ -59,7 +59,7 @@ def shape(value: Any) -> Any:
 
 def graph_of(path: Path) -> str:
     """Returns the digest of a payload's graph."""
-    read = {".onnx": _onnx, ".xml": _openvino, ".tflite": _tflite}[path.suffix]
+    read = {".onnx": _onnx, ".xml": _openvino, ".tflite": _tflite, ".param": _ncnn}[path.suffix]
     return hashlib.sha256("\n".join(map(str, read(path))).encode()).hexdigest()
 
 
@@ -87,6 +87,10 @@ def _openvino(path: Path) -> list[Any]:
         fields = () if data is None else sorted(one for one in data.items() if one[0] not in ("offset", "size"))
         found.append((layer.get("type"), layer.get("name"), *fields, *(dim.text for dim in layer.iter("dim"))))
     return [*found, *(tuple(edge.items()) for edge in root.iter("edge"))]
+
+
+def _ncnn(path: Path) -> list[Any]:
+    return path.read_text().splitlines()
 
 
 def _tflite(path: Path) -> list[Any]:
