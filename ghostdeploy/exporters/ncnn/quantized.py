@@ -3,8 +3,8 @@
     x → Q(s) → DQ(s) → layer ← DQ(scales) ← q_W      becomes      x → layer ← W = q_W·scales
 
 ncnn rounds the data of each layer by itself, with the one scale that its file names, and gives floats: what the Q/DQ
-pairs in front of layers say. A scale of ncnn's is a factor, so 1/s. Layers in groups stay float: on x86 ncnn
-1.0.20261020 restores the results of depthwise layers with reciprocals of 12 bits, and those of other groups wrongly.
+pairs in front of layers say. A scale of ncnn's is a factor, so 1/s. Layers in groups stay float by the recipe: on AVX2
+ncnn 1.0.20261020 gave 12 right bits in depthwise ones, and wrong numbers in others.
 """
 
 from __future__ import annotations
