@@ -49,7 +49,7 @@ SAMPLES = ("ghostdeploy", "samples")
 def without_remarks(source: str) -> str:
     """Empties strings that stand alone, comments and what only type checkers read; every line keeps its number.
 
-    A function with a decorator keeps its own string: the command line shows it as help. Types of public functions stay.
+    A function with a decorator keeps its own string: the command line shows it as help. Fields of records stay typed.
     """
     lines = [line.encode() for line in source.splitlines()]  # ast counts bytes
     for (first, start), (last, end) in sorted(_remarks(ast.parse(source), lines), reverse=True):
@@ -75,7 +75,7 @@ def _remarks(tree: ast.Module, lines: list[bytes]):
             types = isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
             if types or (alone and isinstance(statement.value.value, str) and len(body) > 1):
                 yield (statement.lineno - 1, statement.col_offset), (statement.end_lineno - 1, statement.end_col_offset)
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("_"):
+        if isinstance(node, ast.FunctionDef):
             for argument in ast.walk(node.args):
                 if isinstance(argument, ast.arg) and (kind := argument.annotation):
                     start = argument.col_offset + len(argument.arg.encode())
@@ -109,10 +109,11 @@ class DeviceBuild(build_py):
         return copied, done
 
     def find_data_files(self, package, src_dir):
-        """Returns the data files of a package, without the samples."""
+        """Returns the data files of a package, without the samples, and without the mark of a typed package."""
         parts = {file: PurePath(file).parts for file in super().find_data_files(package, src_dir)}
         size = len(SAMPLES)
-        return [f for f, p in parts.items() if not any(p[i : i + size] == SAMPLES for i in range(len(p)))]
+        files = {file: p for file, p in parts.items() if p[-1] != "py.typed"}
+        return [f for f, p in files.items() if not any(p[i : i + size] == SAMPLES for i in range(len(p)))]
 
 
 class DeviceInfo(egg_info):
