@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.measure.machine_rates import Bandwidth, Rates, last_level_cache, measure_rates
 from ghostdeploy.deploy.measure.roofline import costs_of, limit, limit_of
@@ -33,8 +34,9 @@ def test_every_layer_is_read_from_the_payload(tiny_bundle, target, precision):
     found = costs_of(open_bundle(tiny_bundle(target, precision)), 1)
 
     size = 1 if precision == "int8" else 4
+    in_groups = size if targets.find(target).recipe.int8_groups else 4
     assert [one.macs for one in found] == MACS
-    assert [one.weight_bytes for one in found] == [8 * 27 * size, 8 * 9 * size, 80 * size]
+    assert [one.weight_bytes for one in found] == [8 * 27 * size, 8 * 9 * in_groups, 80 * size]
     assert found[2].activation_bytes == (8 + 10) * size
 
 
