@@ -17,7 +17,7 @@ from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models import create_model
 from tests.further import further
-from tests.recipes import RECIPES
+from tests.recipes import FUSED
 from tests.tensorrt_kits import export_kit
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed here")
@@ -66,17 +66,17 @@ def quantized(graph, recipe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", FUSED)
 def test_our_own_graphs_pass_the_linter(graph, name):
     profile = "gpu" if name == "tensorrt" else "cpu"
 
-    assert lint(quantized(graph, RECIPES[name]), profile=profile) == ()
+    assert lint(quantized(graph, FUSED[name]), profile=profile) == ()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_parser_and_builder_accept_the_graph(graph, tmp_path, precision):
-    written_graph = quantized(graph, RECIPES["tensorrt"]) if precision == "int8" else graph
+    written_graph = quantized(graph, FUSED["tensorrt"]) if precision == "int8" else graph
     for batch in (None, 1):
         source = onnx.ModelProto()
         source.CopyFrom(written_graph)

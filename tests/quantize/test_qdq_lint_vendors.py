@@ -27,7 +27,7 @@ from tests.qdq_graphs import (
     quantizer_of,
     set_constant,
 )
-from tests.recipes import RECIPES
+from tests.recipes import FUSED
 
 SAMPLES = ("ghostnet_050", "g_ghost_regnetx_002")
 
@@ -67,13 +67,13 @@ def by_habit(model):
     return quantizer.model.model
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", FUSED)
 def test_the_linter_passes_our_own_graphs(sample, recipe):
-    chosen = writer.plan(sample, RECIPES[recipe])
+    chosen = writer.plan(sample, FUSED[recipe])
     tied = {name: (-4.0, 4.0) for group in chosen.shared_scales for name in group}
-    model = writer.write(sample, RECIPES[recipe], chosen, ranges(sample) | tied)
+    model = writer.write(sample, FUSED[recipe], chosen, ranges(sample) | tied)
 
-    assert lint(model, profile="gpu" if RECIPES[recipe].symmetric else "cpu") == ()
+    assert lint(model, profile="gpu" if FUSED[recipe].symmetric else "cpu") == ()
 
 
 def test_the_linter_names_what_a_quantizer_does_by_habit(sample):

@@ -31,7 +31,7 @@ from ghostdeploy.deploy.quantize.worker import QdqQuantization, Quantizer
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models.blocks import GhostModule
 from ghostdeploy.preprocess import Preprocess
-from tests.recipes import RECIPES
+from tests.recipes import FUSED, RECIPES
 from tests.shared import shared_folder
 
 SIZE, CLASSES, IMAGES = 16, 10, 96
@@ -160,7 +160,7 @@ def test_the_tensorrt_recipe_passes_the_linter(floating, batches):
 
 
 @pytest.mark.parametrize("unit", ["stem", "ghost1", "ghost2", "head"])
-@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if not recipe.rounds_in_layers])
+@pytest.mark.parametrize("name", FUSED)
 def test_a_unit_in_float_leaves_a_graph_that_passes_the_linter(floating, batches, name, unit):
     of = units(OnnxGraph(floating))
     layers = frozenset(layer for layer, its in of.items() if its == unit)
