@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,18 @@ def require_path(name: str, value: Any) -> Path:
         UsageError: It is empty, or no path.
     """
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise UsageError(f"{name} is {value!r}, expected a path", hint="a variable behind it may be empty")
+        raise UsageError(f"{name} is {_shown(value)}, expected a path", hint="a variable behind it may be empty")
     return Path(os.fsdecode(value))
+
+
+def require_paths(name: str, value: Any) -> list[Path]:
+    """Returns the paths of a list, or of one path.
+
+    Raises:
+        UsageError: One is empty, or no path.
+    """
+    several = isinstance(value, Iterable) and not isinstance(value, (str, os.PathLike))
+    return [require_path(name, one) for one in (value if several else (value,))]
 
 
 def require_kind(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> None:
@@ -73,11 +84,14 @@ def require_kind(name: str, value: Any, kinds: type | tuple[type, ...], expected
     """
     allowed = kinds if isinstance(kinds, tuple) else (kinds,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        plain = value is None or isinstance(value, bool | int | float | str)
-        raise UsageError(
-            f"{name} is {repr(value) if plain else f'of type {type(value).__name__}'}, expected {expected}"
-        )
+        raise UsageError(f"{name} is {_shown(value)}, expected {expected}")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _shown(value: Any) -> str:
+    """Returns a value for a message, or its type where it may be long."""
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return repr(value) if plain else f"of type {type(value).__name__}"

@@ -62,8 +62,14 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Refuses values no image could be prepared with.
 
         Raises:
-            ValueError: Names the field, the value and the allowed range.
+            ValueError: Names the field, the value and what is expected.
         """
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            try:
+                msgspec.convert(value, field.type)
+            except msgspec.ValidationError as error:
+                raise ValueError(f"{field.name} is {value!r}, e{str(error)[1:].replace('`', '')}") from error
         if not 1 <= self.size <= 8192:
             raise ValueError(f"size is {self.size}, expected 1 to 8192 pixels")
         if not 0.1 <= self.crop_fraction <= 1.0:

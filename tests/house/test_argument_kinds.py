@@ -30,6 +30,24 @@ def test_an_example_that_is_no_array_is_told(example):
         gd.fold(NET, example)
 
 
+@pytest.mark.parametrize("passes", ["fold_batch_norm", 3, ("fold_batch_norm",), iter([])])
+def test_what_is_no_list_of_passes_is_told(passes):
+    with pytest.raises(UsageError, match=r"passes is .*, expected a "):
+        gd.fold(NET, IMAGE, passes=passes)
+
+
+@pytest.mark.parametrize("paths", [3, None, "", [3], [None]])
+def test_what_is_no_path_of_a_bundle_is_told(paths):
+    with pytest.raises(UsageError, match=r"bundle is .*, expected a path"):
+        gd.evaluate(paths)
+
+
+@pytest.mark.parametrize("data", ["", IMAGE, 3])
+def test_what_is_no_path_of_images_is_told(data, tmp_path):
+    with pytest.raises(UsageError, match=r"the image set is .*expected a path"):
+        gd.evaluate(tmp_path, data=data)
+
+
 @pytest.mark.parametrize("module", ["x", None, type(NET)])
 def test_what_is_no_module_is_told(module):
     with pytest.raises(CheckpointError, match=r"expected a torch\.nn\.Module"):

@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from ghostdeploy.arguments import require_kind
 from ghostdeploy.deploy.fold.capture import capture, of_several
 from ghostdeploy.deploy.fold.one_at_a_time import taking_turns
 from ghostdeploy.deploy.fold.passes import default_passes
+from ghostdeploy.deploy.fold.passes.base import Pass
 from ghostdeploy.deploy.fold.passes.precision import relative_error, run
 from ghostdeploy.deploy.fold.passes.proof import Trials, apply, second
 from ghostdeploy.deploy.fold.passes.widen import narrow, wide, widen
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle.manifest import PassRecord
-    from ghostdeploy.deploy.fold.passes.base import Pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,16 @@ def fold(
         CheckpointError: The module is none, cannot be recorded, gives NaN or infinity on the example, or has operations
             that float64 has not.
         InputError: The example is no array, or holds no image.
+        UsageError: `passes` is no list of passes.
         GateFailed: A pass changed the outputs by more than `FOLD_RELATIVE_ERROR` (the message names it), or the
             finished graph cannot run or gives something else.
     """
     if not isinstance(module, nn.Module):
         raise CheckpointError(f"the module is {type(module).__name__}, expected a torch.nn.Module")
+    steps = default_passes() if passes is None else passes
+    require_kind("passes", steps, (list, tuple), "a list of passes, such as default_passes()")
+    for step in steps:
+        require_kind("one of passes", step, Pass, "a pass, with a name and run()")
     inputs = _tensors(example_input, module)
     if dynamic_batch:
         inputs = of_several(inputs)
@@ -103,7 +109,7 @@ def fold(
             hint="fold the part of it before, or leave out what looks at the bits of float32",
         ) from error
     records = []
-    for step in default_passes() if passes is None else passes:
+    for step in steps:
         folded, last, record = apply(step, folded, inputs, last)
         records.append(record)
         if on_pass is not None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ghostdeploy import samples, targets
-from ghostdeploy.arguments import require_path, require_share
+from ghostdeploy.arguments import require_path, require_paths, require_share
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Execution, Parity, Record, Replay, Verdict
 from ghostdeploy.deploy.prove import evaluate as ev
@@ -164,9 +163,10 @@ def evaluate(
         DataError: The set is unusable or does not fit a model's classes.
         BundleError: See `verify`.
     """
-    paths = [paths] if isinstance(paths, str | PathLike) else list(paths)
+    paths = require_paths("bundle", paths)
     _require_comparison(paths, reference, max_drop)
-    images = data if isinstance(data, ImageSet) else open_images(data or _shipped(paths), labelled=True)
+    given = _shipped(paths) if data is None else data
+    images = given if isinstance(given, ImageSet) else open_images(given, labelled=True)
     stages = Stages(listener)
     base = None if reference is None else _predict(reference, images, stages)
     limit, found = ev.MAX_DROP if max_drop is None else max_drop, []

@@ -10,7 +10,7 @@ the value before.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ghostdeploy.deploy.fold.passes.graph import op_name
 
@@ -27,6 +27,7 @@ class PassResult:
     """Places changed; 0 means that the pass did not apply."""
 
 
+@runtime_checkable
 class Pass(Protocol):
     """One exact rewriting."""
 
