@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -91,6 +92,27 @@ LONGEST = ("test_int8_pipeline", "test_tune", "test_payload_types")
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
     keep_first(items, config, _mark_that_skips)
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    freeze()
+
+
+def freeze() -> None:
+    """Keeps what was imported out of further collections of garbage: every export does two, over a million objects."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else nanobind takes what is left for leaks, and says so
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """What the tests of a file imported stays as well."""
+    yield
+    freeze()
 
 
 def _mark_that_skips(item: pytest.Item) -> str | None:

@@ -5,9 +5,10 @@ exporters: 5 to 8 of 10 seconds. One process per exporter and test run pays that
 from it. The command that a test starts is `client`, which stands for the converter: same files, folder, environment and
 limits, and it ends as the converter ends. Where there is no such parent, it becomes the converter itself, cold.
 
-What differs from a cold start: the imports, and what libraries read from the environment while they are imported. So a
-test of how converters start, die and are killed asks for the fixture `cold_converters`; commands that tests start as
-processes start their converters cold anyway.
+What differs from a cold start: the imports, what libraries read from the environment while they are imported, and what
+they compute once in a process, such as the signatures of all operators: `parent` rehearses a conversion. So a test of
+how converters start, die and are killed asks for the fixture `cold_converters`; commands that tests start as processes
+start their converters cold anyway.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ it sets the import path and finds the package here as well.
 """
 
 import contextlib
+import functools
 import gc
-import importlib
+import io
 import json
 import os
 import resource
@@ -18,8 +19,30 @@ import struct
 import sys
 from pathlib import Path
 
-LATE = {"ghostdeploy.exporters.onnx.exporter:OnnxExporter": ("onnxscript.function_libs.torch_lib.ops",)}
-"""What a library imports at its first use, by exporter."""
+THREADS = Path("/proc/self/task")
+
+
+def rehearse_onnx():
+    """Exports a layer: torch imports its compiler then, and reads the signatures of all operators, in every export."""
+    import torch
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # else a thread of its own watches every bar
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+    torch.onnx.export(reload(torch), dynamo=True, opset_version=18, verbose=False)
+
+
+def reload(torch):
+    """Returns a program of one layer that was saved and loaded."""
+    stream = io.BytesIO()
+    torch.export.save(torch.export.export(torch.nn.Linear(1, 1), (torch.zeros(1, 1),)), stream)
+    stream.seek(0)
+    return torch.export.load(stream)
+
+
+REHEARSALS = {"ghostdeploy.exporters.onnx.exporter:OnnxExporter": rehearse_onnx}
+"""What libraries do at their first use, by exporter: every converter would do it again."""
 
 
 def main() -> int:
@@ -29,10 +52,8 @@ def main() -> int:
 
     reference, requirement = sys.argv[1:3]
     resolve(reference, requirement=requirement)
-    for module in LATE.get(reference, ()):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
+    REHEARSALS.get(reference, lambda: None)()
+    if len(list(THREADS.iterdir())) > 1:
         return 1  # a fork keeps one thread of many: they start cold
     gc.collect()
     gc.freeze()
