@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,14 @@ from tests.commands import assert_one_sentence, run
 from tests.signing import sign_again
 
 TRACE = "a pickle ran code"
+NETS = """
+from torch import nn
+
+def net():
+    body = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*body, nn.Linear(4, 1000), nn.ReLU(), nn.Linear(1000, 1000))
+"""
+"""A network of four megabytes."""
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +187,18 @@ def test_a_folder_that_is_no_bundle_is_not_replaced_even_with_force(capsys, tmp_
     assert (tmp_path / "ghostnet_050-onnx-fp32" / "thesis.tex").exists()
 
 
-@pytest.mark.parametrize("kilobytes", [64, 3000])
-def test_a_file_size_limit_while_writing_is_one_sentence_and_leaves_nothing(kilobytes, tmp_path):
-    command = f"ulimit -f {kilobytes}; exec {sys.executable} -m ghostdeploy export -t openvino -o {tmp_path / 'out'}"
+@pytest.fixture
+def net(tmp_path):
+    """What `export` is told of a network of the user's own."""
+    (tmp_path / "nets.py").write_text(NETS)
+    return [f"{tmp_path}/nets.py:net", "--image-size", "32"]
 
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+
+@pytest.mark.parametrize("kilobytes", [64, 3000])
+def test_a_file_size_limit_while_writing_is_one_sentence_and_leaves_nothing(kilobytes, net, tmp_path):
+    words = shlex.join([sys.executable, "-m", "ghostdeploy", "export", *net, "-t", "openvino", "-o", f"{tmp_path}/out"])
+
+    done = subprocess.run(["bash", "-c", f"ulimit -f {kilobytes}; exec {words}"], capture_output=True, text=True)
 
     assert done.returncode == 4, done.stderr
     assert "cannot be written" in done.stderr or "could not write" in done.stderr
@@ -190,17 +206,19 @@ def test_a_file_size_limit_while_writing_is_one_sentence_and_leaves_nothing(kilo
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_kill_9_in_the_middle_leaves_no_half_bundle_and_a_rerun_succeeds(tmp_path, capsys):
-    command = [sys.executable, "-m", "ghostdeploy", "export", "-t", "onnx", "-o", tmp_path]
+def test_kill_9_in_the_middle_leaves_no_half_bundle_and_a_rerun_succeeds(net, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "ghostdeploy", "export", *net, "-t", "onnx", "-o", out]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_until(lambda: any(tmp_path.glob(".*.tmp-*/program*.pt2")) or process.poll() is not None)
+    wait_until(lambda: any(out.glob(".*.tmp-*/program*.pt2")) or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
-    answer = run(capsys, "export", "-t", "onnx", "-o", tmp_path)
+    assert process.returncode == -signal.SIGKILL
+    assert [path for path in out.iterdir() if not path.name.startswith(".")] == []
+    answer = run(capsys, "export", *net, "-t", "onnx", "-o", out)
     assert answer.code == 0, answer.err
-    assert [path.name for path in tmp_path.iterdir()] == ["ghostnet_050-onnx-fp32"]
+    assert [path.name for path in out.iterdir()] == ["net-onnx-fp32"]
 
 
 def wait_until(condition):
