@@ -13,19 +13,24 @@ import pytest
 import torch
 
 import ghostdeploy as gd
+from ghostdeploy import samples
 from ghostdeploy.bundle.folder import open_bundle, sha256
+from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.intake.resolve import resolve_model
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.exporters.onnx.intake import module_path
 from ghostdeploy.models.source import load_model
 from tests.commands import run
-from tests.conftest import require
+from tests.conftest import absence, require
 from tests.exported import sample_bundle
 from tests.folding import count_ops
 from tests.further import further
-from tests.onnx_files import CALIB, DATA, PREPROCESS, saved, small, unfolded
+from tests.onnx_files import CALIB, PREPROCESS, saved, small, unfolded
+from tests.shared import shared_folder
 
 MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
-TARGETS = (("onnx",), ("openvino",), ("openvino", "--fp16"))
+TARGETS = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "fp16"))
 
 
 def export(capsys, path, out, *options):
@@ -40,13 +45,32 @@ def kinds(path):
     return Counter(node.op_type for node in onnx.load(path / "model.onnx").graph.node)
 
 
-@pytest.mark.parametrize("name", further(MODELS, usual=MODELS[:1]))
-@pytest.mark.parametrize("target", further(TARGETS, usual=TARGETS[:2]), ids="".join)
-def test_an_unfolded_export_of_a_trained_model_passes_all_gates(name, target, capsys, tmp_path, tmp_path_factory):
-    require(target[0])
-    path = unfolded(tmp_path_factory, name)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A function: name, target, precision → bundle of the unfolded file of a sample model, labelled images at hand."""
+    spec = {"size": 64, "crop_fraction": 1.0, "mean": (0.286,) * 3, "std": (0.353,) * 3}
 
-    manifest, folder = export(capsys, path, tmp_path, "-t", *target, *PREPROCESS, *DATA)
+    def folder(name, target="onnx", precision="fp32"):
+        require(target)
+        with shared_folder(tmp_path_factory, f"from-onnx-{name}-{precision}") as root:
+            out = root / "bundles"
+            if not out.exists():
+                rows = [one for one, kind in TARGETS if kind == precision and absence(one) is None]
+                facts = {"precision": precision, "preprocess": spec, "data": samples.evaluation_set()}
+                config = ExportConfig(targets=tuple(rows), out=root / "new", **facts)
+                model = resolve_model(unfolded(tmp_path_factory, name), config)
+                assert run_export(model.load, config, name=name, intake=model.intake).failures == {}
+                (root / "new").rename(out)
+        return out / f"{name}-{target}-{precision}"
+
+    return folder
+
+
+@pytest.mark.parametrize("name", further(MODELS, usual=MODELS[:1]))
+@pytest.mark.parametrize("target", further(TARGETS, usual=TARGETS[:2]), ids="-".join)
+def test_an_unfolded_export_of_a_trained_model_passes_all_gates(name, target, trained):
+    folder = trained(name, *target)
+    manifest = open_bundle(folder).manifest
 
     assert manifest.verdict == manifest.parity.verdict == manifest.accuracy.verdict == "passed"
     assert manifest.accuracy.count == 1000
@@ -58,11 +82,10 @@ def test_an_unfolded_export_of_a_trained_model_passes_all_gates(name, target, ca
 
 
 @pytest.mark.parametrize("name", further(MODELS, usual=MODELS[:1]))
-def test_the_passes_leave_what_the_fold_of_the_pytorch_model_leaves(name, capsys, tmp_path, tmp_path_factory):
-    path = unfolded(tmp_path_factory, name)
-    before = Counter(node.op_type for node in onnx.load(path).graph.node)
-
-    manifest, folder = export(capsys, path, tmp_path, "-t", "onnx", *PREPROCESS)
+def test_the_passes_leave_what_the_fold_of_the_pytorch_model_leaves(name, trained, tmp_path_factory):
+    before = Counter(node.op_type for node in onnx.load(unfolded(tmp_path_factory, name)).graph.node)
+    folder = trained(name)
+    manifest = open_bundle(folder).manifest
 
     mine = open_bundle(sample_bundle(tmp_path_factory, name, "onnx", precision="fp32"))
     records = {one.name: one for one in manifest.passes}
@@ -74,13 +97,11 @@ def test_the_passes_leave_what_the_fold_of_the_pytorch_model_leaves(name, capsys
     assert (manifest.model.params, manifest.model.macs) == (mine.manifest.model.params, mine.manifest.model.macs)
 
 
-def test_layers_are_called_like_the_modules_whose_weights_they_hold(capsys, tmp_path, tmp_path_factory):
+def test_layers_are_called_like_the_modules_whose_weights_they_hold(trained):
     name = MODELS[0]
     modules = dict(gd.create_model(name, num_classes=10).named_modules())
 
-    _, folder = export(capsys, unfolded(tmp_path_factory, name), tmp_path, "-t", "onnx")
-
-    graph = onnx.load(folder / "model.onnx").graph
+    graph = onnx.load(trained(name) / "model.onnx").graph
     layers = [node.name for node in graph.node if node.op_type in ("Conv", "Gemm")]
     assert set(layers) <= modules.keys()
     assert len({node.name for node in graph.node}) == len(graph.node)
@@ -125,12 +146,11 @@ def test_an_export_of_the_older_torch_exporter_keeps_module_names(capsys, tmp_pa
     assert names == ["stem.conv", "wide.conv"]
 
 
-def test_the_manifest_says_that_the_file_itself_is_the_reference(capsys, tmp_path, tmp_path_factory):
-    path = unfolded(tmp_path_factory, MODELS[0])
+def test_the_manifest_says_that_the_file_itself_is_the_reference(trained, tmp_path_factory):
+    path, bundle = unfolded(tmp_path_factory, MODELS[0]), open_bundle(trained(MODELS[0]))
+    manifest = bundle.manifest
 
-    manifest, folder = export(capsys, path, tmp_path, "-t", "onnx", *PREPROCESS)
-
-    inputs, outputs = open_bundle(folder).golden()
+    inputs, outputs = bundle.golden()
     assert np.array_equal(outputs["scores"], GraphRunner(onnx.load(path))(inputs["image"])[0])
     assert manifest.model.source == "onnx:ghostnet_050.onnx, run by ONNX Runtime without optimisation"
     assert manifest.model.weights_sha256 == sha256(path)

@@ -18,6 +18,12 @@ from ghostdeploy.models.count import count_macs, count_params
 from tests.conftest import require
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+NET = """
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -185,14 +191,15 @@ def test_the_figure_needs_a_published_accuracy(tmp_path):
 @pytest.mark.slow
 def test_one_command_builds_measures_reports_and_goes_on_where_it_was(tmp_path):
     require("onnx")
-    words = ["-o", tmp_path, "--models", "sample:ghostnet_050", "--engines", "default-onnx,ours-onnx-fp32,torch"]
+    (tmp_path / "net.py").write_text(NET)
+    words = ["-o", tmp_path, "--models", f"{tmp_path}/net.py:net", "--engines", "default-onnx,ours-onnx-fp32,torch"]
     words += ["--batch", "1", "--threads", "1", "--seconds", "0.1", "--json"]
 
     first, second = (command(*words) for _ in range(2))
 
     document = json.loads(first.stdout)
     assert set(document["medians_ms"]) == {
-        f"ghostnet_050_sample {engine} b1 t1" for engine in ("default-onnx", "ours-onnx-fp32", "torch")
+        f"net {engine} b1 t1" for engine in ("default-onnx", "ours-onnx-fp32", "torch")
     }
     assert json.loads(second.stdout) == document
     assert "measure" in first.stderr

@@ -26,7 +26,7 @@ from ghostdeploy.deploy.prove.execution import (
 from ghostdeploy.deploy.prove.images import open_images
 from ghostdeploy.deploy.quantize.saturation import count_saturable, safe_scales
 from ghostdeploy.errors import BundleError
-from tests.exported import sample_bundle
+from tests.exported import plain_graph
 from tests.further import further
 from tests.kernels import run_on_avx2, simulate
 
@@ -160,11 +160,11 @@ def quantized(tmp_path_factory):
         return made[name]
 
     def graphs(name):
-        bundle = open_bundle(sample_bundle(tmp_path_factory, name, "onnx", batch=None))
-        spec = bundle.manifest.preprocess
+        source = plain_graph(tmp_path_factory, name)
+        spec = open_bundle(source.parent).manifest.preprocess
         calibration = list(open_images(samples.calibration_set()).sample(64).batches(spec, size=16))
         images = np.concatenate(list(open_images(samples.evaluation_set()).sample(512).batches(spec)))
-        source, out = bundle.path / "model.onnx", tmp_path_factory.mktemp(name) / "model.onnx"
+        out = tmp_path_factory.mktemp(name) / "model.onnx"
         safe = quantize(source, out, calibration, weight_overrides(onnx.load(source)))
         return safe, quantize(source, out, calibration, {}), images
 
