@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import requires
 
 import pytest
+from packaging.requirements import Requirement
 
 import ghostdeploy as gd
 from ghostdeploy import samples, targets
 from ghostdeploy.bundle.folder import open_bundle
 from tests.device import ROOT, attempt, make, output, source
 from tests.exported import sample_bundle
+from tests.further import further
 from tests.shared import shared_folder
 
 PACKAGES = ("numpy", "pillow", "msgspec", "click", "rich", "openvino")
@@ -218,8 +221,28 @@ ENGINES = {
 """What a device gets: the engine, and what the engine itself asks for."""
 
 
+def asked_for(requirement):
+    """Returns the names of what a requirement brings, as the packages that are installed here say it themselves."""
+    found, left = {}, [Requirement(requirement)]
+    while left:
+        one = left.pop()
+        name = one.name.lower().replace("_", "-")
+        new = one.extras | {""} if name not in found else one.extras - found[name]
+        found[name] = found.get(name, set()) | new
+        for line in (requires(name) or ()) if new else ():
+            further = Requirement(line)
+            if further.marker is None or any(further.marker.evaluate({"extra": extra}) for extra in new):
+                left.append(further)
+    return set(found)
+
+
 @pytest.mark.parametrize("target", ENGINES)
-def test_the_extra_of_a_runtime_resolves_to_its_engine_and_nothing_heavy(target, tmp_path):
+def test_the_extra_of_a_runtime_asks_for_its_engine_and_nothing_heavy(target):
+    assert asked_for(targets.find(target).runtime_requirement) == CORE | ENGINES[target]
+
+
+@pytest.mark.parametrize("target", further(ENGINES, usual=["onnx"]))
+def test_pip_resolves_the_extra_of_a_runtime_to_the_same(target, tmp_path):
     wanted = targets.find(target).runtime_requirement.replace("ghostdeploy", str(source(tmp_path)), 1)
 
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--dry-run", "--ignore-installed"]
