@@ -31,7 +31,7 @@ def few_rounds(monkeypatch):
 
 
 def test_the_clearly_fastest_bundle_is_picked_and_nothing_is_measured_twice(tmp_path, tiny_bundle):
-    small, large = tiny_bundle("onnx"), tiny_bundle("openvino", size=512)
+    small, large = tiny_bundle("onnx"), tiny_bundle("openvino", size=128)
     with stage(tmp_path) as on:
         tried = [on.plant(large), on.plant(small)]
         picked = on.tuning.run(tried)
@@ -154,7 +154,7 @@ def test_a_used_budget_exports_nothing_more_but_still_picks(tmp_path, tiny_bundl
 def test_bundles_near_the_best_are_tried_without_single_passes(tmp_path, tiny_bundle):
     records = (PassRecord(name="SplitConcat", sites=3, max_relative_error=0.0),)
     with stage(tmp_path) as on:
-        far = on.plant(tiny_bundle("openvino", size=512), passes=records)
+        far = on.plant(tiny_bundle("openvino", size=128), passes=records)
         without = on.plant(tiny_bundle("onnx"), without="SplitConcat")
         near = on.plant(tiny_bundle("onnx"), passes=records)
         on.tuning.run([near, far])
@@ -177,7 +177,7 @@ def test_throughput_is_measured_through_the_queue_with_both_profiles(tmp_path, t
 
 
 def test_other_limits_pick_anew_from_the_same_measurements(tmp_path, tiny_bundle):
-    small, large = tiny_bundle("onnx"), tiny_bundle("openvino", size=512)
+    small, large = tiny_bundle("onnx"), tiny_bundle("openvino", size=128)
     with stage(tmp_path) as on:
         tried = [on.plant(small), on.plant(large)]
         on.tuning.run(tried)
