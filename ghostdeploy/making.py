@@ -47,7 +47,9 @@ def export(*, as_json: bool, **options: Any) -> int:
     dry_run = options.pop("dry_run")
     asked = request.from_options(**options)
     if dry_run:
-        found = request.plan(asked)
+        from ghostdeploy.deploy.export.rehearsal import plan
+
+        found = plan(asked)
         print_json(found) if as_json else tables.plan(found)
         return 0
     with Bars() as bars:

@@ -43,7 +43,7 @@ class Stage:
     def __init__(self, out: Path, journal: Journal, config: TuneConfig) -> None:
         self.journal = journal
         self.config = config
-        self.workshop = Workshop(PyTorchModel(from_module(Net().eval())), "tiny", config.export, journal.folder, None)
+        self.workshop = Workshop(PyTorchModel(from_module(Net().eval())), "tiny", config.export, journal.folder)
         self.contenders = Contenders(config, journal, settings(2, config.objective))
         self.progress = Progress(None, config.budget, journal.spent)
         self.tuning = Tuning(self.contenders, self.workshop, journal, self.progress)

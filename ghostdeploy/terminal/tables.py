@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Bundle
     from ghostdeploy.bundle.manifest import Agreement, Manifest
     from ghostdeploy.deploy.export.pipeline import Exported
-    from ghostdeploy.deploy.export.request import Plan
+    from ghostdeploy.deploy.export.rehearsal import Plan
     from ghostdeploy.deploy.measure.doctor import Examination
     from ghostdeploy.models.zoo import ZooEntry
 

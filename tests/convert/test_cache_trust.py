@@ -7,6 +7,8 @@ import io
 import logging
 import os
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import msgspec
 import pytest
@@ -17,6 +19,7 @@ from ghostdeploy.bundle.manifest import PrecisionAchieved
 from ghostdeploy.convert.base import ExportResult, Written
 from ghostdeploy.convert.cache import LIMIT, Cache, pack, unpack
 from ghostdeploy.runtimes.openvino.compile_cache import CompileCache
+from tests.runs import run_in
 
 PRECISION = PrecisionAchieved(how="read", int8_layers=1, float_layers=2)
 DONE = ExportResult(status="done", written=Written(precision=PRECISION))
@@ -211,38 +214,29 @@ def test_an_archive_of_garbage_is_refused_and_writes_nothing_outside(kind, tmp_p
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_a_conversion_with_garbage_in_its_cache_is_made_anew(kind, tmp_path, monkeypatch):
     from ghostdeploy.deploy.export import conversions
-    from ghostdeploy.deploy.plan.steps import steps_to
-    from ghostdeploy.progress import Stages
-    from ghostdeploy.targets import find
 
     folder = tmp_path / "out"
     folder.mkdir()
-    step = steps_to(find("onnx"), "fp32")[0]
-    cache = Cache(tmp_path / "cache")
-    cache.put("key", GARBAGE[kind])
-    run = conversions.Conversions([step], tmp_path, cache=cache, seconds=1)
+    run = replace(run_in(tmp_path), cache=Cache(tmp_path / "cache"))
+    run.cache.put("key", GARBAGE[kind])
 
-    assert run._kept("key", step, _job(folder), Stages()) is None
+    assert conversions.Conversions(run)._kept("key", run.steps[0], _job(folder)) is None
     assert list(folder.iterdir()) == []
 
 
 def test_a_conversion_without_its_payload_is_made_anew(tmp_path):
     from ghostdeploy.deploy.export import conversions
-    from ghostdeploy.deploy.plan.steps import steps_to
-    from ghostdeploy.progress import Stages
-    from ghostdeploy.targets import find
 
     for name in ("in", "out"):
         (tmp_path / name).mkdir()
-    step = steps_to(find("onnx"), "fp32")[0]
-    cache = Cache(tmp_path / "cache")
-    cache.write("key", pack(tmp_path / "in", DONE))
-    run = conversions.Conversions([step], tmp_path, cache=cache, seconds=1)
-    assert run._kept("key", step, _job(tmp_path / "out"), Stages()) is None
+    run = replace(run_in(tmp_path), cache=Cache(tmp_path / "cache"))
+    run.cache.write("key", pack(tmp_path / "in", DONE))
+    kept = partial(conversions.Conversions(run)._kept, "key", run.steps[0], _job(tmp_path / "out"))
+    assert kept() is None
 
     (tmp_path / "in" / "model.onnx").write_bytes(b"graph")
-    cache.write("key", pack(tmp_path / "in", DONE))
-    assert run._kept("key", step, _job(tmp_path / "out"), Stages()) == DONE
+    run.cache.write("key", pack(tmp_path / "in", DONE))
+    assert kept() == DONE
     shutil.rmtree(tmp_path / "out")
 
 

@@ -103,10 +103,10 @@ def test_one_target_alone_raises_its_error_as_it_is(killed, tmp_path):
 def fail_at(monkeypatch, target, error):
     original = pipeline.package
 
-    def package(row, *others):
-        if row.name == target:
+    def package(converted, *others):
+        if converted.row.name == target:
             raise error
-        return original(row, *others)
+        return original(converted, *others)
 
     monkeypatch.setattr(pipeline, "package", package)
 
@@ -126,10 +126,10 @@ def test_an_engine_that_refuses_one_payload_keeps_the_other_bundle(tmp_path, mon
 def test_an_engine_that_refuses_what_was_just_converted_is_the_converters_failure(tmp_path, monkeypatch):
     original = pipeline.package
 
-    def package(row, chain, facts, config, work, *others):
-        payload = work / chain[-1][0].result
+    def package(converted, folded, run, folder):
+        payload = run.work / converted.step.result
         payload.write_bytes(payload.read_bytes()[:100])
-        return original(row, chain, facts, config, work, *others)
+        return original(converted, folded, run, folder)
 
     monkeypatch.setattr(pipeline, "package", package)
 

@@ -69,8 +69,7 @@ def exported(tmp_path_factory):
     torch.manual_seed(0)
     module = Everything().eval()
     config = ExportConfig(targets=TARGETS, out=tmp_path_factory.mktemp("semantics"), preprocess={"size": SIZE})
-    resolved = resolve_model(module, config, weights=None)
-    return module, run_export(resolved.load, config, name="everything").bundles
+    return module, run_export(resolve_model(module, config), config, name="everything").bundles
 
 
 @slow

@@ -60,7 +60,7 @@ def export(module, tmp_path, **options):
         preprocess={"size": 16, "crop_fraction": 1.0, "interpolation": "bilinear"},
         **options,
     )
-    found = run_export(resolve_model(module, config, weights=None).load, config, name="net")
+    found = run_export(resolve_model(module, config), config, name="net")
     return {bundle.manifest.target: bundle.manifest for bundle in found.bundles}
 
 

@@ -12,7 +12,6 @@ from onnx import numpy_helper
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.export.verdict import conclude
 from ghostdeploy.deploy.intake.inputs import Inputs
-from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.deploy.prove.evaluate import agree
 from ghostdeploy.deploy.prove.execution import compare_execution
@@ -20,10 +19,10 @@ from ghostdeploy.deploy.prove.images import from_arrays
 from ghostdeploy.deploy.quantize.evidence import gather
 from ghostdeploy.deploy.quantize.fallback import Gate
 from ghostdeploy.preprocess import Preprocess
-from ghostdeploy.progress import Stages
 from ghostdeploy.terminal import tables
 from tests import bundles
 from tests.commands import run
+from tests.runs import run_in
 
 COUNT = 300
 
@@ -120,8 +119,7 @@ def test_export_and_tune_say_that_the_float_model_gives_one_class(tmp_path, capl
     spec = Preprocess(size=16, crop_fraction=1.0, interpolation="bilinear")
 
     with caplog.at_level(logging.WARNING):
-        config = ExportConfig(targets=("onnx",), precision="int8")
-        gather(Inputs(photos.sample(16), None, photos), config, spec, Constant(), tmp_path, Stages(None))
+        gather(Inputs(photos.sample(16), None, photos), spec, Constant(), run_in(tmp_path, precision="int8"))
 
     assert "the float model gives class 1 for each of the 100 images of photos" in caplog.text
 

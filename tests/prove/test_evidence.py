@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from ghostdeploy.deploy.intake.inputs import Inputs
-from ghostdeploy.deploy.plan.config import ExportConfig, apply_overrides
+from ghostdeploy.deploy.plan.config import apply_overrides
 from ghostdeploy.deploy.prove.images import from_arrays, open_images
 from ghostdeploy.deploy.quantize.evidence import gather, shared_with, without
 from ghostdeploy.errors import DataError, UsageError
 from ghostdeploy.preprocess import Preprocess
-from ghostdeploy.progress import Stages
+from tests.runs import run_in
 
 SPEC = Preprocess(size=32, crop_fraction=1.0, interpolation="bilinear")
 
@@ -37,10 +37,9 @@ def noise(count, seed=0):
 
 
 def gathered(tmp_path, calibration, data=None, precision="int8"):
-    config = ExportConfig(targets=("onnx",), precision=precision)
     inputs = Inputs((data or calibration).sample(16), data, calibration)
     (tmp_path / "work").mkdir(exist_ok=True)
-    return gather(inputs, config, SPEC, Corner(), tmp_path / "work", Stages(None))
+    return gather(inputs, SPEC, Corner(), run_in(tmp_path / "work", precision=precision))
 
 
 def pixels_of(path):

@@ -49,7 +49,7 @@ def test_every_target_passes_with_dead_channels(precision, tmp_path):
         calibration=colourful(),
         preprocess={"size": 16, "crop_fraction": 1.0, "interpolation": "bilinear"},
     )
-    bundles = run_export(resolve_model(dead_network(), config, weights=None).load, config, name="dead").bundles
+    bundles = run_export(resolve_model(dead_network(), config), config, name="dead").bundles
 
     verdicts = {bundle.manifest.target: bundle.manifest.verdict for bundle in bundles}
     assert verdicts.keys() == set(EVERY[precision])

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import msgspec
 import torch
 
+from ghostdeploy import targets
 from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.models.source import load_model
 from ghostdeploy.module_copies import in_eval_mode
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Sequence
 
-    from ghostdeploy.convert.base import ExportJob
+    from ghostdeploy.convert.base import DefaultConverter, ExportJob, Written
     from ghostdeploy.models.source import LoadedModel
 
 
@@ -42,12 +43,24 @@ class Source(Record, frozen=True, kw_only=True):
     batch: int
     size: int
     """Height and width of the input in pixels."""
+    converter: str
+    """Import string of the target's `DefaultConverter`."""
+    requirement: str
+    """What pip installs to have what it needs."""
 
 
-def open_source(job: ExportJob) -> tuple[nn.Module, torch.Tensor]:
-    """Returns the untouched module in eval mode, and one example input: seeded noise, (N, 3, size, size)."""
-    source = msgspec.json.decode(Path(job.source).read_bytes(), type=Source)
-    shape = (source.batch, 3, source.size, source.size)
-    module = in_eval_mode(source.model.load().module)
-    module.load_state_dict(torch.load(source.state, weights_only=True))
-    return module, torch.randn(shape, generator=torch.Generator().manual_seed(0))
+class DefaultRouteWorker:
+    """Untouched module → payload, in the converter's process."""
+
+    tools: Sequence[str] = ()
+
+    def export(self, job: ExportJob) -> Written:
+        """See `Exporter.export`; the example input is seeded noise."""
+        source = msgspec.json.decode(Path(job.source).read_bytes(), type=Source)
+        converter: DefaultConverter = targets.resolve(source.converter, requirement=source.requirement)()
+        self.tools = converter.tools
+        module = in_eval_mode(source.model.load().module)
+        module.load_state_dict(torch.load(source.state, weights_only=True))
+        shape = (source.batch, 3, source.size, source.size)
+        example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        return converter.write(module, example, Path(job.folder))

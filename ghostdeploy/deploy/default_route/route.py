@@ -22,9 +22,7 @@ from ghostdeploy.bundle.manifest import SCHEMA, Manifest, ModelInfo, Precision, 
 from ghostdeploy.convert.base import ExportJob
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.default_route.model import Named, Source
-from ghostdeploy.deploy.default_route.worker import REQUIREMENT, ROUTE
-from ghostdeploy.deploy.export.failures import converter_to_blame
-from ghostdeploy.deploy.export.pipeline import keep_log
+from ghostdeploy.deploy.export.failures import converter_to_blame, keep_log
 from ghostdeploy.deploy.intake.inputs import classes_of, read_labels
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.deploy.prove import parity
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
     from ghostdeploy.targets import Target
 
 TIMEOUT = 900.0
-_WORKER = "ghostdeploy.deploy.default_route.worker:DefaultRouteWorker"
+_WORKER = "ghostdeploy.deploy.default_route.model:DefaultRouteWorker"
 _PHOTOS = 4
 
 
@@ -128,7 +126,14 @@ class DefaultRoute:
         payload, source, state = work / "payload", work / "source.json", work / "state.pt"
         payload.mkdir()
         torch.save(self._reference.module.state_dict(), state)
-        asked = Source(model=self._named, state=str(state), batch=batch, size=self._preprocess.size)
+        asked = Source(
+            model=self._named,
+            state=str(state),
+            batch=batch,
+            size=self._preprocess.size,
+            converter=reference,
+            requirement=row.export_requirement,
+        )
         source.write_bytes(msgspec.json.encode(asked))
         job = ExportJob(
             source=str(source),
@@ -138,7 +143,6 @@ class DefaultRoute:
             input_names=(),
             output_names=(),
             dynamic_batch=False,
-            settings={ROUTE: reference, REQUIREMENT: row.export_requirement},
         )
         worker = _Worker(f"default {row.name}", _WORKER, row.export_requirement)
         with Converter(worker, work / f"default-{row.name}.log") as converter:

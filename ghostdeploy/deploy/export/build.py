@@ -21,8 +21,7 @@ from ghostdeploy.bundle.folder import Bundle, describe_file, open_bundle
 from ghostdeploy.bundle.manifest import Manifest, Parity, PrecisionAchieved, Record, Verdict, encode
 from ghostdeploy.convert.base import ExportJob, ExportResult, Finished, Finisher
 from ghostdeploy.convert.process import Converter
-from ghostdeploy.deploy.export.failures import converter_to_blame
-from ghostdeploy.deploy.export.pipeline import keep_log
+from ghostdeploy.deploy.export.failures import converter_to_blame, keep_log
 from ghostdeploy.deploy.export.verdict import conclude
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.errors import BundleError, UsageError

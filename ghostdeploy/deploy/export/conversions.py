@@ -12,41 +12,39 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ghostdeploy import targets
+from ghostdeploy.convert.base import About, ExportJob
 from ghostdeploy.convert.cache import pack, unpack
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.conversion_key import conversion_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
 
     from typing_extensions import Self
 
-    from ghostdeploy.convert.base import ExportJob, ExportResult
-    from ghostdeploy.convert.cache import Cache
+    from ghostdeploy.convert.base import ExportResult, QuantizeSpec
+    from ghostdeploy.deploy.intake.records import Folded
+    from ghostdeploy.deploy.plan.run import ExportRun
     from ghostdeploy.deploy.plan.steps import Step
-    from ghostdeploy.progress import Stages
+    from ghostdeploy.targets import Recipe
 
 FROM_CACHE = " (from the cache)"
 """Ends the name of a stage whose result was kept by an earlier export."""
 
 
 class Conversions:
-    """Runs steps in order.
+    """Runs the steps of an export in order.
 
     Args:
-        steps: All that may be run, in order.
-        work: The workspace: logs and results of the steps go there.
-        cache: Of conversions.
-        seconds: Time limit of each converter.
+        run: The export; logs and results of the steps go to its workspace.
     """
 
-    def __init__(self, steps: Sequence[Step], work: Path, *, cache: Cache, seconds: float) -> None:
-        self._steps = list(steps)
-        self._work = work
-        self._cache = cache
-        self._seconds = seconds
+    def __init__(self, run: ExportRun) -> None:
+        self._run = run
+        self._steps = run.steps
         self._stack = ExitStack()
         self._started: dict[str, Converter] = {}
 
@@ -60,7 +58,7 @@ class Conversions:
         """Starts the first converter, so that it imports while the caller does other work."""
         self._converter(self._steps[0])
 
-    def run(self, step: Step, job: ExportJob, stages: Stages) -> ExportResult:
+    def run(self, step: Step, job: ExportJob) -> ExportResult:
         """Runs one step; its payload files lie in `job.folder` afterwards.
 
         Raises:
@@ -68,8 +66,9 @@ class Conversions:
             MissingDependency: A library it needs cannot be imported.
             OutputError: It could not write its files.
         """
-        key = conversion_key(step.exporter, job, self._work) if self._cache.on and _repeatable(step) else None
-        if key is not None and (kept := self._kept(key, step, job, stages)) is not None:
+        cache, stages = self._run.cache, self._run.stages
+        key = conversion_key(step.exporter, job, self._run.work) if cache.on and _repeatable(step) else None
+        if key is not None and (kept := self._kept(key, step, job)) is not None:
             return kept
         with stages.stage(step.label):
             converter = self._converter(step)
@@ -77,18 +76,18 @@ class Conversions:
                 self._converter(following)
             try:
                 on_progress = stages.advance if step.recipe else None
-                result = converter.convert(job, seconds=self._seconds, on_progress=on_progress)
+                result = converter.convert(job, seconds=self._run.config.timeout, on_progress=on_progress)
             finally:
                 converter.close()
         if key is not None:
-            self._cache.write(key, pack(Path(job.folder), result))
+            cache.write(key, pack(Path(job.folder), result))
         return result
 
-    def _kept(self, key: str, step: Step, job: ExportJob, stages: Stages) -> ExportResult | None:
-        with self._cache.find(key) as stream:
+    def _kept(self, key: str, step: Step, job: ExportJob) -> ExportResult | None:
+        with self._run.cache.find(key) as stream:
             if stream is None:
                 return None
-            with stages.stage(step.label + FROM_CACHE):
+            with self._run.stages.stage(step.label + FROM_CACHE):
                 folder = Path(job.folder)
                 try:
                     result = unpack(stream, folder)
@@ -104,7 +103,7 @@ class Conversions:
 
     def _converter(self, step: Step) -> Converter:
         if step.name not in self._started:
-            converter = Converter(step, self._work / f"{step.name}.log", frugal=step.recipe is None)
+            converter = Converter(step, self._run.work / f"{step.name}.log", frugal=step.recipe is None)
             self._started[step.name] = self._stack.enter_context(converter)
         return self._started[step.name]
 
@@ -114,3 +113,35 @@ def _repeatable(step: Step) -> bool:
     row = targets.find(step.target)
     timed = row.device is not None and targets.has_device(row)
     return step.exporter.startswith("ghostdeploy.") and not timed
+
+
+def job_of(step: Step, folded: Folded, run: ExportRun) -> ExportJob:
+    """Returns what a step's worker is to do, and makes the folder `work/<step>` for its files."""
+    folder = run.work / step.name
+    folder.mkdir()
+    program = folded.seen.interface
+    payload = program.with_layout(step.layout)
+    return ExportJob(
+        source=str(run.work / step.source),
+        folder=str(folder),
+        result=str(run.work / f"{step.name}.json"),
+        precision=step.precision,
+        input_names=tuple(spec.name for spec in program.inputs),
+        output_names=tuple(spec.name for spec in program.outputs),
+        dynamic_batch=run.config.batch is None,
+        batch=run.config.batch,
+        modules=folded.modules,
+        about=About(name=run.name, labels=tuple(folded.seen.labels), preprocess=payload.preprocess),
+        channels_last=payload.preprocess.layout != program.preprocess.layout,
+        settings=run.config.settings_of(targets.find(step.target)),
+        quantization=None if step.recipe is None else _quantization(step, step.recipe, folded, run),
+    )
+
+
+def _quantization(step: Step, recipe: Recipe, folded: Folded, run: ExportRun) -> QuantizeSpec:
+    """Returns what the quantizer of a recipe is to do, and writes the golden inputs that it reads."""
+    assert folded.seen.evidence is not None  # gathered for this precision
+    interface = folded.seen.interface.with_layout(step.layout)
+    golden = run.work / f"{step.name}-golden.npy"
+    np.save(golden, next(iter(interface.golden_inputs.values())), allow_pickle=False)
+    return folded.seen.evidence.spec(recipe, interface.preprocess, golden, run.config.max_drop)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ghostdeploy.bundle.placing import LOG_HEAD, write_beside
 from ghostdeploy.errors import (
     BundleError,
     ExportFailed,
@@ -18,6 +19,7 @@ from ghostdeploy.errors import (
     UnsupportedHardware,
     UsageError,
 )
+from ghostdeploy.files import fitting, name_limit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 _OF_ONE_TARGET = (BundleError, ExportFailed, MissingDependency, UnsupportedHardware, UsageError)
 """What a converter, an engine or a taken name brings. Faults of the model, the image sets or the disk meet all."""
+_NUMBER = len("-1000")
+"""Bytes that `write_beside` may add to a name."""
 _HINT = "it is the converter's fault: export to another target or precision, or change that part of the network"
 
 
@@ -73,3 +77,17 @@ class Failures:
             if self.alone:
                 raise
             self.errors |= dict.fromkeys(names, error)
+
+
+@contextmanager
+def keep_log(out: Path, name: str) -> Iterator[None]:
+    """Copies the log of a failed converter out of the workspace, and names the copy; see `write_beside`."""
+    try:
+        yield
+    except ExportFailed as error:
+        if error.log is None:
+            raise
+        path = out / fitting(name, f"-{error.log.stem}.log", name_limit(out) - _NUMBER)
+        kept = write_beside(path, error.log.read_bytes(), LOG_HEAD)
+        hint = f"its log is {kept}"
+        raise ExportFailed(error.message, log=kept, hint=f"{error.hint}; {hint}" if error.hint else hint) from error

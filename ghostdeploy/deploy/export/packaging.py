@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,130 +19,155 @@ from ghostdeploy.deploy.quantize.recipe import Quantized, read_quantized
 from ghostdeploy.runtimes.ranking import kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from typing_extensions import Self
+
     from ghostdeploy.bundle.folder import Bundle
-    from ghostdeploy.bundle.manifest import HalfRange, PassRecord
-    from ghostdeploy.convert.base import ExportResult
-    from ghostdeploy.deploy.intake.facts import Facts
-    from ghostdeploy.deploy.plan.config import ExportConfig
+    from ghostdeploy.bundle.manifest import FileRecord, HalfRange, PassRecord
+    from ghostdeploy.convert.base import ExportResult, Written
+    from ghostdeploy.deploy.intake.records import Folded, Interface
+    from ghostdeploy.deploy.plan.run import ExportRun
     from ghostdeploy.deploy.plan.steps import Step
-    from ghostdeploy.progress import Stages
     from ghostdeploy.targets import Target
 
 _log = logging.getLogger("ghostdeploy")
 
-Chain = list[tuple["Step", "ExportResult"]]
-"""The steps that led to a payload, each with its result, the last one being the payload's."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """A payload in the workspace, and how it came to be."""
+
+    row: Target
+    step: Step
+    """Wrote it."""
+    written: Written
+    """Says what."""
+    program: str
+    """File that its first step started from, relative to the workspace."""
+    results: tuple[ExportResult, ...]
+    """Of all steps that led to it, in order."""
+    quantizer: Path | None
+    """Folder of the quantizer's results; None for a float payload."""
+    interface: Interface
+    """As it is in the payload."""
+
+    @classmethod
+    def of(cls, row: Target, results: Mapping[str, ExportResult], folded: Folded, run: ExportRun) -> Self:
+        """Returns the payload of a row.
+
+        Args:
+            row: The target.
+            results: By step; those of its own are there.
+            folded: What they started from.
+            run: The export.
+        """
+        steps = run.steps_to(row)
+        written = results[steps[-1].name].written
+        assert written is not None  # a result with status "done" has it
+        return cls(
+            row=row,
+            step=steps[-1],
+            written=written,
+            program=steps[0].source,
+            results=tuple(results[step.name] for step in steps),
+            quantizer=next((run.work / step.name for step in steps if step.recipe is not None), None),
+            interface=folded.seen.interface.with_layout(row.layout).as_written(written.ports),
+        )
 
 
-def package(
-    row: Target, chain: Chain, facts: Facts, config: ExportConfig, work: Path, folder: Path, stages: Stages
-) -> Bundle:
+def package(converted: Converted, folded: Folded, run: ExportRun, folder: Path) -> Bundle:
     """Fills `folder` with a complete bundle.
 
     Args:
-        row: The target.
-        chain: Results of its converters, its own last.
-        facts: What is true of the model.
-        config: The request.
-        work: Workspace with one folder per step.
+        converted: The payload.
+        folded: What it was converted from.
+        run: The export.
         folder: Empty folder, the bundle to be.
-        stages: Receives the progress.
 
     Raises:
         GhostDeployError: The runtime is missing or refuses the payload, or an image cannot be decoded.
     """
-    step, result = chain[-1]
-    assert result.written is not None  # a result with status "done" has it
-    facts = facts.with_layout(row.layout).as_written(result.written.ports)
-    if config.precision == "hybrid" and result.written.precision.int8_layers == 0:
+    row, written = converted.row, converted.written
+    if run.config.precision == "hybrid" and written.precision.int8_layers == 0:
         _log.warning("%s: no layer waits for memory here, so hybrid is fp32", row.name)
-    names = [*row.files, *result.written.files]
+    names = [*row.files, *written.files]
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(work / step.name / name, folder / name)
-    quantizer = next((work / step.name for step, _ in chain if step.recipe is not None), None)
+        shutil.copyfile(run.work / converted.step.name / name, folder / name)
     simulated = None
-    if quantizer is not None:
-        shutil.copyfile(quantizer / bundles.DIAGNOSIS, folder / bundles.DIAGNOSIS)
+    if converted.quantizer is not None:
+        shutil.copyfile(converted.quantizer / bundles.DIAGNOSIS, folder / bundles.DIAGNOSIS)
         names.append(bundles.DIAGNOSIS)
         if row.simulation is None:  # the engine runs it: what it should have given is kept for every later machine
-            with np.load(quantizer / "golden.npz", allow_pickle=False) as archive:
+            with np.load(converted.quantizer / "golden.npz", allow_pickle=False) as archive:
                 simulated = {name: archive[name] for name in archive.files}
-    bundles.write_golden(folder, facts.golden_inputs, facts.golden_outputs, simulated)
-    bundles.write_labels(folder, facts.labels)
-    manifest = _unjudged(row, chain, facts, config, folder, names, quantizer)
+    bundles.write_golden(folder, converted.interface.golden_inputs, converted.interface.golden_outputs, simulated)
+    bundles.write_labels(folder, folded.seen.labels)
+    names += [bundles.GOLDEN, bundles.LABELS]
+    manifest = _unjudged(converted, folded, run, tuple(bundles.describe_file(folder, name) for name in names))
     _write(folder, manifest)
-    manifest = decide_verdict(bundles.Bundle(folder, manifest), row, facts, config, quantizer, stages)
+    manifest = decide_verdict(bundles.Bundle(folder, manifest), converted, folded.seen, run)
     _write(folder, manifest)
     return bundles.Bundle(folder, manifest)
 
 
-def _unjudged(
-    row: Target,
-    chain: Chain,
-    facts: Facts,
-    config: ExportConfig,
-    folder: Path,
-    names: list[str],
-    quantizer: Path | None,
-) -> Manifest:
-    tools = dict(facts.tools)
-    for _, result in chain:
+def _unjudged(converted: Converted, folded: Folded, run: ExportRun, files: tuple[FileRecord, ...]) -> Manifest:
+    row, interface = converted.row, converted.interface
+    tools = dict(folded.tools)
+    for result in converted.results:
         tools |= result.tools
-    written = chain[-1][1].written
-    assert written is not None
-    quantized = None if quantizer is None else read_quantized(quantizer)
+    quantized = None if converted.quantizer is None else read_quantized(converted.quantizer)
     return Manifest(
         schema=SCHEMA,
-        name=f"{facts.model.name}-{row.name}-{config.precision}",
+        name=run.config.folder(run.name, row).name,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         tools=tools,
-        model=facts.model,
+        model=folded.model,
         target=row.name,
-        precision=msgspec.convert(config.precision, type=Precision),
+        precision=msgspec.convert(run.config.precision, type=Precision),
         payload=row.payload,
         runtimes=row.runtimes,
-        inputs=facts.inputs,
-        outputs=facts.outputs,
-        preprocess=facts.preprocess,
-        passes=(*facts.passes[chain[0][0].source], *(() if quantized is None else _conditioned(quantized, facts))),
-        quantization=_quantization(quantized, chain, facts),
-        precision_achieved=written.precision,
+        inputs=interface.inputs,
+        outputs=interface.outputs,
+        preprocess=interface.preprocess,
+        passes=(*folded.passes[converted.program], *_conditioned(quantized, folded)),
+        quantization=_quantization(quantized, converted, folded),
+        precision_achieved=converted.written.precision,
         parity=None,
         accuracy=None,
         verdict="unverified",
         unverified_because="not judged yet",
-        scores=kind_of(next(iter(facts.golden_outputs.values()))),
-        batch_note=facts.batch_note,
-        half_range=_half_range(row, chain, facts),
-        files=tuple(bundles.describe_file(folder, name) for name in (*names, bundles.GOLDEN, bundles.LABELS)),
+        scores=kind_of(next(iter(interface.golden_outputs.values()))),
+        batch_note=folded.seen.batch_note,
+        half_range=_half_range(converted, folded),
+        files=files,
     )
 
 
-def _half_range(row: Target, chain: Chain, facts: Facts) -> HalfRange | None:
-    found = facts.half_ranges.get(chain[0][0].source)
-    return half_range.without_weights(found) if found is not None and row.keeps_wide_weights else found
+def _half_range(converted: Converted, folded: Folded) -> HalfRange | None:
+    found = folded.half_ranges.get(converted.program)
+    return half_range.without_weights(found) if found is not None and converted.row.keeps_wide_weights else found
 
 
-def _conditioned(found: Quantized, facts: Facts) -> tuple[PassRecord, ...]:
-    return (facts.conditioning[found.strength],) if found.strength in facts.conditioning else ()
+def _conditioned(found: Quantized | None, folded: Folded) -> tuple[PassRecord, ...]:
+    return () if found is None or found.strength not in folded.conditioning else (folded.conditioning[found.strength],)
 
 
-def _quantization(found: Quantized | None, chain: Chain, facts: Facts) -> Quantization | None:
+def _quantization(found: Quantized | None, converted: Converted, folded: Folded) -> Quantization | None:
     if found is None:
-        for _, result in chain:
+        for result in converted.results:
             if result.written is not None and result.written.scheme is not None:
-                used = result.written.tools or {"ghostdeploy": facts.tools["ghostdeploy"]}
+                used = result.written.tools or {"ghostdeploy": folded.tools["ghostdeploy"]}
                 tool = " + ".join(f"{name} {number}" for name, number in used.items())
                 return Quantization(scheme=result.written.scheme, tool=tool, calibration=None)
         return None
-    assert facts.evidence is not None  # the quantizer was fed from it
+    assert folded.seen.evidence is not None  # the quantizer was fed from it
     return Quantization(
         scheme=found.scheme,
         tool=found.tool,
-        calibration=facts.evidence.fingerprint,
+        calibration=folded.seen.evidence.fingerprint,
         float_layers=found.float_layers,
         float_by_rule=found.rule_float,
     )

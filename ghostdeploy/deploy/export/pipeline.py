@@ -3,48 +3,43 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ghostdeploy import targets
 from ghostdeploy.arguments import require_kind, require_path
 from ghostdeploy.bundle import staging
-from ghostdeploy.bundle.placing import LOG_HEAD, write_beside
-from ghostdeploy.convert.base import About, ExportJob, ExportResult
 from ghostdeploy.convert.cache import Cache
 from ghostdeploy.convert.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.deploy.export.advice import int8_advice, recommendation
-from ghostdeploy.deploy.export.conversions import Conversions
-from ghostdeploy.deploy.export.failures import Failures, converter_to_blame
-from ghostdeploy.deploy.export.packaging import Chain, package
+from ghostdeploy.deploy.export.conversions import Conversions, job_of
+from ghostdeploy.deploy.export.failures import Failures, converter_to_blame, keep_log
+from ghostdeploy.deploy.export.packaging import Converted, package
 from ghostdeploy.deploy.fold.one_at_a_time import taking_turns
 from ghostdeploy.deploy.intake.resolve import resolve_model
 from ghostdeploy.deploy.plan.config import ExportConfig, known_options
-from ghostdeploy.deploy.plan.steps import QUANTIZED, Step, all_steps, steps_to
-from ghostdeploy.errors import ExportFailed, GateFailed
-from ghostdeploy.files import fitting, name_limit
+from ghostdeploy.deploy.plan.run import ExportRun
+from ghostdeploy.deploy.plan.steps import QUANTIZED
+from ghostdeploy.errors import GateFailed
 from ghostdeploy.machine import cpu_flags
 from ghostdeploy.progress import Listener, Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch import nn
 
     from ghostdeploy.bundle.folder import Bundle
-    from ghostdeploy.convert.base import QuantizeSpec
-    from ghostdeploy.deploy.intake.facts import Facts
+    from ghostdeploy.convert.base import ExportResult
     from ghostdeploy.deploy.intake.protocol import ExportedModel
+    from ghostdeploy.deploy.intake.records import Folded
+    from ghostdeploy.deploy.plan.steps import Step
     from ghostdeploy.errors import GhostDeployError
-    from ghostdeploy.targets import Recipe, Target
+    from ghostdeploy.targets import Target
 
 _log = logging.getLogger("ghostdeploy")
-_NUMBER = len("-1000")
-"""Bytes that `write_beside` may add to a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +99,8 @@ def export(
     chosen = known_options(options)
     config = ExportConfig(targets=(target,), precision=precision, out=require_path("out", out), **chosen)
     checkpoint = None if weights is None else require_path("weights", weights)
-    resolved = resolve_model(model, config, weights=checkpoint, weights_key=weights_key)
-    bundle = run_export(resolved.load, config, name=name, intake=resolved.intake).bundles[0]
+    load = resolve_model(model, config, weights=checkpoint, weights_key=weights_key)
+    bundle = run_export(load, config, name=name).bundles[0]
     if bundle.manifest.verdict == "failed":
         raise GateFailed(f"{bundle.path} failed its gates", hint=f"ghostdeploy inspect {bundle.path}")
     return bundle
@@ -117,7 +112,6 @@ def run_export(
     *,
     name: str | None = None,
     listener: Listener | None = None,
-    intake: Target | None = None,
 ) -> Exported:
     """Exports a model to every target of the configuration.
 
@@ -126,7 +120,6 @@ def run_export(
         config: The request.
         name: Name of the bundles instead of the model's.
         listener: Receives the progress.
-        intake: Row whose finished file the model is; None is PyTorch.
 
     Raises:
         GhostDeployError: See the tree in `ghostdeploy.errors`. Bundles finished before the error stay; none is half.
@@ -135,65 +128,72 @@ def run_export(
     stages, failures = Stages(listener), Failures(alone=len(config.rows) == 1)
     if config.precision in QUANTIZED:
         advise(config.rows)
-    steps = all_steps(config.rows, config.precision, intake, skip=config.skip_passes)
     if name is not None:
-        refuse_existing(name, config)
+        refuse_existing(config, name)
     with ExitStack() as stack:
         work = stack.enter_context(staging.workspace(config.out, f"{name or 'export'}-work"))
-        conversions = Conversions(list(steps.values()), work, cache=Cache.of_user(), seconds=config.timeout)
-        stack.enter_context(conversions)
         with stages.stage("load model"), taking_turns():
             model = load()
+        run = ExportRun(
+            config=config,
+            name=name or model.name,
+            intake=model.intake,
+            work=work,
+            cache=Cache.of_user(),
+            stages=stages,
+        )
+        refuse_existing(config, run.name)
+        conversions = stack.enter_context(Conversions(run))
         if model.weight_bytes <= LARGE_WEIGHTS:
             conversions.start_ahead()
-        name = name or model.name
-        names = refuse_existing(name, config)
         with taking_turns():
-            facts = model.prepare(name, config, work, stages)
+            folded = model.prepare(run)
         del model
         give_back()
-        ways = {row.name: steps_to(row, config.precision, intake, skip=config.skip_passes) for row in config.rows}
-        results: dict[str, ExportResult] = {}
-        for step in steps.values():
-            served = [target for target, way in ways.items() if step in way and target not in failures.errors]
-            if served:
-                with failures.kept(served), keep_log(config.out, name):
-                    results[step.name] = conversions.run(step, job_of(step, facts, config, work), stages)
+        results = convert(folded, conversions, failures, run)
         bundles = []
         for row in (row for row in config.rows if row.name not in failures.errors):
-            chain, final = [(step, results[step.name]) for step in ways[row.name]], config.out / names[row.name]
             with (
                 failures.kept([row.name]),
                 stages.stage(f"prove {row.name}"),
                 taking_turns(),
-                keep_log(config.out, name),
+                keep_log(config.out, run.name),
             ):
-                bundles.append(place(final, row, chain, facts, config, work, stages))
-    return Exported(bundles, stages.seconds, better_precision(config, ways, results), failures.errors)
+                bundles.append(place(Converted.of(row, results, folded, run), folded, run))
+    return Exported(bundles, stages.seconds, better_precision(run, results), failures.errors)
 
 
-def place(
-    final: Path, row: Target, chain: Chain, facts: Facts, config: ExportConfig, work: Path, stages: Stages
-) -> Bundle:
+def convert(folded: Folded, conversions: Conversions, failures: Failures, run: ExportRun) -> dict[str, ExportResult]:
+    """Runs the steps that a target still waits for, and returns their results by name."""
+    ways = {row.name: run.steps_to(row) for row in run.config.rows}
+    results = {}
+    for step in run.steps:
+        served = [target for target, way in ways.items() if step in way and target not in failures.errors]
+        if served:
+            with failures.kept(served), keep_log(run.config.out, run.name):
+                results[step.name] = conversions.run(step, job_of(step, folded, run))
+    return results
+
+
+def place(converted: Converted, folded: Folded, run: ExportRun) -> Bundle:
     """Assembles and judges the bundle of one target, and moves it to its place; see `package`.
 
     Raises:
         ExportFailed: The engine refuses what was just converted.
     """
+    row, final = converted.row, run.config.folder(run.name, converted.row)
     with (
-        staging.staging(config.out, final.name, force=config.replace) as folder,
-        converter_to_blame(row.name, folder, final, log=work / f"{chain[-1][0].name}.log"),
+        staging.staging(run.config.out, final.name, force=run.config.replace) as folder,
+        converter_to_blame(row.name, folder, final, log=run.work / f"{converted.step.name}.log"),
     ):
-        bundle = package(row, chain, facts, config, work, folder, stages)
+        bundle = package(converted, folded, run, folder)
     return type(bundle)(final, bundle.manifest)
 
 
-def refuse_existing(name: str, config: ExportConfig) -> dict[str, str]:
-    """Returns the names of the bundles by target; raises what `staging.refuse_existing` does."""
-    names = {row.name: f"{name}-{row.name}-{config.precision}" for row in config.rows}
-    for bundle_name in names.values():
-        staging.refuse_existing(config.out / bundle_name, force=config.replace)
-    return names
+def refuse_existing(config: ExportConfig, name: str) -> None:
+    """Raises what `staging.refuse_existing` does of any bundle of a model called `name`."""
+    for row in config.rows:
+        staging.refuse_existing(config.folder(name, row), force=config.replace)
 
 
 def advise(rows: list[Target]) -> None:
@@ -203,10 +203,11 @@ def advise(rows: list[Target]) -> None:
             _log.warning("%s", advice)
 
 
-def better_precision(config: ExportConfig, ways: dict[str, list[Step]], results: dict[str, ExportResult]) -> str | None:
+def better_precision(run: ExportRun, results: dict[str, ExportResult]) -> str | None:
     """Returns one sentence about the precision that pays on this processor, see `recommendation`."""
-    idle = {row.name for row in config.rows if not waits(ways[row.name], results)}
-    return recommendation(config.rows, config.precision, cpu_flags(), without_hybrid=idle)
+    rows = run.config.rows
+    idle = {row.name for row in rows if not waits(run.steps_to(row), results)}
+    return recommendation(rows, run.config.precision, cpu_flags(), without_hybrid=idle)
 
 
 def waits(way: list[Step], results: dict[str, ExportResult]) -> bool:
@@ -215,48 +216,3 @@ def waits(way: list[Step], results: dict[str, ExportResult]) -> bool:
         return True
     found = (results[step.name].written for step in way if step.name in results)
     return next((one.waiting_layers != 0 for one in found if one is not None and one.waiting_layers is not None), True)
-
-
-def job_of(step: Step, facts: Facts, config: ExportConfig, work: Path) -> ExportJob:
-    """Returns what a step's worker is to do, and makes the folder `work/<step>` for its files."""
-    folder = work / step.name
-    folder.mkdir()
-    payload = facts.with_layout(step.layout)
-    return ExportJob(
-        source=str(work / step.source),
-        folder=str(folder),
-        result=str(work / f"{step.name}.json"),
-        precision=step.precision,
-        input_names=tuple(spec.name for spec in facts.inputs),
-        output_names=tuple(spec.name for spec in facts.outputs),
-        dynamic_batch=config.batch is None,
-        batch=config.batch,
-        modules=facts.modules,
-        about=About(name=facts.model.name, labels=tuple(facts.labels), preprocess=payload.preprocess),
-        channels_last=payload.preprocess.layout != facts.preprocess.layout,
-        settings=config.settings_of(targets.find(step.target)),
-        quantization=None if step.recipe is None else quantization(step, step.recipe, facts, config, work),
-    )
-
-
-def quantization(step: Step, recipe: Recipe, facts: Facts, config: ExportConfig, work: Path) -> QuantizeSpec:
-    """Returns what the quantizer of a recipe is to do, and writes the golden inputs that it reads."""
-    assert facts.evidence is not None  # prepare() gathered it for this precision
-    evidence, facts = facts.evidence, facts.with_layout(step.layout)
-    golden = work / f"{step.name}-golden.npy"
-    np.save(golden, next(iter(facts.golden_inputs.values())), allow_pickle=False)
-    return evidence.spec(recipe, facts.preprocess, golden, config.max_drop)
-
-
-@contextmanager
-def keep_log(out: Path, name: str) -> Iterator[None]:
-    """Copies the log of a failed converter out of the workspace, and names the copy; see `write_beside`."""
-    try:
-        yield
-    except ExportFailed as error:
-        if error.log is None:
-            raise
-        path = out / fitting(name, f"-{error.log.stem}.log", name_limit(out) - _NUMBER)
-        kept = write_beside(path, error.log.read_bytes(), LOG_HEAD)
-        hint = f"its log is {kept}"
-        raise ExportFailed(error.message, log=kept, hint=f"{error.hint}; {hint}" if error.hint else hint) from error

@@ -1,4 +1,4 @@
-"""What an export would refuse before its first conversion, found without converting: for `--dry-run`.
+"""What an export would do and what it would refuse, found without converting: `--dry-run`.
 
 The model runs on two images, and a module is recorded as `torch.export` will record it, which is what finds control
 flow that depends on values. The passes, and all that takes the whole calibration set, are left out.
@@ -10,16 +10,68 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ghostdeploy import targets
+from ghostdeploy.bundle.manifest import Record
+from ghostdeploy.deploy.export.pipeline import refuse_existing
 from ghostdeploy.deploy.intake.batching import fit_batch
-from ghostdeploy.deploy.intake.inputs import classes_of, read_labels, require_logits
+from ghostdeploy.deploy.intake.inputs import Inputs, classes_of, read_labels, require_logits
+from ghostdeploy.deploy.plan.config import apply_overrides
 from ghostdeploy.deploy.prove.class_order import fit_classes
+from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 
 if TYPE_CHECKING:
-    from ghostdeploy.deploy.intake.inputs import Inputs
+    from ghostdeploy.deploy.export.request import Request
     from ghostdeploy.deploy.intake.protocol import ExportedModel
     from ghostdeploy.deploy.plan.config import ExportConfig
 
 IMAGES = 2
+
+
+class Plan(Record, frozen=True, kw_only=True):
+    """What an export would do."""
+
+    model: str
+    family: str
+    source: str
+    targets: tuple[str, ...]
+    """The chain of each target, such as `onnx → openvino`."""
+    precision: str
+    batch: str
+    input: str
+    preprocess: Preprocess
+    data: str | None
+    """Evaluation set of the accuracy gate."""
+    max_drop: float
+    bundles: tuple[str, ...]
+    """Folders it would write."""
+
+
+def plan(asked: Request) -> Plan:
+    """Returns what `fulfil` would do; loads the model and runs it, converts nothing, writes nothing.
+
+    Raises:
+        GhostDeployError: What `fulfil` would raise before its first conversion.
+    """
+    config = asked.config
+    model = asked.resolve()()
+    name = asked.name or model.name
+    refuse_existing(config, name)
+    inputs = Inputs.choose(model, config)
+    rehearse(model, inputs, config)
+    data = inputs.data
+    return Plan(
+        model=name,
+        family=model.family,
+        source=model.source,
+        targets=tuple(" → ".join(link.name for link in targets.chain(row)) for row in config.rows),
+        precision=config.precision,
+        batch="dynamic" if config.batch is None else str(config.batch),
+        input=config.input,
+        preprocess=apply_overrides(model.preprocess, config.preprocess),
+        data=None if data is None else f"{data.source} ({len(data)} images)",
+        max_drop=config.max_drop,
+        bundles=tuple(str(config.folder(name, row)) for row in config.rows),
+    )
 
 
 def rehearse(model: ExportedModel, inputs: Inputs, config: ExportConfig) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy import targets
-from ghostdeploy.bundle import staging
-from ghostdeploy.bundle.manifest import Record
-from ghostdeploy.deploy.intake.resolve import ResolvedModel, resolve_model
-from ghostdeploy.deploy.plan.config import ExportConfig, apply_overrides
+from ghostdeploy.deploy.intake.resolve import resolve_model
+from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import MissingDependency, UsageError
-from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ghostdeploy.deploy.export.pipeline import Exported
+    from ghostdeploy.deploy.intake.protocol import ExportedModel
     from ghostdeploy.progress import Listener
     from ghostdeploy.targets import Target
 
@@ -33,30 +33,11 @@ class Request:
     name: str | None
     config: ExportConfig
 
-    def resolve(self) -> ResolvedModel:
-        """Tells where the model comes from, and checks that what it needs is here."""
+    def resolve(self) -> Callable[[], ExportedModel]:
+        """Returns what loads the model, and checks that what it needs is here."""
         return resolve_model(
             self.spec, self.config, weights=self.weights, weights_key=self.weights_key, num_classes=self.num_classes
         )
-
-
-class Plan(Record, frozen=True, kw_only=True):
-    """What an export would do."""
-
-    model: str
-    family: str
-    source: str
-    targets: tuple[str, ...]
-    """The chain of each target, such as `onnx → openvino`."""
-    precision: str
-    batch: str
-    input: str
-    preprocess: Preprocess
-    data: str | None
-    """Evaluation set of the accuracy gate."""
-    max_drop: float
-    bundles: tuple[str, ...]
-    """Folders it would write."""
 
 
 def from_options(**options: Any) -> Request:
@@ -90,39 +71,6 @@ def from_options(**options: Any) -> Request:
     return Request(spec=spec, name=name, config=config, **source)
 
 
-def plan(asked: Request) -> Plan:
-    """Returns what `fulfil` would do; loads the model and runs it, converts nothing, writes nothing.
-
-    Raises:
-        GhostDeployError: What `fulfil` would raise before its first conversion.
-    """
-    config = asked.config
-    model = asked.resolve().load()
-    name = asked.name or model.name
-    folders = [config.out / f"{name}-{row.name}-{config.precision}" for row in config.rows]
-    for folder in folders:
-        staging.refuse_existing(folder, force=config.replace)
-    from ghostdeploy.deploy.export.rehearsal import rehearse
-    from ghostdeploy.deploy.intake.inputs import Inputs
-
-    inputs = Inputs.choose(model, config)
-    rehearse(model, inputs, config)
-    data = inputs.data
-    return Plan(
-        model=name,
-        family=model.family,
-        source=model.source,
-        targets=tuple(" → ".join(link.name for link in targets.chain(row)) for row in config.rows),
-        precision=config.precision,
-        batch="dynamic" if config.batch is None else str(config.batch),
-        input=config.input,
-        preprocess=apply_overrides(model.preprocess, config.preprocess),
-        data=None if data is None else f"{data.source} ({len(data)} images)",
-        max_drop=config.max_drop,
-        bundles=tuple(str(folder) for folder in folders),
-    )
-
-
 def fulfil(asked: Request, listener: Listener) -> Exported:
     """Loads the model and exports it; the process is taken to be ours, see `return_large_blocks`.
 
@@ -133,8 +81,7 @@ def fulfil(asked: Request, listener: Listener) -> Exported:
     from ghostdeploy.deploy.export.pipeline import run_export
 
     return_large_blocks()
-    resolved = asked.resolve()
-    return run_export(resolved.load, asked.config, name=asked.name, listener=listener, intake=resolved.intake)
+    return run_export(asked.resolve(), asked.config, name=asked.name, listener=listener)
 
 
 def _expand(names: tuple[str, ...], precision: str, batch: int | None, intake: Target | None) -> tuple[str, ...]:

@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.folder import Arrays, Bundle
     from ghostdeploy.bundle.manifest import Accuracy, Agreement, Execution, Manifest, Parity, Replay
-    from ghostdeploy.deploy.intake.facts import Facts
-    from ghostdeploy.deploy.plan.config import ExportConfig
-    from ghostdeploy.progress import Stages
+    from ghostdeploy.deploy.export.packaging import Converted
+    from ghostdeploy.deploy.intake.records import ReferenceRun
+    from ghostdeploy.deploy.plan.run import ExportRun
+    from ghostdeploy.deploy.quantize.evidence import Evidence
+    from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.targets import Target
 
 SIMULATED = "simulated in float"
@@ -99,35 +101,33 @@ def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:
     return Executor(infer, lambda batch: runner(batch)[0], unverified_because)
 
 
-def decide_verdict(
-    bundle: Bundle, row: Target, facts: Facts, config: ExportConfig, quantizer: Path | None, stages: Stages
-) -> Manifest:
+def decide_verdict(bundle: Bundle, converted: Converted, seen: ReferenceRun, run: ExportRun) -> Manifest:
     """Returns the completed manifest.
 
     Args:
         bundle: Complete on disk but for the verdict.
-        row: Its target.
-        facts: What is true of the model.
-        config: The request.
-        quantizer: Folder of the quantizer's results, None for a float payload.
-        stages: Receives the progress.
+        converted: Its payload.
+        seen: What the reference said.
+        run: The export.
     """
     agreement: Agreement | None = None
     execution: Execution | None = None
     replays: tuple[Replay, ...] = ()
-    with executor(bundle, row) as engine:
-        outputs = engine.infer(facts.golden_inputs)
-        found = parity.compare(outputs, facts.golden_outputs, config.precision)
+    interface = converted.interface
+    with executor(bundle, converted.row) as engine:
+        outputs = engine.infer(interface.golden_inputs)
+        found = parity.compare(outputs, interface.golden_outputs, run.config.precision)
         found = msgspec.structs.replace(found, how=engine.how)
         if engine.unverified_because is None and (simulated := bundle.simulated()) is not None:
-            replays = replay.compare_with_simulation(outputs, simulated, facts.golden_outputs)
+            replays = replay.compare_with_simulation(outputs, simulated, interface.golden_outputs)
         logits = None
-        if facts.evidence is not None:
-            logits = _gate_logits(engine, facts)
-            agreement = _agreement(logits, facts, found, engine)
-            if quantizer is not None and engine.unverified_because is None:
-                execution = _execution(logits, row, quantizer)
-        accuracy = _accuracy(engine, logits, facts, config, stages)
+        if seen.evidence is not None:
+            batches = seen.evidence.gate_batches(interface.preprocess)
+            logits = np.concatenate([engine.logits(batch) for batch in batches])
+            agreement = _agreement(logits, seen.evidence, found, engine)
+            if converted.quantizer is not None and engine.unverified_because is None:
+                execution = _execution(logits, converted.row, converted.quantizer)
+        accuracy = _accuracy(engine, logits, seen, interface.preprocess, run)
         unverified = engine.unverified_because
     manifest = msgspec.structs.replace(
         bundle.manifest, parity=found, accuracy=accuracy, agreement=agreement, execution=execution, replay=replays
@@ -213,20 +213,14 @@ def undecided(manifest: Manifest) -> str | None:
     return f"not enough images to decide: {'; '.join(found)}" if found else None
 
 
-def _gate_logits(engine: Executor, facts: Facts) -> NDArray[Any]:
-    assert facts.evidence is not None  # gathered for every quantized precision
-    return np.concatenate([engine.logits(batch) for batch in facts.evidence.gate_batches(facts.preprocess)])
-
-
-def _agreement(logits: NDArray[Any], facts: Facts, found: Parity, engine: Executor) -> Agreement:
-    assert facts.evidence is not None
+def _agreement(logits: NDArray[Any], evidence: Evidence, found: Parity, engine: Executor) -> Agreement:
     bound, share = found.tolerance.agreement_ci95_low, found.tolerance.top1_agreement
     required = share if bound is None else bound
     assert required is not None  # the rows of precisions that are judged on images set one
     measured = evaluate.agree(
         logits,
-        facts.evidence.reference_logits(),
-        source=facts.evidence.gate_source,
+        evidence.reference_logits(),
+        source=evidence.gate_source,
         required=required,
         certain=bound is not None,
     )
@@ -242,19 +236,18 @@ def _execution(logits: NDArray[Any], row: Target, quantizer: Path) -> Execution:
 
 
 def _accuracy(
-    engine: Executor, gate_logits: NDArray[Any] | None, facts: Facts, config: ExportConfig, stages: Stages
+    engine: Executor, gate_logits: NDArray[Any] | None, seen: ReferenceRun, preprocess: Preprocess, run: ExportRun
 ) -> Accuracy | None:
-    data, reference = facts.data, facts.reference_predictions
+    data, reference, classes = seen.data, seen.predictions, len(seen.labels)
     if data is None or reference is None:
         return None
-    classes = facts.model.num_classes
     if gate_logits is not None and len(gate_logits) == len(data):  # the gate looked at the whole set
         ours = evaluate.Predictions.of(gate_logits, reference.labels)
     else:
-        ours = evaluate.predict(engine.logits, data, facts.preprocess, classes, stages)
+        ours = evaluate.predict(engine.logits, data, preprocess, classes, run.stages)
     note = near_chance(reference.top1_share, data, classes, who="the float model")
     return msgspec.structs.replace(
-        evaluate.gate(ours, reference, config.max_drop),
+        evaluate.gate(ours, reference, run.config.max_drop),
         how=engine.how,
         class_order=data.class_order,
         left_out=data.left_out,

@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.intake.reference_run import ReferenceRun
-    from ghostdeploy.deploy.plan.config import ExportConfig
+    from ghostdeploy.deploy.intake.records import ReferenceRun
+    from ghostdeploy.deploy.plan.run import ExportRun
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.preprocess import Preprocess
-    from ghostdeploy.progress import Stages
 
 Graph = TypeVar("Graph")
 """Of a PyTorch model an `fx.GraphModule`, of an ONNX file its `ModelProto`."""
@@ -106,8 +105,7 @@ def full_batches(images: ImageSet, spec: Preprocess, batch: int | None) -> Itera
 def half_ranges(
     graphs: dict[str, Graph],
     seen: ReferenceRun,
-    config: ExportConfig,
-    stages: Stages,
+    run: ExportRun,
     watch: Callable[[Graph, Callable[[], Iterator[NDArray[Any]]], Watch], None],
 ) -> dict[str, HalfRange]:
     """Returns what each program file's graph needs of float16; nothing for other precisions than fp16.
@@ -115,16 +113,16 @@ def half_ranges(
     Args:
         graphs: By program file; one graph may be in several.
         seen: Whose images are looked at.
-        config: The request.
-        stages: Receives the progress.
+        run: The export.
         watch: Runs a graph on batches and tells what it sees.
     """
+    config = run.config
     if config.precision != PRECISION:
         return {}
-    given = seen.data or seen.inputs.calibration
-    images = seen.inputs.golden_images if given is None else given.sample(IMAGES, skip_bad=config.skip_bad)
+    given = seen.data or seen.images.calibration
+    images = seen.images.golden_images if given is None else given.sample(IMAGES, skip_bad=config.skip_bad)
     found: dict[int, HalfRange] = {}
-    with stages.stage("float16 range"):
+    with run.stages.stage("float16 range"):
         for graph in graphs.values():
             if id(graph) not in found:
                 values = Watch()

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    from pathlib import Path
+import numpy as np
 
+from ghostdeploy.errors import CheckpointError
+
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle.folder import Arrays
-    from ghostdeploy.deploy.intake.facts import Facts
+    from ghostdeploy.deploy.intake.records import Folded
     from ghostdeploy.deploy.plan.config import ExportConfig
+    from ghostdeploy.deploy.plan.run import ExportRun
     from ghostdeploy.preprocess import Preprocess
-    from ghostdeploy.progress import Stages
+    from ghostdeploy.targets import Target
+
+_NUMBERS = "biuf"
+"""Kinds of dtype: boolean, integers, float."""
 
 
 class ReferenceModel(Protocol):
@@ -25,7 +31,7 @@ class ReferenceModel(Protocol):
     input_name: str
 
     def outputs(self, batch: NDArray[Any]) -> Arrays:
-        """Returns all outputs by name."""
+        """Returns all outputs by name; they have passed `check_outputs`."""
         ...
 
     def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
@@ -62,6 +68,11 @@ class Described(Protocol):
         ...
 
     @property
+    def intake(self) -> Target | None:
+        """Row whose finished file it is; None is PyTorch."""
+        ...
+
+    @property
     def weight_bytes(self) -> int:
         """Memory that its weights take."""
         ...
@@ -95,17 +106,46 @@ class ExportedModel(Described, Protocol):
         """
         ...
 
-    def prepare(self, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
-        """Brings it to where converters can start.
+    def prepare(self, run: ExportRun) -> Folded:
+        """Brings it to where converters can start: runs the reference, folds, saves the program files.
 
-        Args:
-            name: Of the bundles.
-            config: The request.
-            work: Folder that receives the program files and, for quantized precisions, the evidence.
-            stages: Told of the progress.
+        Raises:
+            GhostDeployError: It cannot run, a pass changed its outputs, or see `run_reference`.
         """
         ...
 
     def digest(self) -> str:
         """Returns the SHA-256 of all that makes it what it is; untrained weights differ at every start."""
         ...
+
+
+def check_outputs(named: Arrays, count: int, *, hint: str) -> None:
+    """Refuses outputs that nothing can be proven on.
+
+    Args:
+        named: Outputs by name. The first is what is judged, (N, classes) or (N, …); others may be (N,).
+        count: Images, N.
+        hint: How to get such outputs from this kind of model.
+
+    Raises:
+        CheckpointError: An output holds no numbers, none per image, NaN or infinity.
+    """
+    for index, (name, array) in enumerate(named.items()):
+        if not index and array.shape == (count,) and array.dtype.kind in _NUMBERS:
+            raise CheckpointError(
+                f"the model's first output {name} is one {array.dtype} per image, expected ({count}, classes) or more "
+                f"dimensions",
+                hint="return the scores that it was made from, before argmax; a single score as (N, 1): unsqueeze(1)",
+            )
+        if array.dtype.kind not in _NUMBERS or array.ndim < (1 if index else 2) or len(array) != count:
+            shape = f"({count}, …)" if index else f"({count}, classes) or ({count}, …)"
+            raise CheckpointError(
+                f"the model's output {name} is {array.dtype} of shape {array.shape} for {count} images, expected "
+                f"numbers of shape {shape}",
+                hint=hint,
+            )
+        if not np.isfinite(array).all():
+            raise CheckpointError(
+                f"the model's output {name} holds NaN or infinity on real images",
+                hint="check the weights and the preprocessing",
+            )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.intake.onnx.model import open_onnx
-from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,17 +15,6 @@ if TYPE_CHECKING:
 
     from ghostdeploy.deploy.intake.protocol import ExportedModel
     from ghostdeploy.deploy.plan.config import ExportConfig
-    from ghostdeploy.targets import Target
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedModel:
-    """Where an export starts."""
-
-    intake: Target | None
-    """Row whose finished file the model is; None is PyTorch."""
-    load: Callable[[], ExportedModel]
-    """Builds the module and loads its weights, or reads and checks the file."""
 
 
 def resolve_model(
@@ -38,8 +24,8 @@ def resolve_model(
     weights: Path | None = None,
     weights_key: str | None = None,
     num_classes: int | None = None,
-) -> ResolvedModel:
-    """Tells how the model is to be loaded; loads nothing.
+) -> Callable[[], ExportedModel]:
+    """Returns what loads the model; loads nothing.
 
     Args:
         model: A module, a MODEL as on the command line, or the path of an ONNX file; None is the trained sample.
@@ -60,10 +46,13 @@ def resolve_model(
     if intake is not None:
         _refuse_idle_options(config, weights, weights_key, num_classes)
     targets.require_export(config.rows, intake)
-    if intake is not None:
-        return ResolvedModel(intake, lambda: open_onnx(Path(str(model))))
 
     def load() -> ExportedModel:
+        if intake is not None:
+            from ghostdeploy.deploy.intake.onnx.model import open_onnx
+
+            return open_onnx(Path(str(model)))
+        from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
         from ghostdeploy.models.source import from_module, load_model
 
         if model is None or isinstance(model, str | Path):
@@ -72,7 +61,7 @@ def resolve_model(
             return PyTorchModel(found)
         return PyTorchModel(from_module(model))
 
-    return ResolvedModel(None, load)
+    return load
 
 
 def _refuse_idle_options(

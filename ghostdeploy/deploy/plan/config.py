@@ -13,16 +13,15 @@ import numpy as np
 from ghostdeploy import targets
 from ghostdeploy.arguments import require_count, require_kind, require_path, require_seconds, require_share
 from ghostdeploy.deploy.fold.passes import check_names
-from ghostdeploy.deploy.plan.settings import check_settings
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.targets import Setting, Target
+    from ghostdeploy.targets import Option, Setting, Target
 
 INPUTS = ("float32-nchw", "uint8-nhwc")
 DEFAULT_OUT = Path("build")
@@ -100,7 +99,7 @@ class ExportConfig:
         for row in self.rows:
             targets.require_precision(row, self.precision)
         object.__setattr__(self, "batch", _batch(self.batch))
-        object.__setattr__(self, "settings", check_settings(self.settings, self.rows, self.precision))
+        object.__setattr__(self, "settings", _check_settings(self.settings, self.rows, self.precision))
         check_names(self.skip_passes)
         self._refuse_free_batch()
         if self.align_channels not in (None, 8, 16, 32):
@@ -130,6 +129,10 @@ class ExportConfig:
         """Returns the values of the options that only `row` knows."""
         return {option.name: self.settings[option.name] for option in row.options if option.name in self.settings}
 
+    def folder(self, name: str, row: Target) -> Path:
+        """Returns where the bundle of a target goes, the model being called `name`."""
+        return self.out / f"{name}-{row.name}-{self.precision}"
+
     @property
     def rows(self) -> list[Target]:
         """The rows of the target table, each once."""
@@ -145,6 +148,54 @@ def _batch(given: Any) -> int | None:
     if batch > 4096:
         raise UsageError(f"batch is {batch}, expected 1 to 4096 or dynamic", hint=hint)
     return batch
+
+
+def _check_settings(given: Mapping[str, Any], rows: Sequence[Target], precision: str) -> dict[str, Setting]:
+    """Returns the settings that differ from their defaults, as the targets spell them.
+
+    Args:
+        given: Values by name.
+        rows: The targets of the request.
+        precision: Of the request.
+
+    Raises:
+        UsageError: A value is impossible, or would be without effect, silently.
+    """
+    found = {}
+    for row in targets.TARGETS.values():
+        for option in row.options:
+            if option.name in given and (value := _checked(option, given[option.name])) != option.default:
+                _require_effect(option, row, rows, precision)
+                found[option.name] = value
+    for row in rows:
+        asked = {option.name: found[option.name] for option in row.options if option.name in found}
+        if asked and row.check_settings is not None:
+            found |= targets.resolve(row.check_settings, requirement=row.export_requirement)(asked)
+    return found
+
+
+def _checked(option: Option, value: Any) -> Setting:
+    if option.metavar is not None:
+        require_kind(option.name, value, (tuple, list), "several names, such as ('86',)")
+        for one in value:
+            require_kind(f"one of {option.name}", one, str, "a name")
+        return tuple(value)
+    if not option.choices:
+        require_kind(option.name, value, bool, "True or False")
+        return bool(value)
+    require_kind(option.name, value, str, " or ".join(option.choices))
+    if value not in option.choices:
+        hint = did_you_mean(value, option.choices, otherwise=f"it is one of {', '.join(option.choices)}")
+        raise UsageError(f"unknown {option.name.replace('_', ' ')} {value!r}", hint=hint)
+    return str(value)
+
+
+def _require_effect(option: Option, row: Target, rows: Sequence[Target], precision: str) -> None:
+    if option.precision not in (None, precision):
+        raise UsageError(f"{option.flag} has no effect on {precision}", hint=f"add --{option.precision}")
+    if row not in rows:
+        names = ", ".join(one.name for one in rows)
+        raise UsageError(f"{option.flag} has no effect on {names}", hint=f"add -t {row.name}")
 
 
 def known_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -33,11 +33,10 @@ if TYPE_CHECKING:
 
     from ghostdeploy.deploy.intake.inputs import Inputs
     from ghostdeploy.deploy.intake.protocol import ReferenceModel
-    from ghostdeploy.deploy.plan.config import ExportConfig
+    from ghostdeploy.deploy.plan.run import ExportRun
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.deploy.quantize.calibration import CalibrationSet
     from ghostdeploy.preprocess import Preprocess
-    from ghostdeploy.progress import Stages
     from ghostdeploy.targets import Recipe
 
 
@@ -109,24 +108,21 @@ class Evidence:
         )
 
 
-def gather(
-    inputs: Inputs, config: ExportConfig, preprocess: Preprocess, reference: ReferenceModel, work: Path, stages: Stages
-) -> Evidence:
+def gather(inputs: Inputs, preprocess: Preprocess, reference: ReferenceModel, run: ExportRun) -> Evidence:
     """Chooses and decodes the images, and runs the reference on those of the gate.
 
     Args:
-        inputs: The image sets of the export; a calibration set is there.
-        config: The request.
-        preprocess: How the PyTorch model takes an image.
-        reference: The unfolded model.
-        work: Folder for the files.
-        stages: Receives the progress.
+        inputs: The image sets of the export; a calibration set or a labelled one is there.
+        preprocess: How the reference takes an image.
+        reference: The unchanged model.
+        run: The export.
 
     Raises:
         DataError: A set is too small, all alike, or holds an image that cannot be decoded.
     """
+    config, work = run.config, run.work
     quantized = config.precision in QUANTIZED
-    draw = partial(select, spec=preprocess, folder=work, skip_bad=config.skip_bad, on_progress=stages.advance)
+    draw = partial(select, spec=preprocess, folder=work, skip_bad=config.skip_bad, on_progress=run.stages.advance)
     chosen = None
     if inputs.data is None:
         assert inputs.calibration is not None  # the caller saw one of the two

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.deploy.tune.candidates import Candidate
     from ghostdeploy.progress import Listener
-    from ghostdeploy.targets import Target
 
 _OF_THE_REQUEST = (CheckpointError, DataError, OutputError)
 """Faults of the model, the image sets or the disk: every other candidate would meet them too."""
@@ -39,14 +38,12 @@ class Workshop:
         name: Name of the bundles.
         config: What all exports have in common.
         state: The state folder.
-        intake: Row whose finished file the model is; None is PyTorch.
     """
 
     model: ExportedModel
     name: str
     config: ExportConfig
     state: Path
-    intake: Target | None
 
     def path(self, candidate: Candidate) -> Path:
         """Returns where the bundle of a candidate is, or will be."""
@@ -94,7 +91,7 @@ class Workshop:
             replace=True,  # only what is missing or damaged is made
             **changes,
         )
-        exported = run_export(lambda: self.model, config, name=self.name, listener=listener, intake=self.intake)
+        exported = run_export(lambda: self.model, config, name=self.name, listener=listener)
         failed = {one: exported.failures[one.target] for one in group if one.target in exported.failures}
         for one in group:
             if one not in failed and targets.find(one.target).device is not None:  # an export gives a build kit for it

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.intake.resolve import ResolvedModel, resolve_model
+from ghostdeploy.deploy.intake.resolve import resolve_model
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.tune.candidates import OBJECTIVES, Objective, choose_rows
 from ghostdeploy.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from ghostdeploy.deploy.intake.protocol import ExportedModel
 
 _PREPROCESS = ("size", "crop_fraction", "interpolation", "mean", "std")
 _UNITS = {"": 1e6, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
@@ -72,8 +74,8 @@ class TuneRequest:
     name: str | None
     config: TuneConfig
 
-    def resolve(self) -> ResolvedModel:
-        """Tells where the model comes from, and checks that what it needs is here."""
+    def resolve(self) -> Callable[[], ExportedModel]:
+        """Returns what loads the model, and checks that what it needs is here."""
         return resolve_model(
             self.spec,
             self.config.export,

@@ -135,7 +135,7 @@ class Tuning:
 
         Those of one precision and pass stand side by side, the best first.
         """
-        if self._workshop.intake is not None:
+        if self._workshop.model.intake is not None:
             return []
         near, found = self.contenders.near(NEAR), []
         for one in dict.fromkeys((*near, *self.contenders.bundles)):

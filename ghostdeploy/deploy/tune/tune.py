@@ -37,9 +37,9 @@ def tune(asked: TuneRequest, watcher: Watcher | None = None) -> Tuned:
         GateFailed: No bundle passed its gates, or none is within the limits.
         GhostDeployError: See the tree in `ghostdeploy.errors`.
     """
-    config, resolved = asked.config, asked.resolve()
+    config, load = asked.config, asked.resolve()
     candidates = enumerate_candidates(config.export.rows, config.precisions, cpu_flags())
-    model = resolved.load()
+    model = load()
     name = asked.name or model.name
     out, state = config.export.out, config.export.out / f"{name}-tune"
     refuse_foreign(out, name, candidates, state, replace=config.restart)
@@ -47,7 +47,7 @@ def tune(asked: TuneRequest, watcher: Watcher | None = None) -> Tuned:
     with Journal(state, header, restart=config.restart) as journal:
         progress = Progress(watcher, config.budget, journal.spent)
         contenders = Contenders(config, journal, settings(usable_cores(), config.objective))
-        workshop = Workshop(model, name, config.export, state, resolved.intake)
+        workshop = Workshop(model, name, config.export, state)
         tuning = Tuning(contenders, workshop, journal, progress)
         picked = tuning.run(candidates)
         found = summarize(contenders, workshop, picked, tuning.considered, machine=header.machine)

@@ -59,7 +59,7 @@ _SHAPES = frozenset({"flatten", "reshape", "squeeze", "unsqueeze"})
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """ResolvedModel of a result's channels (dimension 1)."""
+    """Where the channels (dimension 1) of a result come from."""
 
     law: Law
     sources: tuple[tuple[fx.Node, Tensor], ...]

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ghostdeploy import targets
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.files import open_regular
 from ghostdeploy.preprocess import Preprocess
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.intake.facts import Facts
     from ghostdeploy.deploy.intake.onnx.interface import ImageInput
     from ghostdeploy.deploy.intake.protocol import ReferenceModel
+    from ghostdeploy.deploy.intake.records import Folded
     from ghostdeploy.deploy.plan.config import ExportConfig
-    from ghostdeploy.progress import Stages
+    from ghostdeploy.deploy.plan.run import ExportRun
+    from ghostdeploy.targets import Target
 
 MAX_FILE_BYTES = 2**31 - 1
 """Largest protobuf message."""
@@ -46,6 +48,11 @@ class OnnxModel:
     family: str = "onnx"
     labels: list[str] | None = None
     preprocess: Preprocess = field(default_factory=Preprocess)
+
+    @property
+    def intake(self) -> Target:
+        """See `Described.intake`."""
+        return targets.find("onnx")
 
     @property
     def weight_bytes(self) -> int:
@@ -70,11 +77,11 @@ class OnnxModel:
 
         decide(self.proto, self.name, config.batch, golden.shape[2])
 
-    def prepare(self, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
+    def prepare(self, run: ExportRun) -> Folded:
         """See `ExportedModel.prepare`."""
         from ghostdeploy.deploy.intake.onnx.prepare import prepare_onnx
 
-        return prepare_onnx(self, name, config, work, stages)
+        return prepare_onnx(self, run)
 
     def digest(self) -> str:
         """Hashes the file's hash, which the weights are part of."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 
-from ghostdeploy import targets
 from ghostdeploy.bundle.manifest import ModelInfo
 from ghostdeploy.convert.graph.index import OnnxGraph
 from ghostdeploy.deploy.fold.half_range import half_ranges
@@ -17,24 +17,21 @@ from ghostdeploy.deploy.intake.onnx import interface
 from ghostdeploy.deploy.intake.onnx.branches import decide
 from ghostdeploy.deploy.intake.onnx.difference import require_same
 from ghostdeploy.deploy.intake.onnx.opset import upgrade
-from ghostdeploy.deploy.intake.onnx.reference import OnnxReference
 from ghostdeploy.deploy.intake.onnx.rewrite import rewrite
 from ghostdeploy.deploy.intake.onnx.value_ranges import watch_model
+from ghostdeploy.deploy.intake.records import Folded
 from ghostdeploy.deploy.intake.reference_run import run_reference
 from ghostdeploy.deploy.plan.config import apply_overrides
 from ghostdeploy.deploy.plan.steps import program_file
 from ghostdeploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import onnx
 
-    from ghostdeploy.deploy.intake.facts import Facts
     from ghostdeploy.deploy.intake.onnx.model import OnnxModel
     from ghostdeploy.deploy.plan.config import ExportConfig
+    from ghostdeploy.deploy.plan.run import ExportRun
     from ghostdeploy.preprocess import Preprocess
-    from ghostdeploy.progress import Stages
 
 _STATISTICS = slice(3, 5)
 """Inputs of a BatchNormalization that are no parameters: running mean and variance."""
@@ -42,40 +39,39 @@ _STATISTICS = slice(3, 5)
 _log = logging.getLogger("ghostdeploy")
 
 
-def prepare_onnx(model: OnnxModel, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
+def prepare_onnx(model: OnnxModel, run: ExportRun) -> Folded:
     """Brings an ONNX model to where converters can start.
 
     Args:
         model: As it was read.
-        name: Name of the bundles.
-        config: The request.
-        work: Folder that receives the program file and, for quantized precisions, the evidence.
-        stages: Receives the progress.
+        run: The export.
 
     Raises:
         UsageError: Image size or batch do not fit what the file fixes.
         CheckpointError: ONNX Runtime cannot run it on the images, or it takes branches by their values.
         GateFailed: A pass changed the outputs.
     """
-    preprocess = preprocess_of(model, config)
-    reference = OnnxReference(model)
-    model = replace(model, proto=decide(model.proto, model.name, config.batch, preprocess.size))
-    seen = run_reference(model, preprocess, reference, config, work, stages)
-    golden = seen.golden
-    with stages.stage("fold"):
-        shaped = interface.with_shape(upgrade(model.proto, model.name), config.batch, preprocess.size)
-        require_same(shaped, golden, seen.outputs, config.batch, model)
-        folded, passes = rewrite(shaped, golden[: config.batch or 1])
-    file = program_file(targets.chain(config.rows[0])[0])
-    ranges = half_ranges({file: folded}, seen, config, stages, watch_model)
-    with stages.stage("save program"):
-        program = folded
-        if seen.payload.takes_pixels:
-            program, golden = interface.with_pixels(folded, preprocess), seen.inputs.golden(seen.payload)
-        (work / file).write_bytes(program.SerializeToString(deterministic=True))
-    info = describe(model, name, seen.num_classes, folded)
-    tools = ("ghostdeploy", "onnx", "onnxruntime")
-    return seen.facts(info, golden, {file: passes}, config, tools=tools, half_ranges=ranges)
+    batch = run.config.batch
+    seen = run_reference(model, model.reference(), run)
+    size = seen.preprocess.size
+    model = replace(model, proto=decide(model.proto, model.name, batch, size))
+    with run.stages.stage("fold"):
+        shaped = interface.with_shape(upgrade(model.proto, model.name), batch, size)
+        require_same(shaped, seen.golden, seen.interface.golden_outputs, batch, model)
+        folded, passes = rewrite(shaped, seen.golden[: batch or 1])
+    file = program_file(run.intake)
+    ranges = half_ranges({file: folded}, seen, run, watch_model)
+    with run.stages.stage("save program"):
+        takes_pixels = seen.interface.preprocess.takes_pixels
+        program = interface.with_pixels(folded, seen.preprocess) if takes_pixels else folded
+        (run.work / file).write_bytes(program.SerializeToString(deterministic=True))
+    return Folded(
+        seen=seen,
+        model=describe(model, run.name, len(seen.labels), folded),
+        passes={file: passes},
+        tools={name: version(name) for name in ("ghostdeploy", "onnx", "onnxruntime")},
+        half_ranges=ranges,
+    )
 
 
 def describe(model: OnnxModel, name: str, num_classes: int, folded: onnx.ModelProto) -> ModelInfo:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy.convert.graph.file import read_by, sorted_nodes
-from ghostdeploy.deploy.intake.outputs import check_outputs
+from ghostdeploy.deploy.intake.protocol import check_outputs
 from ghostdeploy.deploy.quantize.simulate import GraphRunner, NoBatchError
 from ghostdeploy.errors import CheckpointError
 

@@ -11,17 +11,15 @@ import numpy as np
 from ghostdeploy.deploy.plan.config import apply_overrides
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.intake.facts import Facts
     from ghostdeploy.deploy.intake.protocol import ReferenceModel
     from ghostdeploy.deploy.intake.pytorch.reference import Reference
+    from ghostdeploy.deploy.intake.records import Folded
     from ghostdeploy.deploy.plan.config import ExportConfig
+    from ghostdeploy.deploy.plan.run import ExportRun
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess
-    from ghostdeploy.progress import Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,10 @@ class PyTorchModel:
         return self.loaded.family
 
     @property
+    def intake(self) -> None:
+        """See `Described.intake`."""
+
+    @property
     def weight_bytes(self) -> int:
         """See `Described.weight_bytes`."""
         return self.loaded.weight_bytes
@@ -64,7 +66,7 @@ class PyTorchModel:
         """See `ExportedModel.preprocess_for`."""
         return apply_overrides(self.loaded.preprocess, config.preprocess)
 
-    def reference(self) -> ReferenceModel:
+    def reference(self) -> Reference:
         """See `ExportedModel.reference`."""
         from ghostdeploy.deploy.intake.pytorch.reference import Reference
 
@@ -80,11 +82,11 @@ class PyTorchModel:
         module = cast("Reference", reference).module
         capture(module, torch.from_numpy(golden[places]), dynamic_batch=config.batch is None)
 
-    def prepare(self, name: str, config: ExportConfig, work: Path, stages: Stages) -> Facts:
+    def prepare(self, run: ExportRun) -> Folded:
         """See `ExportedModel.prepare`."""
         from ghostdeploy.deploy.intake.pytorch.prepare import prepare
 
-        return prepare(self.loaded, name, config, work, stages)
+        return prepare(self, run)
 
     def digest(self) -> str:
         """Hashes structure and weights."""

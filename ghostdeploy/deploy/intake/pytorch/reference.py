@@ -5,14 +5,15 @@ Golden vectors and reference accuracy come from here, never from the folded grap
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from ghostdeploy.deploy.intake.outputs import check_outputs
-from ghostdeploy.deploy.intake.pytorch.unfit import why_it_cannot_run
+from ghostdeploy.deploy.intake.protocol import check_outputs
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.module_copies import copy_module, in_eval_mode
 from ghostdeploy.undisturbed import undisturbed
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ghostdeploy.bundle.folder import Arrays
+
+_ONE_IMAGE = "ghostdeploy exports networks of one square RGB image"
+_CHANNELS = re.compile(r"expected input\[.*\] to have (\d+) channels, but got 3 channels")
+_SIZES = re.compile(
+    r"mat1 and mat2 shapes cannot be multiplied|shape '\[.*\]' is invalid for input of size|Sizes of tensors"
+)
 
 
 class Reference:
@@ -103,3 +110,44 @@ def _key(key: Any) -> str | None:
     if isinstance(key, pytree.MappingKey):
         return str(key.key)
     return key.name if isinstance(key, pytree.GetAttrKey) else None
+
+
+def why_it_cannot_run(module: nn.Module, shape: tuple[int, ...], error: Exception) -> tuple[str, str]:
+    """Returns one sentence and a hint, in the words of somebody who has to change something.
+
+    PyTorch says which operation failed; what a user can act on is what the network expects: more inputs, another number
+    of channels, another size. Only what the error itself shows is said.
+
+    Args:
+        module: The network.
+        shape: Of the input that it was given, (N, 3, H, W).
+        error: What it raised.
+    """
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    needed = _required(module)
+    if len(needed) > 1:
+        return (
+            f"the network takes {len(needed)} inputs ({', '.join(needed)}), {_ONE_IMAGE}",
+            "export the part of it that takes one image, as a factory of its own",
+        )
+    if found := _CHANNELS.search(reason):
+        count = int(found[1])
+        channels = "1 channel" if count == 1 else f"{count} channels"
+        return (
+            f"the network takes images of {channels}, {_ONE_IMAGE}",
+            "wrap it in a module that makes its input from RGB" if count == 1 else "export the part that takes RGB",
+        )
+    message = f"the model cannot run on an input of shape {shape}: {reason}"
+    if _SIZES.search(reason):
+        return message, f"give the size it was trained with: --image-size; {_ONE_IMAGE}"
+    return message, f"{_ONE_IMAGE}: call the network on such a tensor in PyTorch to see where it fails"
+
+
+def _required(module: nn.Module) -> list[str]:
+    """Returns the names of the inputs that `forward` cannot do without."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [one.name for one in parameters if one.default is one.empty and one.kind in kinds]
