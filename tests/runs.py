@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ghostdeploy.convert.cache import Cache
 from ghostdeploy.deploy.plan.config import ExportConfig
-from ghostdeploy.deploy.plan.run import ExportRun
+from ghostdeploy.deploy.plan.steps import ExportRun
 from ghostdeploy.progress import Stages
 
 

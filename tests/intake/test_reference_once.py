@@ -17,7 +17,7 @@ from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.deploy.intake.records import Folded, Interface, ReferenceRun
 from ghostdeploy.deploy.plan.config import ExportConfig
-from ghostdeploy.deploy.plan.run import ExportRun
+from ghostdeploy.deploy.plan.steps import ExportRun
 from ghostdeploy.models.source import from_module
 from tests.runs import run_in
 

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.convert.base import ExportResult, QuantizeSpec
     from ghostdeploy.deploy.intake.records import Folded
-    from ghostdeploy.deploy.plan.run import ExportRun
-    from ghostdeploy.deploy.plan.steps import Step
+    from ghostdeploy.deploy.plan.steps import ExportRun, Step
     from ghostdeploy.targets import Recipe
 
 FROM_CACHE = " (from the cache)"

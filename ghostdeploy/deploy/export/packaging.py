@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.manifest import FileRecord, HalfRange, PassRecord
     from ghostdeploy.convert.base import ExportResult, Written
     from ghostdeploy.deploy.intake.records import Folded, Interface
-    from ghostdeploy.deploy.plan.run import ExportRun
-    from ghostdeploy.deploy.plan.steps import Step
+    from ghostdeploy.deploy.plan.steps import ExportRun, Step
     from ghostdeploy.targets import Target
 
 _log = logging.getLogger("ghostdeploy")

@@ -19,8 +19,7 @@ from ghostdeploy.deploy.export.packaging import Converted, package
 from ghostdeploy.deploy.fold.one_at_a_time import taking_turns
 from ghostdeploy.deploy.intake.resolve import resolve_model
 from ghostdeploy.deploy.plan.config import ExportConfig, known_options
-from ghostdeploy.deploy.plan.run import ExportRun
-from ghostdeploy.deploy.plan.steps import QUANTIZED
+from ghostdeploy.deploy.plan.steps import QUANTIZED, ExportRun
 from ghostdeploy.errors import GateFailed
 from ghostdeploy.machine import cpu_flags
 from ghostdeploy.progress import Listener, Stages

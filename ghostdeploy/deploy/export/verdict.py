@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.manifest import Accuracy, Agreement, Execution, Manifest, Parity, Replay
     from ghostdeploy.deploy.export.packaging import Converted
     from ghostdeploy.deploy.intake.records import ReferenceRun
-    from ghostdeploy.deploy.plan.run import ExportRun
+    from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.deploy.quantize.evidence import Evidence
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.targets import Target

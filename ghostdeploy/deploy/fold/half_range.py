@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.deploy.intake.records import ReferenceRun
-    from ghostdeploy.deploy.plan.run import ExportRun
+    from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.preprocess import Preprocess
 

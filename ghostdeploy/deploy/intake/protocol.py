@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.records import Folded
     from ghostdeploy.deploy.plan.config import ExportConfig
-    from ghostdeploy.deploy.plan.run import ExportRun
+    from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.targets import Target
 

@@ -16,7 +16,7 @@ from ghostdeploy.deploy.prove.evaluate import Predictions, predict
 
 if TYPE_CHECKING:
     from ghostdeploy.deploy.intake.protocol import ExportedModel, ReferenceModel
-    from ghostdeploy.deploy.plan.run import ExportRun
+    from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.deploy.quantize.evidence import Evidence
     from ghostdeploy.preprocess import Preprocess
 

@@ -1,4 +1,4 @@
-"""The steps of an export: which worker processes run, in which order, each on the file of the step before.
+"""An export under way, and its steps: which worker processes run, in which order, each on the file of the step before.
 
     fp32, fp16    program.pt2 → onnx → openvino
     int8          program.pt2 → onnx (float) → quantize-openvino → openvino
@@ -23,7 +23,11 @@ from ghostdeploy.deploy.fold.passes import base_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from pathlib import Path
 
+    from ghostdeploy.convert.cache import Cache
+    from ghostdeploy.deploy.plan.config import ExportConfig
+    from ghostdeploy.progress import Stages
     from ghostdeploy.targets import Recipe, Target
 
 FOR = "-for-"
@@ -71,6 +75,34 @@ class Step:
             if self.recipe is None
             else f"quantize for {self.recipe.name}"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRun:
+    """One export of one model: what every stage asks, and none changes."""
+
+    config: ExportConfig
+    """The request."""
+    name: str
+    """Of the model; its bundles begin with it."""
+    intake: Target | None
+    """Row whose finished file the model is; None is PyTorch."""
+    work: Path
+    """Workspace: program files, evidence, one folder per step. It is gone when the export ends."""
+    cache: Cache
+    """Of conversions."""
+    stages: Stages
+    """Receives the progress."""
+
+    @property
+    def steps(self) -> list[Step]:
+        """Returns the steps to all targets, each once, in order."""
+        found = all_steps(self.config.rows, self.config.precision, self.intake, skip=self.config.skip_passes)
+        return list(found.values())
+
+    def steps_to(self, row: Target) -> list[Step]:
+        """Returns the steps that lead to the payload of one target, in order."""
+        return steps_to(row, self.config.precision, self.intake, skip=self.config.skip_passes)
 
 
 def steps_to(row: Target, precision: str, intake: Target | None = None, *, skip: Collection[str] = ()) -> list[Step]:

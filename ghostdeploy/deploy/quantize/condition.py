@@ -63,7 +63,7 @@ def equalize_all(
         graph: What `fold` gave; it is not changed.
         example: One batch of preprocessed images (N, 3, H, W) for the proofs.
         batches: Calibration images, preprocessed, in batches.
-        path: `.npz` to write: `strengths`, and the arrays of each layer under `conditioned.key`.
+        path: `.npz` to write: `strengths`, and the arrays of each layer under `recipe.weight_key`.
 
     Returns:
         The record for the certificate, by strength.
@@ -98,13 +98,13 @@ def ranges_over(graph: fx.GraphModule, batches: Iterable[Images]) -> dict[str, T
 def _weights(graph: fx.GraphModule, strength: float) -> dict[str, NDArray[Any]]:
     """Returns weight and bias of every layer, in the order of the calls."""
     from ghostdeploy.deploy.fold.passes.graph import calls, read_linear
-    from ghostdeploy.deploy.quantize.conditioned import key
+    from ghostdeploy.deploy.quantize.recipe import weight_key
 
     layers = [layer for node in calls(graph) if (layer := read_linear(graph, node)) is not None]
     found = {}
     for index, layer in enumerate(layers):
-        found[key(strength, index, "weight")] = layer.weight.float().numpy()
-        found[key(strength, index, "bias")] = layer.bias_or_zero().float().numpy()
+        found[weight_key(strength, index, "weight")] = layer.weight.float().numpy()
+        found[weight_key(strength, index, "bias")] = layer.bias_or_zero().float().numpy()
     return found
 
 

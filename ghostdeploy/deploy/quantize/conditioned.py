@@ -14,6 +14,7 @@ import numpy as np
 from onnx import numpy_helper
 
 from ghostdeploy.convert.graph.index import OnnxGraph
+from ghostdeploy.deploy.quantize.recipe import weight_key
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 
 if TYPE_CHECKING:
@@ -53,29 +54,21 @@ def read(
     return found, notes
 
 
-def key(strength: float, index: int, kind: str) -> str:
-    """Returns the name of an array in the file.
-
-    Args:
-        strength: Of the equalization.
-        index: Place of the layer.
-        kind: `weight` or `bias`.
-    """
-    return f"{strength:g}/{index}/{kind}"
-
-
 def _with_weights(plain: onnx.ModelProto, archive: Any, strength: float) -> onnx.ModelProto | None:
     model = copy.deepcopy(plain)
     graph = OnnxGraph(model)
     layers = graph.layers()
-    if key(strength, len(layers), "weight") in archive or key(strength, len(layers) - 1, "weight") not in archive:
+    if (
+        weight_key(strength, len(layers), "weight") in archive
+        or weight_key(strength, len(layers) - 1, "weight") not in archive
+    ):
         return None
     for index, node in enumerate(layers):
         for place, kind in ((1, "weight"), (2, "bias")):
             if len(node.input) <= place:
                 continue
             tensor = graph.constants.get(node.input[place])
-            array = archive[key(strength, index, kind)]
+            array = archive[weight_key(strength, index, kind)]
             if tensor is None or list(tensor.dims) != list(array.shape):
                 return None
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))

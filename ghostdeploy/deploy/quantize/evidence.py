@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.deploy.intake.inputs import Inputs
     from ghostdeploy.deploy.intake.protocol import ReferenceModel
-    from ghostdeploy.deploy.plan.run import ExportRun
+    from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.deploy.quantize.calibration import CalibrationSet
     from ghostdeploy.preprocess import Preprocess

@@ -79,3 +79,14 @@ class Quantized(Record, frozen=True, kw_only=True):
 def read_quantized(folder: Path) -> Quantized:
     """Returns the summary that a quantizer left in its folder."""
     return msgspec.json.decode((folder / "quantized.json").read_bytes(), type=Quantized)
+
+
+def weight_key(strength: float, index: int, kind: str) -> str:
+    """Returns the name of an array in the file of equalized weights, see `condition.equalize_all`.
+
+    Args:
+        strength: Of the equalization.
+        index: Place of the layer.
+        kind: `weight` or `bias`.
+    """
+    return f"{strength:g}/{index}/{kind}"

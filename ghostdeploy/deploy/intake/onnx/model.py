@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.intake.protocol import ReferenceModel
     from ghostdeploy.deploy.intake.records import Folded
     from ghostdeploy.deploy.plan.config import ExportConfig
-    from ghostdeploy.deploy.plan.run import ExportRun
+    from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.targets import Target
 
 MAX_FILE_BYTES = 2**31 - 1

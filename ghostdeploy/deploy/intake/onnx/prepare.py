@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.deploy.intake.onnx.model import OnnxModel
     from ghostdeploy.deploy.plan.config import ExportConfig
-    from ghostdeploy.deploy.plan.run import ExportRun
+    from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.preprocess import Preprocess
 
 _STATISTICS = slice(3, 5)

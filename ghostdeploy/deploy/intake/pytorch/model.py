@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.intake.pytorch.reference import Reference
     from ghostdeploy.deploy.intake.records import Folded
     from ghostdeploy.deploy.plan.config import ExportConfig
-    from ghostdeploy.deploy.plan.run import ExportRun
+    from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
     from ghostdeploy.deploy.intake.records import ReferenceRun
     from ghostdeploy.deploy.plan.config import ExportConfig
-    from ghostdeploy.deploy.plan.run import ExportRun
+    from ghostdeploy.deploy.plan.steps import ExportRun
 
 CONDITIONING_IMAGES = 256
 """Images whose activation ranges the equalization looks at."""

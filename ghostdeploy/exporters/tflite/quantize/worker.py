@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy.convert.base import Written
-from ghostdeploy.deploy.quantize.conditioned import RELATIVE_ERROR, key
+from ghostdeploy.deploy.quantize.conditioned import RELATIVE_ERROR
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
+from ghostdeploy.deploy.quantize.recipe import weight_key
 from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.exporters.tflite.outputs import separate_outputs
 from ghostdeploy.exporters.tflite.quantize import writer
@@ -99,18 +100,18 @@ class TFLiteQuantization(Quantization):
     def _with_weights(self, archive: Any, strength: float) -> bytes | None:
         """Returns the file with equalized weights; the layers are those of the PyTorch graph in another order."""
         model = tf.read(self.floating)
-        named = {tf.fingerprint(archive[key(0.0, i, "weight")]): i for i in range(_count(archive))}
+        named = {tf.fingerprint(archive[weight_key(0.0, i, "weight")]): i for i in range(_count(archive))}
         for kind, operator in tf.layers(model):
             weights = tf.constant(model, operator.inputs[1])
             assert weights is not None  # layers() yields constant weights
             index = named.get(tf.fingerprint(weights))
             if index is None or kind not in _ORDERS:
                 return None
-            array = archive[key(strength, index, "weight")]
+            array = archive[weight_key(strength, index, "weight")]
             order = _ORDERS[kind] if array.ndim == 4 else tuple(range(array.ndim))
             tf.set_constant(model, operator, 1, array.transpose(order).reshape(weights.shape))
             bias = tf.constant(model, operator.inputs[2]) if len(operator.inputs) > 2 else None
-            shift = archive[key(strength, index, "bias")] - archive[key(0.0, index, "bias")]
+            shift = archive[weight_key(strength, index, "bias")] - archive[weight_key(0.0, index, "bias")]
             if bias is not None:  # the converter adds what follows: the 3 of a hard sigmoid
                 tf.set_constant(model, operator, 2, bias + shift)
             elif shift.any():  # it leaves a bias of zeros out
