@@ -20,6 +20,7 @@ from ghostdeploy.runtimes.ncnn import param
 from tests import quantized
 from tests.bundles import Tiny, network, writer_of
 from tests.conftest import require
+from tests.further import further
 
 SIZE = 32
 FAMILIES = (
@@ -75,7 +76,7 @@ def weights_of(layers, arrays):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*random weights")
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", further(FAMILIES, usual=("ghostnetv2_100",)))
 def test_the_family_is_exported_and_computes_what_pytorch_does(name, tmp_path):
     network = gd.create_model(name, num_classes=10).eval()
 

@@ -22,7 +22,6 @@ from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import any_library, install_hint, load_library, plain
 from tests.bundles import Tiny, network
 from tests.exported import plain_graph
-from tests.further import further
 from tests.tensorrt_kits import export_kit, named, quantized
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed here")
@@ -41,9 +40,10 @@ def sample(tmp_path_factory):
     return lambda name: onnx.load(plain_graph(tmp_path_factory, name))
 
 
-@pytest.mark.parametrize("name", further(SAMPLES, usual=SAMPLES[:1]))
+@pytest.mark.full
+@pytest.mark.parametrize("name", SAMPLES)
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-@pytest.mark.parametrize("dynamic", further([True, False], usual=[True]))
+@pytest.mark.parametrize("dynamic", [True, False])
 def test_parser_and_builder_accept_the_graphs_of_the_sample_models(sample, tmp_path, name, precision, dynamic):
     model = sample(name)
     if not dynamic:
