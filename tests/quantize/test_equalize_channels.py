@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from ghostdeploy.deploy.fold.fold import fold
-from ghostdeploy.deploy.fold.passes.equalize_channels import EqualizeChannels, scale_ties
+from ghostdeploy.deploy.fold.passes.equalize_channels import EqualizeChannels, coupled_by_scale
 from ghostdeploy.deploy.fold.passes.graph import calls, op_name
 from ghostdeploy.deploy.fold.passes.precision import run
 from ghostdeploy.deploy.fold.passes.proof import apply
@@ -30,8 +30,8 @@ def trained(request):
 
 def free_nodes(graph):
     """The calls whose channels may take factors, by operation."""
-    ties = scale_ties(graph)
-    return [op_name(node) for node in ties.nodes if not ties.is_pinned(node)]
+    coupled = coupled_by_scale(graph)
+    return [op_name(node) for node in coupled.nodes if not coupled.is_pinned(node)]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

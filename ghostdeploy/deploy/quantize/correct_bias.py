@@ -1,7 +1,7 @@
 """Empirical bias correction (Nagel et al. 2019, §4.2; arXiv 1906.04721).
 
 Rounding weights shifts the mean of each output channel, since inputs behind a ReLU are not centred. With d = ŷ − y of
-a layer's quantized twin on the same input,
+a layer's quantized shadow on the same input,
 
     b'_c = b_c − E[d_c]
 
@@ -30,7 +30,7 @@ def correct_bias(floating: onnx.ModelProto, errors: Mapping[str, LayerErrors]) -
 
     Args:
         floating: Float graph; it is copied.
-        errors: What the layers' twins gave, by node name.
+        errors: What the layers' shadows gave, by node name.
     """
     model = copy.deepcopy(floating)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}

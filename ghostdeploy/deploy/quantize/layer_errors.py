@@ -1,6 +1,6 @@
-"""The float graph with a quantized twin beside each layer.
+"""The float graph with a quantized shadow beside each layer.
 
-For a layer y = W∗x + b the twin takes the same float input,
+For a layer y = W∗x + b the shadow takes the same float input,
 
     ŷ = DQ(Q(W))∗DQ(Q(x)) + b,      d = ŷ − y,
 
@@ -46,7 +46,7 @@ class LayerErrors:
 def layer_errors(
     floating: onnx.ModelProto, quantized: onnx.ModelProto, batches: Iterable[NDArray[Any]]
 ) -> dict[str, LayerErrors]:
-    """Runs all twins.
+    """Runs all shadows.
 
     Args:
         floating: Float graph with inferred shapes.
@@ -56,7 +56,7 @@ def layer_errors(
     Returns:
         One record per quantized layer, by node name.
     """
-    model, layers = _with_twins(floating, quantized)
+    model, layers = _with_shadows(floating, quantized)
     if not layers:
         return {}
     runner = GraphRunner(model)
@@ -72,27 +72,27 @@ def layer_errors(
     return dict(found)
 
 
-def _with_twins(floating: onnx.ModelProto, quantized: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """Returns the graph and the names of the layers that have a twin."""
+def _with_shadows(floating: onnx.ModelProto, quantized: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """Returns the graph and the names of the layers that have a shadow."""
     model = copy.deepcopy(floating)
     theirs, ours = OnnxGraph(quantized), OnnxGraph(floating)
     by_name = {node.name: node for node in theirs.nodes}
     del model.graph.output[:]
-    model.graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "twin/row"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "shadow/row"))
     names: list[str] = []
     copied: set[str] = set()
     for node in ours.layers():
-        twin = by_name.get(node.name)
-        sources = [theirs.producer.get(name) for name in twin.input[:2]] if twin is not None else []
+        shadow = by_name.get(node.name)
+        sources = [theirs.producer.get(name) for name in shadow.input[:2]] if shadow is not None else []
         quantizers = [source for source in sources if source is not None and source.op_type == "DequantizeLinear"]
         if len(quantizers) == 2:
-            _add_twin(model, theirs, node, quantizers, copied)
+            _add_shadow(model, theirs, node, quantizers, copied)
             _add_sums(model, node, len(ours.shapes[node.output[0]]))
             names.append(node.name)
     return model, names
 
 
-def _add_twin(
+def _add_shadow(
     model: onnx.ModelProto, theirs: OnnxGraph, node: onnx.NodeProto, sources: list[onnx.NodeProto], copied: set[str]
 ) -> None:
     """Adds ŷ and d."""
@@ -102,15 +102,15 @@ def _add_twin(
         if name not in copied:
             copied.add(name)
             tensor = copy.deepcopy(theirs.constants[name])
-            tensor.name = f"twin/{name}"
+            tensor.name = f"shadow/{name}"
             graph.initializer.append(tensor)
-    scale = [f"twin/{name}" for name in activation.input[1:]]
+    scale = [f"shadow/{name}" for name in activation.input[1:]]
     graph.node.append(helper.make_node("QuantizeLinear", [node.input[0], *scale], [f"{stem}q"]))
     graph.node.append(helper.make_node("DequantizeLinear", [f"{stem}q", *scale], [f"{stem}x"]))
-    restored, twin = copy.deepcopy(weight), copy.deepcopy(node)
-    restored.name, restored.input[:], restored.output[:] = "", [f"twin/{n}" for n in weight.input], [f"{stem}w"]
-    twin.name, twin.input[:2], twin.output[:] = "", [f"{stem}x", f"{stem}w"], [f"{stem}y"]
-    graph.node.extend([restored, twin, helper.make_node("Sub", [f"{stem}y", node.output[0]], [f"{stem}d"])])
+    restored, shadow = copy.deepcopy(weight), copy.deepcopy(node)
+    restored.name, restored.input[:], restored.output[:] = "", [f"shadow/{n}" for n in weight.input], [f"{stem}w"]
+    shadow.name, shadow.input[:2], shadow.output[:] = "", [f"{stem}x", f"{stem}w"], [f"{stem}y"]
+    graph.node.extend([restored, shadow, helper.make_node("Sub", [f"{stem}y", node.output[0]], [f"{stem}d"])])
 
 
 def _add_sums(model: onnx.ModelProto, node: onnx.NodeProto, rank: int) -> None:
@@ -118,7 +118,7 @@ def _add_sums(model: onnx.ModelProto, node: onnx.NodeProto, rank: int) -> None:
     graph, stem = model.graph, f"{node.name}/"
     for source, name in ((f"{stem}d", "error"), (node.output[0], "signal")):
         graph.node.append(helper.make_node("Flatten", [source], [f"{stem}{name}/rows"], axis=1))
-        graph.node.append(helper.make_node("ReduceSumSquare", [f"{stem}{name}/rows", "twin/row"], [f"{stem}{name}"]))
+        graph.node.append(helper.make_node("ReduceSumSquare", [f"{stem}{name}/rows", "shadow/row"], [f"{stem}{name}"]))
     if rank > 2:
         axes = f"{stem}axes"
         graph.initializer.append(numpy_helper.from_array(np.arange(2, rank, dtype=np.int64), axes))

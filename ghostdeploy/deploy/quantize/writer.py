@@ -144,7 +144,7 @@ def write(model: onnx.ModelProto, recipe: Recipe, chosen: Plan, ranges: Mapping[
         model: Float graph with inferred shapes; it is copied.
         recipe: Types and rules.
         chosen: What `plan` said.
-        ranges: Lowest and highest value of each activation to be representable, equal within a tie.
+        ranges: Lowest and highest value of each activation to be representable, equal for tensors that share a scale.
     """
     data: dict[str, Any] = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()

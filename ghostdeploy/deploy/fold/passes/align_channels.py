@@ -5,10 +5,10 @@
 Between two layers an added channel may hold anything finite (a sigmoid makes 0.5 of it), because zero weights read it:
 the function stays the same.
 
-Where the zeros go. k_e zero channels follow each channel of component e in every tensor that holds it; ties come from
-the calls as in equalization, with these differences: calls that treat each channel alone pass additions on, whatever
-their law; a depthwise convolution ties its output to its input; a grouped one grows by whole groups only. A tensor of C
-channels needs
+Where the zeros go. k_e zero channels follow each channel of component e in every tensor that holds it. The calls couple
+channels as in equalization, with these differences: calls that treat each channel alone pass additions on, whatever
+their law; a depthwise convolution couples its output to its input; a grouped one grows by whole groups only. A tensor
+of C channels needs
 
     C + Σ_c k_e(c) ≡ 0  (mod multiple)
 
@@ -28,7 +28,7 @@ import torch
 
 from ghostdeploy.deploy.fold.passes.base import PassResult
 from ghostdeploy.deploy.fold.passes.channel_flow import absorbing_layer, channels, read_flow
-from ghostdeploy.deploy.fold.passes.channel_ties import PINNED, ChannelTies
+from ghostdeploy.deploy.fold.passes.coupled_channels import PINNED, CoupledChannels
 from ghostdeploy.deploy.fold.passes.graph import aten, calls, constant, named_arguments, op_name, rewrite_linear
 from ghostdeploy.errors import UsageError
 
@@ -65,29 +65,29 @@ class AlignChannels:
 
     def run(self, module: fx.GraphModule) -> PassResult:
         """See the module docstring."""
-        ties = padding_ties(module)
+        coupled = coupled_by_padding(module)
         layers = [layer for node in calls(module) if (layer := absorbing_layer(module, node)) is not None]
-        added = choose_padding(ties, layers, self._multiple)
-        return PassResult(module, pad(module, ties, layers, added))
+        added = choose_padding(coupled, layers, self._multiple)
+        return PassResult(module, pad(module, coupled, layers, added))
 
 
-def padding_ties(module: fx.GraphModule) -> ChannelTies:
+def coupled_by_padding(module: fx.GraphModule) -> CoupledChannels:
     """Returns which channels must be followed by equally many zero channels; pinned ones by none."""
-    ties = ChannelTies(module.graph.nodes)
+    coupled = CoupledChannels(module.graph.nodes)
     for node in module.graph.nodes:
         if node.op == "get_attr" or (op_name(node) == "sym_size" and node.args[1] == 0):
             continue
         layer = absorbing_layer(module, node)
         if layer is not None:
-            _tie_layer(ties, layer)
+            _couple_layer(coupled, layer)
             continue
         flow = read_flow(module, node) if node.op == "call_function" else None
         if flow is None or _counts_channels(module, node):
             for one in (node, *node.all_input_nodes):
-                ties.pin(one)
+                coupled.pin(one)
         else:
-            _tie_flow(ties, node, flow)
-    return ties
+            _couple_flow(coupled, node, flow)
+    return coupled
 
 
 def _counts_channels(module: fx.GraphModule, node: fx.Node) -> bool:
@@ -98,49 +98,49 @@ def _counts_channels(module: fx.GraphModule, node: fx.Node) -> bool:
     return any(tensor is not None and tensor.numel() > 1 for tensor in constants)
 
 
-def _tie_flow(ties: ChannelTies, node: fx.Node, flow: Flow) -> None:
+def _couple_flow(coupled: CoupledChannels, node: fx.Node, flow: Flow) -> None:
     for source, index in flow.sources:
         origins = index[index >= 0].tolist()
         if len(set(origins)) == len(origins):
-            ties.tie(node, source, index)
+            coupled.couple(node, source, index)
             continue
-        ties.pin(source)
+        coupled.pin(source)
         if channels(source) > 1:  # a flattened map; else one channel that serves all, and must stay one
-            ties.pin(node)
+            coupled.pin(node)
 
 
-def _tie_layer(ties: ChannelTies, layer: Linear) -> None:
-    """Dense layers tie nothing; grouped ones grow behind the last channel of a group, alike on both sides."""
+def _couple_layer(coupled: CoupledChannels, layer: Linear) -> None:
+    """Dense layers couple nothing; grouped ones grow behind the last channel of a group, alike on both sides."""
     if layer.groups == 1:
         return
     inputs = channels(layer.source)
     if layer.transposed or layer.outputs != inputs:
-        ties.pin(layer.source)
-        ties.pin(layer.node)
+        coupled.pin(layer.source)
+        coupled.pin(layer.node)
         return
     width = inputs // layer.groups
     inner = torch.arange(inputs) % width != width - 1
-    ties.pin(layer.source, where=inner)
-    ties.pin(layer.node, where=inner)
-    ties.tie(layer.node, layer.source, torch.arange(inputs))
+    coupled.pin(layer.source, where=inner)
+    coupled.pin(layer.node, where=inner)
+    coupled.couple(layer.node, layer.source, torch.arange(inputs))
 
 
-def choose_padding(ties: ChannelTies, layers: Sequence[Linear], multiple: int) -> Tensor:
-    """Returns how many zero channels follow a channel of each component, integers (ties.size,).
+def choose_padding(coupled: CoupledChannels, layers: Sequence[Linear], multiple: int) -> Tensor:
+    """Returns how many zero channels follow a channel of each component, integers (coupled.size,).
 
     Args:
-        ties: What `padding_ties` found.
+        coupled: What `coupled_by_padding` found.
         layers: The layers to align.
         multiple: What their channels shall be a multiple of.
     """
-    added = torch.zeros(ties.size, dtype=torch.long)
-    units = [1] * ties.size
+    added = torch.zeros(coupled.size, dtype=torch.long)
+    units = [1] * coupled.size
     for layer in layers:
         width = channels(layer.source) // layer.groups if layer.groups > 1 else 1
-        for component in set(ties.components(layer.source).tolist()):
+        for component in set(coupled.components(layer.source).tolist()):
             units[component] = lcm(units[component], width)
     tensors = dict.fromkeys(one for layer in layers for one in (layer.node, layer.source))
-    held = sorted((ties.components(node) for node in tensors), key=len)
+    held = sorted((coupled.components(node) for node in tensors), key=len)
     for _ in range(_ROUNDS):
         grown = [_grow(components, added, units, multiple) for components in held]
         if not any(grown):
@@ -162,19 +162,19 @@ def _grow(components: Tensor, added: Tensor, units: Sequence[int], multiple: int
     return False
 
 
-def pad(module: fx.GraphModule, ties: ChannelTies, layers: Sequence[Linear], added: Tensor) -> int:
+def pad(module: fx.GraphModule, coupled: CoupledChannels, layers: Sequence[Linear], added: Tensor) -> int:
     """Writes the zeros into weights and slices, and notes where channels went.
 
     Args:
         module: The graph, changed in place.
-        ties: Its components.
+        coupled: Its components.
         layers: Its layers.
-        added: (ties.size,), see `choose_padding`.
+        added: (coupled.size,), see `choose_padding`.
 
     Returns:
         The number of layers rewritten.
     """
-    follow = {node: added[ties.components(node)] for node in ties.nodes}
+    follow = {node: added[coupled.components(node)] for node in coupled.nodes}
     grown = {node for node, counts in follow.items() if bool(counts.any())}
     sites = 0
     for layer in layers:

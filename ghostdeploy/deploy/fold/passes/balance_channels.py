@@ -24,14 +24,14 @@ import torch
 
 from ghostdeploy.deploy.fold.passes.base import PassResult
 from ghostdeploy.deploy.fold.passes.channel_flow import absorbing_layer
-from ghostdeploy.deploy.fold.passes.channel_ties import PINNED
-from ghostdeploy.deploy.fold.passes.equalize_channels import rescale, scale_ties
+from ghostdeploy.deploy.fold.passes.coupled_channels import PINNED
+from ghostdeploy.deploy.fold.passes.equalize_channels import coupled_by_scale, rescale
 from ghostdeploy.deploy.fold.passes.graph import calls
 
 if TYPE_CHECKING:
     from torch import Tensor, fx
 
-    from ghostdeploy.deploy.fold.passes.channel_ties import ChannelTies
+    from ghostdeploy.deploy.fold.passes.coupled_channels import CoupledChannels
     from ghostdeploy.deploy.fold.passes.graph import Linear
 
 EXCESS = 2.0**8
@@ -49,18 +49,18 @@ class BalanceChannels:
         layers = [layer for node in calls(module) if (layer := absorbing_layer(module, node)) is not None]
         if not any(bool((excess(layer) > EXCESS).any()) for layer in layers):
             return PassResult(module, 0)
-        ties = scale_ties(module)
-        factors = balancing_factors(ties, layers)
-        return PassResult(module, rescale(module, ties, factors) if bool((factors != 1).any()) else 0)
+        coupled = coupled_by_scale(module)
+        factors = balancing_factors(coupled, layers)
+        return PassResult(module, rescale(module, coupled, factors) if bool((factors != 1).any()) else 0)
 
 
-def balancing_factors(ties: ChannelTies, layers: list[Linear]) -> Tensor:
-    """Returns the factor of each component, float64 (ties.size,), 1 where nothing changes."""
-    above = torch.ones(ties.size, dtype=torch.float64)
+def balancing_factors(coupled: CoupledChannels, layers: list[Linear]) -> Tensor:
+    """Returns the factor of each component, float64 (coupled.size,), 1 where nothing changes."""
+    above = torch.ones(coupled.size, dtype=torch.float64)
     widest = torch.zeros_like(above)
     for layer in layers:
-        above.scatter_reduce_(0, ties.components(layer.source), excess(layer), "amax")
-        widest.scatter_reduce_(0, ties.components(layer.node), row_sums(layer), "amax")
+        above.scatter_reduce_(0, coupled.components(layer.source), excess(layer), "amax")
+        widest.scatter_reduce_(0, coupled.components(layer.node), row_sums(layer), "amax")
     room = LARGEST_ROW / widest.clamp_min(1 / LARGEST_ROW)
     factors = torch.where(above > EXCESS, torch.minimum(above, room), 1.0).clamp_min(1.0)
     factors = 2.0 ** factors.log2().floor()

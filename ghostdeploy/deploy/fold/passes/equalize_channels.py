@@ -41,7 +41,7 @@ import torch
 
 from ghostdeploy.deploy.fold.passes.base import PassResult
 from ghostdeploy.deploy.fold.passes.channel_flow import absorbing_layer, read_flow
-from ghostdeploy.deploy.fold.passes.channel_ties import PINNED, ChannelTies, Components
+from ghostdeploy.deploy.fold.passes.coupled_channels import PINNED, Components, CoupledChannels
 from ghostdeploy.deploy.fold.passes.fold_batch_norm import scale_outputs
 from ghostdeploy.deploy.fold.passes.graph import calls, op_name, rewrite_linear, shape, sole_user
 
@@ -70,15 +70,15 @@ class EqualizeChannels:
 
     def run(self, module: fx.GraphModule) -> PassResult:
         """See the module docstring."""
-        ties = scale_ties(module)
+        coupled = coupled_by_scale(module)
         layers = [layer for node in calls(module) if (layer := absorbing_layer(module, node)) is not None]
-        factors = equalizing_factors(ties, layers, self._ranges, self._strength)
-        return PassResult(module, rescale(module, ties, factors))
+        factors = equalizing_factors(coupled, layers, self._ranges, self._strength)
+        return PassResult(module, rescale(module, coupled, factors))
 
 
-def scale_ties(module: fx.GraphModule) -> ChannelTies:
+def coupled_by_scale(module: fx.GraphModule) -> CoupledChannels:
     """Returns which channels must share a factor; pinned ones keep the factor 1."""
-    ties = ChannelTies(module.graph.nodes)
+    coupled = CoupledChannels(module.graph.nodes)
     products = []
     for node in module.graph.nodes:
         if node.op == "get_attr" or op_name(node) == "sym_size" or absorbing_layer(module, node) is not None:
@@ -86,43 +86,43 @@ def scale_ties(module: fx.GraphModule) -> ChannelTies:
         flow = read_flow(module, node) if node.op == "call_function" else None
         if flow is None or flow.law == "elementwise":
             for one in (node, *node.all_input_nodes):
-                ties.pin(one)
+                coupled.pin(one)
         elif flow.law == "product":
             products.append((node, flow))
         else:
             for source, index in flow.sources:
-                ties.tie(node, source, index)
+                coupled.couple(node, source, index)
     for node, flow in products:
-        _tie_product(ties, node, flow)
-    return ties
+        _couple_product(coupled, node, flow)
+    return coupled
 
 
-def _tie_product(ties: ChannelTies, node: fx.Node, flow: Flow) -> None:
+def _couple_product(coupled: CoupledChannels, node: fx.Node, flow: Flow) -> None:
     """One factor keeps its scale: the one that must, else the one with fewer values, else the second."""
     scaled, gate = flow.sources
-    if (ties.is_pinned(gate[0]), -_values(gate[0])) < (ties.is_pinned(scaled[0]), -_values(scaled[0])):
+    if (coupled.is_pinned(gate[0]), -_values(gate[0])) < (coupled.is_pinned(scaled[0]), -_values(scaled[0])):
         scaled, gate = gate, scaled
-    ties.pin(gate[0])
-    ties.tie(node, *scaled)
+    coupled.pin(gate[0])
+    coupled.couple(node, *scaled)
 
 
 def _values(node: fx.Node) -> int:
     return torch.Size(shape(node)).numel()
 
 
-def rescale(module: fx.GraphModule, ties: ChannelTies, factors: Tensor) -> int:
+def rescale(module: fx.GraphModule, coupled: CoupledChannels, factors: Tensor) -> int:
     """Writes factors into the weights and notes them for the runner.
 
     Args:
         module: The graph, changed in place.
-        ties: What `scale_ties` found for it.
-        factors: (ties.size,), positive; the first, that of pinned channels, is 1.
+        coupled: What `coupled_by_scale` found for it.
+        factors: (coupled.size,), positive; the first, that of pinned channels, is 1.
 
     Returns:
         The number of layers rewritten.
     """
     sites = 0
-    of = {node: factors[ties.components(node)] for node in ties.nodes}
+    of = {node: factors[coupled.components(node)] for node in coupled.nodes}
     for node in calls(module):
         linear = absorbing_layer(module, node)
         if linear is not None and not (_neutral(of[linear.source]) and _neutral(of[node])):
@@ -154,21 +154,21 @@ SPAN = 2.0**16
 
 
 def equalizing_factors(
-    ties: ChannelTies, layers: Sequence[Linear], ranges: Mapping[str, Tensor], strength: float
+    coupled: CoupledChannels, layers: Sequence[Linear], ranges: Mapping[str, Tensor], strength: float
 ) -> Tensor:
-    """Returns the factor of each component, float64 (ties.size,), 1 where nothing changes.
+    """Returns the factor of each component, float64 (coupled.size,), 1 where nothing changes.
 
     Args:
-        ties: Which channels share a factor.
+        coupled: Which channels share a factor.
         layers: Convolutions and linear layers that can absorb factors.
         ranges: Largest magnitudes by node name, each (channels,).
         strength: 0 to 1, see the module docstring.
     """
-    found = {node: ranges[node.name].double() for node in ties.nodes if node.name in ranges and is_quantized(node)}
-    largest = torch.zeros(ties.size, dtype=torch.float64)
+    found = {node: ranges[node.name].double() for node in coupled.nodes if node.name in ranges and is_quantized(node)}
+    largest = torch.zeros(coupled.size, dtype=torch.float64)
     for node, of_channel in found.items():
-        largest.scatter_reduce_(0, ties.components(node), of_channel, "amax")
-    wanted = targets(ties, largest, found) * shares(ties, layers, largest) ** (1 - strength)
+        largest.scatter_reduce_(0, coupled.components(node), of_channel, "amax")
+    wanted = targets(coupled, largest, found) * shares(coupled, layers, largest) ** (1 - strength)
     factors = torch.where(largest > 0, wanted / largest, 1.0).clamp(1 / SPAN, SPAN)
     factors[PINNED] = 1
     return factors
@@ -179,40 +179,40 @@ def is_quantized(node: fx.Node) -> bool:
     return not (sole_user(node) and op_name(next(iter(node.users))) == "relu")
 
 
-def targets(ties: ChannelTies, largest: Tensor, found: Mapping[fx.Node, Tensor]) -> Tensor:
+def targets(coupled: CoupledChannels, largest: Tensor, found: Mapping[fx.Node, Tensor]) -> Tensor:
     """Returns the common range of all components that meet in a tensor, that of pinned channels where there are any.
 
     Args:
-        ties: The components.
-        largest: Range of each component, (ties.size,).
+        coupled: The components.
+        largest: Range of each component, (coupled.size,).
         found: Range of each channel of the quantized tensors.
     """
-    groups, anchors = Components(ties.size), torch.zeros_like(largest)
+    groups, anchors = Components(coupled.size), torch.zeros_like(largest)
     for node, of_channel in found.items():
-        components = ties.components(node)
+        components = coupled.components(node)
         free = sorted(set(components.tolist()) - {PINNED})
         for one in free[1:]:
             groups.join(free[0], one)
         if free and len(pinned := of_channel[components == PINNED]):
             anchors[free[0]] = max(float(anchors[free[0]]), float(pinned.max()))
-    group = torch.tensor([groups.find(component) for component in range(ties.size)])
+    group = torch.tensor([groups.find(component) for component in range(coupled.size)])
     ours, theirs = (torch.zeros_like(largest).scatter_reduce(0, group, of, "amax")[group] for of in (largest, anchors))
     return torch.where(theirs > 0, theirs, ours)
 
 
-def shares(ties: ChannelTies, layers: Sequence[Linear], largest: Tensor) -> Tensor:
+def shares(coupled: CoupledChannels, layers: Sequence[Linear], largest: Tensor) -> Tensor:
     """Returns the largest share of each component in any row that reads it, in (0, 1], 1 where no row tells.
 
     Args:
-        ties: The components.
+        coupled: The components.
         layers: Who reads them.
-        largest: Range of each component, (ties.size,).
+        largest: Range of each component, (coupled.size,).
     """
     found = torch.zeros_like(largest)
     for linear in layers:
         if linear.transposed or linear.weight.shape[1] == 1:
             continue
-        components = ties.components(linear.source).reshape(linear.groups, -1)
+        components = coupled.components(linear.source).reshape(linear.groups, -1)
         rows = linear.weight.double().abs().flatten(2).amax(2) if linear.rank else linear.weight.double().abs()
         weighed = rows.reshape(linear.groups, -1, rows.shape[1]) * largest[components][:, None]
         share = (weighed / weighed.amax(2, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)).amax(1)

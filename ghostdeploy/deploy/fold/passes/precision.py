@@ -88,15 +88,15 @@ class _Forcing(fx.Interpreter):
 
     def run_node(self, node: fx.Node) -> Any:
         result = super().run_node(node)
-        origin = node.meta.pop("stands_for", node.name)
+        stands_for = node.meta.pop("stands_for", node.name)
         factors, kept = node.meta.pop("scaled", None), node.meta.pop("kept", None)
         if not isinstance(result, Tensor):
             return result
         node.meta["shape"], node.meta["dtype"] = tuple(result.shape), result.dtype
         if node.op != "call_function":
             return result
-        if origin in self._known:
-            expected = _scaled(self._known[origin], factors)
+        if stands_for in self._known:
+            expected = _scaled(self._known[stands_for], factors)
             expected = expected if kept is None else result.index_copy(1, kept, expected)
             error = 0.0 if op_name(node) in _UNWRITTEN else relative_error([expected], [result])
             if error > self.error:

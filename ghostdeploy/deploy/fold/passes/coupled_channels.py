@@ -1,7 +1,7 @@
-"""Which channels of which tensors must share a property, found by union-find.
+"""Coupled channels: those of several tensors that must share a property, found by union-find.
 
-Every channel of every result is an element. Ties come from the calls (`channel_flow`); an element tied to the pinned
-one cannot change. What remains are free components: sets of channels that may change together.
+Every channel of every result is an element. Calls couple them (`channel_flow`); an element coupled to the pinned one
+cannot change. What remains are free components: sets of channels that may change together.
 
     find(a) = root of a's tree;    join(a, b) makes one tree of two;    a and b share a component where find is equal
 
@@ -48,7 +48,7 @@ class Components:
         self._parent[high] = low
 
 
-class ChannelTies:
+class CoupledChannels:
     """Components of channels.
 
     Args:
@@ -78,8 +78,8 @@ class ChannelTies:
         """Returns the component of each channel of a result, (channels,) integers, (0,) where it has none."""
         return torch.tensor([self._components.find(element) for element in self._elements(node)], dtype=torch.long)
 
-    def tie(self, result: fx.Node, source: fx.Node, index: Tensor) -> None:
-        """Ties channel c of `result` to channel index[c] of `source`; −1 ties nothing.
+    def couple(self, result: fx.Node, source: fx.Node, index: Tensor) -> None:
+        """Couples channel c of `result` to channel index[c] of `source`; −1 couples nothing.
 
         Args:
             result: A call.
@@ -87,9 +87,9 @@ class ChannelTies:
             index: (channels of `result`,), integers.
         """
         theirs = self._elements(source)
-        for element, origin in zip(self._elements(result), index.tolist(), strict=True):
-            if origin >= 0:
-                self._components.join(element, theirs[origin])
+        for element, channel in zip(self._elements(result), index.tolist(), strict=True):
+            if channel >= 0:
+                self._components.join(element, theirs[channel])
 
     def pin(self, node: fx.Node, *, where: Tensor | None = None) -> None:
         """Keeps channels of a result as they are: all, or those where (channels,) is true."""
