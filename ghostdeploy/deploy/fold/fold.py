@@ -89,10 +89,7 @@ def fold(
     """
     if not isinstance(module, nn.Module):
         raise CheckpointError(f"the module is {type(module).__name__}, expected a torch.nn.Module")
-    steps = default_passes() if passes is None else passes
-    require_kind("passes", steps, (list, tuple), "a list of passes, such as default_passes()")
-    for step in steps:
-        require_kind("one of passes", step, Pass, "a pass, with a name and run()")
+    steps = default_passes() if passes is None else _require_passes(passes)
     inputs = _tensors(example_input, module)
     if dynamic_batch:
         inputs = of_several(inputs)
@@ -117,6 +114,14 @@ def fold(
     trials.prove(folded)
     narrow(folded, recorded, inputs)
     return folded, Certificate(tuple(records))
+
+
+def _require_passes(passes: Any) -> Sequence[Pass]:
+    """Returns the passes; raises `UsageError` for anything but a list of them."""
+    require_kind("passes", passes, (list, tuple), "a list of passes, such as default_passes()")
+    for step in passes:
+        require_kind("one of passes", step, Pass, "a pass, with a name and run()")
+    return tuple(passes)
 
 
 def _check_capture(module: nn.Module, captured: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
