@@ -3,6 +3,8 @@ them and the FP16 graphs, with fixed and with free batch."""
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import onnx
 import pytest
@@ -56,27 +58,34 @@ def graph(request, tmp_path_factory):
     return onnx.shape_inference.infer_shapes(onnx.load(folder / "model.onnx"), data_prop=True)
 
 
-def quantized(graph, recipe):
-    batch = np.random.default_rng(1).normal(size=(4, 3, SIZE, SIZE)).astype(np.float32)
-    chosen = writer.plan(graph, recipe)
-    histograms = rg.collect(graph, chosen.activations, lambda: [batch])
-    return writer.write(
-        graph, recipe, chosen, shared_ranges(chosen.shared_scales, histograms, "absolute", symmetric=recipe.symmetric)
-    )
+@pytest.fixture(scope="module")
+def quantized(graph):
+    """A function: name of a recipe → the graph that its writer makes."""
+
+    @functools.cache
+    def write(name):
+        recipe = FUSED[name]
+        batch = np.random.default_rng(1).normal(size=(4, 3, SIZE, SIZE)).astype(np.float32)
+        chosen = writer.plan(graph, recipe)
+        histograms = rg.collect(graph, chosen.activations, lambda: [batch])
+        found = shared_ranges(chosen.shared_scales, histograms, "absolute", symmetric=recipe.symmetric)
+        return writer.write(graph, recipe, chosen, found)
+
+    return write
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FUSED)
-def test_our_own_graphs_pass_the_linter(graph, name):
+@pytest.mark.parametrize("name", further(FUSED, usual=("openvino", "tensorrt")))
+def test_our_own_graphs_pass_the_linter(quantized, name):
     profile = "gpu" if name == "tensorrt" else "cpu"
 
-    assert lint(quantized(graph, FUSED[name]), profile=profile) == ()
+    assert lint(quantized(name), profile=profile) == ()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_parser_and_builder_accept_the_graph(graph, tmp_path, precision):
-    written_graph = quantized(graph, FUSED["tensorrt"]) if precision == "int8" else graph
+def test_parser_and_builder_accept_the_graph(graph, quantized, tmp_path, precision):
+    written_graph = quantized("tensorrt") if precision == "int8" else graph
     for batch in (None, 1):
         source = onnx.ModelProto()
         source.CopyFrom(written_graph)

@@ -18,6 +18,7 @@ from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine
 from ghostdeploy.nvidia.kit import KitSpec
 from ghostdeploy.nvidia.library import load_library
 from tests.exported import plain_graph
+from tests.further import further
 from tests.qdq_graphs import (
     attention_network,
     find,
@@ -32,7 +33,7 @@ from tests.recipes import FUSED
 SAMPLES = ("ghostnet_050", "g_ghost_regnetx_002")
 
 
-@pytest.fixture(scope="module", params=SAMPLES)
+@pytest.fixture(scope="module", params=further(SAMPLES, usual=SAMPLES[:1]))
 def sample(request, tmp_path_factory):
     """The float graph of a trained model, folded, its layers named by module."""
     return onnx.load(plain_graph(tmp_path_factory, request.param))
