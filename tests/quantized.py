@@ -143,10 +143,11 @@ def judge(
         tiny: What both were made from.
     """
     from ghostdeploy.bundle.folder import Bundle
-    from ghostdeploy.deploy.export.verdict import conclude, executor
+    from ghostdeploy.deploy.export.verdict import executor
     from ghostdeploy.deploy.prove import parity, replay
     from ghostdeploy.deploy.prove.evaluate import agree
     from ghostdeploy.deploy.prove.execution import compare_execution
+    from ghostdeploy.deploy.prove.judge import conclude
     from ghostdeploy.deploy.prove.tolerance import TOLERANCES
     from ghostdeploy.machine import instruction_set
 

@@ -28,9 +28,6 @@ ENGINES = "engines"
 MIN_TENSORRT = "10.12"
 """The first release whose strongly typed networks need none of the flags that release 11 removed."""
 
-MIN_SHARE = 0.8
-"""Share of the multiply-accumulates asked for in a precision that an engine must do in it."""
-
 LayerPrecision = Literal["int8", "fp16", "fp32"]
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
@@ -102,28 +99,6 @@ class KitSpec(Record, frozen=True, kw_only=True):
     layers: dict[str, LayerSpec]
     """Every layer with weights, by its PyTorch module."""
     engines: tuple[EngineRecord, ...] = ()
-
-
-def missing_precision(spec: KitSpec, engine: EngineRecord) -> str | None:
-    """Returns a sentence about a precision that the graph asks for and the engine lacks; None when it has all.
-
-    Args:
-        spec: What was asked for.
-        engine: What was built, and opened.
-    """
-    found = engine.layers or {}
-    for wanted in ("int8", "fp16"):
-        asked = {name: layer for name, layer in spec.layers.items() if layer.precision == wanted}
-        work = sum(layer.macs for layer in asked.values())
-        done = sum(layer.macs for name, layer in asked.items() if found.get(name) == wanted)
-        if work and done < MIN_SHARE * work:
-            other = [f"{name} {found.get(name, 'not named')}" for name in asked if found.get(name) != wanted]
-            shown = ", ".join(other[:5]) + (", …" if len(other) > 5 else "")
-            return (
-                f"{engine.file} does {done / work:.0%} of the work asked for in {wanted}, expected {MIN_SHARE:.0%}: "
-                f"{shown}"
-            )
-    return None
 
 
 def encode(spec: KitSpec) -> bytes:

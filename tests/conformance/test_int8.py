@@ -10,7 +10,7 @@ import ghostdeploy as gd
 from ghostdeploy import targets
 from ghostdeploy.bundle.folder import DIAGNOSIS, GOLDEN, open_bundle, write_golden
 from ghostdeploy.deploy.prove.diagnose import diagnose
-from ghostdeploy.deploy.prove.execution import SQNR_LIMIT_DB
+from ghostdeploy.deploy.prove.tolerance import EXECUTION_DB
 from tests.commands import run
 from tests.conformance.cases import CASES, INT8
 from tests.signing import sign_again
@@ -55,7 +55,7 @@ def test_an_engine_that_computes_something_else_than_the_graph_says_fails_verify
     copy = shutil.copytree(path, tmp_path / "copy")
     bundle = open_bundle(copy)
     inputs, outputs = bundle.golden()
-    factor = 1 + 10 ** (-(SQNR_LIMIT_DB - 1) / 20)
+    factor = 1 + 10 ** (-(EXECUTION_DB - 1) / 20)
     write_golden(copy, inputs, outputs, {name: array * factor for name, array in bundle.simulated().items()})
     sign_again(copy)
 

@@ -10,7 +10,7 @@ from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import encode
 from ghostdeploy.deploy.prove import commands as prove
-from ghostdeploy.deploy.prove import parity, replay
+from ghostdeploy.deploy.prove import judge, parity, replay
 from ghostdeploy.deploy.prove.tolerance import TOLERANCES, norm_bound
 from tests.bundles import Tiny, make_bundle
 
@@ -126,7 +126,7 @@ def test_two_percent_on_logits_do_not_hide_beside_an_output_of_a_thousand():
     assert found.verdict == "failed"
     assert found.max_abs / found.reference_max_abs == pytest.approx(0.02, rel=1e-3)
     assert [one.name for one in found.outputs if one.max_abs > 0] == ["output_0"]
-    assert "output_0 by max error 0.02" in parity.fault(found, "fp32")
+    assert "output_0 by max error 0.02" in judge.fault(found, "fp32")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "hybrid"])
@@ -159,7 +159,7 @@ def test_a_record_that_tells_nothing_leaves_a_bundle_unverified():
     for nothing in (None, early):  # one ratio over two outputs says nothing of the smaller one
         found = replay.against_record(executed, golden, nothing)
         assert {one.verdict for one in found} == {"unverified"}
-        assert "recorded nothing" in replay.fault(found, "unverified")
+        assert "recorded nothing" in judge.doubt(found[0])
     one = {"output_0": golden["output_0"]}
     assert replay.against_record(executed, one, early)[0].verdict == "passed"
 
@@ -270,7 +270,7 @@ def test_a_small_part_of_an_output_is_held_to_what_the_export_recorded(precision
     for fault in PARTS.values():
         found = replay.against_parts(engine(1, fault), golden, recorded)
         assert [one.verdict for one in found] == ["failed"]
-        assert "expected 10.0 dB" in replay.fault(found, "failed")
+        assert "expected 10.0 dB" in judge.fault(found[0], precision)
         assert found[0].output.startswith("head[..., " if last else "head[:, ")
 
 

@@ -10,12 +10,13 @@ import pytest
 
 from ghostdeploy.bundle.folder import open_bundle, sha256
 from ghostdeploy.bundle.manifest import Parity
-from ghostdeploy.convert.base import ExportResult, Finished, Written
-from ghostdeploy.deploy.export.build import build, copy_kit, finish, judged, self_test
+from ghostdeploy.convert.base import ExportResult, Written
+from ghostdeploy.deploy.export.build import build, copy_kit, finish
+from ghostdeploy.deploy.prove.judge import conclude, self_test
 from ghostdeploy.deploy.prove.tolerance import TOLERANCES
 from ghostdeploy.errors import BundleError, ExportFailed, UnsupportedHardware, UsageError
 from ghostdeploy.exporters.tensorrt import build as building
-from ghostdeploy.exporters.tensorrt.build import KitFinisher, precision_of
+from ghostdeploy.exporters.tensorrt.build import KitFinisher, missing_precision, precision_of
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus
 from ghostdeploy.nvidia.library import load_library
@@ -219,9 +220,7 @@ def test_faults_are_told_together(kits):
     )
     failed = parity(5.0, precision="fp16", verdict="failed")
 
-    made = Finished(engine="e", fault=kit.missing_precision(spec, engine))
-
-    found = judged(msgspec.structs.replace(manifest, parity=failed), None, made)
+    found = conclude(msgspec.structs.replace(manifest, parity=failed), faults=(missing_precision(spec, engine),))
 
     assert found.verdict == "failed"
     assert found.failed_because.count("; ") == 1

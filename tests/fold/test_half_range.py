@@ -18,6 +18,7 @@ from ghostdeploy.deploy.fold.passes.value_ranges import watch_graph
 from ghostdeploy.deploy.intake.onnx.value_ranges import watch_model
 from ghostdeploy.deploy.intake.resolve import resolve_model
 from ghostdeploy.deploy.plan.config import ExportConfig
+from ghostdeploy.deploy.prove import judge
 from ghostdeploy.deploy.prove.images import from_arrays
 from ghostdeploy.preprocess import Preprocess
 from tests.commands import run as invoke
@@ -75,7 +76,7 @@ def test_a_bundle_says_what_it_was_proven_for(tmp_path, capsys):
     }
     for target, manifest in found.items():
         seen = manifest.half_range
-        assert half_range.fault(seen) is None
+        assert judge.fault(seen, "fp16") is None
         assert (seen.images, seen.source) == (64, "the calibration array")
         assert seen.where == "conv2d of middle.1", target
         assert 500 < seen.largest < 65504
@@ -144,7 +145,7 @@ def test_an_onnx_file_is_watched_like_a_graph(tmp_path):
     watch_graph(graph_of(7e5), lambda: batches, ours)
 
     assert theirs.record(IMAGES).largest == pytest.approx(ours.record(IMAGES).largest, rel=1e-4)
-    assert "onv" in half_range.fault(theirs.record(IMAGES))
+    assert "onv" in judge.fault(theirs.record(IMAGES), "fp16")
 
 
 def test_an_onnx_file_that_leaves_float16_exits_1(tmp_path, capsys):
@@ -164,10 +165,10 @@ def test_what_rounds_to_nothing_is_counted_and_infinity_is_not_an_overflow():
     watch.result(65519.0, "add of a")
 
     found = watch.record(IMAGES)
-    assert (found.vanishing, found.weight, half_range.fault(found)) == (1, 1.0, None)
+    assert (found.vanishing, found.weight, judge.fault(found, "fp16")) == (1, 1.0, None)
     assert np.isfinite(np.float16(65519.0))
     watch.result(65520.0, "add of b")
-    assert "add of b reaches" in half_range.fault(watch.record(IMAGES))
+    assert "add of b reaches" in judge.fault(watch.record(IMAGES), "fp16")
     with np.errstate(over="ignore"):
         assert np.isinf(np.float16(65520.0))
 

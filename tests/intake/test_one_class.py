@@ -10,12 +10,12 @@ import pytest
 from onnx import numpy_helper
 
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.deploy.export.verdict import conclude
 from ghostdeploy.deploy.intake.inputs import Inputs
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.deploy.prove.evaluate import agree
 from ghostdeploy.deploy.prove.execution import compare_execution
 from ghostdeploy.deploy.prove.images import from_arrays
+from ghostdeploy.deploy.prove.judge import conclude
 from ghostdeploy.deploy.quantize.evidence import gather
 from ghostdeploy.deploy.quantize.fallback import Gate
 from ghostdeploy.preprocess import Preprocess

@@ -14,16 +14,10 @@ from onnx import numpy_helper
 from ghostdeploy import samples
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import PrecisionAchieved
-from ghostdeploy.deploy.prove.execution import (
-    FEW_IMAGES,
-    SQNR_LIMIT_DB,
-    compare_execution,
-    execution_fault,
-    int8_share_verdict,
-    margins,
-    noise_step,
-)
+from ghostdeploy.deploy.prove.execution import compare_execution, margins, noise_step
 from ghostdeploy.deploy.prove.images import open_images
+from ghostdeploy.deploy.prove.judge import fault, int8_fault
+from ghostdeploy.deploy.prove.tolerance import EXECUTION_DB, FEW_IMAGES
 from ghostdeploy.deploy.quantize.saturation import count_saturable, safe_scales
 from ghostdeploy.errors import BundleError
 from tests.exported import plain_graph
@@ -58,11 +52,11 @@ def test_equal_outputs_pass_and_have_no_error():
     found = compare_execution(logits(), logits(), isa=ISA)
 
     assert (found.verdict, found.agreement, found.sqnr_db, found.count) == ("passed", 1.0, None, 300)
-    assert execution_fault(found) is None
+    assert fault(found, "int8") is None
     assert found.isa == ISA
 
 
-@pytest.mark.parametrize(("decibel", "verdict"), [(SQNR_LIMIT_DB + 0.1, "passed"), (SQNR_LIMIT_DB - 0.1, "failed")])
+@pytest.mark.parametrize(("decibel", "verdict"), [(EXECUTION_DB + 0.1, "passed"), (EXECUTION_DB - 0.1, "failed")])
 def test_the_error_must_stay_below_the_limit(decibel, verdict):
     found = compare_execution(shifted(logits(), decibel), logits(), isa=ISA)
 
@@ -77,8 +71,8 @@ def test_one_class_in_two_hundred_may_change_and_not_more():
     assert compare_execution(turned(simulated, 5, 1e-3), simulated, isa=ISA).verdict == "passed"
     failed = compare_execution(turned(simulated, 6, 1e-3), simulated, isa=ISA)
     assert failed.verdict == "failed"
-    assert "99.4%" in execution_fault(failed)
-    assert ISA in execution_fault(failed)
+    assert "99.4%" in fault(failed, "int8")
+    assert ISA in fault(failed, "int8")
 
 
 def test_among_few_images_a_narrow_margin_is_forgiven_and_a_wide_one_is_not():
@@ -102,7 +96,7 @@ def test_channels_that_can_overflow_fail_even_where_this_processor_is_exact():
     found = compare_execution(logits(), logits(), isa="x86-64 AVX-512 VNNI", saturable_channels=3)
 
     assert found.verdict == "failed"
-    assert "3 output channels" in execution_fault(found)
+    assert "3 output channels" in fault(found, "int8")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -136,17 +130,17 @@ def achieved(share, float_layers):
 
 
 def test_four_fifths_of_the_convolution_work_in_int8_are_enough():
-    assert int8_share_verdict(achieved(0.8, 7), ()) is None
+    assert int8_fault(achieved(0.8, 7), ()) is None
 
 
 def test_less_must_be_explained_by_the_layers_left_in_float():
     names = ("a", "b", "c")
 
-    assert int8_share_verdict(achieved(0.6, 3), names) is None
-    assert "60.0%" in int8_share_verdict(achieved(0.6, 4), names)
-    assert "1 of 4 float layers" in int8_share_verdict(achieved(0.6, 4), names)
-    assert int8_share_verdict(achieved(0.0, 60), ()) is not None
-    assert "could not be read" in int8_share_verdict(achieved(None, 0), ())
+    assert int8_fault(achieved(0.6, 3), names) is None
+    assert "60.0%" in int8_fault(achieved(0.6, 4), names)
+    assert "1 of 4 float layers" in int8_fault(achieved(0.6, 4), names)
+    assert int8_fault(achieved(0.0, 60), ()) is not None
+    assert "could not be read" in int8_fault(achieved(None, 0), ())
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from ghostdeploy.deploy.default_route.model import Named, Source
 from ghostdeploy.deploy.export.failures import converter_to_blame, keep_log
 from ghostdeploy.deploy.intake.inputs import classes_of, read_labels
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
-from ghostdeploy.deploy.prove import parity
+from ghostdeploy.deploy.prove import judge, parity
 from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.models.count import count_macs, count_params
 from ghostdeploy.preprocess import prepare
@@ -163,11 +163,11 @@ class DefaultRoute:
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
         with converter_to_blame(row.name, folder, Path(name)), load(folder) as runtime:
             executed = runtime.infer({found.inputs[0].name: self._images})
-        judged = parity.compare(executed, golden, stored)
-        if judged.verdict == "failed":
-            off = f"max error {judged.max_abs:.2g} of {judged.reference_max_abs:.2g}, cosine {judged.cosine:.6f}"
+        seen = parity.compare(executed, golden, stored)
+        manifest = judge.conclude(msgspec.structs.replace(manifest, parity=seen))
+        if manifest.verdict == "failed":
+            off = f"max error {seen.max_abs:.2g} of {seen.reference_max_abs:.2g}, cosine {seen.cosine:.6f}"
             raise BundleError(f"{name} does not give what the model gives: {off}")
-        manifest = msgspec.structs.replace(manifest, parity=judged, verdict="passed", unverified_because=None)
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
 
     def _manifest(

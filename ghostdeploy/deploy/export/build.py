@@ -19,11 +19,10 @@ from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle import staging
 from ghostdeploy.bundle.folder import Bundle, describe_file, open_bundle
 from ghostdeploy.bundle.manifest import Manifest, Parity, PrecisionAchieved, Record, Verdict, encode
-from ghostdeploy.convert.base import ExportJob, ExportResult, Finished, Finisher
+from ghostdeploy.convert.base import ExportJob, ExportResult, Finisher
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.failures import converter_to_blame, keep_log
-from ghostdeploy.deploy.export.verdict import conclude
-from ghostdeploy.deploy.prove import parity
+from ghostdeploy.deploy.prove import judge, parity
 from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.progress import Listener, Stages
 from ghostdeploy.runtimes import load
@@ -33,11 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_TIMEOUT = 900.0
-
-SELF_TEST_DB = 3.0
-"""How much worse than its float simulation an INT8 engine may meet the reference: a rounding step that falls the other
-way is as large as the quantization error itself, so two sound executions differ by at most its power, and twice the
-power is 3 dB. More means that the engine computes something else."""
 
 
 class Built(Record, frozen=True, kw_only=True):
@@ -156,7 +150,9 @@ def finish(bundle: Bundle, folder: Path, result: ExportResult, finisher: Finishe
     with load(folder) as runtime:
         found = parity.compare(runtime.infer(inputs), outputs, manifest.precision)
         info = runtime.info()
-    manifest = judged(msgspec.structs.replace(manifest, parity=found), old.parity, made)
+    # Agreement and accuracy stay those of the simulation, and say so.
+    faults = (made.fault, judge.self_test(found, old.parity))
+    manifest = judge.conclude(msgspec.structs.replace(manifest, parity=found), faults=faults)
     _write(folder, manifest)
     return Built(
         bundle=str(bundle.path),
@@ -171,47 +167,6 @@ def finish(bundle: Bundle, folder: Path, result: ExportResult, finisher: Finishe
         failed_because=manifest.failed_because,
         seconds=stages.seconds,
     )
-
-
-def judged(manifest: Manifest, simulated: Parity | None, made: Finished) -> Manifest:
-    """Returns the manifest with its verdict.
-
-    Args:
-        manifest: With the parity of the new engine; agreement and accuracy stay those of the simulation and say so.
-        simulated: Parity that the export found.
-        made: What the finisher read.
-    """
-    manifest = conclude(manifest, None)
-    assert manifest.parity is not None  # measured just before
-    faults = (made.fault, self_test(manifest.parity, simulated))
-    found = [fault for fault in (manifest.failed_because, *faults) if fault is not None]
-    if not found:
-        return manifest
-    return msgspec.structs.replace(manifest, verdict="failed", unverified_because=None, failed_because="; ".join(found))
-
-
-def self_test(executed: Parity, simulated: Parity | None) -> str | None:
-    """Holds the golden vectors of an engine against those of its simulation; returns what is wrong, None when nothing.
-
-    Only precisions without a bound on single logits need it; parity judges the others.
-
-    Args:
-        executed: What the engine gave.
-        simulated: What the export found when it ran the same graph in float; None when it did not.
-    """
-    if simulated is None or simulated.how == "executed" or executed.tolerance.cosine is not None:
-        return None
-    pairs = [("", executed.sqnr_db, simulated.sqnr_db)]
-    if simulated.outputs:
-        known = {one.name: one.sqnr_db for one in simulated.outputs}
-        pairs = [(f" of {one.name}", one.sqnr_db, known.get(one.name)) for one in executed.outputs]
-    found = [
-        f"golden vectors{of}: {ours:.1f} dB on the engine, {theirs:.1f} dB in the simulation of the same graph, "
-        f"expected at most {SELF_TEST_DB:g} dB less"
-        for of, ours, theirs in pairs
-        if ours is not None and theirs is not None and ours < theirs - SELF_TEST_DB
-    ]
-    return "; ".join(found) or None
 
 
 def _write(folder: Path, manifest: Manifest) -> None:

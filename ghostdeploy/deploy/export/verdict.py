@@ -15,11 +15,9 @@ import msgspec
 import numpy as np
 
 from ghostdeploy import targets
-from ghostdeploy.deploy.fold import half_range
-from ghostdeploy.deploy.prove import evaluate, parity, replay
+from ghostdeploy.deploy.prove import evaluate, judge, parity, replay
 from ghostdeploy.deploy.prove.class_order import near_chance
-from ghostdeploy.deploy.prove.execution import compare_execution, execution_fault, int8_share_verdict
-from ghostdeploy.deploy.prove.statistics import wilson
+from ghostdeploy.deploy.prove.execution import compare_execution
 from ghostdeploy.deploy.quantize.recipe import read_quantized
 from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.machine import instruction_set
@@ -132,85 +130,7 @@ def decide_verdict(bundle: Bundle, converted: Converted, seen: ReferenceRun, run
     manifest = msgspec.structs.replace(
         bundle.manifest, parity=found, accuracy=accuracy, agreement=agreement, execution=execution, replay=replays
     )
-    return conclude(manifest, unverified)
-
-
-def conclude(manifest: Manifest, unverified_because: str | None) -> Manifest:
-    """Returns the manifest with the verdict that its own records give.
-
-    Args:
-        manifest: Records filled in.
-        unverified_because: Why the engine did not run; None when it did.
-    """
-    failed = failures(manifest)
-    if unverified_because is None:
-        unverified_because = undecided(manifest)
-    if failed:
-        verdict: Any = "failed"
-    else:
-        verdict = "unverified" if unverified_because is not None else "passed"
-    return msgspec.structs.replace(
-        manifest,
-        verdict=verdict,
-        unverified_because=None if failed else unverified_because,
-        failed_because="; ".join(failed) or None,
-    )
-
-
-def failures(manifest: Manifest) -> list[str]:
-    """Returns one phrase per gate that the manifest's records miss."""
-    found = []
-    if manifest.parity is not None and manifest.parity.verdict == "failed":
-        found.append(parity.fault(manifest.parity, manifest.precision))
-    if manifest.accuracy is not None and manifest.accuracy.verdict == "failed":
-        a = manifest.accuracy
-        said = evaluate.not_finite(a.non_finite, a.count) or evaluate.beyond(a.drop, a.max_drop)
-        found.append(said or "top-1 drops by more than is allowed")
-    if manifest.agreement is not None and manifest.agreement.verdict == "failed":
-        g = manifest.agreement
-        found.append(evaluate.not_finite(g.non_finite, g.count) or _disagreement(g))
-    if (distant := replay.fault(manifest.replay, "failed")) is not None:
-        found.append(distant)
-    if manifest.half_range is not None and (beyond := half_range.fault(manifest.half_range)) is not None:
-        found.append(beyond)
-    if manifest.execution is not None and (fault := execution_fault(manifest.execution)):
-        found.append(fault)
-    if manifest.precision == "int8" and manifest.quantization is not None:
-        explained = (*manifest.quantization.float_layers, *manifest.quantization.float_by_rule)
-        reason = int8_share_verdict(manifest.precision_achieved, explained)
-        found += [reason] if reason else []
-    return found
-
-
-def _disagreement(found: Agreement) -> str:
-    if found.required_sqnr_db is not None and (found.sqnr_db or 0.0) < found.required_sqnr_db:
-        ratio, required = _decibel(found.sqnr_db), found.required_sqnr_db
-        return f"the logits differ: {ratio} on {found.count} images, expected {required:.0f} dB"
-    at_least = f" (at least {found.top1_ci95[0]:.2%})" if found.top1_ci95 else ""
-    return f"only {found.top1 or 0.0:.2%} of {found.count} images keep their first class{at_least}"
-
-
-def _decibel(ratio: float | None) -> str:
-    return "no difference" if ratio is None else f"{ratio:.1f} dB"
-
-
-def undecided(manifest: Manifest) -> str | None:
-    """Returns why the images are too few for a gate, None when they are enough."""
-    found = []
-    agreement, accuracy = manifest.agreement, manifest.accuracy
-    if agreement is not None and agreement.verdict == "unverified":
-        low, high = agreement.top1_ci95 or wilson(agreement.count, agreement.count)
-        found.append(
-            f"{agreement.count} images leave the agreement between {low:.1%} and {high:.1%}, "
-            f"{agreement.required:.0%} is needed"
-        )
-    if accuracy is not None and accuracy.verdict == "unverified":
-        low, high = (100 * bound for bound in accuracy.drop_ci95)
-        found.append(
-            f"{accuracy.count} labelled images leave the drop of top-1 between {low:+.2f} and {high:+.2f} points, "
-            f"allowed are {100 * accuracy.max_drop:.2f}"
-        )
-    return f"not enough images to decide: {'; '.join(found)}" if found else None
+    return judge.conclude(manifest, unverified)
 
 
 def _agreement(logits: NDArray[Any], evidence: Evidence, found: Parity, engine: Executor) -> Agreement:

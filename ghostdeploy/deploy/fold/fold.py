@@ -29,7 +29,7 @@ from ghostdeploy.deploy.fold.passes.base import Pass
 from ghostdeploy.deploy.fold.passes.precision import relative_error, run
 from ghostdeploy.deploy.fold.passes.proof import Trials, apply, second
 from ghostdeploy.deploy.fold.passes.widen import narrow, wide, widen
-from ghostdeploy.deploy.prove.tolerance import CAPTURE_RELATIVE_ERROR
+from ghostdeploy.deploy.prove.tolerance import FLOAT32_RELATIVE_ERROR
 from ghostdeploy.errors import CheckpointError, InputError
 from ghostdeploy.module_copies import copy_module, in_eval_mode
 from ghostdeploy.undisturbed import undisturbed
@@ -137,7 +137,7 @@ def _check_capture(module: nn.Module, captured: fx.GraphModule, inputs: tuple[Te
                 "the model gives NaN or infinity on the example input", hint="check weights and input"
             )
         error = relative_error(leaves, run(captured, given).outputs)
-        if not error <= CAPTURE_RELATIVE_ERROR:
+        if not error <= FLOAT32_RELATIVE_ERROR:
             raise CheckpointError(
                 f"the graph that torch.export recorded differs from the module by {error:.1e} of the output",
                 hint="the module may depend on state, randomness or values of its input that a graph cannot hold",

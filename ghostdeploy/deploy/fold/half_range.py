@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.bundle.manifest import HalfRange
+from ghostdeploy.deploy.prove.tolerance import FP16_LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,11 +36,9 @@ Graph = TypeVar("Graph")
 
 PRECISION = "fp16"
 """What is to fit."""
-LARGEST = 65504.0
 IMAGES = 64
 GROUP = 16
 """Images per run where the batch is free."""
-_OVERFLOWS = 65520.0
 _VANISHES = 2.0**-25
 
 
@@ -71,7 +70,7 @@ class Watch:
             source=images.source,
             largest=self._largest,
             where=self._where,
-            headroom=LARGEST / self._largest if self._largest else None,
+            headroom=FP16_LARGEST / self._largest if self._largest else None,
             weight=self._weight,
             weight_of=self._weight_of,
             vanishing=self._vanishing,
@@ -81,18 +80,6 @@ class Watch:
 def without_weights(found: HalfRange) -> HalfRange:
     """Returns the record for payloads in which a layer that does not fit keeps float32 weights."""
     return msgspec.structs.replace(found, weight=None, weight_of=None, vanishing=0)
-
-
-def fault(found: HalfRange) -> str | None:
-    """Returns what does not fit, one phrase; None when all does."""
-    if found.largest >= _OVERFLOWS:
-        return (
-            f"{found.where} reaches {found.largest:.4g} on {found.images} images of {found.source}, "
-            f"float16 ends at {LARGEST:.0f}: hardware that computes in it gives infinity there"
-        )
-    if found.weight is not None and found.weight >= _OVERFLOWS:
-        return f"{found.weight_of} holds {found.weight:.4g}, float16 ends at {LARGEST:.0f}: the payload's is cut"
-    return None
 
 
 def full_batches(images: ImageSet, spec: Preprocess, batch: int | None) -> Iterator[NDArray[Any]]:

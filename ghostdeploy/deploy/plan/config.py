@@ -13,6 +13,7 @@ import numpy as np
 from ghostdeploy import targets
 from ghostdeploy.arguments import require_count, require_kind, require_path, require_seconds, require_share
 from ghostdeploy.deploy.fold.passes import check_names
+from ghostdeploy.deploy.prove.tolerance import MAX_DROP
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.preprocess import Preprocess
 
@@ -67,7 +68,7 @@ class ExportConfig:
     """Image set without labels: calibration and golden vectors."""
     data: Path | None = None
     """Labelled image set for the accuracy gate."""
-    max_drop: float = 0.01
+    max_drop: float = MAX_DROP
     """Largest allowed drop of top-1, absolute."""
     labels: Path | None = None
     """Text file with one class name per line."""

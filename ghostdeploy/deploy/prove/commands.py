@@ -15,12 +15,12 @@ from ghostdeploy.arguments import require_path, require_paths, require_share
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Execution, Parity, Record, Replay, Verdict
 from ghostdeploy.deploy.prove import evaluate as ev
-from ghostdeploy.deploy.prove import parity, replay
+from ghostdeploy.deploy.prove import judge, parity, replay
 from ghostdeploy.deploy.prove.class_order import fit_classes
-from ghostdeploy.deploy.prove.execution import compare_execution, execution_fault
+from ghostdeploy.deploy.prove.execution import compare_execution
 from ghostdeploy.deploy.prove.images import ImageSet, open_images
 from ghostdeploy.deploy.prove.pixel_range import look
-from ghostdeploy.deploy.prove.tolerance import TOLERANCES
+from ghostdeploy.deploy.prove.tolerance import MAX_DROP, TOLERANCES
 from ghostdeploy.errors import BundleError, DataError, GhostDeployError, UsageError
 from ghostdeploy.machine import instruction_set
 from ghostdeploy.progress import Listener, Stages
@@ -84,16 +84,6 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     found = parity.compare(executed, outputs, bundle.manifest.precision)
     gap = _execution_gap(bundle, executed)
     replays = _replays(bundle, executed, outputs)
-    faults = (
-        parity.fault(found, bundle.manifest.precision) if found.verdict == "failed" else None,
-        None if gap is None else execution_fault(gap),
-        replay.fault(replays, "failed"),
-        replay.recorded_fault(bundle.manifest),
-    )
-    failed = "; ".join(fault for fault in faults if fault is not None) or None
-    doubts = (replay.fault(replays, "unverified"), replay.recorded_doubt(bundle.manifest))
-    unverified = None if failed else "; ".join(one for one in doubts if one is not None) or None
-    verdict: Verdict = "failed" if failed else ("unverified" if unverified else "passed")
     return Verification(
         bundle=str(path),
         name=bundle.manifest.name,
@@ -102,12 +92,10 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         engine=f"{info['engine']} {info['engine_version']}",
         files=len(bundle.manifest.files),
         parity=found,
-        verdict=verdict,
         execution=gap,
         replay=replays,
-        failed_because=failed,
-        unverified_because=unverified,
         export_verdict=bundle.manifest.verdict,
+        **judge.verified(bundle.manifest, found, gap, replays)._asdict(),
     )
 
 
@@ -169,7 +157,7 @@ def evaluate(
     images = given if isinstance(given, ImageSet) else open_images(given, labelled=True)
     stages = Stages(listener)
     base = None if reference is None else _predict(reference, images, stages)
-    limit, found = ev.MAX_DROP if max_drop is None else max_drop, []
+    limit, found = MAX_DROP if max_drop is None else max_drop, []
     for path in paths:
         itself = reference is not None and _same_folder(path, reference)
         try:

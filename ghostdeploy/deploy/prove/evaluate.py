@@ -6,6 +6,7 @@ and an unpaired difference would need many times the images (McNemar 1947).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ghostdeploy.bundle.manifest import Accuracy, Agreement, LeftOut, Record, Verdict
+from ghostdeploy.bundle.manifest import Accuracy, Agreement, LeftOut, Record
+from ghostdeploy.deploy.prove import judge
 from ghostdeploy.deploy.prove.class_order import near_chance
-from ghostdeploy.deploy.prove.parity import names_classes, sqnr_db
+from ghostdeploy.deploy.prove.parity import NOTHING_DB, names_classes, sqnr_db
 from ghostdeploy.deploy.prove.statistics import mcnemar, paired_drop, wilson
 from ghostdeploy.deploy.prove.streaming import batches, outputs
-from ghostdeploy.deploy.prove.tolerance import VALUES_SQNR_DB
+from ghostdeploy.deploy.prove.tolerance import MAX_DROP, VALUES_SQNR_DB
 from ghostdeploy.errors import DataError
 from ghostdeploy.machine import usable_cores
 
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.prove.streaming import Submit
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.progress import Stages
-
-MAX_DROP = 0.01
-"""Largest allowed drop of top-1 where nobody says another: one point."""
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 """Model input of N images → logits (N, classes)."""
@@ -61,7 +60,7 @@ class Comparison(Record, frozen=True, kw_only=True):
     """Two-sided exact McNemar test of no drop."""
     max_drop: float
     """Drop that the answer is about."""
-    answer: Literal["within", "exceeded", "not enough images to decide"]
+    answer: judge.Answer
     """Whether the whole interval of the drop lies on one side of `max_drop`."""
 
 
@@ -175,18 +174,6 @@ def finite_rows(logits: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(logits).all(axis=tuple(range(1, logits.ndim))))
 
 
-def not_finite(images: int, count: int) -> str | None:
-    """Returns what is said of images whose logits are not finite; None when there is none."""
-    return f"logits of {images} of {count} images are NaN or infinite" if images else None
-
-
-def beyond(drop: float, max_drop: float) -> str | None:
-    """Returns what is said of a drop of top-1 beyond its limit; None where it is within."""
-    if drop <= max_drop:
-        return None
-    return f"top-1 drops by {100 * drop:.2f} points, allowed are {100 * max_drop:.2f}"
-
-
 def compare(ours: Predictions, reference: Predictions, name: str, *, max_drop: float = MAX_DROP) -> Comparison:
     """Compares two models that saw the same images.
 
@@ -200,16 +187,15 @@ def compare(ours: Predictions, reference: Predictions, name: str, *, max_drop: f
     won = int((ours.right & ~reference.right).sum())
     count = len(ours.labels)
     agreed = int(((ours.top5[:, 0] == reference.top5[:, 0]) & (ours.top5[:, 0] >= 0)).sum())
-    low, high = paired_drop(lost, won, count)
-    answer: Any = "within" if high <= max_drop else ("exceeded" if low > max_drop else "not enough images to decide")
+    interval = paired_drop(lost, won, count)
     return Comparison(
         max_drop=max_drop,
-        answer=answer,
+        answer=judge.answer(interval, max_drop),
         reference=name,
         reference_top1=reference.top1_share,
         agreement=share(agreed, count),
         drop=(lost - won) / count,
-        drop_ci95=(low, high),
+        drop_ci95=interval,
         lost=lost,
         won=won,
         p_value=mcnemar(lost, won),
@@ -239,8 +225,8 @@ def evaluation(
     """
     count = len(ours.labels)
     note = near_chance(ours.top1_share, images, num_classes, who=bundle)
-    dropped = None if comparison is None or not gated else beyond(comparison.drop, comparison.max_drop)
-    faults = [fault for fault in (not_finite(ours.non_finite, count), dropped) if fault is not None]
+    drop, limit = (0.0, None) if comparison is None or not gated else (comparison.drop, comparison.max_drop)
+    verdict, because = judge.evaluation(ours.non_finite, count, drop, limit)
     return Evaluation(
         bundle=bundle,
         data=images.source,
@@ -252,15 +238,13 @@ def evaluation(
         top5=share(round(ours.top5_share * count), count),
         comparison=comparison,
         non_finite=ours.non_finite,
-        verdict="failed" if faults else "measured",
-        failed_because="; ".join(faults) or None,
+        verdict=verdict,
+        failed_because=because,
     )
 
 
 def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy:
-    """Judges the accuracy of an artefact against the float reference.
-
-    A drop beyond the limit fails. One within it passes where its whole interval is; else too few images were shown.
+    """Measures the accuracy of an artefact against the float reference.
 
     Args:
         ours: Predictions of the artefact.
@@ -268,8 +252,6 @@ def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy
         max_drop: Largest allowed drop of top-1, as a share.
     """
     found = compare(ours, reference, "pytorch float32", max_drop=max_drop)
-    bad = found.drop > max_drop or ours.non_finite > 0
-    verdict: Verdict = "failed" if bad else ("passed" if found.answer == "within" else "unverified")
     return Accuracy(
         p_value=found.p_value,
         decided=found.answer != "not enough images to decide",
@@ -280,7 +262,7 @@ def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy
         drop=found.drop,
         drop_ci95=found.drop_ci95,
         max_drop=max_drop,
-        verdict=verdict,
+        verdict=judge.accuracy_verdict(found.drop, found.drop_ci95, max_drop, ours.non_finite),
         non_finite=ours.non_finite,
     )
 
@@ -288,7 +270,7 @@ def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy
 def agree(
     logits: NDArray[Any], reference: NDArray[Any], *, source: str, required: float, certain: bool = True
 ) -> Agreement:
-    """Judges the agreement of an artefact with the float reference on real images.
+    """Measures the agreement of an artefact with the float reference on real images.
 
     One column has no first class, and whether its sign decides is the user's to know: there the values are judged.
     Where the reference gives one class for every image, so would anything that is broken: the values are judged too.
@@ -305,15 +287,12 @@ def agree(
     finite = finite_rows(logits)
     same = int(((logits.argmax(axis=1) == reference.argmax(axis=1)) & finite).sum())
     low, high = wilson(same, count)
-    enough, possible = (low, high) if certain else (same / count, same / count)
-    verdict: Verdict = "passed" if enough >= required else ("unverified" if possible >= required else "failed")
-    ratio = sqnr_db([(np.asarray(logits, np.float64), np.asarray(reference, np.float64))]) if finite.all() else -999.0
+    ratio = (
+        sqnr_db([(np.asarray(logits, np.float64), np.asarray(reference, np.float64))]) if finite.all() else NOTHING_DB
+    )
     one_column, classes = reference.shape[1:] == (1,), names_classes(reference)
-    near = ratio is None or ratio >= VALUES_SQNR_DB
-    if one_column:
-        verdict = "passed"
-    if not classes and not near:
-        verdict = "failed"
+    judged = (1.0, 1.0) if one_column else ((low, high) if certain else (same / count, same / count))
+    values_db = math.inf if classes or ratio is None else ratio
     proves_nothing = not classes and same == count
     return Agreement(
         source=source,
@@ -324,7 +303,7 @@ def agree(
         required=required,
         required_sqnr_db=None if classes else VALUES_SQNR_DB,
         reference_class=None if classes or one_column else int(reference[0].argmax()),
-        verdict=verdict if finite.all() else "failed",
+        verdict=judge.agreement_verdict(judged, required, values_db, int((~finite).sum())),
         non_finite=int((~finite).sum()),
     )
 

@@ -1,4 +1,4 @@
-"""Parity: the artefact's outputs against the golden ones, judged by the tolerance table.
+"""Parity: the artefact's outputs against the golden ones.
 
     max_abs          max |y − r| over all images
     relative         max_abs / max |r|
@@ -10,8 +10,9 @@
 
 Agreement proves nothing where the reference has one column or one class for every image: see `names_classes`.
 
-Each of an output by itself, so that a large one cannot hide a small one, and the worst output is judged; the agreement
-is that of the first output. The cosine of an image does not see its magnitude, so its norm has a bound of its own.
+Each of an output by itself, so that a large one cannot hide a small one, and the worst output is judged, by a row of
+`tolerance`; the agreement is that of the first output. The cosine of an image does not see its magnitude, so its norm
+has a bound of its own.
 
 All in float64, all on the very arrays stored in the bundle, so the judgement is the same on every machine. Needs NumPy.
 """
@@ -25,7 +26,8 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.bundle.manifest import OutputParity, Parity, Tolerance
-from ghostdeploy.deploy.prove.tolerance import FP16_STEP, TOLERANCES
+from ghostdeploy.deploy.prove import judge
+from ghostdeploy.deploy.prove.tolerance import FP16_STEP, TOLERANCES, relative_error
 from ghostdeploy.errors import BundleError
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float64]
 
-_NOTHING_DB, _EXACT_DB, _FAR = -999.0, 999.0, 1e308
+NOTHING_DB, EXACT_DB, _FAR = -999.0, 999.0, 1e308
 """Stand for infinities, which JSON does not have."""
 _LEAST = 1e-300
 """Stands for a power of 0 in a logarithm."""
@@ -62,13 +64,13 @@ def compare(outputs: Arrays, golden: Arrays, precision: str) -> Parity:
     )
     broken = np.any([~np.isfinite(got).all(axis=1) for got, _ in rows.values()], axis=0)
     first = next(iter(rows.values()))
-    worst = max(found, key=_relative)
+    worst = max(found, key=relative_error)
     measured = Tolerance(
         why="the tightest bounds these outputs meet",
-        max_abs_relative=_relative(worst),
+        max_abs_relative=relative_error(worst),
         cosine=min(one.cosine for one in found),
         norm_error=max(one.norm_error for one in found),
-        sqnr_db=min(_EXACT_DB if one.sqnr_db is None else one.sqnr_db for one in found),
+        sqnr_db=min(EXACT_DB if one.sqnr_db is None else one.sqnr_db for one in found),
         top1_agreement=0.0 if broken.any() else agreement(*first, precision=precision),
     )
     tolerance, agreed = TOLERANCES[precision], measured.top1_agreement or 0.0
@@ -77,39 +79,15 @@ def compare(outputs: Arrays, golden: Arrays, precision: str) -> Parity:
         max_abs=worst.max_abs,
         reference_max_abs=worst.reference_max_abs,
         cosine=measured.cosine or 0.0,
-        sqnr_db=None if measured.sqnr_db == _EXACT_DB else measured.sqnr_db,
+        sqnr_db=None if measured.sqnr_db == EXACT_DB else measured.sqnr_db,
         top1_agreement=agreed,
         agreement_proves=agreed < 1 or names_classes(first[1]),
         tolerance=tolerance,
         would_pass=_tightest(measured, tolerance),
-        verdict="failed" if broken.any() or not passes(measured, tolerance) else "passed",
+        verdict=judge.parity_verdict(measured, tolerance, int(broken.sum())),
         outputs=found,
         non_finite=int(broken.sum()),
     )
-
-
-def fault(found: Parity, precision: str) -> str:
-    """Returns what is wrong with outputs that failed, one clause: which output, by which measure."""
-    if found.non_finite:
-        return f"outputs hold NaN or infinity for {found.non_finite} of {found.count} golden images"
-    text = f"outputs differ from the golden ones by more than {precision} allows"
-    bounds, clauses = found.tolerance, []
-    for one in found.outputs:
-        sqnr = _EXACT_DB if one.sqnr_db is None else one.sqnr_db
-        measures = (
-            ("max error", _relative(one), bounds.max_abs_relative, -1),
-            ("norm error", one.norm_error, bounds.norm_error, -1),
-            ("cosine", one.cosine, bounds.cosine, 1),
-            ("SQNR", sqnr, bounds.sqnr_db, 1),
-        )
-        missed = [f"{what} {value:.3g}" for what, value, bound, sign in measures if _misses(value, bound, sign)]
-        if missed:
-            clauses.append(f"{one.name} by {', '.join(missed)}")
-    return f"{text}: {'; '.join(clauses)}" if clauses else text
-
-
-def _misses(value: float, bound: float | None, sign: int) -> bool:
-    return bound is not None and not sign * value >= sign * bound
 
 
 def as_rows(output: NDArray[np.generic], golden: NDArray[np.generic], name: str) -> tuple[Float, Float]:
@@ -134,7 +112,7 @@ def _one(name: str, got: Float, reference: Float) -> OutputParity:
             reference_max_abs=scale,
             cosine=-1.0,
             norm_error=_FAR,
-            sqnr_db=_NOTHING_DB,
+            sqnr_db=NOTHING_DB,
         )
     sqnr = sqnr_db([(got, reference)])
     return OutputParity(
@@ -143,7 +121,7 @@ def _one(name: str, got: Float, reference: Float) -> OutputParity:
         reference_max_abs=scale,
         cosine=min_cosine(got, reference),
         norm_error=max_norm_error(got, reference),
-        sqnr_db=None if sqnr is None else max(sqnr, _NOTHING_DB),
+        sqnr_db=None if sqnr is None else max(sqnr, NOTHING_DB),
     )
 
 
@@ -166,21 +144,10 @@ def worst_part(output: NDArray[np.generic], golden: NDArray[np.generic]) -> tupl
         others = tuple(other for other in range(golden.ndim) if other != axis)
         signal, noise = (np.square(array).sum(axis=others) for array in (wanted, error))
         decibel = 10 * (np.log10(np.maximum(signal, _LEAST)) - np.log10(np.maximum(noise, _LEAST)))
-        decibel[noise == 0] = _EXACT_DB
+        decibel[noise == 0] = EXACT_DB
         place = int(decibel.argmin())
         found.append((index.format(place), float(decibel[place])))
     return min(found, key=lambda one: one[1])
-
-
-def _relative(one: OutputParity) -> float:
-    return min(one.max_abs / (one.reference_max_abs or 1.0), _FAR)
-
-
-def passes(measured: Tolerance, tolerance: Tolerance) -> bool:
-    """Tells whether every bound that the row sets is met."""
-    signs = {"max_abs_relative": -1, "norm_error": -1, "cosine": 1, "sqnr_db": 1, "top1_agreement": 1}
-    judged = [name for name in signs if getattr(tolerance, name) is not None]
-    return not any(_misses(getattr(measured, name), getattr(tolerance, name), signs[name]) for name in judged)
 
 
 def min_cosine(got: Float, reference: Float) -> float:
@@ -235,6 +202,5 @@ def names_classes(reference: NDArray[Any]) -> bool:
 
 def _tightest(measured: Tolerance, tolerance: Tolerance) -> Tolerance:
     """Returns the measured values in the columns that the row judges."""
-    judged = ("max_abs_relative", "cosine", "norm_error", "sqnr_db", "top1_agreement")
-    values = {name: getattr(measured, name) for name in judged if getattr(tolerance, name) is not None}
-    return Tolerance(why=measured.why, **values)
+    judged = [name for name in judge.BOUNDS if getattr(tolerance, name) is not None]
+    return Tolerance(why=measured.why, **{name: getattr(measured, name) for name in judged})

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import numpy_helper
 
 from ghostdeploy.convert.graph.index import OnnxGraph
+from ghostdeploy.deploy.prove.tolerance import FLOAT32_RELATIVE_ERROR
 from ghostdeploy.deploy.quantize.recipe import weight_key
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
     import onnx
     from numpy.typing import NDArray
-
-RELATIVE_ERROR = 1e-4
-"""Largest difference of the logits over the largest logit: the fp32 row of the tolerance table."""
 
 
 def read(
@@ -47,7 +45,7 @@ def read(
                 notes.append(f"equalization of strength {strength:g} left out: the exported graph has other layers")
                 continue
             error = np.abs(GraphRunner(changed, fused=True).logits(images) - wanted).max() / np.abs(wanted).max()
-            if error <= RELATIVE_ERROR:
+            if error <= FLOAT32_RELATIVE_ERROR:
                 found[strength] = changed
             else:
                 notes.append(f"equalization of strength {strength:g} left out: it changes the logits by {error:.1e}")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy.convert.base import RefusedError
+from ghostdeploy.deploy.prove.tolerance import FP16_LARGEST
 from ghostdeploy.runtimes.ncnn.costs import WEIGHTS
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 TAGS = {"float32": 0, "float16": 0x01306B47, "int8": 0x000D4B38}
 _TYPES = {tag: name for name, tag in TAGS.items()}
-_HALF_MAX = 65504.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def in_half(arrays: Iterable[Arrays]) -> list[Arrays]:
     """Returns the arrays with the weights in half precision where it holds them."""
     return [
         one
-        if one.weights is None or not one.weights.size or np.abs(one.weights).max() > _HALF_MAX
+        if one.weights is None or not one.weights.size or np.abs(one.weights).max() > FP16_LARGEST
         else replace(one, weights=one.weights.astype(np.float16))
         for one in arrays
     ]

@@ -20,6 +20,7 @@ import msgspec
 
 from ghostdeploy.convert.attestation import Layer, achieved, executed_phrase
 from ghostdeploy.convert.base import Finished, Written
+from ghostdeploy.deploy.prove.tolerance import WORK_SHARE
 from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine, inspect_engine, require_gpu
 from ghostdeploy.nvidia import kit
 from ghostdeploy.nvidia.driver import gpus
@@ -100,10 +101,32 @@ def require_precision(spec: KitSpec, engine: EngineRecord) -> None:
     """Compares what an engine does with what its graph asks for.
 
     Raises:
-        PrecisionMissing: Less than `kit.MIN_SHARE` of the work asked for in INT8 or FP16 is done in it.
+        PrecisionMissing: Less than `WORK_SHARE` of the work asked for in INT8 or FP16 is done in it.
     """
-    if (lacks := kit.missing_precision(spec, engine)) is not None:
+    if (lacks := missing_precision(spec, engine)) is not None:
         raise PrecisionMissing(lacks)
+
+
+def missing_precision(spec: KitSpec, engine: EngineRecord) -> str | None:
+    """Returns a sentence about a precision that the graph asks for and the engine lacks; None when it has all.
+
+    Args:
+        spec: What was asked for.
+        engine: What was built, and opened.
+    """
+    found = engine.layers or {}
+    for wanted in ("int8", "fp16"):
+        asked = {name: layer for name, layer in spec.layers.items() if layer.precision == wanted}
+        work = sum(layer.macs for layer in asked.values())
+        done = sum(layer.macs for name, layer in asked.items() if found.get(name) == wanted)
+        if work and done < WORK_SHARE * work:
+            other = [f"{name} {found.get(name, 'not named')}" for name in asked if found.get(name) != wanted]
+            shown = ", ".join(other[:5]) + (", …" if len(other) > 5 else "")
+            return (
+                f"{engine.file} does {done / work:.0%} of the work asked for in {wanted}, expected {WORK_SHARE:.0%}: "
+                f"{shown}"
+            )
+    return None
 
 
 def precision_of(
@@ -206,4 +229,4 @@ class KitFinisher:
     def finished(self, folder: Path) -> Finished:
         """See `Finisher.finished`."""
         spec = kit.decode((folder / kit.SPEC).read_bytes(), where=str(folder / kit.SPEC))
-        return Finished(engine=spec.engines[0].file, fault=kit.missing_precision(spec, spec.engines[0]))
+        return Finished(engine=spec.engines[0].file, fault=missing_precision(spec, spec.engines[0]))

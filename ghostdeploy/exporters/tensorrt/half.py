@@ -29,6 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ghostdeploy.convert.graph import file as onnx_file
 from ghostdeploy.convert.graph.index import LAYERS
 from ghostdeploy.convert.graph.shapes import element_types
+from ghostdeploy.deploy.prove.tolerance import FP16_LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _SCALE_OPSET = 19
-_LARGEST = 65504.0
 _SMALLEST_NORMAL = 2.0**-14
-_LARGEST_SCALE = _LARGEST / 128
+_LARGEST_SCALE = FP16_LARGEST / 128
 _RELATIVE_ERROR = 2.0**-9
 _KEPT_INPUTS = {"Resize": (1, 2)}
 """Inputs that the operator defines as float32 whatever the type of its data."""
@@ -95,7 +95,7 @@ def fits(weight: NDArray[Any]) -> bool:
     Args:
         weight: Float32, the first axis is the output channel.
     """
-    if not np.isfinite(weight).all() or np.abs(weight).max(initial=0.0) > _LARGEST:
+    if not np.isfinite(weight).all() or np.abs(weight).max(initial=0.0) > FP16_LARGEST:
         return False
     rows = weight.reshape(len(weight), -1).astype(np.float64)
     rounded = rows.astype(np.float16).astype(np.float64)

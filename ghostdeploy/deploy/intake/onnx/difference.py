@@ -11,7 +11,7 @@ from ghostdeploy.deploy.intake.onnx import interface
 from ghostdeploy.deploy.intake.onnx.fold_constants import RANDOM
 from ghostdeploy.deploy.intake.onnx.opset import OPSET, opset_of, upgrade
 from ghostdeploy.deploy.intake.onnx.reference import reason
-from ghostdeploy.deploy.prove.tolerance import TOLERANCES
+from ghostdeploy.deploy.prove.tolerance import FLOAT32_RELATIVE_ERROR
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.errors import CheckpointError, GhostDeployError, UsageError
 
@@ -64,12 +64,11 @@ def difference(
         got = [np.concatenate(column) for column in zip(*parts, strict=True)]
     except Exception as error:  # ONNX Runtime's errors are of a dozen classes under Exception
         return reason(error)
-    limit = TOLERANCES["fp32"].max_abs_relative or 0.0
     for array, reference in zip(got, wanted, strict=True):
         if array.shape != reference.shape:
             return f"an output of shape {array.shape}, expected {reference.shape}"
         wide = reference.astype(np.float64)  # masks know no difference
-        if not np.abs(array - wide).max(initial=0) <= limit * np.abs(wide).max(initial=0):
+        if not np.abs(array - wide).max(initial=0) <= FLOAT32_RELATIVE_ERROR * np.abs(wide).max(initial=0):
             return "other outputs"
     return None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy.convert.base import Written
-from ghostdeploy.deploy.quantize.conditioned import RELATIVE_ERROR
+from ghostdeploy.deploy.prove.tolerance import FLOAT32_RELATIVE_ERROR
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.recipe import weight_key
 from ghostdeploy.exporters.tflite import file as tf
@@ -90,7 +90,7 @@ class TFLiteQuantization(Quantization):
                     continue
                 got = self.runner(changed, simulate=False).logits(images)
                 error = np.abs(got - wanted).max() / np.abs(wanted).max()
-                if error <= RELATIVE_ERROR:
+                if error <= FLOAT32_RELATIVE_ERROR:
                     found[strength] = changed
                 else:
                     text = f"equalization of strength {strength:g} left out: it changes the logits by {error:.1e}"

@@ -1,0 +1,249 @@
+"""The judge: every verdict, from figures that were measured elsewhere and the limits of `tolerance`.
+
+A record gets its verdict when it is measured: some of the figures behind it do not travel with the bundle. The verdict
+of a bundle, of `verify` and of `build` is made of the records:
+
+    failed        one gate is missed; each that is missed is told
+    unverified    none is missed, and one is open: too few images, no engine here, nothing to hold an output against
+    passed        else
+
+A later proof must not say better of a bundle than its export did:
+
+    failed        stays failed on every machine: the gate was missed on images that do not travel with the bundle
+    unverified    too few images stays so; "built, not executed" is decided where the engine runs the golden vectors
+    precision     what the manifest claims must be what was read back from the payload
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+
+from ghostdeploy.bundle.manifest import Accuracy, Agreement, Execution, HalfRange, Parity, Replay
+from ghostdeploy.deploy.prove import reasons
+from ghostdeploy.deploy.prove import tolerance as limits
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from ghostdeploy.bundle.manifest import Manifest, PrecisionAchieved, Tolerance, Verdict
+
+    Judged = Parity | Accuracy | Agreement | Execution | HalfRange | Replay
+
+Answer = Literal["within", "exceeded", "not enough images to decide"]
+
+BOUNDS = {
+    "max_abs_relative": ("max error", -1),
+    "norm_error": ("norm error", -1),
+    "cosine": ("cosine", 1),
+    "sqnr_db": ("SQNR", 1),
+    "top1_agreement": ("agreement", 1),
+}
+"""What a row of the table may bound for golden images: its name in messages, and −1 where less is better."""
+
+
+class Ruling(NamedTuple):
+    """A verdict and its reason."""
+
+    verdict: Verdict
+    failed_because: str | None
+    unverified_because: str | None
+
+
+def rule(faults: Iterable[str | None], doubts: Iterable[str | None] = ()) -> Ruling:
+    """Returns the verdict of whatever has these faults and open questions; None is none."""
+    failed, doubt = ("; ".join(one for one in found if one is not None) or None for found in (faults, doubts))
+    return Ruling(_verdict(failed, doubt), failed, None if failed else doubt)
+
+
+def _verdict(missed: object, undecided: object = None) -> Verdict:
+    return "failed" if missed else ("unverified" if undecided else "passed")
+
+
+def missed_bounds(found: Tolerance, row: Tolerance) -> list[str]:
+    """Returns the bounds that are missed, such as "cosine 0.9"; a figure that is None cannot miss."""
+    pairs = [(what, sign, getattr(found, name), getattr(row, name)) for name, (what, sign) in BOUNDS.items()]
+    return [
+        f"{what} {value:.3g}"
+        for what, sign, value, bound in pairs
+        if value is not None and bound is not None and not sign * value >= sign * bound  # NaN misses
+    ]
+
+
+def parity_verdict(measured: Tolerance, row: Tolerance, non_finite: int) -> Verdict:
+    """Judges the worst output by a row of the table; `non_finite` counts images with NaN or infinity."""
+    return _verdict(non_finite or missed_bounds(measured, row))
+
+
+def answer(drop_ci95: tuple[float, float], max_drop: float) -> Answer:
+    """Tells on which side of the limit the whole interval of a drop of top-1 lies."""
+    low, high = drop_ci95
+    return "within" if high <= max_drop else ("exceeded" if low > max_drop else "not enough images to decide")
+
+
+def accuracy_verdict(drop: float, drop_ci95: tuple[float, float], max_drop: float, non_finite: int) -> Verdict:
+    """Fails a drop beyond the limit; passes one whose whole interval is within, else too few images were shown."""
+    return _verdict(non_finite or drop > max_drop, answer(drop_ci95, max_drop) != "within")
+
+
+def agreement_verdict(share: tuple[float, float], required: float, values_db: float, non_finite: int) -> Verdict:
+    """Judges logits on real images.
+
+    Args:
+        share: Least and largest share of images with the same first class that these images allow.
+        required: What it must reach.
+        values_db: Signal over error of the logits where first classes prove nothing, else infinite.
+        non_finite: Images with NaN or infinity.
+    """
+    least, largest = share
+    near = values_db >= limits.VALUES_SQNR_DB
+    return _verdict(non_finite or not near or not largest >= required, not least >= required)
+
+
+def execution_verdict(agreement: float, sqnr_db: float | None, saturable_channels: int) -> Verdict:
+    """Judges an execution gap; `agreement` is the share of images with the same first class or a forgiven margin."""
+    near = sqnr_db is None or sqnr_db >= limits.EXECUTION_DB
+    return _verdict(saturable_channels or not near or not agreement >= limits.EXECUTION_AGREEMENT)
+
+
+def replay_verdict(noise: float, allowed: float, far_images: int = 0, *, proves: bool = True) -> Verdict:
+    """Judges an output by what was recorded of it.
+
+    Args:
+        noise: Power of the difference.
+        allowed: The largest that two sound executions explain.
+        far_images: Images with more error than rounding explains.
+        proves: False where the record would let anything pass.
+    """
+    return _verdict(far_images or not noise <= allowed, not proves)
+
+
+def evaluation(
+    non_finite: int, count: int, drop: float, max_drop: float | None
+) -> tuple[Literal["measured", "failed"], str | None]:
+    """Judges an `eval`, and says why it failed; without a limit a drop fails nothing."""
+    beyond = None if max_drop is None else _beyond(drop, max_drop)
+    because = rule((reasons.not_finite(non_finite, count), beyond)).failed_because
+    return ("failed" if because else "measured"), because
+
+
+def conclude(manifest: Manifest, not_executed: str | None = None, faults: Iterable[str | None] = ()) -> Manifest:
+    """Returns the manifest with the verdict that its own records give.
+
+    Args:
+        manifest: Records filled in.
+        not_executed: Why the engine did not run; None when it did.
+        faults: What else is wrong.
+    """
+    undecided = [found for one in (manifest.agreement, manifest.accuracy) if (found := doubt(one)) is not None]
+    few = f"not enough images to decide: {'; '.join(undecided)}" if undecided else None
+    return msgspec.structs.replace(manifest, **rule((*failures(manifest), *faults), (not_executed or few,))._asdict())
+
+
+def failures(manifest: Manifest) -> list[str]:
+    """Returns one phrase per gate that the manifest's records miss."""
+    m = manifest
+    records = (m.parity, m.accuracy, m.agreement, *m.replay, m.half_range, m.execution)
+    found = [fault(one, m.precision) for one in records]
+    if m.precision == "int8" and m.quantization is not None:
+        found.append(int8_fault(m.precision_achieved, (*m.quantization.float_layers, *m.quantization.float_by_rule)))
+    return [one for one in found if one is not None]
+
+
+def verified(manifest: Manifest, parity: Parity, execution: Execution | None, replays: tuple[Replay, ...]) -> Ruling:
+    """Judges what a bundle gave on this machine, and what its export said of it."""
+    faults = [fault(one, manifest.precision) for one in (parity, execution, *replays)]
+    failed, left_open = _recorded(manifest)
+    return rule((*faults, failed), (*map(doubt, replays), left_open))
+
+
+def self_test(executed: Parity, simulated: Parity | None) -> str | None:
+    """Returns how far an engine is further from the golden vectors than the export's simulation; None where it is not.
+
+    Only precisions without a bound on single logits need it; parity judges the others.
+    """
+    if simulated is None or simulated.how == "executed" or executed.tolerance.cosine is not None:
+        return None
+    pairs = [("", executed.sqnr_db, simulated.sqnr_db)]
+    if simulated.outputs:
+        known = {one.name: one.sqnr_db for one in simulated.outputs}
+        pairs = [(f" of {one.name}", one.sqnr_db, known.get(one.name)) for one in executed.outputs]
+    found = (
+        f"golden vectors{of}: {ours:.1f} dB on the engine, {theirs:.1f} dB in the simulation of the same graph, "
+        f"expected at most {limits.SELF_TEST_DB:g} dB less"
+        for of, ours, theirs in pairs
+        if ours is not None and theirs is not None and ours < theirs - limits.SELF_TEST_DB
+    )
+    return "; ".join(found) or None
+
+
+def fault(found: Judged | None, precision: str) -> str | None:
+    """Returns what is wrong with a record, one clause; None when nothing is, or there is none."""
+    match found:
+        case Parity(verdict="failed"):
+            missed = {one.name: missed_bounds(limits.tightest(one), found.tolerance) for one in found.outputs}
+            return reasons.off_golden(found, missed, precision)
+        case Accuracy(verdict="failed"):
+            said = reasons.not_finite(found.non_finite, found.count) or _beyond(found.drop, found.max_drop)
+            return said or "top-1 drops by more than is allowed"
+        case Agreement(verdict="failed"):
+            return reasons.not_finite(found.non_finite, found.count) or reasons.disagreement(found)
+        case Replay(verdict="failed"):
+            return reasons.off_record(found)
+        case HalfRange(largest=top) if top >= limits.FP16_OVERFLOW:
+            return reasons.overflow(found)
+        case HalfRange(weight=top) if top is not None and top >= limits.FP16_OVERFLOW:
+            return reasons.cut(found)
+        case Execution(verdict="failed"):
+            return reasons.off_simulation(found)
+    return None
+
+
+def doubt(found: Judged | None) -> str | None:
+    """Returns what a record leaves open, one clause; None when nothing is, or there is none."""
+    match found:
+        case Agreement(verdict="unverified"):
+            return reasons.few_images(found)
+        case Accuracy(verdict="unverified"):
+            return reasons.few_labelled_images(found)
+        case Replay(verdict="unverified"):
+            return f"the export recorded nothing that output {found.output} could be held against"
+    return None
+
+
+def int8_fault(achieved: PrecisionAchieved, float_layers: Collection[str]) -> str | None:
+    """Returns why an artefact is not the INT8 that was asked for; None when it is.
+
+    Modules that rules and the fallback left in float explain as many float layers of what was built.
+    """
+    share = achieved.int8_mac_share
+    if share is None:
+        return "the share of convolution MACs in INT8 could not be read back from what was built"
+    unexplained = achieved.float_layers - len(set(float_layers))
+    if share >= limits.WORK_SHARE or (achieved.float_layers > 0 and unexplained <= 0):
+        return None
+    return (
+        f"{share:.1%} of the convolution MACs are in INT8, expected {limits.WORK_SHARE:.0%}; "
+        f"{unexplained} of {achieved.float_layers} float layers are not in the list of layers left in float"
+    )
+
+
+def _beyond(drop: float, max_drop: float) -> str | None:
+    return None if drop <= max_drop else reasons.dropped(drop, max_drop)
+
+
+def _recorded(manifest: Manifest) -> tuple[str | None, str | None]:
+    """Returns what the export failed or contradicts, and what its images left open."""
+    records = [(name, one) for name in ("agreement", "accuracy") if (one := getattr(manifest, name)) is not None]
+    missed, undecided = ([name for name, one in records if one.verdict == word] for word in ("failed", "unverified"))
+    because, layers = manifest.failed_because, manifest.precision_achieved.int8_layers
+    if because is None and (manifest.verdict == "failed" or missed):
+        because = f"its manifest says so of {', '.join(missed) or 'the whole bundle'}, without a reason"
+    few = manifest.unverified_because or "not enough images"
+    left_open = f"the export left {' and '.join(undecided)} open: {few}" if undecided else None
+    if because is not None:
+        return f"the export failed: {because}", left_open
+    if manifest.precision == "hybrid" or (manifest.precision == "int8") == (layers > 0):
+        return None, left_open
+    return f"the manifest claims {manifest.precision}, its payload was read back with {layers} INT8 layers", left_open

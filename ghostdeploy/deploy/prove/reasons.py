@@ -1,0 +1,100 @@
+"""What is said of a record that missed its gate, or leaves it open: one clause each, for messages. `judge` decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ghostdeploy.deploy.prove import tolerance as limits
+from ghostdeploy.deploy.prove.statistics import wilson
+
+if TYPE_CHECKING:
+    from ghostdeploy.bundle.manifest import Accuracy, Agreement, Execution, HalfRange, Parity, Replay
+
+
+def not_finite(images: int, count: int) -> str | None:
+    """Returns what is said of images whose logits are not finite; None when there is none."""
+    return f"logits of {images} of {count} images are NaN or infinite" if images else None
+
+
+def dropped(drop: float, max_drop: float) -> str:
+    """Returns what is said of a drop of top-1 beyond its limit."""
+    return f"top-1 drops by {100 * drop:.2f} points, allowed are {100 * max_drop:.2f}"
+
+
+def off_golden(found: Parity, missed: dict[str, list[str]], precision: str) -> str:
+    """Returns which output is off, by which measures.
+
+    Args:
+        found: The record.
+        missed: Measures that missed their bound, by output.
+        precision: Row of the tolerance table.
+    """
+    if found.non_finite:
+        return f"outputs hold NaN or infinity for {found.non_finite} of {found.count} golden images"
+    clauses = "; ".join(f"{name} by {', '.join(measures)}" for name, measures in missed.items() if measures)
+    text = f"outputs differ from the golden ones by more than {precision} allows"
+    return f"{text}: {clauses}" if clauses else text
+
+
+def disagreement(found: Agreement) -> str:
+    """Returns how far the logits, or the first classes, are off."""
+    if found.required_sqnr_db is not None and (found.sqnr_db or 0.0) < found.required_sqnr_db:
+        required = found.required_sqnr_db
+        return f"the logits differ: {_decibel(found.sqnr_db)} on {found.count} images, expected {required:.0f} dB"
+    at_least = f" (at least {found.top1_ci95[0]:.2%})" if found.top1_ci95 else ""
+    return f"only {found.top1 or 0.0:.2%} of {found.count} images keep their first class{at_least}"
+
+
+def off_record(found: Replay) -> str:
+    """Returns how far an output is from what the export recorded."""
+    kept = "the stored simulation of its graph" if found.against == "simulation" else "the golden outputs"
+    far = f", {found.far_images} images further off than rounding explains" if found.far_images else ""
+    return f"output {found.output} is {_decibel(found.sqnr_db)} from {kept}{far}, expected {found.required_db:.1f} dB"
+
+
+def off_simulation(found: Execution) -> str:
+    """Returns how far an execution is from its own float simulation."""
+    if found.saturable_channels:
+        return f"{found.saturable_channels} output channels can overflow 16-bit sums, expected 0"
+    amount, required = _decibel(found.sqnr_db), f"{limits.EXECUTION_DB:.0f} dB"
+    if found.agreement is None:
+        return (
+            f"executed on {found.isa} it is {amount} from its own float simulation on {found.count} images, "
+            f"expected {required}"
+        )
+    return (
+        f"executed on {found.isa} it agrees with its own float simulation on {found.agreement:.1%} of "
+        f"{found.count} images, {amount}; expected {limits.EXECUTION_AGREEMENT:.1%} and {required}"
+    )
+
+
+def overflow(found: HalfRange) -> str:
+    """Returns which result float16 cannot hold."""
+    return (
+        f"{found.where} reaches {found.largest:.4g} on {found.images} images of {found.source}, "
+        f"float16 ends at {limits.FP16_LARGEST:.0f}: hardware that computes in it gives infinity there"
+    )
+
+
+def cut(found: HalfRange) -> str:
+    """Returns which constant float16 cannot hold."""
+    largest = limits.FP16_LARGEST
+    return f"{found.weight_of} holds {found.weight:.4g}, float16 ends at {largest:.0f}: the payload's is cut"
+
+
+def few_images(found: Agreement) -> str:
+    """Returns what too few images leave of an agreement."""
+    low, high = found.top1_ci95 or wilson(found.count, found.count)
+    between = f"between {low:.1%} and {high:.1%}, {found.required:.0%} is needed"
+    return f"{found.count} images leave the agreement {between}"
+
+
+def few_labelled_images(found: Accuracy) -> str:
+    """Returns what too few images leave of a drop of top-1."""
+    low, high = (100 * bound for bound in found.drop_ci95)
+    between = f"between {low:+.2f} and {high:+.2f} points, allowed are {100 * found.max_drop:.2f}"
+    return f"{found.count} labelled images leave the drop of top-1 {between}"
+
+
+def _decibel(ratio: float | None) -> str:
+    return "no difference" if ratio is None else f"{ratio:.1f} dB"
