@@ -38,7 +38,7 @@ LEFT_OUT = (
 UNUSED = {
     "ghostdeploy": {"making", "module_copies", "undisturbed"},
     "ghostdeploy.bundle": {"placing", "staging", "workspaces"},
-    "ghostdeploy.terminal": {"export_options", "tune_options", "tune_tables"},
+    "ghostdeploy.terminal": {"export_options", "making_tables", "tune_options", "tune_tables"},
 }
 """Modules of other rooms that serve the making of bundles only."""
 KEPT = {"ghostdeploy.samples": {"__init__", "classify_image"}}

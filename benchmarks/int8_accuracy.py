@@ -22,9 +22,10 @@ import onnx
 from ghostdeploy import samples
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.export.verdict import agree
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.deploy.plan.config import ExportConfig
-from ghostdeploy.deploy.prove.evaluate import Predictions, agree, compare
+from ghostdeploy.deploy.prove.evaluate import Predictions, compare
 from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.models.source import load_model

@@ -173,11 +173,11 @@ def diagnose(bundle: Path, top: int, *, as_json: bool) -> None:
 def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
     """Finish a TensorRT build kit on the machine that has the GPU: build, attest, self-test."""
     from ghostdeploy.deploy.export.build import build as finish
-    from ghostdeploy.terminal import proof_tables
+    from ghostdeploy.terminal import making_tables
 
     with Bars() as bars:
         built = finish(bundle, timeout=timeout, listener=bars)
-    print_json(built) if as_json else proof_tables.built(built)
+    print_json(built) if as_json else making_tables.built(built)
     return int(built.verdict == "failed")
 
 

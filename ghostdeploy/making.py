@@ -19,13 +19,13 @@ from ghostdeploy.terminal.tune_options import shared_parameters, tune_options
 def models(pattern: str, *, as_json: bool) -> None:
     """List the model zoo: family, parameters, MACs, published accuracy and its source."""
     from ghostdeploy.models import list_models
-    from ghostdeploy.terminal import tables
+    from ghostdeploy.terminal import making_tables
 
     found = list_models(pattern)
     if not found:
         hint = did_you_mean(pattern, [entry.name for entry in list_models()], otherwise="ghostdeploy models")
         raise UsageError(f"no model matches {pattern!r}", hint=hint)
-    print_json(found) if as_json else tables.models(found)
+    print_json(found) if as_json else making_tables.models(found)
 
 
 @click.command()
@@ -39,7 +39,7 @@ def export(*, as_json: bool, **options: Any) -> int:
     --weights alone the checkpoint itself tells family, width and classes.
     """
     from ghostdeploy.machine import tell_openmp
-    from ghostdeploy.terminal import tables
+    from ghostdeploy.terminal import making_tables, tables
 
     tell_openmp()
     from ghostdeploy.deploy.export import request
@@ -50,7 +50,7 @@ def export(*, as_json: bool, **options: Any) -> int:
         from ghostdeploy.deploy.export.rehearsal import plan
 
         found = plan(asked)
-        print_json(found) if as_json else tables.plan(found)
+        print_json(found) if as_json else making_tables.plan(found)
         return 0
     with Bars() as bars:
         exported = request.fulfil(asked, bars)
@@ -64,7 +64,7 @@ def export(*, as_json: bool, **options: Any) -> int:
             }
         )
     else:
-        tables.exported(exported)
+        making_tables.exported(exported)
     for error in dict.fromkeys(exported.failures.values()):
         complain(error.message, error.hint)
     return exported.exit_code

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
     from rich.segment import Segment
 
-    from ghostdeploy.bundle.manifest import Execution, HalfRange, Parity, Tolerance
+    from ghostdeploy.bundle.manifest import Execution, HalfRange, Manifest, Parity, Tolerance
     from ghostdeploy.deploy.prove.evaluate import Share
 
 _COLORS = {"passed": "green", "failed": "bold red", "unverified": "yellow"}
@@ -86,6 +86,11 @@ def relative(parity: Parity) -> str:
     return f"{parity.max_abs / (parity.reference_max_abs or 1.0):.1e}"
 
 
+def reference(found: Manifest) -> str:
+    """Returns what the bundle is compared with."""
+    return "PyTorch" if "torch" in found.tools else "original"
+
+
 def folder_name(path: str) -> str:
     """Returns the folder's own name: the full path is in `--json`."""
     return Path(path).name
@@ -104,6 +109,11 @@ def sqnr(parity: Parity) -> str:
 def share(found: Share) -> str:
     """Returns a share with its interval."""
     return f"{found.value:.2%} ({found.ci95[0]:.1%} to {found.ci95[1]:.1%})"
+
+
+def agreement(found: Parity) -> str:
+    """Returns the share of golden images with the same first class; a dash where it proves nothing."""
+    return agreeing(found.top1_agreement if found.agreement_proves else None)
 
 
 def agreeing(found: float | None) -> str:

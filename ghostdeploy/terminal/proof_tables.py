@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.deploy.prove.image_folders import counted
 from ghostdeploy.terminal.layout import (
-    agreeing,
+    agreement,
     bounds,
     cosine,
     folder_name,
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rich.text import Text
-
-    from ghostdeploy.bundle.manifest import Parity
-    from ghostdeploy.deploy.export.build import Built
     from ghostdeploy.deploy.measure.bench import Bench
     from ghostdeploy.deploy.prove.commands import Verification
     from ghostdeploy.deploy.prove.diagnose import Diagnosis
@@ -43,7 +39,7 @@ def verified(found: Sequence[Verification]) -> None:
             relative(v.parity),
             cosine(v.parity.cosine),
             sqnr(v.parity),
-            _agreement(v.parity),
+            agreement(v.parity),
             verdict(v.verdict),
         )
         for v in found
@@ -58,10 +54,6 @@ def verified(found: Sequence[Verification]) -> None:
             note(f"{v.name}: the golden outputs name no two classes, so agreement would prove nothing", style="dim")
         if because := v.failed_because or v.unverified_because:
             note(f"{v.name}: {because}")
-
-
-def _agreement(found: Parity) -> str:
-    return agreeing(found.top1_agreement if found.agreement_proves else None)
 
 
 def evaluated(found: Sequence[Evaluation]) -> None:
@@ -137,23 +129,6 @@ def diagnosed(found: Diagnosis, top: int) -> None:
         "" if found.agreement is None else f", {found.agreement:.2%} with the same first class"
     )
     note(text, style="dim")
-
-
-def built(found: Built) -> None:
-    """Prints what became of a build kit."""
-    rows: list[tuple[str, str | Text]] = [
-        ("bundle", found.bundle),
-        ("engine", f"{found.engine}, by {found.library} for {found.device}"),
-        ("precision", found.precision_achieved.how),
-        (
-            "parity",
-            f"max error {relative(found.parity)}, {sqnr(found.parity)}, {_agreement(found.parity)} agree",
-        ),
-        ("verdict", verdict(found.verdict)),
-    ]
-    if found.failed_because is not None:
-        rows.append(("because", found.failed_because))
-    table((found.name, ""), rows)
 
 
 def benched(found: Bench) -> None:

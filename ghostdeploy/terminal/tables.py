@@ -13,35 +13,17 @@ from ghostdeploy.terminal.layout import (
     cosine,
     gap,
     half_range,
-    note,
+    reference,
     relative,
     shape,
-    stacked,
     table,
     tick,
-    verdict,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.text import Text
-
     from ghostdeploy.bundle.folder import Bundle
     from ghostdeploy.bundle.manifest import Agreement, Manifest
-    from ghostdeploy.deploy.export.pipeline import Exported
-    from ghostdeploy.deploy.export.rehearsal import Plan
     from ghostdeploy.deploy.measure.doctor import Examination
-    from ghostdeploy.models.zoo import ZooEntry
-
-
-def models(entries: Sequence[ZooEntry]) -> None:
-    """Prints the zoo."""
-    rows = [
-        (e.name, e.family, f"{e.params} M", f"{e.macs} M", "–" if e.top1 is None else f"{e.top1}", e.source)
-        for e in entries
-    ]
-    table(("model", "family", ">params", ">MACs", ">top-1 %", "source"), rows, clip=True)
 
 
 def doctor(found: Examination) -> None:
@@ -52,61 +34,6 @@ def doctor(found: Examination) -> None:
     ]
     table(("target", "export", "run", "why not", "what helps"), rows)
     table(("machine", ""), [(fact.name, fact.value) for fact in found.machine])
-
-
-def plan(found: Plan) -> None:
-    """Prints what an export would do."""
-    spec = found.preprocess
-    rows: list[tuple[str, str | Text]] = [
-        ("model", f"{found.model} ({found.family})"),
-        ("source", found.source),
-        ("targets", stacked(found.targets)),
-        ("precision", found.precision),
-        ("batch", found.batch),
-        ("input", found.input),
-        (
-            "image",
-            f"{spec.size} px, crop {spec.crop_fraction:g}, {spec.interpolation}, mean {spec.mean}, std {spec.std}",
-        ),
-        ("accuracy gate", f"{found.data}, drop ≤ {found.max_drop:g}" if found.data else "none (no --data)"),
-        ("bundles", stacked(found.bundles)),
-    ]
-    table(("would export", ""), rows)
-
-
-def agreed(found: Agreement) -> str:
-    """Returns how near a quantized artefact is, by what was judged."""
-    if found.top1 is not None:
-        return f"{found.top1:.2%} agree"
-    return "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
-
-
-def exported(found: Exported) -> None:
-    """Prints the verdicts of an export."""
-    rows: list[tuple[str | Text, ...]] = []
-    for bundle in found.bundles:
-        m = bundle.manifest
-        top1 = "–" if m.accuracy is None else f"{m.accuracy.top1:.2%} ({_reference(m)} {m.accuracy.reference_top1:.2%})"
-        parity = "–" if m.parity is None else relative(m.parity)
-        if m.agreement is not None:
-            parity = agreed(m.agreement)
-        rows.append((str(bundle.path), m.precision, f"{bundle.size / 1e6:.2f} MB", parity, top1, verdict(m.verdict)))
-    rows += [(target, "", "–", "–", "–", "no bundle") for target in found.failures]
-    table(("bundle", "precision", ">size", ">parity", ">top-1", "verdict"), rows)
-    for target, error in found.failures.items():
-        note(f"{target}: {error.message}")
-    for bundle in found.bundles:
-        because = bundle.manifest.failed_because or bundle.manifest.unverified_because
-        if because:
-            note(f"{bundle.manifest.name}: {because}")
-    if not found.bundles:
-        return
-    passes = found.bundles[0].manifest.passes
-    sites = ", ".join(f"{p.name} ×{p.sites}" for p in passes if p.sites) or "nothing to do"
-    worst = max((p.max_relative_error for p in passes), default=0.0)
-    note(f"fold: {sites}; largest float64 error {worst:.1e}", style="dim")
-    if found.advice:
-        note(found.advice, style="dim")
 
 
 def _classes(m: Manifest) -> str:
@@ -142,7 +69,7 @@ def inspected(bundle: Bundle) -> None:
         a = m.accuracy
         low, high = a.drop_ci95
         decided = "" if a.decided else ", not enough images to decide"
-        figures = f"top-1 {a.top1:.2%} on {a.count} images, {_reference(m)} {a.reference_top1:.2%}"
+        figures = f"top-1 {a.top1:.2%} on {a.count} images, {reference(m)} {a.reference_top1:.2%}"
         drop = (
             f"drop {100 * a.drop:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f}), allowed {100 * a.max_drop:.2f}"
         )
@@ -158,11 +85,6 @@ def inspected(bundle: Bundle) -> None:
         [(p.name, str(p.sites), f"{p.max_relative_error:.1e}") for p in m.passes],
     )
     table(("file", ">bytes", "SHA-256"), [(f.path, str(f.bytes), f.sha256) for f in m.files])
-
-
-def _reference(m: Manifest) -> str:
-    """Returns what the bundle is compared with."""
-    return "PyTorch" if "torch" in m.tools else "original"
 
 
 def _quantized(m: Manifest) -> list[tuple[str, str]]:

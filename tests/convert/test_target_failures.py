@@ -18,7 +18,7 @@ from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import BundleError, ExportFailed, OutputError, UsageError
 from ghostdeploy.models.source import from_module
-from ghostdeploy.terminal import tables
+from ghostdeploy.terminal import making_tables
 from tests.commands import run
 
 NETS = """
@@ -86,7 +86,7 @@ def test_a_step_that_two_targets_need_fails_both_and_is_said_once(killed, tmp_pa
     assert exported.bundles == []
     assert list(exported.failures) == list(BOTH)
     assert exported.exit_code == 5
-    tables.exported(exported)
+    making_tables.exported(exported)
     assert capsys.readouterr().out.count("no bundle") == 2
 
 
@@ -118,7 +118,7 @@ def test_an_engine_that_refuses_one_payload_keeps_the_other_bundle(tmp_path, mon
 
     assert [bundle.manifest.target for bundle in exported.bundles] == ["openvino"]
     assert exported.exit_code == 5
-    tables.exported(exported)
+    making_tables.exported(exported)
     assert "onnx: the onnx payload is of no use: the engine refuses model.onnx" in capsys.readouterr().out
     assert names(tmp_path)[-1] == "net-openvino-fp32"
 

@@ -10,10 +10,10 @@ from torch import nn
 import ghostdeploy as gd
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.export.verdict import agree
 from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove import parity
-from ghostdeploy.deploy.prove.evaluate import agree
 from ghostdeploy.models.source import from_module
 from tests.exported import sample_bundle
 from tests.further import further

@@ -12,11 +12,12 @@ from onnx import numpy_helper
 
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.folder import describe_file, open_bundle
+from ghostdeploy.deploy.export.verdict import agree, gate
 from ghostdeploy.deploy.measure.bench import bench
 from ghostdeploy.deploy.prove import commands as prove
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.deploy.prove.class_order import fit_classes
-from ghostdeploy.deploy.prove.evaluate import Predictions, agree, best_five, compare, gate
+from ghostdeploy.deploy.prove.evaluate import Predictions, best_five, compare
 from ghostdeploy.deploy.prove.images import ImageSet
 from ghostdeploy.deploy.prove.judge import conclude, failures
 from ghostdeploy.deploy.quantize.fallback import Gate, agreement

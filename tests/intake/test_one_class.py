@@ -10,16 +10,16 @@ import pytest
 from onnx import numpy_helper
 
 from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.deploy.export.verdict import agree
 from ghostdeploy.deploy.intake.inputs import Inputs
 from ghostdeploy.deploy.prove import parity
-from ghostdeploy.deploy.prove.evaluate import agree
 from ghostdeploy.deploy.prove.execution import compare_execution
 from ghostdeploy.deploy.prove.images import from_arrays
 from ghostdeploy.deploy.prove.judge import conclude
 from ghostdeploy.deploy.quantize.evidence import gather
 from ghostdeploy.deploy.quantize.fallback import Gate
 from ghostdeploy.preprocess import Preprocess
-from ghostdeploy.terminal import tables
+from ghostdeploy.terminal import making_tables, tables
 from tests import bundles
 from tests.commands import run
 from tests.runs import run_in
@@ -164,4 +164,4 @@ def test_inspect_says_what_was_judged(reference, words, tmp_path):
 
     assert words in rows["agreement"]
     assert "20 dB needed" in rows["agreement"]
-    assert tables.agreed(found) == "exact"
+    assert making_tables.agreed(found) == "exact"

@@ -1,6 +1,6 @@
-"""The verdict of a fresh bundle: what its engine gives is held against the reference, on this machine.
+"""The proof of a fresh bundle: what its engine gives is held against the reference, on this machine.
 
-Judged are parity with the golden vectors, accuracy on labelled images, and for quantized payloads the agreement with
+Measured are parity with the golden vectors, accuracy on labelled images, and for quantized payloads the agreement with
 the float model on real images, the execution gap, and the share of the work that is done in INT8. One failed gate fails
 the bundle; one that cannot be decided leaves it unverified. Where the engine cannot run here, the payload's own graph
 is run in float instead, and every figure says so.
@@ -8,6 +8,7 @@ is run in float instead, and every figure says so.
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ import msgspec
 import numpy as np
 
 from ghostdeploy import targets
+from ghostdeploy.bundle.manifest import Accuracy, Agreement
 from ghostdeploy.deploy.prove import evaluate, judge, parity, replay
 from ghostdeploy.deploy.prove.class_order import near_chance
 from ghostdeploy.deploy.prove.execution import compare_execution
+from ghostdeploy.deploy.prove.statistics import wilson
+from ghostdeploy.deploy.prove.tolerance import VALUES_SQNR_DB
 from ghostdeploy.deploy.quantize.recipe import read_quantized
 from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.machine import instruction_set
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle.folder import Arrays, Bundle
-    from ghostdeploy.bundle.manifest import Accuracy, Agreement, Execution, Manifest, Parity, Replay
+    from ghostdeploy.bundle.manifest import Execution, Manifest, Parity, Replay
     from ghostdeploy.deploy.export.packaging import Converted
     from ghostdeploy.deploy.intake.records import ReferenceRun
     from ghostdeploy.deploy.plan.steps import ExportRun
@@ -137,7 +141,7 @@ def _agreement(logits: NDArray[Any], evidence: Evidence, found: Parity, engine: 
     bound, share = found.tolerance.agreement_ci95_low, found.tolerance.top1_agreement
     required = share if bound is None else bound
     assert required is not None  # the rows of precisions that are judged on images set one
-    measured = evaluate.agree(
+    measured = agree(
         logits,
         evidence.reference_logits(),
         source=evidence.gate_source,
@@ -167,9 +171,73 @@ def _accuracy(
         ours = evaluate.predict(engine.logits, data, preprocess, classes, run.stages)
     note = near_chance(reference.top1_share, data, classes, who="the float model")
     return msgspec.structs.replace(
-        evaluate.gate(ours, reference, run.config.max_drop),
+        gate(ours, reference, run.config.max_drop),
         how=engine.how,
         class_order=data.class_order,
         left_out=data.left_out,
         notes=() if note is None else (note,),
+    )
+
+
+def gate(ours: evaluate.Predictions, reference: evaluate.Predictions, max_drop: float) -> Accuracy:
+    """Measures the accuracy of an artefact against the float reference.
+
+    Args:
+        ours: Predictions of the artefact.
+        reference: Predictions of the unfolded float32 PyTorch model.
+        max_drop: Largest allowed drop of top-1, as a share.
+    """
+    found = evaluate.compare(ours, reference, "pytorch float32", max_drop=max_drop)
+    return Accuracy(
+        p_value=found.p_value,
+        decided=found.answer != "not enough images to decide",
+        top1=ours.top1_share,
+        top5=ours.top5_share,
+        count=len(ours.labels),
+        reference_top1=found.reference_top1,
+        drop=found.drop,
+        drop_ci95=found.drop_ci95,
+        max_drop=max_drop,
+        verdict=judge.accuracy_verdict(found.drop, found.drop_ci95, max_drop, ours.non_finite),
+        non_finite=ours.non_finite,
+    )
+
+
+def agree(
+    logits: NDArray[Any], reference: NDArray[Any], *, source: str, required: float, certain: bool = True
+) -> Agreement:
+    """Measures the agreement of an artefact with the float reference on real images.
+
+    One column has no first class, and whether its sign decides is the user's to know: there the values are judged.
+    Where the reference gives one class for every image, so would anything that is broken: the values are judged too.
+
+    Args:
+        logits: The artefact's (N, classes).
+        reference: The reference's (N, classes).
+        source: Where the images came from.
+        required: What passes.
+        certain: The lower 95 % bound must reach it, and where only the upper one does, more images must decide. Else
+            the share itself must.
+    """
+    count = len(reference)
+    finite = evaluate.finite_rows(logits)
+    same = int(((logits.argmax(axis=1) == reference.argmax(axis=1)) & finite).sum())
+    low, high = wilson(same, count)
+    rows = [(np.asarray(logits, np.float64), np.asarray(reference, np.float64))]
+    ratio = parity.sqnr_db(rows) if finite.all() else parity.NOTHING_DB
+    one_column, classes = reference.shape[1:] == (1,), parity.names_classes(reference)
+    judged = (1.0, 1.0) if one_column else ((low, high) if certain else (same / count, same / count))
+    values_db = math.inf if classes or ratio is None else ratio
+    proves_nothing = not classes and same == count
+    return Agreement(
+        source=source,
+        count=count,
+        top1=None if proves_nothing else same / count,
+        top1_ci95=None if proves_nothing else (low, high),
+        sqnr_db=ratio,
+        required=required,
+        required_sqnr_db=None if classes else VALUES_SQNR_DB,
+        reference_class=None if classes or one_column else int(reference[0].argmax()),
+        verdict=judge.agreement_verdict(judged, required, values_db, int((~finite).sum())),
+        non_finite=int((~finite).sum()),
     )

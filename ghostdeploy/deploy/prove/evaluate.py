@@ -6,7 +6,6 @@ and an unpaired difference would need many times the images (McNemar 1947).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ghostdeploy.bundle.manifest import Accuracy, Agreement, LeftOut, Record
+from ghostdeploy.bundle.manifest import LeftOut, Record
 from ghostdeploy.deploy.prove import judge
 from ghostdeploy.deploy.prove.class_order import near_chance
-from ghostdeploy.deploy.prove.parity import NOTHING_DB, names_classes, sqnr_db
 from ghostdeploy.deploy.prove.statistics import mcnemar, paired_drop, wilson
 from ghostdeploy.deploy.prove.streaming import batches, outputs
-from ghostdeploy.deploy.prove.tolerance import MAX_DROP, VALUES_SQNR_DB
+from ghostdeploy.deploy.prove.tolerance import MAX_DROP
 from ghostdeploy.errors import DataError
 from ghostdeploy.machine import usable_cores
 
@@ -240,71 +238,6 @@ def evaluation(
         non_finite=ours.non_finite,
         verdict=verdict,
         failed_because=because,
-    )
-
-
-def gate(ours: Predictions, reference: Predictions, max_drop: float) -> Accuracy:
-    """Measures the accuracy of an artefact against the float reference.
-
-    Args:
-        ours: Predictions of the artefact.
-        reference: Predictions of the unfolded float32 PyTorch model.
-        max_drop: Largest allowed drop of top-1, as a share.
-    """
-    found = compare(ours, reference, "pytorch float32", max_drop=max_drop)
-    return Accuracy(
-        p_value=found.p_value,
-        decided=found.answer != "not enough images to decide",
-        top1=ours.top1_share,
-        top5=ours.top5_share,
-        count=len(ours.labels),
-        reference_top1=found.reference_top1,
-        drop=found.drop,
-        drop_ci95=found.drop_ci95,
-        max_drop=max_drop,
-        verdict=judge.accuracy_verdict(found.drop, found.drop_ci95, max_drop, ours.non_finite),
-        non_finite=ours.non_finite,
-    )
-
-
-def agree(
-    logits: NDArray[Any], reference: NDArray[Any], *, source: str, required: float, certain: bool = True
-) -> Agreement:
-    """Measures the agreement of an artefact with the float reference on real images.
-
-    One column has no first class, and whether its sign decides is the user's to know: there the values are judged.
-    Where the reference gives one class for every image, so would anything that is broken: the values are judged too.
-
-    Args:
-        logits: The artefact's (N, classes).
-        reference: The reference's (N, classes).
-        source: Where the images came from.
-        required: What passes.
-        certain: The lower 95 % bound must reach it, and where only the upper one does, more images must decide. Else
-            the share itself must.
-    """
-    count = len(reference)
-    finite = finite_rows(logits)
-    same = int(((logits.argmax(axis=1) == reference.argmax(axis=1)) & finite).sum())
-    low, high = wilson(same, count)
-    ratio = (
-        sqnr_db([(np.asarray(logits, np.float64), np.asarray(reference, np.float64))]) if finite.all() else NOTHING_DB
-    )
-    one_column, classes = reference.shape[1:] == (1,), names_classes(reference)
-    judged = (1.0, 1.0) if one_column else ((low, high) if certain else (same / count, same / count))
-    values_db = math.inf if classes or ratio is None else ratio
-    proves_nothing = not classes and same == count
-    return Agreement(
-        source=source,
-        count=count,
-        top1=None if proves_nothing else same / count,
-        top1_ci95=None if proves_nothing else (low, high),
-        sqnr_db=ratio,
-        required=required,
-        required_sqnr_db=None if classes else VALUES_SQNR_DB,
-        reference_class=None if classes or one_column else int(reference[0].argmax()),
-        verdict=judge.agreement_verdict(judged, required, values_db, int((~finite).sum())),
-        non_finite=int((~finite).sum()),
     )
 
 

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from ghostdeploy.bundle.manifest import Accuracy, Agreement, Execution, HalfRange, Parity, Replay
+from ghostdeploy.bundle.manifest import Accuracy, Agreement, HalfRange, Parity, Replay
 from ghostdeploy.deploy.prove import reasons
 from ghostdeploy.deploy.prove import tolerance as limits
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from ghostdeploy.bundle.manifest import Manifest, PrecisionAchieved, Tolerance, Verdict
+    from ghostdeploy.bundle.manifest import Execution, Manifest, PrecisionAchieved, Tolerance, Verdict
 
     Judged = Parity | Accuracy | Agreement | Execution | HalfRange | Replay
 
@@ -180,36 +180,32 @@ def self_test(executed: Parity, simulated: Parity | None) -> str | None:
 
 def fault(found: Judged | None, precision: str) -> str | None:
     """Returns what is wrong with a record, one clause; None when nothing is, or there is none."""
-    match found:
-        case Parity(verdict="failed"):
-            missed = {one.name: missed_bounds(limits.tightest(one), found.tolerance) for one in found.outputs}
-            return reasons.off_golden(found, missed, precision)
-        case Accuracy(verdict="failed"):
-            said = reasons.not_finite(found.non_finite, found.count) or _beyond(found.drop, found.max_drop)
-            return said or "top-1 drops by more than is allowed"
-        case Agreement(verdict="failed"):
-            return reasons.not_finite(found.non_finite, found.count) or reasons.disagreement(found)
-        case Replay(verdict="failed"):
-            return reasons.off_record(found)
-        case HalfRange(largest=top) if top >= limits.FP16_OVERFLOW:
+    if isinstance(found, HalfRange):
+        if found.largest >= limits.FP16_OVERFLOW:
             return reasons.overflow(found)
-        case HalfRange(weight=top) if top is not None and top >= limits.FP16_OVERFLOW:
-            return reasons.cut(found)
-        case Execution(verdict="failed"):
-            return reasons.off_simulation(found)
-    return None
+        return reasons.cut(found) if (found.weight or 0.0) >= limits.FP16_OVERFLOW else None
+    if found is None or found.verdict != "failed":
+        return None
+    if isinstance(found, Parity):
+        missed = {one.name: missed_bounds(limits.tightest(one), found.tolerance) for one in found.outputs}
+        return reasons.off_golden(found, missed, precision)
+    if isinstance(found, Accuracy):
+        said = reasons.not_finite(found.non_finite, found.count) or _beyond(found.drop, found.max_drop)
+        return said or "top-1 drops by more than is allowed"
+    if isinstance(found, Agreement):
+        return reasons.not_finite(found.non_finite, found.count) or reasons.disagreement(found)
+    return reasons.off_record(found) if isinstance(found, Replay) else reasons.off_simulation(found)
 
 
-def doubt(found: Judged | None) -> str | None:
+def doubt(found: Agreement | Accuracy | Replay | None) -> str | None:
     """Returns what a record leaves open, one clause; None when nothing is, or there is none."""
-    match found:
-        case Agreement(verdict="unverified"):
-            return reasons.few_images(found)
-        case Accuracy(verdict="unverified"):
-            return reasons.few_labelled_images(found)
-        case Replay(verdict="unverified"):
-            return f"the export recorded nothing that output {found.output} could be held against"
-    return None
+    if found is None or found.verdict != "unverified":
+        return None
+    if isinstance(found, Agreement):
+        return reasons.few_images(found)
+    if isinstance(found, Accuracy):
+        return reasons.few_labelled_images(found)
+    return f"the export recorded nothing that output {found.output} could be held against"
 
 
 def int8_fault(achieved: PrecisionAchieved, float_layers: Collection[str]) -> str | None:

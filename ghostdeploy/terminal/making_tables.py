@@ -1,0 +1,99 @@
+"""Tables of the commands that make bundles, and list what they are made of; the device wheel has none of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ghostdeploy.terminal.layout import agreement, note, reference, relative, sqnr, stacked, table, verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.text import Text
+
+    from ghostdeploy.bundle.manifest import Agreement
+    from ghostdeploy.deploy.export.build import Built
+    from ghostdeploy.deploy.export.pipeline import Exported
+    from ghostdeploy.deploy.export.rehearsal import Plan
+    from ghostdeploy.models.zoo import ZooEntry
+
+
+def models(entries: Sequence[ZooEntry]) -> None:
+    """Prints the zoo."""
+    rows = [
+        (e.name, e.family, f"{e.params} M", f"{e.macs} M", "–" if e.top1 is None else f"{e.top1}", e.source)
+        for e in entries
+    ]
+    table(("model", "family", ">params", ">MACs", ">top-1 %", "source"), rows, clip=True)
+
+
+def plan(found: Plan) -> None:
+    """Prints what an export would do."""
+    spec = found.preprocess
+    rows: list[tuple[str, str | Text]] = [
+        ("model", f"{found.model} ({found.family})"),
+        ("source", found.source),
+        ("targets", stacked(found.targets)),
+        ("precision", found.precision),
+        ("batch", found.batch),
+        ("input", found.input),
+        (
+            "image",
+            f"{spec.size} px, crop {spec.crop_fraction:g}, {spec.interpolation}, mean {spec.mean}, std {spec.std}",
+        ),
+        ("accuracy gate", f"{found.data}, drop ≤ {found.max_drop:g}" if found.data else "none (no --data)"),
+        ("bundles", stacked(found.bundles)),
+    ]
+    table(("would export", ""), rows)
+
+
+def agreed(found: Agreement) -> str:
+    """Returns how near a quantized artefact is, by what was judged."""
+    if found.top1 is not None:
+        return f"{found.top1:.2%} agree"
+    return "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
+
+
+def exported(found: Exported) -> None:
+    """Prints the verdicts of an export."""
+    rows: list[tuple[str | Text, ...]] = []
+    for bundle in found.bundles:
+        m = bundle.manifest
+        top1 = "–" if m.accuracy is None else f"{m.accuracy.top1:.2%} ({reference(m)} {m.accuracy.reference_top1:.2%})"
+        parity = "–" if m.parity is None else relative(m.parity)
+        if m.agreement is not None:
+            parity = agreed(m.agreement)
+        rows.append((str(bundle.path), m.precision, f"{bundle.size / 1e6:.2f} MB", parity, top1, verdict(m.verdict)))
+    rows += [(target, "", "–", "–", "–", "no bundle") for target in found.failures]
+    table(("bundle", "precision", ">size", ">parity", ">top-1", "verdict"), rows)
+    for target, error in found.failures.items():
+        note(f"{target}: {error.message}")
+    for bundle in found.bundles:
+        because = bundle.manifest.failed_because or bundle.manifest.unverified_because
+        if because:
+            note(f"{bundle.manifest.name}: {because}")
+    if not found.bundles:
+        return
+    passes = found.bundles[0].manifest.passes
+    sites = ", ".join(f"{p.name} ×{p.sites}" for p in passes if p.sites) or "nothing to do"
+    worst = max((p.max_relative_error for p in passes), default=0.0)
+    note(f"fold: {sites}; largest float64 error {worst:.1e}", style="dim")
+    if found.advice:
+        note(found.advice, style="dim")
+
+
+def built(found: Built) -> None:
+    """Prints what became of a build kit."""
+    rows: list[tuple[str, str | Text]] = [
+        ("bundle", found.bundle),
+        ("engine", f"{found.engine}, by {found.library} for {found.device}"),
+        ("precision", found.precision_achieved.how),
+        (
+            "parity",
+            f"max error {relative(found.parity)}, {sqnr(found.parity)}, {agreement(found.parity)} agree",
+        ),
+        ("verdict", verdict(found.verdict)),
+    ]
+    if found.failed_because is not None:
+        rows.append(("because", found.failed_because))
+    table((found.name, ""), rows)
