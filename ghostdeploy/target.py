@@ -65,7 +65,8 @@ class Int8Time(NamedTuple):
     """Time of INT8 over time of float on x86 processors, measured with GhostNet 1.0×; see `deploy.export.advice`."""
 
     without_dot_product: float
-    with_dot_product: float
+    with_dot_product: float | None = None
+    """None where it was not measured."""
 
 
 Setting = bool | str | tuple[str, ...]

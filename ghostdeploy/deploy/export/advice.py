@@ -68,9 +68,10 @@ def recommended(target: Target, flags: Collection[str]) -> str | None:
         target: Row of the table.
         flags: Processor flags, see `machine.cpu_flags`.
     """
-    if not flags or target.int8_time is None:
+    ratio = int8_time(target, flags)
+    if not flags or target.int8_time is None or (ratio is None and not _X86_DOT_PRODUCT.isdisjoint(flags)):
         return None
-    fast = has_int8_dot_product(flags) and (int8_time(target, flags) or 0.0) < 1
+    fast = has_int8_dot_product(flags) and (ratio or 0.0) < 1
     precision = "int8" if fast else "hybrid"
     return precision if precision in target.precisions else None
 
