@@ -113,10 +113,27 @@ def test_several_outputs_of_several_shapes_come_as_pytorch_gives_them(tmp_path):
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5)
 
 
+def test_largest_values_of_maps_are_pools(tmp_path):
+    bundle = exported(
+        lambda y: {
+            "flat": y.amax((2, 3)),
+            "kept": y.amax((-1, -2), keepdim=True),
+            "sum": y.amax((2, 3)) + y.mean((2, 3)),
+        },
+        tmp_path,
+    )
+
+    assert bundle.manifest.parity.verdict == "passed"
+
+
 @pytest.mark.parametrize(
     ("last", "lacking"),
-    [(lambda y: y[:, :1] > y[:, 1:2], "torch.gt"), (lambda y: y.argmax(1), "ArgMax")],
-    ids=["a mask", "classes"],
+    [
+        (lambda y: y[:, :1] > y[:, 1:2], "torch.gt"),
+        (lambda y: y.argmax(1), "ArgMax"),
+        (lambda y: y.amax(1, keepdim=True), "ReduceMax"),
+    ],
+    ids=["a mask", "classes", "the largest channel"],
 )
 def test_what_ncnn_has_no_layer_for_is_named(last, lacking, tmp_path):
     with pytest.raises(ExportFailed, match=f"has no layer for {lacking}"):

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
 from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.convert.attestation import Layer as Executed
 from ghostdeploy.convert.attestation import achieved, executed_phrase
 from ghostdeploy.convert.base import Ports, RefusedError, Written, count_phrase
 from ghostdeploy.convert.graph import file as onnx_file
-from ghostdeploy.convert.graph.index import OnnxGraph, attribute, output_axis
+from ghostdeploy.convert.graph.index import OnnxGraph, output_axis
 from ghostdeploy.exporters.ncnn import pnnx
+from ghostdeploy.exporters.ncnn.graph import pool_maxima, take_floats
 from ghostdeploy.exporters.ncnn.quantized import Integers, integers_of
 from ghostdeploy.exporters.ncnn.weights import Arrays, in_half, unpack
 from ghostdeploy.runtimes.ncnn import param
@@ -48,6 +49,7 @@ class NcnnExporter:
         model = onnx.load(job.source)
         ports = onnx_file.ports(model)
         take_floats(model)
+        pool_maxima(model)
         integers = integers_of(model) if job.precision == "int8" else {}
         layers, data = pnnx.convert(lambda path: onnx_file.write(model, path), ".onnx", shapes_of(ports))
         layers = pnnx.named(layers, job.input_names, job.output_names)
@@ -107,33 +109,6 @@ def names_of(model: onnx.ModelProto) -> dict[bytes, list[str]]:
             weights = weights.swapaxes(0, 1)
         found[weights.tobytes()].append(node.name)
     return found
-
-
-def take_floats(model: onnx.ModelProto) -> None:
-    """Lets a graph take pixels as floats, in place.
-
-    Raises:
-        RefusedError: An input is of another type.
-    """
-    graph = model.graph
-    for value in graph.input:
-        kind = value.type.tensor_type
-        if kind.elem_type == TensorProto.FLOAT:
-            continue
-        casts = [node for node in graph.node if value.name in node.input]
-        if kind.elem_type != TensorProto.UINT8 or any(not _makes_floats(node) for node in casts):
-            name = TensorProto.DataType.Name(kind.elem_type).lower()
-            raise RefusedError(f"ncnn takes float images, or pixels that are made floats first; {value.name} is {name}")
-        kind.elem_type = TensorProto.FLOAT
-        made = {node.output[0] for node in casts}
-        for node in graph.node:
-            node.input[:] = [value.name if name in made else name for name in node.input]
-        for node in casts:
-            graph.node.remove(node)
-
-
-def _makes_floats(node: onnx.NodeProto) -> bool:
-    return node.op_type == "Cast" and attribute(node, "to", 0) == int(TensorProto.FLOAT)
 
 
 def shapes_of(ports: Ports) -> list[tuple[int, ...]]:
