@@ -204,6 +204,7 @@ ROWS: tuple[Target, ...] = (
             rounds_in_layers=True,
             bare_outputs=_LAYERS,
         ),
+        int8_time=Int8Time(without_dot_product=1.0),
         environment=("NCNN", "PNNX"),
         rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
         keeps_wide_weights=True,

@@ -54,6 +54,15 @@ def test_a_processor_that_cannot_be_read_gets_no_advice():
     assert int8_advice(targets.find("onnx"), frozenset()) is None
 
 
+def test_what_was_not_measured_on_a_kind_of_processor_is_neither_told_nor_recommended_there():
+    ncnn = targets.find("ncnn")
+
+    assert "ncnn measured as fast as float on such a CPU" in int8_advice(ncnn, AVX2)
+    assert int8_advice(ncnn, VNNI) is None
+    assert recommended(ncnn, AVX2) is None  # it makes no hybrid
+    assert recommended(ncnn, VNNI) is None
+
+
 def test_an_engine_that_does_not_run_on_the_cpu_gets_no_advice():
     from dataclasses import replace
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -83,6 +85,32 @@ GOOD = "7767517\n2 2\nInput in 0 1 x 0=4\nReLU r 1 1 x y\n"
 def test_a_text_that_is_not_whole_is_refused_before_ncnn_reads_it(text, said):
     with pytest.raises(ValueError, match=said):
         param.parse(text)
+
+
+PEAK = """
+import resource
+import sys
+
+from ghostdeploy.runtimes.ncnn.engine import Network
+
+layers = [f"Padding p{place} 1 1 x{place} x{place + 1} 0=1" for place in range(24)]
+text = "\\n".join(["7767517", "25 25", "Input in 0 1 x0 0=1024 1=1024 2=4", *layers]) + "\\n"
+network = Network(text, b"", threads=1, keep=sys.argv[1] == "keep")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+network.run(network.zeros(), ["x24"])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts kB on Linux")
+def test_a_blob_is_freed_when_its_last_reader_has_had_it():
+    """24 maps of 16 MB: all of them are there at the end only where they are kept to be looked at."""
+    peaks = {}
+    for how in ("keep", "run"):
+        words = [sys.executable, "-c", PEAK, how]
+        peaks[how] = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+    assert peaks["run"] < 0.6 * peaks["keep"]
 
 
 def test_what_is_read_is_what_is_written():
