@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRECISIONS",
-    "Int8Time",
-    "Intake",
     "Option",
     "Recipe",
     "Setting",

@@ -58,8 +58,8 @@ def trained(tmp_path_factory):
                 rows = [one for one, kind in TARGETS if kind == precision and absence(one) is None]
                 facts = {"precision": precision, "preprocess": spec, "data": samples.evaluation_set()}
                 config = ExportConfig(targets=tuple(rows), out=root / "new", **facts)
-                model = resolve_model(unfolded(tmp_path_factory, name), config)
-                assert run_export(model.load, config, name=name, intake=model.intake).failures == {}
+                load = resolve_model(unfolded(tmp_path_factory, name), config)
+                assert run_export(load, config, name=name).failures == {}
                 (root / "new").rename(out)
         return out / f"{name}-{target}-{precision}"
 
