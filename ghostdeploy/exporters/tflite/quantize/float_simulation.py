@@ -4,13 +4,21 @@ For every operator y = f(x, W) of the integer graph, with s and z of each tensor
 
     x̂ = DQ(x),   Ŵ = DQ(W),   y = Q(f(x̂, Ŵ)),        Q(v) = clip(round(v/s) + z),   DQ(q) = s·(q − z)
 
-so each tensor still holds one of its 256 values, and sums are float sums. The result is a TFLite graph again: between
-operators stand a QUANTIZE and a DEQUANTIZE, constants are restored to float.
+so each tensor still holds one of its 256 values, and sums are float sums. An addition has the multipliers of XNNPACK's
+integer kernel, whose ratios of scales are fixed point numbers: with e = ⌊log2 max(s_a/s_y, s_b/s_y)⌋,
+
+    a' = s_y·2^(e−20)·round(s_a/s_y·2^(20−e))·(q_a − z_a),   the same for b,   y = Q(a' + b')
+
+One element in three thousand falls to the other side of a rounding without that, and each spreads in what follows. The
+multipliers are those of `xnn_init_qs8_add_minmax_scalar_params` (XNNPACK, src/microparams-init.c).
+
+The result is a TFLite graph again: between operators stand a QUANTIZE and a DEQUANTIZE, constants are in float.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +32,7 @@ with silent():
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_ADD_BITS = 20  # of a multiplier, after its leading one
 _FLOAT, _INT8 = schema.TensorType.FLOAT32, schema.TensorType.INT8
 _CODES = {
     "QUANTIZE": (schema.BuiltinOperator.QUANTIZE, schema.BuiltinOptions.QuantizeOptions, schema.QuantizeOptionsT),
@@ -61,7 +70,10 @@ class _Simulation:
         if kind == "DEQUANTIZE":
             self._graph.operators.append(operator)
             return
-        operator.inputs = [self._read(int(i)) if i >= 0 else -1 for i in operator.inputs]
+        if kind == "ADD" and tf.tensor(self.model, int(operator.outputs[0])).type == _INT8:
+            operator.inputs = self._read_fixed_point(operator)
+        else:
+            operator.inputs = [self._read(int(i)) if i >= 0 else -1 for i in operator.inputs]
         self._graph.operators.append(operator)
         for place, index in enumerate(map(int, operator.outputs)):
             if tf.tensor(self.model, index).type != _INT8:
@@ -82,6 +94,32 @@ class _Simulation:
             return index
         self._restored[index] = self._constant(index, restored(values, found.quantization))
         return self._restored[index]
+
+    def _read_fixed_point(self, operator: Any) -> list[int]:
+        """Returns float tensors of an addition's operands, scaled by the multipliers of the integer kernel."""
+        output = _scale(self.model, int(operator.outputs[0]))
+        operands = [int(index) for index in operator.inputs]
+        ratios = [_scale(self.model, index) / output for index in operands]
+        step = 2.0 ** (math.frexp(max(ratios))[1] - 1 - _ADD_BITS)
+        return [
+            self._dequantized(index, max(round(ratio / step), 1) * step * output)
+            for index, ratio in zip(operands, ratios, strict=True)
+        ]
+
+    def _dequantized(self, index: int, scale: float) -> int:
+        """Returns the float tensor of an operand's integers with another scale than its own."""
+        source = copy.copy(tf.tensor(self.model, index))
+        source.quantization = copy.copy(source.quantization)
+        source.quantization.scale = np.array([scale], np.float32)
+        values = tf.constant(self.model, index)
+        if values is not None:
+            return self._constant(index, restored(values, source.quantization))
+        made, copied = self._tensor(index, "scaled"), len(self._graph.tensors)
+        source.name, source.buffer = f"{tf.name_of(self.model, index)}/rescaled".encode(), 0
+        self._graph.tensors.append(source)
+        self._append("QUANTIZE", self._restored[index], copied)
+        self._append("DEQUANTIZE", copied, made)
+        return made
 
     def _restore(self, index: int) -> None:
         if tf.tensor(self.model, index).type == _INT8:
@@ -121,6 +159,10 @@ class _Simulation:
         code.version = 1
         self.model.operatorCodes.append(code)
         return len(self.model.operatorCodes) - 1
+
+
+def _scale(model: Any, index: int) -> float:
+    return float(tf.tensor(model, index).quantization.scale[0])
 
 
 def restored(codes: NDArray[Any], quantization: Any) -> NDArray[np.float32]:
