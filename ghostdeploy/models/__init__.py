@@ -1,4 +1,8 @@
-"""The model zoo, checkpoint loading and `ghostify`. Importing this package imports no torch."""
+"""Trained PyTorch modules: the zoo, checkpoint loading, factories, and `ghostify`.
+
+In: a name, a checkpoint or a factory. Out: a module in eval mode with its preprocessing and labels. Never: a fold, an
+export, or code from a checkpoint. Importing this package imports no torch.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Runtimes: one file per engine behind one interface, and `load`, which picks the right one."""
+"""Runtimes: one folder per engine behind one interface, and `load`, which picks the right one.
+
+In: a bundle. Out: a `Runtime`, NumPy in and NumPy out. What all engines share (checks, batching, threads, futures) is
+in the files here. Never: torch, a converter, or a payload whose hash was not checked.
+"""
 
 from __future__ import annotations
 
