@@ -56,7 +56,7 @@ def require_path(name: str, value: Any) -> Path:
         UsageError: It is empty, or no path.
     """
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise UsageError(f"{name} is {_shown(value)}, expected a path", hint="a variable behind it may be empty")
+        raise UsageError(f"{name} is {_shown(value)}, expected a path", hint="is a variable empty?")
     return Path(os.fsdecode(value))
 
 

@@ -85,12 +85,12 @@ def require_honest(archive: zipfile.ZipFile, size: int, *, most: int | None = No
     claimed = sum(info.file_size for info in archive.infolist())
     if claimed > allowed:
         raise ValueError(
-            f"it claims {_amount(claimed)} in a file of {_amount(size)}, expected at most {_amount(allowed)}"
+            f"its header declares {_amount(claimed)} in a file of {_amount(size)}, expected at most {_amount(allowed)}"
         )
     if len(set(archive.namelist())) < len(archive.namelist()):
-        raise ValueError("it holds a name twice")
+        raise ValueError("it has two arrays of one name")
     if packed := [info.filename for info in archive.infolist() if info.compress_type not in _PACKINGS]:
-        raise ValueError(f"{packed[0]!r} is packed in an unusual way, expected stored or deflated")
+        raise ValueError(f"{packed[0]!r} uses an unsupported compression, expected stored or deflated")
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:
@@ -98,7 +98,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generi
         shape, dtype, start = _header(member)
         claimed = math.prod(shape) * dtype.itemsize
         if claimed != info.file_size - start:
-            what = f"{info.filename!r} says {dtype} {shape}, {_amount(claimed)}"
+            what = f"{info.filename!r} declares {dtype} {shape}, {_amount(claimed)}"
             raise ValueError(f"{what}, and holds {_amount(info.file_size - start)}")
     with archive.open(info) as member:
         array: NDArray[np.generic] = np.lib.format.read_array(member, allow_pickle=False)
@@ -109,7 +109,7 @@ def _header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     """Returns shape, dtype and where the data begins."""
     version = np.lib.format.read_magic(member)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"it is written in version {version[0]}.{version[1]} of the .npy format, expected 1.0 or 2.0")
+        raise ValueError(f"it uses version {version[0]}.{version[1]} of the .npy format, expected 1.0 or 2.0")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(member)
     if dtype.hasobject:

@@ -50,7 +50,7 @@ def trusted(state: os.stat_result, path: Path) -> bool:
     if state.st_uid not in (0, os.geteuid()):
         warn_of_cache(path, f"belongs to another user (id {state.st_uid})", "use a folder of your own")
     elif state.st_mode & _OTHERS_WRITE:
-        warn_of_cache(path, "may be written by other users", f"chmod go-w {path}")
+        warn_of_cache(path, "is writable by other users", f"chmod go-w {path}")
     else:
         return True
     return False

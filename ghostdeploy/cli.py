@@ -32,14 +32,14 @@ _ELSEWHERE = dict.fromkeys(("export", "models", "tune"), "ghostdeploy.making")
 def main() -> None:
     """Fold, export, run and prove trained Ghost networks.
 
-    Try `ghostdeploy export -t openvino`: it exports the trained sample model that ships inside.
+    Try `ghostdeploy export -t openvino`: it exports the trained sample model that ships with ghostdeploy.
     """
 
 
 @main.command()
 @common
 def doctor(*, as_json: bool) -> None:
-    """Tell what this machine can export and run, and what decides its speed."""
+    """Show what this machine can export and run, and what limits its speed."""
     from ghostdeploy.deploy.measure.doctor import examine
     from ghostdeploy.terminal import tables
 
@@ -77,7 +77,7 @@ def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
 @click.option(
     "--max-drop",
     type=float,
-    help="With --reference: largest allowed drop of top-1, absolute; beyond it the exit code is 1.",
+    help="With --reference: largest allowed top-1 drop, absolute; a larger one exits with 1.",
 )
 @common
 def evaluate(
@@ -102,19 +102,26 @@ def evaluate(
 
 @main.command()
 @click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Of each engine.")
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Threads per engine."
+)
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Images per call.")
 @click.option(
-    "--rounds", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="Blocks of calls per bundle."
+    "--rounds",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Rounds; each times every bundle once.",
 )
 @click.option(
     "--against", type=click.Choice(["default"]), help="Compare each bundle with the default export of its model."
 )
-@click.option("--model", metavar="MODEL", help="With --against: the model, where the bundle's own name is not enough.")
-@click.option("--weights", type=_FOLDER, metavar="FILE", help="With --against: its checkpoint.")
+@click.option("--model", metavar="MODEL", help="With --against: the model, if the bundle does not say how to load it.")
+@click.option("--weights", type=_FOLDER, metavar="FILE", help="With --against: the model's checkpoint.")
 @common
 def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
-    """Measure latency, interleaved, with intervals of the ratio to the first bundle or to the default route."""
+    """Measure latency in interleaved rounds; ratios, with intervals, are to the first bundle or the default export."""
     from ghostdeploy.deploy.measure.bench import bench as measure
     from ghostdeploy.terminal import proof_tables
 
@@ -168,10 +175,12 @@ def diagnose(bundle: Path, top: int, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("bundle", type=_FOLDER)
-@click.option("--timeout", type=float, default=900.0, show_default=True, metavar="SECONDS", help="Time limit.")
+@click.option(
+    "--timeout", type=float, default=900.0, show_default=True, metavar="SECONDS", help="Time limit of the build."
+)
 @common
 def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
-    """Finish a TensorRT build kit on the machine that has the GPU: build, attest, self-test."""
+    """Finish a TensorRT build kit on the machine that has the GPU: build, check precision, self-test."""
     from ghostdeploy.deploy.export.build import build as finish
     from ghostdeploy.terminal import making_tables
 
@@ -187,7 +196,7 @@ def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
 def inspect(bundles: tuple[Path, ...], *, as_json: bool) -> int:
     """Show what is inside a bundle: provenance, passes, precision, tolerances, hashes.
 
-    With --json one bundle is one document, several are a list.
+    With --json, one bundle prints one document, several print a list.
     """
     from ghostdeploy.bundle.folder import Bundle, open_bundle
     from ghostdeploy.terminal import tables

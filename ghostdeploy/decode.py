@@ -91,24 +91,24 @@ def open_image(source: Source) -> Image.Image:
     kind = type(source).__name__
     raise InputError(
         f"image is {kind}, expected a path, bytes, a binary file object, a PIL image or a uint8 array",
-        hint="turn a tensor into an array first, uint8 (H, W, 3)" if kind == "Tensor" else None,
+        hint="convert a tensor to a uint8 array (H, W, 3) first" if kind == "Tensor" else None,
     )
 
 
 def _from_path(source: str | os.PathLike[str]) -> Image.Image:
     name = f"image {os.fsdecode(source)}"
     if not os.fspath(source):
-        raise InputError("the path of the image is empty", hint="a variable behind it may be empty")
+        raise InputError("the image path is empty", hint="is a variable empty?")
     try:
         path = Path(os.fsdecode(source))
         if path.is_dir():
             raise InputError(f"{path} is a folder, expected an image file")
         if path.exists() and not path.is_file():  # a pipe would block until somebody writes
-            raise InputError(f"{path} is no regular file, expected an image file")
+            raise InputError(f"{path} is not a regular file, expected an image file")
         stream = path.open("rb")
     except FileNotFoundError as error:
         url = re.match(r"[a-z0-9]{2,}:/", os.fsdecode(source), re.IGNORECASE)
-        hint = "only files are read: download it first" if url else None
+        hint = "only local files are read: download it first" if url else None
         raise InputError(f"{name} does not exist", hint=hint) from error
     except PermissionError as error:
         raise InputError(f"{name} is not readable") from error
@@ -142,19 +142,19 @@ def _read_all(stream: BinaryIO, name: str) -> bytes:
             if not isinstance(block, bytes):
                 with contextlib.suppress(Exception):
                     block.close()  # a coroutine that nobody awaits would warn
-                raise InputError(f"{name} gives {type(block).__name__}, expected bytes", hint="give its bytes")
+                raise InputError(f"{name} returns {type(block).__name__}, expected bytes", hint="pass its bytes")
             parts.append(block)
             size += len(block)
             if size > MAX_BYTES:
-                raise InputError(f"{name} goes on beyond {MAX_BYTES >> 20} MiB, expected an image file")
+                raise InputError(f"{name} has more than {MAX_BYTES >> 20} MiB, expected an image file")
     return b"".join(parts)
 
 
 def _from_pillow(image: Image.Image) -> Image.Image:
     name = f"PIL image {getattr(image, 'filename', '')}".strip()
     if isinstance(image, ImageFile.ImageFile) and image.format not in _VARIANTS and not _is_loaded(image):
-        hint = 'where its source is trusted, load it first: image.convert("RGB")'
-        raise InputError(f"{name} is of format {image.format}, expected {_formats()}", hint=hint)
+        hint = 'if you trust its source, load it first: image.convert("RGB")'
+        raise InputError(f"{name} has format {image.format}, expected {_formats()}", hint=hint)
     return _upright(image, name)
 
 
@@ -207,7 +207,7 @@ def _refusing(name: str, what: str) -> Iterator[None]:
     except InputError:
         raise
     except MemoryError as error:
-        raise InputError(f"{name} needs more memory than there is") from error
+        raise InputError(f"{name} needs more memory than is free") from error
     except Exception as error:
         raise InputError(f"{name} {what}: {_reason(error)}") from error
 
@@ -260,7 +260,7 @@ def _white(image: Image.Image, values: NDArray[Any], name: str) -> float:
         wanted = "0 to 1"
     raise InputError(
         f"{name} holds {'integers' if image.mode == 'I' else 'floats'} from {low:.4g} to {high:.4g}, expected {wanted}",
-        hint="bring it to 8 bits first: divide by the value of white, clip to 0 … 1, times 255",
+        hint="convert it to 8 bits first: divide by the value of white, clip to 0 … 1, multiply by 255",
     )
 
 
@@ -269,7 +269,7 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         hint = None
         if array.dtype.kind in "fu":
             scale = "pixels / 257" if array.dtype.kind == "u" else "pixels * 255 where white is 1"
-            hint = f"bring it to 8 bits first: np.clip({scale}, 0, 255).round().astype(np.uint8)"
+            hint = f"convert it to 8 bits first: np.clip({scale}, 0, 255).round().astype(np.uint8)"
         raise InputError(f"image array has dtype {array.dtype}, expected uint8", hint=hint)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]

@@ -35,8 +35,8 @@ def export(*, as_json: bool, **options: Any) -> int:
     """Fold, export and prove MODEL for one or more targets.
 
     MODEL is a zoo name (see `ghostdeploy models`), timm:NAME, package.module:factory, path/file.py:factory, or a float
-    ONNX file (model.onnx, no PyTorch needed). Without MODEL and --weights it is the trained sample model; with
-    --weights alone the checkpoint itself tells family, width and classes.
+    ONNX file (model.onnx, no PyTorch needed). Without MODEL and --weights, the trained sample model is
+    exported; with --weights alone, family, width and class count are read from the checkpoint.
     """
     from ghostdeploy.machine import tell_openmp
     from ghostdeploy.terminal import making_tables, tables
@@ -74,11 +74,11 @@ def export(*, as_json: bool, **options: Any) -> int:
 @tune_options
 @common
 def tune(*, as_json: bool, **options: Any) -> None:
-    """Find the best bundle of MODEL for this machine, and how many threads it wants.
+    """Find the best bundle of MODEL for this machine, and the best number of threads.
 
-    Exports every target and precision that this machine can run, measures all in turn, leaves single fold passes out of
-    the fastest, and measures the best few once more. A run that was killed goes on when it is started again. MODEL is
-    as for `export`; without it, the trained sample model.
+    Exports every target and precision that this machine can run, measures them in interleaved rounds, tries the fastest
+    without single fold passes, and measures the best few again. An interrupted run resumes when started again. MODEL
+    is as for `export`; without it, the trained sample model.
     """
     from ghostdeploy.machine import tell_openmp
     from ghostdeploy.terminal import tune_tables

@@ -54,7 +54,7 @@ def copy_module(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Mod
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"{type(module).__name__} cannot be copied{_place(module)}: {reason}",
-            hint="take it off the module before the export: set the attribute to None",
+            hint="remove it from the module before the export: set the attribute to None",
         ) from error
 
 

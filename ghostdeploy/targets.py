@@ -53,7 +53,7 @@ _log = logging.getLogger("ghostdeploy")
 ROWS: tuple[Target, ...] = (
     Target(
         name="onnx",
-        summary="any CPU through ONNX Runtime, and the door to other tools",
+        summary="any CPU through ONNX Runtime, and other ONNX tools",
         parent=None,
         payload="model.onnx",
         files=("model.onnx",),
@@ -138,11 +138,11 @@ ROWS: tuple[Target, ...] = (
                 help="Also build TensorRT for RTX engines here, for GPUs of compute capability 8.6 (86), 8.9 (89), "
                 "12.0 (120).",
             ),
-            Option(name="version_compatible", help="TensorRT plans that later versions load too."),
+            Option(name="version_compatible", help="Build TensorRT plans that later versions can load."),
             Option(
                 name="hardware_compatibility",
                 choices=("none", "ampere_plus", "same_compute_capability"),
-                help="TensorRT plans for more than one GPU model.",
+                help="Build TensorRT plans that run on more than one GPU model.",
             ),
         ),
         check_settings="ghostdeploy.exporters.tensorrt.spec:check_settings",
@@ -323,7 +323,7 @@ def require_export(targets: list[Target], intake: Target | None = None) -> None:
             assert intake is not None  # the PyTorch graph is taken by every row
             able = ", ".join(name for name, row in TARGETS.items() if takes(row, intake))
             raise UsageError(
-                f"target {target.name} is made from the PyTorch model, MODEL is a file of {intake.name}",
+                f"target {target.name} is made from the PyTorch model, MODEL has format {intake.name}",
                 hint=f"give the PyTorch model, or one of -t {able}",
             )
     missing = {target.name: missing_for_export(target, intake) for target in targets}

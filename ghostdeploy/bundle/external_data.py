@@ -53,10 +53,12 @@ def refuse_external_data(data: bytes, where: str) -> None:
     try:
         found = _find(memoryview(data), 0, len(data), "model", _DEPTH)
     except (IndexError, RecursionError) as error:
-        raise BundleError(f"payload of {where} is damaged or no ONNX file", hint="export the bundle again") from error
+        raise BundleError(
+            f"payload of {where} is damaged or not an ONNX file", hint="export the bundle again"
+        ) from error
     if found:
         raise BundleError(
-            f"payload of {where} keeps weights in another file, expected all inside: no hash covers them; refused",
+            f"payload of {where} keeps weights in another file, which no hash covers, expected all inside; refused",
             hint="export the bundle again",
         )
 

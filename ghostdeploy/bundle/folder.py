@@ -185,7 +185,7 @@ def open_bundle(path: str | os.PathLike[str], *, check_hashes: bool = True, hold
         raise BundleError(f"{where} names target {manifest.target!r}, expected {', '.join(targets.TARGETS)}")
     if manifest.precision not in row.precisions:
         makes = ", ".join(row.precisions)
-        raise BundleError(f"{where} says precision {manifest.precision}, {row.name} bundles have {makes}")
+        raise BundleError(f"{where} has precision {manifest.precision}, {row.name} bundles come in {makes}")
     listed = {record.path for record in manifest.files}
     unlisted = [name for name in (*row.files, GOLDEN, LABELS) if name not in listed]
     if unlisted or manifest.payload != row.payload:
@@ -239,7 +239,7 @@ def _opened(root: Path, record: mf.FileRecord) -> BinaryIO:
     """Opens a file of a bundle; its size is as listed."""
     path = root / record.path
     if not is_relative_name(record.path):
-        raise BundleError(f"manifest of {root} names {record.path!r}, which leaves the bundle; refused")
+        raise BundleError(f"manifest of {root} names {record.path!r}, which is outside the bundle; refused")
     try:
         _refuse_links(root, PurePosixPath(record.path))
         stream = open_regular(path)
@@ -258,8 +258,8 @@ def _refuse_links(root: Path, name: PurePosixPath) -> None:
     for part in (name, *name.parents[:-1]):
         if (root / part).is_symlink():
             raise BundleError(
-                f"{root / part} is a link, which leaves the bundle or may do so later; refused",
-                hint=f"copy the bundle with what its links lead to: cp -rL {root} COPY",
+                f"{root / part} is a link, which leads out of the bundle or may later; refused",
+                hint=f"copy the bundle with its links resolved: cp -rL {root} COPY",
             )
 
 
@@ -308,7 +308,7 @@ def _unreadable(path: Path, error: OSError) -> BundleError:
 
 def _no_bundle(root: Path, error: OSError | ValueError) -> BundleError:
     if isinstance(error, ValueError):
-        return BundleError(f"{str(root)!r} is no path of a bundle: {error}")
+        return BundleError(f"{str(root)!r} is not a bundle path: {error}")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         if not is_there(root):
             return BundleError(

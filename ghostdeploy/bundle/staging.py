@@ -115,7 +115,7 @@ def refuse_existing(final: Path, *, force: bool) -> None:
         if foreign:
             names = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
             raise UsageError(
-                f"{final} holds {names} beside the bundle's own files, not replaced",
+                f"{final} holds {names} besides the bundle's own files, not replaced",
                 hint="move that elsewhere, or choose another --out",
             )
         return
@@ -133,7 +133,7 @@ def require_folder(out: Path) -> None:
         if os.path.isdir(one):  # noqa: PTH112 - pathlib's raises where a name is too long
             return
         if os.path.lexists(one):
-            kind = "a link that leads nowhere" if one.is_symlink() and not one.exists() else "a file"
+            kind = "a broken link" if one.is_symlink() and not one.exists() else "a file"
             what = "" if one == out else f"{one} "
             raise OutputError(
                 f"{out} cannot be written: {what or 'it '}is {kind}, expected a folder",

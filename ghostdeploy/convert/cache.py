@@ -110,7 +110,7 @@ class Cache:
         except OSError as error:
             if self._asked_for:
                 why = f"cannot be written ({error.strerror or error})"
-                warn_of_cache(self._folder, why, "set GHOSTDEPLOY_CACHE to a folder of your own, or to nothing")
+                warn_of_cache(self._folder, why, "set GHOSTDEPLOY_CACHE to a folder of your own, or to '' for no cache")
 
     def _shrink(self) -> None:
         assert self._folder is not None
@@ -187,7 +187,7 @@ def _contents(stream: BinaryIO) -> _Contents:
     stream.seek(begin)
     length = int.from_bytes(stream.read(_LENGTH), "big")
     if not 0 < length <= min(left, _MAX_RECORD):
-        raise ValueError(f"its record has {length} bytes, {left} are there")
+        raise ValueError(f"its record has {length} bytes, expected {length}")
     try:
         contents = msgspec.json.decode(stream.read(length), type=_Contents)  # its errors are ValueErrors
     except RecursionError as error:
@@ -195,12 +195,12 @@ def _contents(stream: BinaryIO) -> _Contents:
     names = [file.path for file in contents.files]
     claimed = () if contents.result.written is None else contents.result.written.files
     if outside := [name for name in (*names, *claimed) if not is_relative_name(name)]:
-        raise ValueError(f"{outside[0]!r} leaves the folder")
+        raise ValueError(f"{outside[0]!r} is outside the folder")
     if len(set(names)) < len(names) or not set(claimed) <= set(names):
-        raise ValueError("it names files that it does not hold, or one twice")
+        raise ValueError("it lists files that it does not contain, or one twice")
     total = sum(file.bytes for file in contents.files)
     if any(file.bytes < 0 for file in contents.files) or total != left - length:
         raise ValueError(f"it ends {total - left + length} bytes early")
     if contents.result.status != "done" or contents.result.written is None:
-        raise ValueError("it holds no finished conversion")
+        raise ValueError("it contains no finished conversion")
     return contents

@@ -117,7 +117,7 @@ class Converter:
             self._wait(end, on_progress)
         except subprocess.TimeoutExpired as error:
             raise self._failed(
-                f"took more than {seconds:g} s and was stopped", hint="give it more with --timeout"
+                f"took more than {seconds:g} s and was stopped", hint="raise the limit with --timeout"
             ) from error
         except BrokenPipeError as error:
             self._process.wait()
@@ -168,8 +168,8 @@ class Converter:
     def _ending(self) -> str:
         code = self._process.returncode
         if code is not None and code < 0:
-            return f"died of {signal.Signals(-code).name}"
-        return f"ended without a result (exit {code})"
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"exited without a result (exit code {code})"
 
     def _failed(self, what: str, *, hint: str | None = None) -> ExportFailed:
         return ExportFailed(f"the {self._target.name} converter {what}", log=self._log, hint=hint)

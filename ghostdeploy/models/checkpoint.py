@@ -117,9 +117,9 @@ def load_state(
     if missing or extra or other:
         message = explain() if explain else None
         if message is None:
-            parts = (_listed("it lacks", missing), _listed("it has left over", extra), _listed("it differs in", other))
+            parts = (_listed("it lacks", missing), _listed("it has unexpected", extra), _listed("it differs in", other))
             message = f"{source} does not fit {type(module).__name__}: {', '.join(part for part in parts if part)}"
-        raise CheckpointError(message, hint="ghostdeploy export --weights FILE without MODEL says what the file holds")
+        raise CheckpointError(message, hint="ghostdeploy export --weights FILE without MODEL shows what the file holds")
     module.load_state_dict(dict(state), strict=False)
 
 
@@ -185,7 +185,9 @@ def _read_torch(path: Path, data: bytes) -> Any:
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
-            raise CheckpointError(f"checkpoint {path} is damaged or no pickle of tensors", hint=PLAIN_HINT) from error
+            raise CheckpointError(
+                f"checkpoint {path} is damaged or not a pickle of tensors", hint=PLAIN_HINT
+            ) from error
         raise CheckpointError(
             f"checkpoint {path} is refused: it needs {found[1]}, and loading that could run code", hint=PLAIN_HINT
         ) from error
@@ -205,8 +207,8 @@ def _refuse_huge(state: dict[str, Tensor], path: Path, size: int) -> None:
     if sum(claimed.values()) > RATIO * size + ALLOWANCE:
         key = max(claimed, key=lambda name: claimed[name])
         raise CheckpointError(
-            f"checkpoint {path} claims {sum(claimed.values()) / 1e6:.0f} MB in a file of {size} bytes: {key} has shape "
-            f"{tuple(state[key].shape)}",
+            f"checkpoint {path} declares {sum(claimed.values()) / 1e6:.0f} MB in a file of {size} bytes: {key} has "
+            f"shape {tuple(state[key].shape)}",
             hint="save it again with contiguous tensors",
         )
 
@@ -226,7 +228,7 @@ def _clean(loaded: Any, path: Path, size: int) -> dict[str, Tensor]:
     state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in {"total_ops", "total_params"}}
     others = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if others or not state:
-        found = _listed("holds other things than tensors:", others) if others else "holds no tensors"
+        found = _listed("holds things other than tensors:", others) if others else "holds no tensors"
         raise CheckpointError(f"checkpoint {path} {found}", hint=PLAIN_HINT)
     _refuse_huge(state, path, size)
     state = {key: _as_float32(value, key, path) for key, value in state.items()}
@@ -253,7 +255,9 @@ def _strip_prefixes(state: dict[str, Any]) -> dict[str, Any]:
 
 def _as_float32(tensor: Tensor, key: str, path: Path) -> Tensor:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":
-        raise CheckpointError(f"checkpoint {path}: {key} is no dense real tensor but {tensor.dtype}, {tensor.layout}")
+        raise CheckpointError(
+            f"checkpoint {path}: {key} is not a dense real tensor but {tensor.dtype}, {tensor.layout}"
+        )
     return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
 
 
@@ -262,7 +266,7 @@ def _refuse_not_finite(state: dict[str, Tensor], path: Path) -> None:
     bad = {key: count for key, count in counts.items() if count}
     if bad:
         key, count = next(iter(bad.items()))
-        more = f" (and {len(bad) - 1} more tensors are so)" if len(bad) > 1 else ""
+        more = f" (and {len(bad) - 1} more such tensors)" if len(bad) > 1 else ""
         raise CheckpointError(
             f"checkpoint {path}: {key} holds {count} NaN or infinite values of {state[key].numel()}{more}",
             hint="the training diverged; use an earlier checkpoint",

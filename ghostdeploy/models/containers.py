@@ -40,7 +40,7 @@ UNPACK = "unpack it and give the checkpoint inside"
 CONVERT = "load it with the framework that wrote it and save the tensors as .safetensors"
 
 _KINDS = (
-    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run git lfs pull"),
     (b"\x1f\x8b", "packed with gzip", UNPACK),
     (b"BZh", "packed with bzip2", UNPACK),
     (b"\xfd7zXZ\x00", "packed with xz", UNPACK),
@@ -48,7 +48,7 @@ _KINDS = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     (b"Rar!", "a RAR archive", UNPACK),
     (b"\x89HDF", "an HDF5 file", CONVERT),
-    (b"\x93NUMPY", "an array of NumPy", CONVERT),
+    (b"\x93NUMPY", "a NumPy array", CONVERT),
     (b"GGUF", "a GGUF file", CONVERT),
 )
 
@@ -84,7 +84,7 @@ def _foreign(path: Path, data: bytes) -> CheckpointError:
         return CheckpointError(
             f"checkpoint {path} is an ONNX model, {EXPECTED}", hint=f"give it as MODEL: ghostdeploy export {path}"
         )
-    return CheckpointError(f"checkpoint {path} is no checkpoint, {EXPECTED}")
+    return CheckpointError(f"checkpoint {path} is not a checkpoint, {EXPECTED}")
 
 
 def _check_zip(path: Path, data: bytes) -> None:
@@ -100,7 +100,7 @@ def _check_zip(path: Path, data: bytes) -> None:
         reason = str(error).rstrip(".") or type(error).__name__
         raise CheckpointError(f"checkpoint {path} is damaged: {reason}", hint=AGAIN) from error
     if bad is not None:
-        raise CheckpointError(f"checkpoint {path} is damaged: {bad!r} has not the checksum stored with it", hint=AGAIN)
+        raise CheckpointError(f"checkpoint {path} is damaged: {bad!r} does not match its stored checksum", hint=AGAIN)
 
 
 def _altered(archive: zipfile.ZipFile) -> str | None:

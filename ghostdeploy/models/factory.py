@@ -60,13 +60,13 @@ def call_factory(spec: str, num_classes: int | None) -> nn.Module:
         factory = _find_callable(home, name, spec)
         if isinstance(factory, nn.Module):
             kind = type(factory).__name__
-            raise UsageError(f"{spec} is a {kind} already, expected a function that returns one", hint="wrap it in one")
+            raise UsageError(f"{spec} is already a {kind}, expected a function that returns one", hint="wrap it in one")
         arguments = {} if num_classes is None else {"num_classes": num_classes}
         if arguments and not _takes(factory, "num_classes"):
             raise UsageError(f"{spec} takes no argument num_classes", hint="leave out --num-classes")
         _refuse_needed(factory, arguments, spec)
         if inspect.iscoroutinefunction(factory):
-            raise UsageError(f"{spec} is async, expected a plain function", hint="write one around it: asyncio.run(…)")
+            raise UsageError(f"{spec} is async, expected a plain function", hint="wrap it in one: asyncio.run(…)")
         try:
             module = factory(**arguments)
         except (Exception, SystemExit) as error:
@@ -92,7 +92,7 @@ def _import_file(path: Path, neighbours: Neighbours) -> ModuleType:
     if not (is_there(path) and path.is_file()):
         raise UsageError(f"Python file {path} does not exist")
     if path.suffix != ".py":
-        raise UsageError(f"{path} is no Python file, expected the suffix .py")
+        raise UsageError(f"{path} is not a Python file, expected the suffix .py")
     try:
         return neighbours.load_file(path.resolve())
     except (Exception, SystemExit) as error:
@@ -122,7 +122,7 @@ def _refuse_needed(factory: Callable[..., Any], given: dict[str, Any], spec: str
     free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in free and p.name not in given]
     if needed:
-        missing = "add --num-classes N" if needed == ["num_classes"] else "write a function without arguments around it"
+        missing = "add --num-classes N" if needed == ["num_classes"] else "wrap it in a function without arguments"
         raise UsageError(f"{spec} needs {', '.join(needed)}, expected a factory without arguments", hint=missing)
 
 
@@ -178,16 +178,16 @@ def _refuse_without_floats(thing: nn.Module, said: str) -> None:
     for name, tensor in tensors_of(thing).items():
         if is_lazy(tensor):
             hint = "run it once on an image, then load its weights, before it is exported"
-            raise CheckpointError(f"{said} a module without values: {name} is lazy and has no shape yet", hint=hint)
+            raise CheckpointError(f"{said} an uninitialised module: {name} is lazy and has no shape yet", hint=hint)
         if tensor.is_meta:
             hint = "load its weights before it is exported"
-            raise CheckpointError(f"{said} a module without values: {name} is on the meta device", hint=hint)
+            raise CheckpointError(f"{said} an uninitialised module: {name} is on the meta device", hint=hint)
         if tensor.is_quantized:
-            raise CheckpointError(f"{said} a module that PyTorch quantized: {name} is {tensor.dtype}", hint=_FLOAT)
+            raise CheckpointError(f"{said} an already quantized module: {name} is {tensor.dtype}", hint=_FLOAT)
     for name, part in thing.named_modules():
         if type(part).__module__.startswith(_QUANTIZED) and type(part).__name__ not in _STILL_FLOAT:
             raise CheckpointError(
-                f"{said} a module that PyTorch quantized: {name} is {type(part).__module__}.{type(part).__name__}",
+                f"{said} an already quantized module: {name} is {type(part).__module__}.{type(part).__name__}",
                 hint=_FLOAT,
             )
 

@@ -115,7 +115,7 @@ def ghostify(
     copy = copy_module(module)
     convs = {name: part for name, part in copy.named_modules() if isinstance(part, nn.Conv2d)}
     if unknown := sorted(set(skip) - set(convs)):
-        raise UsageError(f"ghostify got skip={unknown}, which are no convolutions of {type(module).__name__}")
+        raise UsageError(f"ghostify got skip={unknown}, which are not convolutions of {type(module).__name__}")
     kept = {id(convs[name]) for name in skip} | {id(conv) for conv in list(convs.values())[:1] if keep_first}
     chosen = {id(c): c for c in convs.values() if id(c) not in kept and _saves_weights(c, ratio, cheap_kernel)}
     norms = _norms_behind(copy, chosen)

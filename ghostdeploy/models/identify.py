@@ -78,7 +78,7 @@ def identify(state: Mapping[str, Tensor], *, source: str = "the checkpoint") -> 
             hint="use the checkpoint from before the conversion",
         )
     family = next((family for family, marker in _MARKERS if any(marker in key for key in state)), None)
-    unknown = f"{source} is of no network in the zoo ({len(state)} tensors, the first is {next(iter(state), 'none')})"
+    unknown = f"{source} fits no network in the zoo ({len(state)} tensors, the first is {next(iter(state), 'none')})"
     if family is None:
         raise CheckpointError(unknown, hint=hint)
     key = next((key for key in _CLASSIFIERS if key in state and state[key].ndim == 2), None)
@@ -126,8 +126,8 @@ def check_identity(checkpoint: Checkpoint, found: Identity) -> None:
     for key, value in (("model", found.name), ("num_classes", str(found.num_classes))):
         if checkpoint.metadata.get(key, value) != value:
             raise CheckpointError(
-                f"checkpoint {checkpoint.path} says {key} {checkpoint.metadata[key]} in its header and holds {found}",
-                hint="the file was put together wrongly; save weights and header again",
+                f"checkpoint {checkpoint.path} has {key} {checkpoint.metadata[key]} in its header and contains {found}",
+                hint="header and weights do not match: save both again",
             )
 
 

@@ -83,7 +83,7 @@ def _refuse_look_alikes(state: State, source: str) -> None:
     if any(re.match(r"features\.\d+\.conv\.0\.primary_conv\.", key) for key in state):
         raise CheckpointError(
             f"{source} is a GhostNet of d-li14/ghostnet.pytorch, whose shortcuts have a ReLU and 3×3 kernels that the "
-            "official network has not",
+            "official network does not have",
             hint=hint,
         )
     if any(re.search(r"(^|/)(MobileNetV2|GhostNet)/|/depthwise_weights$|/BatchNorm/", key) for key in state):

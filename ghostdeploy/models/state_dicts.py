@@ -93,7 +93,7 @@ def choose(loaded: Any, misfit: Misfit, *, key: str | None, source: str) -> tupl
         named = [state for _, state in found if _is_called(state, key)]
         if not named:
             known = ", ".join(state.name for state in fitting if state.name)
-            hint = f"those that fit are {known}" if known else "leave it out: no part of the file fits under a name"
+            hint = f"those that fit are {known}" if known else "leave it out: no named part of the file fits"
             raise UsageError(f"{source} has no weights called {key!r}", hint=hint)
         return named[0], None
     if not found:
@@ -113,7 +113,7 @@ def _said(chosen: StateDict, others: list[StateDict], source: str) -> str | None
         take = f"; --weights-key {option} takes the other" if option is not None else ""
         parts.append(f"not those of {names}{take}")
     if chosen.left_over and not others:
-        parts.append(f"{chosen.left_over} tensors beside them belong to no part of the model")
+        parts.append(f"{chosen.left_over} other tensors belong to no part of the model")
     return f"{source}: took the {kind} of {chosen.shown}, {', '.join(parts)}" if parts else None
 
 

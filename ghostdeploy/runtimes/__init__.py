@@ -89,7 +89,7 @@ def tell_failed(bundle: Bundle) -> None:
     manifest = bundle.manifest
     if manifest.verdict == "failed":
         because = manifest.failed_because or "its manifest gives no reason"
-        _log.warning("%s missed a gate of its export: %s", visible_line(str(bundle.path)), visible_line(because))
+        _log.warning("%s failed a gate of its export: %s", visible_line(str(bundle.path)), visible_line(because))
 
 
 def _require_profile(profile: str) -> None:
@@ -99,13 +99,13 @@ def _require_profile(profile: str) -> None:
 
 
 def _require_threads(threads: int) -> int:
-    """Returns Python's own integer: OpenVINO takes no other, without a word."""
+    """Returns Python's own integer: OpenVINO silently ignores any other."""
     threads = require_count("threads", threads)
     most = max(_ALWAYS_ALLOWED, 2 * (os.cpu_count() or 1))
     if threads > most:
         raise UsageError(
             f"threads is {threads}, expected at most {most} on this machine",
-            hint=f"this process may keep {usable_threads()} busy; left out, there is one per core",
+            hint=f"this process may use {usable_threads()} cores; the default is one thread per core",
         )
     return threads
 

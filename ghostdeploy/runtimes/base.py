@@ -275,7 +275,7 @@ class Runtime(ABC):
         except Exception as error:
             if _NO_MEMORY.search(str(error)):
                 raise _no_memory(self.engine, self._where) from error
-            hint = "export the bundle again, or install the engine version named by: ghostdeploy inspect"
+            hint = "export the bundle again, or install the engine version shown by: ghostdeploy inspect"
             raise BundleError(f"{self.engine} refuses {self._where}: {reason(error)}", hint=hint) from error
         try:
             require_match(self._interface, opened)
@@ -328,7 +328,7 @@ class Runtime(ABC):
 
 
 def _no_memory(engine: str, where: str) -> UnsupportedHardware:
-    return UnsupportedHardware(f"{engine} gets too little memory for {where}", hint="free some, or raise its limit")
+    return UnsupportedHardware(f"{engine} ran out of memory for {where}", hint="free some memory, or raise its limit")
 
 
 def reason(error: Exception) -> str:

@@ -62,7 +62,7 @@ class InputPort:
         if len(shape) != self._ndim or (shape[1:] != self._tail and not self._fits(shape[1:])):
             raise self._wrong_shape(array)
         if shape[0] == 0:
-            raise InputError(f"input {self.name!r} holds no image: shape {shape}, expected a batch of at least 1")
+            raise InputError(f"input {self.name!r} is empty: shape {shape}, expected a batch of at least 1")
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
         if self._floating and not math.isfinite(np.einsum("i->", array.reshape(-1))):
@@ -86,7 +86,7 @@ class InputPort:
         if self._floating and array.dtype == np.uint8:
             hint = "normalise pixels with ghostdeploy.preprocess.prepare, or give the image to classify()"
         elif self._dtype == np.uint8:
-            hint = "this payload normalises by itself: give pixels 0 to 255 as uint8"
+            hint = "this payload normalises its input: give uint8 pixels, 0 to 255"
         return InputError(f"input {self.name!r} has dtype {array.dtype}, expected {self._dtype}", hint=hint)
 
     def _wrong_shape(self, array: NDArray[Any]) -> InputError:

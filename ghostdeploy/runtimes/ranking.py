@@ -56,7 +56,7 @@ def require_classes(labels: list[str], sizes: Sequence[int | None], where: str) 
     if not labels or any(size != 1 for size in sizes[1:]):
         shape = ", ".join(str(size) for size in ("N", *sizes))
         raise BundleError(
-            f"{where} is no classifier: its first output has shape ({shape}), which names no classes",
+            f"{where} is not a classifier: its first output has shape ({shape}), which has no classes",
             hint="read the outputs with infer({name: array}), the first with model(batch)",
         )
 
@@ -82,7 +82,8 @@ def rank(
         raise BundleError(f"{where} gave {values.size} {scores}, expected {len(labels)}, one per label")
     if values.size == 1:
         raise BundleError(
-            f"{where} gives one number per image, which ranks no classes", hint="read the number itself: model(pixels)"
+            f"{where} gives one number per image, so there are no classes to rank",
+            hint="read the number itself: model(pixels)",
         )
     if not np.isfinite(values).all():
         raise BundleError(f"{where} gave NaN or infinite {scores}, expected finite numbers")

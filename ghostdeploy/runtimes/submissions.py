@@ -125,7 +125,7 @@ class Submissions:
         if not self._slots.acquire(timeout=timeout):
             waited = f" for {timeout:g} s" if timeout else ""
             raise QueueFull(
-                f"the queue of {self._where} was full{waited}: {self.capacity} submissions without result, "
+                f"the queue of {self._where} was full{waited}: {self.capacity} submissions pending, "
                 f"expected fewer than {self.capacity}",
                 hint="drop this batch, wait longer, or give ghostdeploy.load a larger queue",
             )

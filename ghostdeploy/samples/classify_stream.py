@@ -111,7 +111,7 @@ def _captured(source: int | str, name: str) -> Iterator[tuple[str, Any]]:
     capture = cv2.VideoCapture(source)
     try:
         if not capture.isOpened():
-            raise DataError(f"{name} cannot be opened by OpenCV", hint="look at its number, file and permissions")
+            raise DataError(f"{name} cannot be opened by OpenCV", hint="check its number, file and permissions")
         number = 0
         while True:
             there, image = capture.read()

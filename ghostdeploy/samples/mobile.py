@@ -88,7 +88,7 @@ _SCORES: dict[Scores, str] = {
 }
 
 
-_NO_SCORES = "names no classes: what it means is up to the app"
+_NO_SCORES = "not class scores: what they mean is up to the app"
 
 
 def _normalise_comment(dtype: str) -> str:

@@ -60,7 +60,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(dims))
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * dims)
     if body.size != int(np.prod(shape)):
-        raise DataError(f"{path} holds {body.size} bytes of data, its header promises {shape}")
+        raise DataError(f"{path} holds {body.size} bytes of data, its header declares {shape}")
     return body.reshape(shape)
 
 

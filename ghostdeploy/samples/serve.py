@@ -40,7 +40,7 @@ def classify(model: gd.Runtime, body: bytes, kind: str, height: str, width: str)
             raise HTTPException(415, f"content type is {kind}, expected {', '.join(FORMATS)} or {RAW}")
         return [{"label": label, "probability": value} for label, value in model.classify(image)]
     except (gd.errors.InputError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise HTTPException(400, f"body is not the promised {kind}: {str(error).partition(' <')[0]}") from error
+        raise HTTPException(400, f"body is not valid {kind}: {str(error).partition(' <')[0]}") from error
 
 
 async def receive(request: Request) -> JSONResponse:

@@ -234,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = {suffix: options.out / f"{options.model}{suffix}" for suffix in (".training.pt", ".safetensors", ".md")}
     found = [path for path in names.values() if path.exists()]
     if found and names[".training.pt"] not in found:  # with its state it is an earlier training of ours, which goes on
-        parser.error(f"{found[0]} exists already and is not of a training to go on with, give another --out")
+        parser.error(f"{found[0]} exists already and is not of a training run to resume, give another --out")
     options.out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(options)
     trainer.run()

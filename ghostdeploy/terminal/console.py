@@ -49,7 +49,7 @@ class GivenPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See click."""
         if value == "":
-            self.fail("the path is empty; is a variable behind it without a value?", param, ctx)
+            self.fail("the path is empty; is a variable empty?", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -107,7 +107,7 @@ class CommandGroup(click.Group):
             code = fail(absent, as_json=as_json) if ours else fail_bug(error, as_json=as_json)
         except MemoryError:
             code = fail(
-                UnsupportedHardware("too little memory is left", hint="free some, or raise the limit"), as_json=as_json
+                UnsupportedHardware("out of memory", hint="free some memory, or raise the limit"), as_json=as_json
             )
         except click.ClickException as error:
             code = fail_usage(error, as_json=as_json)

@@ -70,12 +70,12 @@ _OPTIONS = (
     click.option(
         "--weights-key",
         metavar="NAME",
-        help="State dict in a checkpoint that holds several; default is the averaged one.",
+        help="State dict of a checkpoint that holds several (default: the averaged one).",
     ),
     click.option("--num-classes", type=click.IntRange(1), metavar="N", help="Classes of a zoo MODEL (default 1000)."),
     click.option("--fp16", is_flag=True, help="Half-precision weights."),
     click.option("--int8", is_flag=True, help="Static INT8, weights and activations."),
-    click.option("--hybrid", is_flag=True, help="INT8 weights where memory-bound, float elsewhere."),
+    click.option("--hybrid", is_flag=True, help="INT8 weights in memory-bound layers, float elsewhere."),
     click.option(
         "--calib", "calibration", type=_FOLDER, metavar="PATH", help="Calibration images: a folder or an .npz."
     ),
@@ -86,7 +86,11 @@ _OPTIONS = (
         help="Labelled images for the accuracy gate: a folder per class or an .npz.",
     ),
     click.option(
-        "--max-drop", type=float, default=0.01, show_default=True, help="Largest allowed drop of top-1, absolute."
+        "--max-drop",
+        type=float,
+        default=0.01,
+        show_default=True,
+        help="Largest allowed top-1 drop, absolute (0.01 is one point).",
     ),
     click.option("--skip-bad", is_flag=True, help="Leave out calibration images that cannot be decoded."),
     click.option(
@@ -99,7 +103,7 @@ _OPTIONS = (
     click.option(
         "--align-channels",
         type=click.Choice(["8", "16", "32"]),
-        help="Pad channels with zeros to a multiple, exactly, so that GPU INT8 kernels take every layer.",
+        help="Zero-pad channels to a multiple of this, exactly, so that GPU INT8 kernels take every layer.",
     ),
     *(_of_a_target(option) for row in targets.TARGETS.values() for option in row.options),
     click.option("--image-size", "size", type=_side, metavar="N", help="Input height and width in pixels."),
@@ -130,14 +134,14 @@ _OPTIONS = (
         metavar="DIR",
         help="Parent folder of the bundles.",
     ),
-    click.option("--name", metavar="NAME", help="Name of the bundles instead of the model's."),
+    click.option("--name", metavar="NAME", help="Name of the bundles (default: the model's)."),
     click.option(
         "--timeout",
         type=float,
         default=900.0,
         show_default=True,
         metavar="SECONDS",
-        help="Time limit of one converter.",
+        help="Time limit per converter.",
     ),
     click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
     click.option("--force", is_flag=True, help="Replace existing bundles."),

@@ -140,7 +140,7 @@ def bounds(tolerance: Tolerance) -> str:
     if tolerance.top1_agreement is not None:
         parts.append(f"agreement ≥ {tolerance.top1_agreement:.3g}")
     if tolerance.agreement_ci95_low is not None:
-        parts.append(f"agreement on real images surely ≥ {tolerance.agreement_ci95_low:.3g}")
+        parts.append(f"lower 95 % bound of agreement on real images ≥ {tolerance.agreement_ci95_low:.3g}")
     return ", ".join(parts)
 
 
@@ -150,12 +150,12 @@ def gap(execution: Execution) -> str:
     share = f"{execution.count} images"
     if execution.agreement is not None:
         share = f"{agreeing(execution.agreement)} of {share} agree"
-    return f"executed on {execution.isa} against its own graph in float: {share}, {amount}, {execution.verdict}"
+    return f"executed on {execution.isa}, compared with its own graph in float: {share}, {amount}, {execution.verdict}"
 
 
 def half_range(found: HalfRange) -> str:
     """Returns how far values stay from the end of float16."""
-    room = "" if found.headroom is None else f", {found.headroom:,.3g} times below the end of float16"
+    room = "" if found.headroom is None else f", {found.headroom:,.3g} times below the largest float16"
     said = f"results up to {found.largest:.3g} ({found.where}) on {found.images} images of {found.source}{room}"
     if found.weight is not None:
         said += f"; constants up to {found.weight:.3g} ({found.weight_of}), {found.vanishing} round to 0"

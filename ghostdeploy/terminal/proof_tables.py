@@ -51,7 +51,10 @@ def verified(found: Sequence[Verification]) -> None:
             text = f"{v.name}: {gap(v.execution)}"
         note(text, style="dim")
         if not v.parity.agreement_proves:
-            note(f"{v.name}: the golden outputs name no two classes, so agreement would prove nothing", style="dim")
+            note(
+                f"{v.name}: the golden outputs never name different classes, so agreement would prove nothing",
+                style="dim",
+            )
         if because := v.failed_because or v.unverified_because:
             note(f"{v.name}: {because}")
 
@@ -122,11 +125,11 @@ def diagnosed(found: Diagnosis, top: int) -> None:
         )
         for layer in found.layers[:top]
     ]
-    titles = ("PyTorch module", "role", f">SQNR {found.noise}", ">clipped", ">dead steps", ">gain in float", "now")
+    titles = ("PyTorch module", "role", f">SQNR {found.noise}", ">clipped", ">unused steps", ">gain if float", "now")
     table(titles, rows)
     overall = "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
     text = f"{len(found.layers)} quantized layers; logits {overall} against float on {found.images} images" + (
-        "" if found.agreement is None else f", {found.agreement:.2%} with the same first class"
+        "" if found.agreement is None else f", {found.agreement:.2%} with the same top-1 class"
     )
     note(text, style="dim")
 
@@ -160,11 +163,11 @@ def _said(found: Bench) -> None:
     memory = found.rates.bandwidths[-1].bytes_per_second
     lines = [
         f"{found.machine}; {found.threads} thread(s), batch {found.batch}, {found.rounds} interleaved rounds",
-        f"float limit of each graph from {found.rates.macs_per_second / 1e9:.1f} GMAC/s and {memory / 1e9:.1f} GB/s "
-        "of memory, measured here; INT8 may go beyond it",
+        f"roofline of each graph in float from {found.rates.macs_per_second / 1e9:.1f} GMAC/s and {memory / 1e9:.1f} "
+        "GB/s of memory, measured here; INT8 may exceed it",
     ]
     if len({one.baseline for one in found.bundles}) > 1:
-        lines.insert(1, "each ratio is to the default route of the same model and target")
+        lines.insert(1, "each ratio is to the default export of the same model and target")
     for line in lines:
         note(line, style="dim")
     if found.noisy:

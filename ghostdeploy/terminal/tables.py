@@ -32,13 +32,13 @@ def doctor(found: Examination) -> None:
         (t.target, tick(able=t.can_export), tick(able=t.can_run), t.reason or "", t.install or "")
         for t in found.targets
     ]
-    table(("target", "export", "run", "why not", "what helps"), rows)
+    table(("target", "export", "run", "why not", "how to fix it"), rows)
     table(("machine", ""), [(fact.name, fact.value) for fact in found.machine])
 
 
 def _classes(m: Manifest) -> str:
     count = scored_classes(m)
-    return f"{count} classes" if count else "its first output names no classes"
+    return f"{count} classes" if count else "not a classifier"
 
 
 def inspected(bundle: Bundle) -> None:
@@ -96,7 +96,7 @@ def _quantized(m: Manifest) -> list[tuple[str, str]]:
         if q.calibration is not None:
             held_out = f", {q.calibration.held_out} held out to judge" if q.calibration.held_out else ""
             rows.append(("calibration", f"{q.calibration.count} images{held_out}, SHA-256 {q.calibration.sha256}"))
-        rows.append(("left in float", ", ".join(q.float_layers) or "nothing by the accuracy gate"))
+        rows.append(("left in float", ", ".join(q.float_layers) or "nothing because of the accuracy gate"))
         if q.float_by_rule:
             rows.append(("float by rule", ", ".join(q.float_by_rule)))
     if m.agreement is not None:
@@ -106,7 +106,7 @@ def _quantized(m: Manifest) -> list[tuple[str, str]]:
         if g.top1 is not None and g.top1_ci95 is not None:
             low, high = g.top1_ci95
             share = (
-                f"{g.top1:.2%} of {g.count} images ({low:.1%} to {high:.1%}) keep their first class, logits {amount}"
+                f"{g.top1:.2%} of {g.count} images ({low:.1%} to {high:.1%}) keep their top-1 class, logits {amount}"
             )
             needed.append(f"{g.required:.0%}")
         if g.required_sqnr_db is not None:
@@ -119,9 +119,9 @@ def _quantized(m: Manifest) -> list[tuple[str, str]]:
 
 
 def _one_class(found: Agreement) -> str:
-    """Returns why first classes prove nothing."""
+    """Returns why the top-1 class proves nothing."""
     if found.reference_class is None:
-        return "one output column has no first class"
+        return "one output column has no top-1 class"
     return f"the float model gives class {found.reference_class} for every image"
 
 

@@ -38,17 +38,17 @@ _OWN = (
         "precisions",
         multiple=True,
         metavar="NAME",
-        help="fp32, fp16, int8 or hybrid; repeatable; default all.",
+        help="fp32, fp16, int8 or hybrid; repeatable (default: all).",
     ),
     click.option(
         "--objective",
         type=click.Choice(["latency", "throughput", "size"]),
         default="latency",
         show_default=True,
-        help="What the best is the best in.",
+        help="What to optimise.",
     ),
     click.option("--max-size", metavar="SIZE", help="Largest payload: 1.5 (MB), 800kB, 2MiB."),
-    click.option("--max-latency", type=float, metavar="MS", help="Longest median call in milliseconds."),
+    click.option("--max-latency", type=float, metavar="MS", help="Largest median latency, in milliseconds."),
     click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Images per call."),
     click.option(
         "--budget",
@@ -56,9 +56,9 @@ _OWN = (
         default=10.0,
         show_default=True,
         metavar="MINUTES",
-        help="Time of the request, over all restarts.",
+        help="Time limit of the search, over all restarts.",
     ),
-    click.option("--force", is_flag=True, help="Forget what an earlier run left, and replace an existing bundle."),
+    click.option("--force", is_flag=True, help="Discard an earlier run, and replace an existing bundle."),
 )
 
 

@@ -121,7 +121,7 @@ def test_a_path_that_leaves_the_bundle_is_refused(copied, path):
     (folder.parent / "outside.bin").write_bytes(b"secret")
     rewrite(folder, lambda m: m["files"].append({"path": path, "bytes": 6, "sha256": "0" * 64}))
 
-    with pytest.raises(BundleError, match="leaves the bundle; refused"):
+    with pytest.raises(BundleError, match="is outside the bundle; refused"):
         gd.load(folder)
 
 
@@ -131,7 +131,7 @@ def test_a_link_out_of_the_bundle_is_refused(copied):
     payload.rename(folder.parent / "elsewhere.onnx")
     payload.symlink_to(folder.parent / "elsewhere.onnx")
 
-    with pytest.raises(BundleError, match=r"model\.onnx is a link, which leaves the bundle"):
+    with pytest.raises(BundleError, match=r"model\.onnx is a link, which leads out of the bundle"):
         gd.load(folder)
 
 
@@ -157,7 +157,7 @@ def test_a_bundle_reached_through_a_link_is_fine(copied, tmp_path):
     ("change", "words"),
     [
         (lambda m: m.update(target="onxx"), "names target 'onxx', expected onnx, openvino"),
-        (lambda m: m.update(precision="fp16"), "says precision fp16, onnx bundles have fp32, int8"),
+        (lambda m: m.update(precision="fp16"), "has precision fp16, onnx bundles come in fp32, int8"),
         (lambda m: m.update(payload="labels.txt"), r"names payload 'labels\.txt'"),
         (lambda m: m.update(files=m["files"][1:]), r"does not list model\.onnx"),
         (lambda m: m.update(files=[]), r"does not list model\.onnx, golden\.npz, labels\.txt"),

@@ -83,7 +83,7 @@ def test_what_others_may_write_is_ignored_with_one_warning(entry, what, mode, ca
         assert entry.read() is None
 
     assert [record.getMessage() for record in caplog.records] == [
-        f"cache {path} may be written by other users, ignored: chmod go-w {path}"
+        f"cache {path} is writable by other users, ignored: chmod go-w {path}"
     ]
 
 
@@ -260,7 +260,7 @@ def test_a_cache_that_was_asked_for_and_cannot_be_written_is_told_once(below, tm
             assert cache.get("0" * 64) is None
 
     why = os.strerror(errno.EEXIST if below == "." else errno.ENOTDIR)
-    cure = "set GHOSTDEPLOY_CACHE to a folder of your own, or to nothing"
+    cure = "set GHOSTDEPLOY_CACHE to a folder of your own, or to '' for no cache"
     assert [record.getMessage() for record in caplog.records] == [
         f"cache {tmp_path / 'file' / below} cannot be written ({why}), ignored: {cure}"
     ]

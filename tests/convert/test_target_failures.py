@@ -74,7 +74,7 @@ def test_the_command_keeps_the_other_bundle_and_exits_with_5(killed, tmp_path, m
     assert (failed["target"], failed["kind"]) == ("openvino", "ExportFailed")
     assert "SIGKILL" in failed["message"]
     assert failed["log"] == "out/net-openvino.log"
-    assert "error: the openvino converter died of SIGKILL" in answer.err
+    assert "error: the openvino converter was killed by SIGKILL" in answer.err
     assert names(tmp_path / "out") == ["net-onnx-fp32", "net-openvino.log"]
 
 
@@ -119,7 +119,7 @@ def test_an_engine_that_refuses_one_payload_keeps_the_other_bundle(tmp_path, mon
     assert [bundle.manifest.target for bundle in exported.bundles] == ["openvino"]
     assert exported.exit_code == 5
     making_tables.exported(exported)
-    assert "onnx: the onnx payload is of no use: the engine refuses model.onnx" in capsys.readouterr().out
+    assert "onnx: the onnx payload is unusable: the engine refuses model.onnx" in capsys.readouterr().out
     assert names(tmp_path)[-1] == "net-openvino-fp32"
 
 
@@ -133,7 +133,7 @@ def test_an_engine_that_refuses_what_was_just_converted_is_the_converters_failur
 
     monkeypatch.setattr(pipeline, "package", package)
 
-    with pytest.raises(ExportFailed, match="the onnx payload is of no use: onnxruntime refuses") as caught:
+    with pytest.raises(ExportFailed, match="the onnx payload is unusable: onnxruntime refuses") as caught:
         export(tmp_path, names=("onnx",))
 
     assert f"refuses {tmp_path / 'net-onnx-fp32'}: " in caught.value.message

@@ -110,7 +110,7 @@ def test_hybrid_that_changes_nothing_says_so(tmp_path, caplog):
     )
 
     assert bundle.manifest.precision_achieved.int8_layers == 0
-    assert "onnx: no layer waits for memory here, so hybrid is fp32" in caplog.text
+    assert "onnx: no layer is memory-bound here, so hybrid is fp32" in caplog.text
 
 
 @pytest.mark.slow

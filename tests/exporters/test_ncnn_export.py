@@ -148,7 +148,7 @@ def test_what_pnnx_gets_wrong_does_not_pass(tmp_path):
 
 
 def test_a_program_that_dies_is_told_with_its_last_words():
-    with pytest.raises(RefusedError, match="pnnx gave no ncnn file, exit code"):
+    with pytest.raises(RefusedError, match="pnnx wrote no ncnn file, exit code"):
         pnnx.convert(lambda path: path.write_bytes(b"no graph"), ".onnx", [(1, 3, 8, 8)])
 
 

@@ -172,7 +172,7 @@ def test_openvinos_own_reason_is_told_with_the_layer_beside_it(tmp_path):
 
     said = said_by_openvino(model, tmp_path)
 
-    assert said == "OpenVINO cannot convert Pad in front of stages.0.conv: Unsupported padding mode: [wrap]"
+    assert said == "OpenVINO cannot convert Pad before stages.0.conv: Unsupported padding mode: [wrap]"
 
 
 def test_the_operation_that_openvino_misread_is_named_before_the_one_that_failed_for_it(tmp_path):
@@ -192,8 +192,8 @@ def test_the_operation_that_openvino_misread_is_named_before_the_one_that_failed
 
     said = said_by_openvino(onnx.shape_inference.infer_shapes(model, strict_mode=True), tmp_path)
 
-    assert said.startswith("OpenVINO misreads DFT in front of head: it makes shape [1, 3, 8, 5, 1, 2] of it, ONNX [1, ")
-    assert "; behind it, OpenVINO cannot convert Gemm in head: Incompatible MatMul" in said
+    assert said.startswith("OpenVINO misreads DFT before head: it infers shape [1, 3, 8, 5, 1, 2], ONNX [1, ")
+    assert "; after it, OpenVINO cannot convert Gemm in head: Incompatible MatMul" in said
 
 
 def test_an_operation_that_openvino_does_not_know_is_named(tmp_path):

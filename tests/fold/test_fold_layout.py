@@ -176,7 +176,7 @@ def test_a_pass_whose_graph_cannot_run_at_all_is_named():
             node.args = (node.args[0], [7, 7])
         return 1
 
-    with pytest.raises(GateFailed, match="fold pass Wrong made a graph that cannot run"):
+    with pytest.raises(GateFailed, match="fold pass Wrong produced a graph that cannot run"):
         fold(settled(ssd), torch.randn(2, 3, 48, 48), passes=[Wrong(misshape)])
 
 

@@ -20,7 +20,7 @@ IMAGE = np.zeros((1, 3, 8, 8), np.float32)
 @pytest.mark.parametrize("empty", [np.zeros((0, 3, 8, 8), np.float32), torch.zeros(0, 3, 8, 8), np.zeros((1, 3, 0, 8))])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_fold_is_not_proven_on_no_image(empty, dynamic):
-    with pytest.raises(InputError, match="holds no image: a fold is proven on images"):
+    with pytest.raises(InputError, match="holds no image to prove the fold on"):
         gd.fold(NET, empty, dynamic_batch=dynamic)
 
 

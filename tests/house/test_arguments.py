@@ -124,7 +124,7 @@ def test_an_empty_path_of_an_export_is_a_usage_error(name, tmp_path, monkeypatch
 
 
 def test_an_image_without_a_path_is_told_so(model):
-    with pytest.raises(InputError, match="the path of the image is empty"):
+    with pytest.raises(InputError, match="the image path is empty"):
         model.classify("")
 
 

@@ -118,7 +118,9 @@ def test_a_warm_converter_has_the_surroundings_of_a_cold_one(parents, job, tmp_p
     assert found["first"]["word"] == "spoken"
 
 
-@pytest.mark.parametrize(("kind", "end"), [("crash", "died of SIGSEGV"), ("fail", "failed: ValueError: on purpose")])
+@pytest.mark.parametrize(
+    ("kind", "end"), [("crash", "was killed by SIGSEGV"), ("fail", "failed: ValueError: on purpose")]
+)
 @pytest.mark.usefixtures("parents")
 def test_its_end_is_told(kind, end, job, tmp_path):
     with Converter(Probe(), tmp_path / "log") as converter, pytest.raises(ExportFailed, match=end):

@@ -118,7 +118,7 @@ def test_a_network_for_one_image_runs_on_one_and_says_so_for_more():
 
     assert isinstance(fitted.reference, InBatches)
     assert fitted.reference.outputs(IMAGES)["logits"].shape == (5, 5)
-    assert fitted.note == "the model runs on one image at a time only"
+    assert fitted.note == "the model runs only on one image at a time"
     for batch, asked in ((4, "4"), (None, "any number")):
         with pytest.raises(CheckpointError, match=f"one image and not on two, the batch asked for is {asked}") as found:
             fit_batch(Reference(One()), IMAGES, batch)
@@ -138,5 +138,5 @@ def test_it_is_exported_proven_and_named(make, batch, tmp_path):
     bundle = gd.export(make().eval(), target="onnx", name="own", out=tmp_path, batch=batch, preprocess=PREPROCESS)
 
     assert bundle.manifest.verdict == "passed"
-    assert bundle.manifest.batch_note.startswith("the model runs on one image" if make is One else DEPENDENT)
+    assert bundle.manifest.batch_note.startswith("the model runs only on one image" if make is One else DEPENDENT)
     assert gd.verify(bundle.path).verdict == "passed"

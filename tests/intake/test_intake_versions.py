@@ -171,7 +171,7 @@ def doubling(model):
         (recursive, ("calls itself",)),
         (of_another_opset, ("opset 18", "function Act", "opset 17")),
         (quantizing, ("quantized already", "1 QuantizeLinear")),
-        (doubling, ("nodes behind its functions", "at most 262144")),
+        (doubling, ("nodes with its functions inlined", "at most 262144")),
     ],
 )
 def test_functions_that_cannot_be_written_out_are_one_sentence(change, words, capsys, tmp_path):
@@ -219,7 +219,7 @@ def test_images_of_a_batch_that_meet_are_named_as_such(tmp_path):
     model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "first"))
     model, images, outputs = opened(model, tmp_path)
 
-    with pytest.raises(UsageError, match="depend on the other images of a batch"):
+    with pytest.raises(UsageError, match="depend on the other images in a batch"):
         difference.require_same(shaped(model, 1), images, outputs, 1, model)
 
 
@@ -229,7 +229,7 @@ def test_a_conversion_that_changes_the_outputs_is_not_blamed_on_the_batch(tmp_pa
     wrong = onnx.version_converter.convert_version(model.proto, OPSET)
     monkeypatch.setattr(difference, "upgrade", lambda *_: wrong)
 
-    with pytest.raises(CheckpointError, match="has opset 9 and gives other outputs when brought to 18"):
+    with pytest.raises(CheckpointError, match="has opset 9 and gives different outputs when converted to 18"):
         difference.require_same(wrong, images, outputs, 1, model)
 
 

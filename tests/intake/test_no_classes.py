@@ -1,4 +1,4 @@
-"""A network whose first output is a map, boxes or what a top-k leaves is no classifier: nobody counts its classes."""
+"""A network whose first output is a map, boxes or a top-k result is not a classifier: nobody counts its classes."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def test_no_class_is_counted_or_named(kind, exported, image, capsys):
     assert (bundle.manifest.model.num_classes, bundle.labels(), scored_classes(bundle.manifest)) == (0, [], 0)
     assert (bundle.path / bundles.LABELS).read_bytes() == b""
     said = run(capsys, "inspect", bundle.path)
-    assert (said.code, "its first output names no classes" in said.out, "4 classes" in said.out) == (0, True, False)
-    sentence = f"is no classifier: its first output has shape ({SHAPES[kind]}), which names no classes"
+    assert (said.code, "not a classifier" in said.out, "4 classes" in said.out) == (0, True, False)
+    sentence = f"is not a classifier: its first output has shape ({SHAPES[kind]}), which has no classes"
     assert_one_sentence(run(capsys, "run", bundle.path, image, image), 3, sentence, "infer(")
     data = image.parent / "data"
     np.savez(f"{data}.npz", images=np.zeros((4, 20, 20, 3), np.uint8), labels=np.arange(4))
@@ -106,7 +106,7 @@ def test_its_outputs_are_read_as_they_are(kind, exported, image):
         first = expected if isinstance(expected, torch.Tensor) else expected[0]
         np.testing.assert_allclose(model(batch), first.numpy(), atol=1e-5)
         assert model.info()["classes"] == 0
-        with pytest.raises(gd.errors.BundleError, match="is no classifier"):
+        with pytest.raises(gd.errors.BundleError, match="is not a classifier"):
             model.classify(image)
 
 
@@ -137,7 +137,7 @@ def test_labels_of_the_user_stay_beside_a_map(tmp_path, image, capsys):
     bundle = gd.export(Net("mask").eval(), target="onnx", out=tmp_path, preprocess=SPEC, labels=str(names))
 
     assert (bundle.labels(), scored_classes(bundle.manifest)) == (["sky", "road", "car", "tree"], 0)
-    assert_one_sentence(run(capsys, "run", bundle.path, image), 3, "is no classifier")
+    assert_one_sentence(run(capsys, "run", bundle.path, image), 3, "is not a classifier")
 
 
 def test_a_bundle_that_counted_the_rows_of_its_map_loads_and_is_no_classifier(exported, tmp_path, image, capsys):
@@ -156,14 +156,14 @@ def test_a_bundle_that_counted_the_rows_of_its_map_loads_and_is_no_classifier(ex
 
     assert run(capsys, "verify", folder).code == 0
     assert "names no classes" in run(capsys, "inspect", folder).out
-    assert_one_sentence(run(capsys, "run", folder, image), 3, "is no classifier")
+    assert_one_sentence(run(capsys, "run", folder, image), 3, "is not a classifier")
 
 
 @pytest.mark.parametrize("kind", ["top-k", "indices"])
 def test_a_gate_that_needs_classes_is_refused(kind, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3), np.uint8)
 
-    with pytest.raises(gd.errors.UsageError, match=r"int8 is judged by the first class, .* of scores"):
+    with pytest.raises(gd.errors.UsageError, match=r"int8 is judged by the top-1 class, .* of scores"):
         gd.export(Net(kind).eval(), target="onnx", precision="int8", calibration=images, out=tmp_path, preprocess=SPEC)
 
 

@@ -121,7 +121,7 @@ def test_export_and_tune_say_that_the_float_model_gives_one_class(tmp_path, capl
     with caplog.at_level(logging.WARNING):
         gather(Inputs(photos.sample(16), None, photos), spec, Constant(), run_in(tmp_path, precision="int8"))
 
-    assert "the float model gives class 1 for each of the 100 images of photos" in caplog.text
+    assert "the float model gives class 1 for all 100 images of photos" in caplog.text
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_verify_shows_a_dash_and_says_why(path, capsys):
 
 @pytest.mark.parametrize(
     ("reference", "words"),
-    [(ONE_COLUMN, "one output column has no first class"), (ONE_CLASS, "gives class 3 for every image")],
+    [(ONE_COLUMN, "one output column has no top-1 class"), (ONE_CLASS, "gives class 3 for every image")],
 )
 def test_inspect_says_what_was_judged(reference, words, tmp_path):
     manifest = open_bundle(bundles.make_bundle(tmp_path, "onnx", precision="int8")).manifest

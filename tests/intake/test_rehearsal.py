@@ -71,7 +71,7 @@ def test_images_that_do_not_fit_the_model_are_found(kind, nets, tmp_path, capsys
 
     answer = plan(capsys, f"{nets}:Plain", tmp_path, "--image-size", 32, "--data", data)
 
-    words = "labels 0 to 6, the model has 4" if kind == "too many classes" else "lie between 0 and 0 of 255"
+    words = "labels 0 to 6, the model has 4" if kind == "too many classes" else "are between 0 and 0 of 255"
     assert_one_sentence(answer, 3, words)
 
 

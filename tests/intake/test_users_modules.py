@@ -149,7 +149,7 @@ def test_an_assertion_of_the_network_is_one_sentence_and_item_is_no_obstacle(tmp
 def test_modules_without_shapes_or_in_integers_are_refused():
     with pytest.raises(CheckpointError, match=r"1\.weight is lazy and has no shape"):
         plain_module(nn.Sequential(nn.Flatten(), nn.LazyLinear(5)), "the model is")
-    with pytest.raises(CheckpointError, match=r"PyTorch quantized: 4 is torch\.ao\.nn\.quantized\.dynamic"):
+    with pytest.raises(CheckpointError, match=r"already quantized module: 4 is torch\.ao\.nn\.quantized\.dynamic"):
         plain_module(quantized(), "the model is")
 
 
@@ -234,7 +234,7 @@ def test_outputs_keep_names_that_values_inside_the_graph_have(target, tmp_path):
     assert [one.name for one in bundle.manifest.outputs] == list(keys)
 
 
-@pytest.mark.parametrize(("key", "words"), [("input", "called 'input', as its input is"), ("", "without a name")])
+@pytest.mark.parametrize(("key", "words"), [("input", "called 'input', like its input"), ("", "without a name")])
 def test_outputs_that_no_graph_can_name_are_one_sentence(key, words, tmp_path):
     with pytest.raises(CheckpointError, match=words) as caught:
         gd.export(Keyed(key, "b", "c"), target="onnx", preprocess={"size": 32}, out=tmp_path)

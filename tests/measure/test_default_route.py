@@ -86,7 +86,7 @@ def test_a_converter_that_fails_leaves_its_log_and_no_bundle(factory, tmp_path):
 def test_an_engine_that_refuses_what_was_just_exported_is_told_without_the_folder_of_the_moment(factory, tmp_path):
     require("tflite")
 
-    with pytest.raises(ExportFailed, match="the tflite payload is of no use") as caught:
+    with pytest.raises(ExportFailed, match="the tflite payload is unusable") as caught:
         DefaultRoute(Named(spec=f"{factory}:unprepared"), size=32).export("tflite", tmp_path)
 
     assert "unprepared-tflite-default" in caught.value.message
@@ -121,7 +121,7 @@ def test_another_model_is_refused(path, capsys):
 def test_a_model_with_other_outputs_is_refused(path, factory, capsys):
     answer = run(capsys, "bench", path, "--against", "default", "--model", f"{factory}:tiny")
 
-    assert_one_sentence(answer, 3, "gives outputs (16, 7)", "(16, 10)")
+    assert_one_sentence(answer, 3, "has outputs (16, 7)", "(16, 10)")
 
 
 def test_another_checkpoint_is_refused_by_its_hash(path, capsys):

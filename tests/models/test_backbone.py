@@ -59,7 +59,7 @@ def test_outputs_without_keys_are_numbered(tmp_path):
 )
 def test_what_is_judged_by_classes_is_refused_for_maps(options, judge, tmp_path):
     with pytest.raises(
-        gd.errors.UsageError, match=f"{judge} is judged by the first class, .* output_0 has shape"
+        gd.errors.UsageError, match=f"{judge} is judged by the top-1 class, .* output_0 has shape"
     ) as error:
         gd.export(Maps(), target="onnx", out=tmp_path, preprocess={"size": 32}, **options)
     assert "fp16" in error.value.hint

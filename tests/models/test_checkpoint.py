@@ -140,7 +140,7 @@ def test_a_truncated_file_is_one_sentence(kind, share, state, tmp_path):
         torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(CheckpointError, match=r"w\.pth is (a )?(damaged|no checkpoint)") as caught:
+    with pytest.raises(CheckpointError, match=r"w\.pth is (a )?(damaged|not a checkpoint)") as caught:
         read_checkpoint(path)
     assert "\n" not in caught.value.message
 
@@ -213,7 +213,7 @@ def test_a_checkpoint_written_without_checksums_is_read(tmp_path):
 
 
 def packed(kind, state, path):
-    """Puts something that is no checkpoint under `path`, as it comes from a server or a cupboard."""
+    """Puts something that is not a checkpoint under `path`, as it comes from a server or a cupboard."""
     torch.save(state, path)
     data = path.read_bytes()
     if kind == "npz":
@@ -271,7 +271,7 @@ def test_a_missing_extra_or_misshapen_tensor_is_listed(spec, state, tmp_path):
     for changed, words in (
         (missing, "lacks bn1.weight$"),
         (state | {"spare.bias": torch.zeros(2)}, "left over spare.bias$"),
-        (missing | {"spare.bias": torch.zeros(2)}, "lacks bn1.weight, it has left over spare.bias"),
+        (missing | {"spare.bias": torch.zeros(2)}, "lacks bn1.weight, it has unexpected spare.bias"),
         (state | {"bn1.weight": torch.zeros(9)}, r"differs in bn1.weight \(float \(9,\) instead of float \(8,\)\)"),
         (state | {"bn1.weight": torch.zeros(8, dtype=torch.int64)}, "integer .* instead of float"),
     ):
@@ -337,8 +337,8 @@ def test_a_safetensors_header_brings_preprocessing_and_labels(state, tmp_path):
         ({"preprocess": '{"shape": 3}'}, "damaged header: preprocess"),
         ({"labels": '["a", 1]'}, "damaged header: labels"),
         ({"labels": '["a", "b"]'}, "names 2 labels in its header and has 10 classes"),
-        ({"model": "ghostnet_100"}, "says model ghostnet_100 in its header and holds ghostnet_050 with 10 classes"),
-        ({"num_classes": "12"}, "says num_classes 12 in its header and holds ghostnet_050 with 10 classes"),
+        ({"model": "ghostnet_100"}, "has model ghostnet_100 in its header and contains ghostnet_050 with 10 classes"),
+        ({"num_classes": "12"}, "has num_classes 12 in its header and contains ghostnet_050 with 10 classes"),
     ],
 )
 def test_a_damaged_safetensors_header_is_refused(header, words, state, tmp_path):

@@ -89,7 +89,7 @@ def test_a_stream_without_end_is_refused():
         def read(self, size):
             return bytes(max(size, MAX_BYTES // 4))
 
-    with pytest.raises(InputError, match="goes on beyond 512 MiB"):
+    with pytest.raises(InputError, match="has more than 512 MiB"):
         open_image(Endless())
 
 
@@ -237,7 +237,7 @@ def test_a_pil_image_of_another_format_is_taken_once_it_is_loaded(monkeypatch, k
     lazy = Image.open(io.BytesIO(file(kind)))
     with monkeypatch.context() as patched:
         patched.setattr(type(lazy), "load", None)  # what would start Ghostscript
-        with pytest.raises(InputError, match=f"is of format {kind}, expected BMP"):
+        with pytest.raises(InputError, match=f"has format {kind}, expected BMP"):
             open_image(lazy)
 
     loaded = Image.open(io.BytesIO(file("PCX")))
@@ -286,7 +286,7 @@ def test_the_pil_image_of_the_caller_is_neither_changed_nor_closed():
 def test_a_pipe_with_a_name_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
 
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="not a regular file"):
         open_image(tmp_path / "a.png")
 
 

@@ -49,7 +49,7 @@ def test_a_drop_beyond_the_limit_is_a_missed_gate(two, capsys):
 
     assert (shown.code, gated.code) == (0, 1)
     assert "exceeded: 1" in gated.out
-    assert "failed: top-1 drops by 100.00 points, allowed are 1.00" in " ".join(gated.out.split())
+    assert "failed: top-1 drops by 100.00 points, 1.00 allowed" in " ".join(gated.out.split())
     assert document["verdict"] == "failed"
     assert document["comparison"]["drop_ci95"][1] <= 1
 

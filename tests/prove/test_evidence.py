@@ -139,7 +139,7 @@ def test_equal_sizes_do_not_make_two_images_one(tmp_path):
 def test_golden_images_of_zeros_and_ones_are_refused_in_every_precision():
     dark = from_arrays(noise(20) // 128, source="val.npz")
 
-    with pytest.raises(DataError, match=r"val\.npz lie between 0 and 1 of 255"):
+    with pytest.raises(DataError, match=r"val\.npz are between 0 and 1 of 255"):
         Inputs(dark.sample(16), None, None).look(SPEC)
 
 

@@ -61,7 +61,7 @@ def test_what_is_not_read_is_counted_with_its_reason(tmp_path, caplog):
         "metadata folders": (2, ("@eaDir", "__MACOSX")),
         "files ending in .heic": (2, ("a/1.heic", "a/2.heic")),
         "files without a suffix": (1, ("b/notes",)),
-        "images beside the class folders": (1, ("loose.png",)),
+        "images outside the class folders": (1, ("loose.png",)),
     }
     assert "2 files ending in .heic (a/1.heic, a/2.heic)" in caplog.text
 
@@ -111,8 +111,8 @@ def test_links_are_followed_but_not_in_circles_and_pipes_are_no_images(tmp_path)
 
     assert names(found) == ["1.png", "far.png"]
     assert left_out(found) == {
-        "no regular files": (3, ("a/broken.png", "a/loop.png", "a/pipe.png")),
-        "links to a folder above": (1, ("a/round",)),
+        "special files": (3, ("a/broken.png", "a/loop.png", "a/pipe.png")),
+        "links to a parent folder": (1, ("a/round",)),
     }
 
 
@@ -125,13 +125,13 @@ def two_classes(tmp_path):
 
 
 LINKS = {
-    "to the set": ("b/up", "..", {"links to a folder above": (1, ("b/up",))}),
-    "to what holds the set": ("b/up", "../..", {"links to a folder above": (1, ("b/up",))}),
-    "to the set, as a class": ("c", ".", {"links to a folder above": (1, ("c",))}),
+    "to the set": ("b/up", "..", {"links to a parent folder": (1, ("b/up",))}),
+    "to what holds the set": ("b/up", "../..", {"links to a parent folder": (1, ("b/up",))}),
+    "to the set, as a class": ("c", ".", {"links to a parent folder": (1, ("c",))}),
     "to another class": ("b/more", "../a", {"links to images of the set": (1, ("b/more/1.png",))}),
     "to an image of another class": ("b/1.png", "../a/1.png", {"links to images of the set": (1, ("b/1.png",))}),
     "to an image of its class": ("b/0.png", "2.png", {"links to images of the set": (1, ("b/0.png",))}),
-    "around the world": ("b/far", "../../beside", {"links to a folder above": (1, ("b/far/back",))}),
+    "around the world": ("b/far", "../../beside", {"links to a parent folder": (1, ("b/far/back",))}),
 }
 
 
@@ -178,7 +178,7 @@ def test_an_image_elsewhere_has_one_class_however_many_links_lead_to_it(again, l
 
     expected = [("1.png", 0), ("3.png", 0), ("2.png", 1), *([("4.png", 2)] if again != "c" else [])]
     assert list(zip(names(found), found.labels.tolist(), strict=True)) == expected
-    assert left_out(found) == {"further links to one image": (1, (again if again != "c" else "c/3.png",))}
+    assert left_out(found) == {"repeated links to one image": (1, (again if again != "c" else "c/3.png",))}
 
 
 @pytest.fixture

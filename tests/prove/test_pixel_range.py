@@ -30,7 +30,7 @@ def plain():
 
 
 SETS = {"zeros and ones": noise() // 128, "zeros": noise() * 0, "gray": noise() // 16 + 100, "plain": plain()}
-WORDS = {"gray": "lie between 100 and 115 of 255", "plain": "every image of set.npz is of a single colour"}
+WORDS = {"gray": "are between 100 and 115 of 255", "plain": "every image of set.npz has a single colour"}
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,10 @@ def test_eval_refuses_black_pixels_as_calibration_does(kind, bundle, tmp_path, c
     answer = run(capsys, "eval", bundle, "--data", archive(tmp_path, SETS[kind]))
 
     brightest = 1 if kind == "zeros and ones" else 0
-    assert_one_sentence(answer, 3, f"lie between 0 and {brightest} of 255", "multiply them by 255")
+    assert_one_sentence(answer, 3, f"are between 0 and {brightest} of 255", "multiply them by 255")
     with pytest.raises(DataError) as caught:
         select(from_arrays(SETS["zeros and ones"], source="set.npz"), SPEC, folder=tmp_path)
-    assert "lie between 0 and 1 of 255" in caught.value.message
+    assert "are between 0 and 1 of 255" in caught.value.message
 
 
 @pytest.mark.parametrize("kind", ["gray", "plain"])

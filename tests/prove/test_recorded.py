@@ -15,7 +15,7 @@ from ghostdeploy.bundle.folder import MANIFEST, open_bundle
 from ghostdeploy.bundle.manifest import Accuracy, Agreement, encode
 from tests.commands import run
 
-DROP = "top-1 drops by 100.00 points, allowed are 1.00"
+DROP = "top-1 drops by 100.00 points, 1.00 allowed"
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_claimed_precision_that_was_not_read_back_fails(recorded, claimed, lay
     found = gd.verify(path)
 
     assert found.verdict == "failed"
-    assert f"claims {claimed}, its payload was read back with {layers} INT8 layers" in found.failed_because
+    assert f"claims {claimed}, its payload has {layers} INT8 layers by read-back" in found.failed_because
 
 
 def test_whoever_runs_a_failed_bundle_is_told(recorded, tmp_path, capsys, caplog):
@@ -121,7 +121,7 @@ def test_whoever_runs_a_failed_bundle_is_told(recorded, tmp_path, capsys, caplog
     for answer in answers:
         assert answer.code == 0
         assert [line for line in answer.err.splitlines() if DROP in line] == [
-            f"warning: {path} missed a gate of its export: {DROP}"
+            f"warning: {path} failed a gate of its export: {DROP}"
         ]
     with caplog.at_level(logging.WARNING, "ghostdeploy"), gd.load(path):
         assert DROP in caplog.text

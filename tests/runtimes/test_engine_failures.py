@@ -109,4 +109,4 @@ def test_too_little_memory_of_our_own_is_a_sentence(capsys, monkeypatch):
 
     monkeypatch.setattr(bundle, "read_limited", fail)
 
-    assert_one_sentence(run(capsys, "inspect", "net", "--json"), 4, "too little memory is left")
+    assert_one_sentence(run(capsys, "inspect", "net", "--json"), 4, "out of memory")

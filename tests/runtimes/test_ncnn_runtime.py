@@ -73,13 +73,13 @@ GOOD = "7767517\n2 2\nInput in 0 1 x 0=4\nReLU r 1 1 x y\n"
     ("text", "said"),
     [
         ("", "does not begin with"),
-        ("7767517\n", "announces nothing"),
+        ("7767517\n", "declares nothing"),
         (GOOD.replace("2 2", "3 2"), "has 2 layers"),
-        (GOOD.replace("2 2", "2 3"), "announces 3 blobs"),
+        (GOOD.replace("2 2", "2 3"), "declares 3 blobs"),
         (GOOD.replace("x y", "z y"), "no layer makes z"),
         (GOOD.replace("ReLU r 1 1 x y", "ReLU r 1 x"), "no line of a layer"),
         (GOOD.replace("ReLU r 1 1 x y", "ReLU r 1 1 x"), "no whole line"),
-        (GOOD.replace("x y", "x x"), "announces 2 blobs"),
+        (GOOD.replace("x y", "x x"), "declares 2 blobs"),
     ],
 )
 def test_a_text_that_is_not_whole_is_refused_before_ncnn_reads_it(text, said):

@@ -74,7 +74,7 @@ def test_a_single_number_ranks_no_classes(image, tmp_path, capsys):
     answer = run(capsys, "run", bundle.path, image)
 
     assert answer.code == 3
-    assert "gives one number per image, which ranks no classes" in answer.err
+    assert "gives one number per image, so there are no classes to rank" in answer.err
 
 
 @pytest.mark.parametrize(("end", "words"), [(nn.Identity(), "logits: "), (nn.Softmax(1), "probabilities: ")])

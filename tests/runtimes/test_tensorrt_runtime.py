@@ -191,7 +191,7 @@ def test_an_engine_runs_where_its_compatibility_says(record, gpu, hardware, runs
 
 @pytest.mark.parametrize("device", ["TPU", "cuda:x", "0.5"])
 def test_a_device_that_is_no_gpu_is_a_usage_error(kits, device):
-    with pytest.raises(UsageError, match="is no NVIDIA GPU"):
+    with pytest.raises(UsageError, match="is not an NVIDIA GPU"):
         gd.load(kits(), device=device)
 
 

@@ -256,7 +256,7 @@ def test_a_taken_port_is_one_sentence(tiny_bundle, tmp_path, capsys):
         port = address.rpartition(":")[2]
         assert command.main([str(tiny_bundle("onnx")), "--modules", str(modules), "--port", port]) == 2
 
-    assert "cannot be listened on" in capsys.readouterr().err
+    assert "cannot listen on" in capsys.readouterr().err
 
 
 def test_the_command_prints_the_address_and_stops_on_ctrl_c(tiny_bundle, tmp_path):

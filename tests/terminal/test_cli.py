@@ -88,7 +88,7 @@ def test_help_and_doctor_import_neither_torch_nor_an_engine():
         (("export", "ghostnet_10", "-t", "onnx"), ("ghostnet_10", "did you mean", "ghostnet_100")),
         (("export", "-t", "openvin"), ("openvin", "did you mean openvino?")),
         (("export", "-t", "onnx", "--forse"), ("--forse", "--force")),
-        (("export", "-t", "onnx", "--fp16", "--int8"), ("--fp16", "--int8", "exclude each other")),
+        (("export", "-t", "onnx", "--fp16", "--int8"), ("--fp16", "--int8", "are mutually exclusive")),
         (("export",), ("no target", "-t")),
         (("export", "-t", "onnx", "--fp16"), ("onnx has no precision fp16",)),
         (("export", "-t", "tensorrt", "--hybrid"), ("tensorrt has no precision hybrid",)),
@@ -241,7 +241,7 @@ def test_inspect_shows_how_a_bundle_was_quantized_and_what_it_lost(tiny_bundle, 
 
     assert "2 Convolution u8, 1 FullyConnected u8; 100.0 % of convolution MACs in INT8" in text
     assert "of 200 images" in text
-    assert "keep their first class" in text
+    assert "keep their top-1 class" in text
     assert "execution gap executed on" in text
 
 

@@ -231,7 +231,7 @@ def test_every_candidate_has_a_row_with_its_place_and_reason(summary):
     assert found["onnx fp32"] == ("pareto", None)
     assert found["openvino fp32"] == ("dominated", None)
     assert found["tflite fp32"] == ("out", "an operator | has no lowering")
-    assert found["onnx fp32 without SplitConcat"] == ("out", "not exported: the budget was used")
+    assert found["onnx fp32 without SplitConcat"] == ("out", "not exported: the budget was spent")
 
 
 def test_a_row_shows_the_fastest_setting_within_the_limits_first(summary):

@@ -154,7 +154,7 @@ def test_force_removes_nothing_where_the_state_folder_holds_what_tune_did_not_wr
 def test_a_journal_of_another_program_is_left_as_it_is(tmp_path, restart, text):
     (tmp_path / NAME).write_text(text)
 
-    with pytest.raises(UsageError, match="is no journal of tune, left as it is"):
+    with pytest.raises(UsageError, match="is not a tune journal, left unchanged"):
         Journal(tmp_path, HEADER, restart=restart)
 
     assert (tmp_path / NAME).read_text() == text

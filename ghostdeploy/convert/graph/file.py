@@ -116,7 +116,7 @@ def sorted_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
                     ordered.append(nodes[index])
                 state[stack.pop()] = "done"
             elif state[index] == "entered":  # what it reads was to be done by now
-                raise ValueError(f"node {nodes[index].name} reads, through others, what it makes itself")
+                raise ValueError(f"node {nodes[index].name} is part of a cycle")
             else:
                 state[index] = "entered"
                 stack += reversed(missing)

@@ -118,7 +118,7 @@ def name_model(bundle: Bundle, model: str | None, weights: Path | None) -> Named
         raise BundleError(
             f"{bundle.path} was made from weights with SHA-256 {(facts.weights_sha256 or '')[:12]}…, {weights} has "
             f"{found[:12]}…",
-            hint="give the checkpoint that it was exported from",
+            hint="give the checkpoint it was exported from",
         )
     if model is not None or weights is not None:
         classes = facts.num_classes if model in ZOO else None
@@ -132,8 +132,8 @@ def name_model(bundle: Bundle, model: str | None, weights: Path | None) -> Named
     if name in ZOO:
         return Named(spec=name, num_classes=facts.num_classes)
     raise UsageError(
-        f"{bundle.path} was made from {facts.source}, which its manifest is not enough to load again",
-        hint="add --model MODEL, --weights FILE or both, as export was given them",
+        f"{bundle.path} was made from {facts.source}, which cannot be loaded from the manifest alone",
+        hint="add --model MODEL, --weights FILE or both, as you gave them to export",
     )
 
 
@@ -148,11 +148,11 @@ def float_images(golden: NDArray[Any], preprocess: Preprocess) -> NDArray[Any]:
 def require_same_model(bundle: Bundle, route: DefaultRoute, images: NDArray[Any], golden: dict[str, Any]) -> None:
     """Raises `BundleError` when the module does not give the golden outputs of the bundle."""
     outputs, source = route.run(images), route.model.source
-    hint = "give the model that it was exported from: --model MODEL, --weights FILE"
+    hint = "give the model it was exported from: --model MODEL, --weights FILE"
     shapes = [[array.shape for array in arrays.values()] for arrays in (outputs, golden)]
     if shapes[0] != shapes[1]:
         given, wanted = (", ".join(map(str, one)) for one in shapes)
-        raise BundleError(f"{source} gives outputs {given}, the golden ones of {bundle.path} are {wanted}", hint=hint)
+        raise BundleError(f"{source} has outputs {given}, the golden vectors of {bundle.path} have {wanted}", hint=hint)
     found = parity.compare(dict(zip(golden, outputs.values(), strict=True)), golden, "fp32")
     if found.verdict == "failed":
         raise BundleError(

@@ -167,7 +167,7 @@ class DefaultRoute:
         manifest = judge.conclude(msgspec.structs.replace(manifest, parity=seen))
         if manifest.verdict == "failed":
             off = f"max error {seen.max_abs:.2g} of {seen.reference_max_abs:.2g}, cosine {seen.cosine:.6f}"
-            raise BundleError(f"{name} does not give what the model gives: {off}")
+            raise BundleError(f"{name} does not compute what the model computes: {off}")
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
 
     def _manifest(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _X86_DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _EQUAL = 1.1
-_DEPTHWISE = " where layers are depthwise"
+_DEPTHWISE = " in depthwise layers"
 
 
 def int8_advice(target: Target, flags: Collection[str], *, measured: float | None = None) -> str | None:
@@ -40,7 +40,9 @@ def int8_advice(target: Target, flags: Collection[str], *, measured: float | Non
     where = "here" if measured is not None else f"on such a CPU{'' if has else _DEPTHWISE}"
     ratio = ratio if measured is None else measured
     speed = "as fast as float" if ratio <= _EQUAL else f"{ratio:.1f}× slower than float"
-    other = "; --hybrid has INT8 weights where memory decides, else float" if "hybrid" in target.precisions else ""
+    other = (
+        "; --hybrid uses INT8 weights in memory-bound layers, float elsewhere" if "hybrid" in target.precisions else ""
+    )
     return (
         f"this CPU has {has}INT8 dot-product instructions (VNNI, AMX, NEON dot product): INT8 shrinks the file, but "
         f"{target.name} measured {speed} {where}{other}"
@@ -85,7 +87,7 @@ def recommendation(
         rows: Targets of the export.
         precision: Their precision.
         flags: Processor flags.
-        without_hybrid: Names of rows where no layer waits for memory: `hybrid` is fp32 there.
+        without_hybrid: Names of rows without memory-bound layers: `hybrid` is fp32 there.
     """
     better = {row.name: found for row in rows if (found := recommended(row, flags)) not in (None, precision)}
     better = {name: found for name, found in better.items() if found != "hybrid" or name not in without_hybrid}
@@ -96,7 +98,7 @@ def recommendation(
     if not has_int8_dot_product(flags):
         return (
             f"this CPU has no INT8 dot-product instructions: {words[0]}, "
-            "INT8 weights for the layers that wait for memory, float arithmetic elsewhere"
+            "INT8 weights in memory-bound layers, float elsewhere"
         )
-    slow = f", whose INT8 kernels are slower than float ones{_DEPTHWISE}" if advised["hybrid"] else ""
-    return f"this CPU multiplies INT8 in one instruction: {', '.join(words)}{slow}"
+    slow = f", whose INT8 kernels are slower than float{_DEPTHWISE}" if advised["hybrid"] else ""
+    return f"this CPU has INT8 dot-product instructions: {', '.join(words)}{slow}"

@@ -29,7 +29,7 @@ _OF_ONE_TARGET = (BundleError, ExportFailed, MissingDependency, UnsupportedHardw
 """What a converter, an engine or a taken name brings. Faults of the model, the image sets or the disk meet all."""
 _NUMBER = len("-1000")
 """Bytes that `write_beside` may add to a name."""
-_HINT = "it is the converter's fault: export to another target or precision, or change that part of the network"
+_HINT = "this is a limit of the converter: export to another target or precision, or change that part of the network"
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def converter_to_blame(target: str, folder: Path, final: Path, *, log: Path | No
         message = error.message.replace(str(folder), str(final))
         if isinstance(error, BundleError):
             kept = log if log is not None and log.is_file() else None
-            raise ExportFailed(f"the {target} payload is of no use: {message}", log=kept, hint=_HINT) from error
+            raise ExportFailed(f"the {target} payload is unusable: {message}", log=kept, hint=_HINT) from error
         error.message, error.args = message, (message, *error.args[1:])
         raise
 

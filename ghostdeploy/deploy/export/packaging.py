@@ -90,7 +90,7 @@ def package(converted: Converted, folded: Folded, run: ExportRun, folder: Path) 
     """
     row, written = converted.row, converted.written
     if run.config.precision == "hybrid" and written.precision.int8_layers == 0:
-        _log.warning("%s: no layer waits for memory here, so hybrid is fp32", row.name)
+        _log.warning("%s: no layer is memory-bound here, so hybrid is fp32", row.name)
     names = [*row.files, *written.files]
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)

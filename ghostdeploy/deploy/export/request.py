@@ -48,7 +48,7 @@ def from_options(**options: Any) -> Request:
     """
     precisions = [name for name in ("fp16", "int8", "hybrid") if options.pop(name)]
     if len(precisions) > 1:
-        raise UsageError(f"--{' and --'.join(precisions)} exclude each other", hint="one precision per command")
+        raise UsageError(f"--{' and --'.join(precisions)} are mutually exclusive", hint="one precision per command")
     precision = precisions[0] if precisions else "fp32"
     preprocess = {key: value for key in _PREPROCESS if (value := options.pop(key)) is not None}
     spec, name = options.pop("model"), options.pop("name")

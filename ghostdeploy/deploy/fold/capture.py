@@ -114,7 +114,7 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> torch
         reason, hint = why_it_cannot_be_recorded(module, error)
         dynamic = "; or fix the batch" if shapes is not None else ""
         raise CheckpointError(
-            f"torch.export cannot record {type(module).__name__}: {reason}", hint=f"{hint}{dynamic}"
+            f"torch.export cannot capture {type(module).__name__}: {reason}", hint=f"{hint}{dynamic}"
         ) from error
 
 

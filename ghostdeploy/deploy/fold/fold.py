@@ -102,8 +102,8 @@ def fold(
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
-            f"the model cannot run in float64, in which a fold is proven: {reason}",
-            hint="fold the part of it before, or leave out what looks at the bits of float32",
+            f"the model cannot run in float64, which proving a fold needs: {reason}",
+            hint="fold only the part before it, or remove what depends on the bits of float32",
         ) from error
     records = []
     for step in steps:
@@ -139,7 +139,7 @@ def _check_capture(module: nn.Module, captured: fx.GraphModule, inputs: tuple[Te
         error = relative_error(leaves, run(captured, given).outputs)
         if not error <= FLOAT32_RELATIVE_ERROR:
             raise CheckpointError(
-                f"the graph that torch.export recorded differs from the module by {error:.1e} of the output",
+                f"the graph that torch.export captured differs from the module by {error:.1e} of the output",
                 hint="the module may depend on state, randomness or values of its input that a graph cannot hold",
             )
 
@@ -149,8 +149,8 @@ def _tensors(example: Any, module: nn.Module) -> tuple[Tensor, ...]:
     tensors = [_tensor(item) for item in (example if isinstance(example, tuple) else (example,))]
     if tensors and not tensors[0].numel():
         raise InputError(
-            f"the example input of shape {tuple(tensors[0].shape)} holds no image: a fold is proven on images",
-            hint="give one or more",
+            f"the example input of shape {tuple(tensors[0].shape)} holds no image to prove the fold on",
+            hint="give at least one",
         )
     own = [parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()] or [torch.float32]
     return tuple(

@@ -33,10 +33,10 @@ def why_it_cannot_be_recorded(module: nn.Module, error: BaseException) -> tuple[
     where = f", {place}" if place else ""
     if _BY_VALUES in str(error):
         return (
-            f"what it computes depends on the values of a tensor{where}",
-            "write it for all values at once: torch.where instead of if, masks instead of loops and sizes",
+            f"its control flow or shapes depend on tensor values{where}",
+            "make it independent of them: torch.where instead of if, masks instead of loops and sizes",
         )
-    return f"{reason}{where}", "write that part in operations on tensors, or export the network without it"
+    return f"{reason}{where}", "write that part with tensor operations, or export the network without it"
 
 
 def _place(module: nn.Module, error: BaseException) -> str:

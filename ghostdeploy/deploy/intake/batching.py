@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.protocol import ReferenceModel
 
-DEPENDENT = "the output of an image depends on the other images of its batch"
+DEPENDENT = "the output for an image depends on the other images in its batch"
 _DIFFERENCE = 1e-5
 
 _log = logging.getLogger("ghostdeploy")
@@ -83,11 +83,11 @@ def fit_batch(reference: ReferenceModel, images: NDArray[Any], batch: int | None
         return Fitted(reference)
     if batch is None:
         note = f"{DEPENDENT}; exported for any batch, it gives what PyTorch gives for the same batch"
-        _log.warning("%s: --batch N fixes how many there are", DEPENDENT)
+        _log.warning("%s: --batch N fixes the batch size", DEPENDENT)
         return Fitted(reference, note)
     note = f"{DEPENDENT}; the reference was computed on {_images(batch)} at a time"
     if batch > 1:
-        note += ", and images that are missing from a batch are copies of its last one"
+        note += ", and a partial batch is filled with copies of its last image"
     _log.warning("%s", note)
     return Fitted(InBatches(reference, batch), note)
 
@@ -122,11 +122,11 @@ def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None, o
         CheckpointError: It runs on one image, and another batch was asked for.
     """
     if batch is not None and _runs(reference, images[np.arange(batch) % len(images)]):
-        return Fitted(InBatches(reference, batch), f"the model runs on {_images(batch)} at a time only")
+        return Fitted(InBatches(reference, batch), f"the model runs only on {_images(batch)} at a time")
     if batch != 1 and _runs(reference, images[:1]):
         asked = "any number" if batch is None else str(batch)
         raise CheckpointError(
-            f"the model runs on one image and not on two, the batch asked for is {asked}: {of_two.message}",
+            f"the model runs on one image but not on two, with batch {asked} asked for: {of_two.message}",
             hint="add --batch 1, or keep the batch as the first dimension: flatten(1) instead of view(1, -1)",
         )
     return Fitted(reference)

@@ -125,9 +125,9 @@ def require_logits(outputs: Arrays, inputs: Inputs, config: ExportConfig) -> Non
     if judge is not None and (array.ndim != 2 or classes_of(outputs) is None):
         kind = "" if array.dtype.kind == "f" else f" of {array.dtype}"
         raise UsageError(
-            f"{judge} is judged by the first class, the model's first output {name} has shape (N, "
+            f"{judge} is judged by the top-1 class, the model's first output {name} has shape (N, "
             f"{', '.join(map(str, array.shape[1:]))}){kind}, expected (N, classes) of scores",
-            hint="a backbone exports to fp32 and fp16, without --data",
+            hint="export a backbone as fp32 or fp16, without --data",
         )
 
 

@@ -135,7 +135,7 @@ def check_outputs(named: Arrays, count: int, *, hint: str) -> None:
             raise CheckpointError(
                 f"the model's first output {name} is one {array.dtype} per image, expected ({count}, classes) or more "
                 f"dimensions",
-                hint="return the scores that it was made from, before argmax; a single score as (N, 1): unsqueeze(1)",
+                hint="return the scores before argmax; a single score as (N, 1): unsqueeze(1)",
             )
         if array.dtype.kind not in _NUMBERS or array.ndim < (1 if index else 2) or len(array) != count:
             shape = f"({count}, …)" if index else f"({count}, classes) or ({count}, …)"

@@ -69,12 +69,12 @@ def _refuse_idle_options(
 ) -> None:
     """Raises `UsageError` for what only a PyTorch model can be asked."""
     given = (
-        ("--weights", weights, "the weights are inside the file"),
-        ("--weights-key", weights_key, "the weights are inside the file"),
-        ("--num-classes", num_classes, "the classes are fixed in the file"),
+        ("--weights", weights, "the file contains the weights"),
+        ("--weights-key", weights_key, "the file contains the weights"),
+        ("--num-classes", num_classes, "the file fixes the classes"),
         ("--align-channels", config.align_channels, "it rewrites the PyTorch graph: give the PyTorch model"),
-        ("--skip-pass", config.skip_passes or None, "a finished file has passes of its own: give the PyTorch model"),
+        ("--skip-pass", config.skip_passes or None, "an ONNX file has its own passes: give the PyTorch model"),
     )
     for option, value, hint in given:
         if value is not None:
-            raise UsageError(f"{option} has no effect on a finished ONNX file", hint=hint)
+            raise UsageError(f"{option} has no effect on an ONNX file", hint=hint)

@@ -171,7 +171,7 @@ def require_sense(*, threads: int, rounds: int) -> None:
     if rounds < FEWEST_ROUNDS:
         raise UsageError(f"rounds is {rounds}, expected at least {FEWEST_ROUNDS} for an interval of the median")
     if not 1 <= threads <= usable_threads():
-        raise UsageError(f"threads is {threads}, expected 1 to {usable_threads()}, the cores that are usable here")
+        raise UsageError(f"threads is {threads}, expected 1 to {usable_threads()}, the usable cores")
 
 
 def _measured(one: _Taken, base: _Taken, *, limit: Limit, batch: int) -> Measured:

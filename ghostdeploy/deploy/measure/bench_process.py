@@ -96,8 +96,8 @@ class Process:
     def _died(self) -> BundleError:
         self._process.communicate()
         self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _TAIL))
-        last = self._said.read().decode("utf-8", "replace").strip().splitlines()[-1:] or ["without a word"]
-        return BundleError(f"the process of {self.name} ended (exit {self._process.returncode}): {last[0]}")
+        last = self._said.read().decode("utf-8", "replace").strip().splitlines()[-1:] or ["no output"]
+        return BundleError(f"the process of {self.name} exited (code {self._process.returncode}): {last[0]}")
 
 
 def bundle_process(path: str, *, threads: int, batch: int) -> Process:

@@ -62,14 +62,14 @@ def examine() -> Examination:
     features = {name: flag in flags for name, flag in names.items()}
     int8 = has_int8_dot_product(flags)
     gpu, capability = nvidia_gpu()
-    has = ", ".join(name for name, there in features.items() if there) or "none of interest"
+    has = ", ".join(name for name, there in features.items() if there) or "none of these"
     lacks = ", ".join(name for name, there in features.items() if not there) or "nothing"
     machine = (
         Fact(name="system", value=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"),
         Fact(name="processor", value=f"{cpu_name()}, {usable_cores()} usable cores"),
         Fact(name="has", value=has),
         Fact(name="lacks", value=lacks),
-        Fact(name="INT8", value="fast (dot-product instructions)" if int8 else "smaller files, hardly faster here"),
+        Fact(name="INT8", value="fast (dot-product instructions)" if int8 else "smaller files, hardly any speedup"),
         Fact(name="GPU", value=f"{gpu}, compute capability {capability}" if gpu else "no NVIDIA GPU with a driver"),
         Fact(name="packages", value=_versions()),
     )

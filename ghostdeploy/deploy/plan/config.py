@@ -104,7 +104,7 @@ class ExportConfig:
         check_names(self.skip_passes)
         self._refuse_free_batch()
         if self.align_channels not in (None, 8, 16, 32):
-            raise UsageError(f"channels are to be aligned to {self.align_channels}, expected 8, 16 or 32")
+            raise UsageError(f"align_channels is {self.align_channels}, expected 8, 16 or 32")
         if self.input not in INPUTS:
             raise UsageError(f"unknown input {self.input!r}", hint=f"inputs are {' and '.join(INPUTS)}")
         object.__setattr__(self, "max_drop", require_share("max drop", self.max_drop))
@@ -123,7 +123,7 @@ class ExportConfig:
     def _refuse_free_batch(self) -> None:
         fixed = [row.name for row in self.rows if row.fixed_batch]
         if fixed and self.batch is None:
-            hint = "leave --batch out, or give a number: the runtime splits and fills any batch"
+            hint = "omit --batch, or give a number: the runtime splits and pads any batch"
             raise UsageError(f"target {', '.join(fixed)} has a fixed batch, got dynamic", hint=hint)
 
     def settings_of(self, row: Target) -> dict[str, Setting]:
@@ -144,7 +144,7 @@ def _batch(given: Any) -> int | None:
     """Returns the number of images; None for a free batch, which the command line calls `dynamic`."""
     if given is None or (isinstance(given, str) and given == "dynamic"):
         return None
-    hint = "give a number of images, or dynamic for a free batch"
+    hint = "give a number of images, or dynamic for any batch size"
     batch = require_count("batch", given, hint=hint)
     if batch > 4096:
         raise UsageError(f"batch is {batch}, expected 1 to 4096 or dynamic", hint=hint)
@@ -229,7 +229,7 @@ def apply_overrides(preprocess: Preprocess, overrides: dict[str, Any]) -> Prepro
     try:
         found = msgspec.convert(msgspec.to_builtins(preprocess) | overrides, type=Preprocess)
     except msgspec.ValidationError as error:
-        raise UsageError(f"preprocessing does not make sense: {error}") from error
+        raise UsageError(f"invalid preprocessing: {error}") from error
     for name, values, most in (("mean", found.mean, 1.0), ("std", found.std, LARGEST_STD)):
         if max(map(abs, values)) > most:
             said = ",".join(f"{value:g}" for value in values)

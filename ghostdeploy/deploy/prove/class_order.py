@@ -56,7 +56,7 @@ def fit_classes(images: ImageSet, labels: Sequence[str]) -> ImageSet:
         raise DataError(f"{images.source} has no labels, needed to measure accuracy")
     if len(labels) == 1:
         raise DataError(
-            f"the model has one output column, which is first on every image: {images.source} cannot measure its top-1",
+            f"the model has one output column, which always wins: {images.source} cannot measure its top-1",
             hint="return one column per class: torch.cat((torch.zeros_like(z), z), 1) for the logit z",
         )
     if images.classes is None:
@@ -102,8 +102,8 @@ def _places(folders: tuple[str, ...], labels: Sequence[str], source: str) -> tup
     if _kind(folders) == _kind(labels) and (numbers is None or _is_numbered_alike(numbers, labels)):
         places = _by_name(folders, labels, source)
         if places == list(range(len(labels))):
-            return places, "folders carry the names of the model's labels, in its order"
-        return places, "folders are mapped to the model's labels by name, their sorted order is another"
+            return places, "folders are named after the model's labels, in its order"
+        return places, "folders are mapped to the model's labels by name, their sorted order differs"
     if len(folders) != len(labels):
         raise DataError(
             f"{source} has {len(folders)} class folders ({_some(folders)}), the model has {len(labels)} classes",
@@ -134,8 +134,8 @@ def _by_name(folders: Sequence[str], labels: Sequence[str], source: str) -> list
     unclear = [folder for folder, place in zip(folders, places, strict=True) if place < 0 or taken[place] > 1]
     if unclear:
         raise DataError(
-            f"{source} has folders that may stand for the same class or for several: {_some(unclear)}",
-            hint="give each class of the model one folder; where labels repeat, number all folders: 000_name, 001_name",
+            f"{source} has folders that may or may not be one class: {_some(unclear)}",
+            hint="give each class of the model one folder; if labels repeat, number all folders: 000_name, 001_name",
         )
     return places
 
@@ -163,9 +163,9 @@ def _other_classes(
     if len(strangers) == len(folders):
         return DataError(
             f"class 0 of {source} is folder {folders[0]!r}, the model has {labels[0]!r}; no folder has a label's name",
-            hint="give the names that the folders use with --labels, in the model's order, or another image set",
+            hint="pass the folder names with --labels, in the model's order, or give another image set",
         )
-    parts = [f"folders that are no class of the model: {_some(strangers)}"] if strangers else []
+    parts = [f"folders that match no class: {_some(strangers)}"] if strangers else []
     parts += [f"no folder for {_some(lacking)}"] if lacking else []
     return DataError(
         f"{source} has {len(folders)} class folders, the model has {len(labels)} classes: {'; '.join(parts)}",

@@ -227,7 +227,7 @@ class _Predicted:
         """Raises `DataError` unless a class index means the same for `both`, as far as their labels say."""
         reordered = self.labels != other.labels and sorted(self.labels) == sorted(other.labels)
         if reordered or not np.array_equal(self.predictions.labels, other.predictions.labels):
-            raise DataError(f"{both} have their classes in another order", hint="export one of them again")
+            raise DataError(f"{both} have different class orders", hint="export one of them again")
 
 
 def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:

@@ -34,7 +34,7 @@ def check_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str)
             hint=_cure_of_labels(labels, len(images)),
         )
     if labels is not None and len(labels) and labels.max() > np.iinfo(np.int64).max:
-        raise DataError(f"labels of {source} reach {labels.max()}, expected class indices")
+        raise DataError(f"labels of {source} go up to {labels.max()}, expected class indices")
 
 
 def _cure_of_images(images: NDArray[Any]) -> str | None:
@@ -54,7 +54,7 @@ def _cure_of_images(images: NDArray[Any]) -> str | None:
         return None
     low, high = images.min(), images.max()
     if not (low >= 0 and high <= 65535):  # NaN compares with nothing
-        return f"their values reach from {low:.4g} to {high:.4g}: undo the normalisation first, to 0 … 255"
+        return f"their values range from {low:.4g} to {high:.4g}: undo the normalisation first, back to 0 … 255"
     scale = " * 255" if images.dtype.kind == "f" and high <= 1 else " / 257" if high > 255 else ""
     return f"store (images{steps}{scale}).round().astype(np.uint8)"
 

@@ -48,7 +48,7 @@ def list_folder(root: Path, *, labelled: bool) -> Listing:
 
     Args:
         root: The folder.
-        labelled: Classes are needed: images beside the class folders are left out. Else they are read, and a folder
+        labelled: Classes are needed: images outside the class folders are left out. Else they are read, and a folder
             that has both has no classes.
 
     Raises:
@@ -65,7 +65,7 @@ def list_folder(root: Path, *, labelled: bool) -> Listing:
     if loose and not labelled:
         return Listing([*loose, *(file for _, files in classes for file in files)], None, None, walk.left_out())
     for file in loose:
-        walk.leave("images beside the class folders", file)
+        walk.leave("images outside the class folders", file)
     labels = [index for index, (_, files) in enumerate(classes) for _ in files]
     names = tuple(name for name, _ in classes)
     return Listing([file for _, files in classes for file in files], names, labels, walk.left_out())
@@ -132,11 +132,11 @@ class _Walk:
                 elif is_folder and entry.name in METADATA:
                     self.leave("metadata folders", path)
                 elif is_folder and entry.is_symlink() and _is_above(path.resolve(), (self._real, *above)):
-                    self.leave("links to a folder above", path)
+                    self.leave("links to a parent folder", path)
                 elif is_folder:
                     folders.append(path)
                 elif not _is(entry.is_file):
-                    self.leave("no regular files", path)
+                    self.leave("special files", path)
                 elif path.suffix.lower() in IMAGE_SUFFIXES:
                     files.append(path)
                     self._locate(path, path.resolve() if entry.is_symlink() else (*above, self._real)[0] / entry.name)
@@ -168,7 +168,7 @@ class _Walk:
             if real in own:
                 self.leave("links to images of the set", file)
             elif real in self._reached:
-                self.leave("further links to one image", file)
+                self.leave("repeated links to one image", file)
             else:
                 kept.append(file)
                 self._reached |= {real} - {None}

@@ -205,7 +205,7 @@ def doubt(found: Agreement | Accuracy | Replay | None) -> str | None:
         return reasons.few_images(found)
     if isinstance(found, Accuracy):
         return reasons.few_labelled_images(found)
-    return f"the export recorded nothing that output {found.output} could be held against"
+    return f"the export recorded nothing to compare output {found.output} with"
 
 
 def int8_fault(achieved: PrecisionAchieved, float_layers: Collection[str]) -> str | None:
@@ -215,7 +215,7 @@ def int8_fault(achieved: PrecisionAchieved, float_layers: Collection[str]) -> st
     """
     share = achieved.int8_mac_share
     if share is None:
-        return "the share of convolution MACs in INT8 could not be read back from what was built"
+        return "the share of convolution MACs in INT8 could not be read back from the payload"
     unexplained = achieved.float_layers - len(set(float_layers))
     if share >= limits.WORK_SHARE or (achieved.float_layers > 0 and unexplained <= 0):
         return None
@@ -235,11 +235,11 @@ def _recorded(manifest: Manifest) -> tuple[str | None, str | None]:
     missed, undecided = ([name for name, one in records if one.verdict == word] for word in ("failed", "unverified"))
     because, layers = manifest.failed_because, manifest.precision_achieved.int8_layers
     if because is None and (manifest.verdict == "failed" or missed):
-        because = f"its manifest says so of {', '.join(missed) or 'the whole bundle'}, without a reason"
+        because = f"its manifest marks {', '.join(missed) or 'the bundle'} as failed, without a reason"
     few = manifest.unverified_because or "not enough images"
-    left_open = f"the export left {' and '.join(undecided)} open: {few}" if undecided else None
+    left_open = f"the export could not decide {' and '.join(undecided)}: {few}" if undecided else None
     if because is not None:
         return f"the export failed: {because}", left_open
     if manifest.precision == "hybrid" or (manifest.precision == "int8") == (layers > 0):
         return None, left_open
-    return f"the manifest claims {manifest.precision}, its payload was read back with {layers} INT8 layers", left_open
+    return f"the manifest claims {manifest.precision}, its payload has {layers} INT8 layers by read-back", left_open

@@ -55,8 +55,8 @@ class PixelRange:
         """Raises `DataError` where no pixel is brighter than 1 of 255: values of 0 to 1 were made integers."""
         if self.dark:
             raise DataError(
-                f"pixels of {self._source} lie between 0 and {self._high} of 255",
-                hint="they were scaled to 0 … 1: multiply them by 255 before they become uint8",
+                f"pixels of {self._source} are between 0 and {self._high} of 255",
+                hint="they were scaled to 0 … 1: multiply them by 255 before the conversion to uint8",
             )
 
     def notes(self, so: str, cure: str) -> Iterator[str]:
@@ -67,9 +67,9 @@ class PixelRange:
             cure: What to give instead of images of a single colour.
         """
         if self._plain == self._count:
-            yield f"every image of {self._source} is of a single colour: {so}; {cure}"
+            yield f"every image of {self._source} has a single colour: {so}; {cure}"
         elif self._high - self._low < FLAT:
-            found = f"pixels of {self._source} lie between {self._low} and {self._high} of 255"
+            found = f"pixels of {self._source} are between {self._low} and {self._high} of 255"
             yield f"{found}: {so}; scale the images to 0 … 255"
 
 

@@ -18,7 +18,7 @@ def not_finite(images: int, count: int) -> str | None:
 
 def dropped(drop: float, max_drop: float) -> str:
     """Returns what is said of a drop of top-1 beyond its limit."""
-    return f"top-1 drops by {100 * drop:.2f} points, allowed are {100 * max_drop:.2f}"
+    return f"top-1 drops by {100 * drop:.2f} points, {100 * max_drop:.2f} allowed"
 
 
 def off_golden(found: Parity, missed: dict[str, list[str]], precision: str) -> str:
@@ -42,13 +42,13 @@ def disagreement(found: Agreement) -> str:
         required = found.required_sqnr_db
         return f"the logits differ: {_decibel(found.sqnr_db)} on {found.count} images, expected {required:.0f} dB"
     at_least = f" (at least {found.top1_ci95[0]:.2%})" if found.top1_ci95 else ""
-    return f"only {found.top1 or 0.0:.2%} of {found.count} images keep their first class{at_least}"
+    return f"only {found.top1 or 0.0:.2%} of {found.count} images keep their top-1 class{at_least}"
 
 
 def off_record(found: Replay) -> str:
     """Returns how far an output is from what the export recorded."""
     kept = "the stored simulation of its graph" if found.against == "simulation" else "the golden outputs"
-    far = f", {found.far_images} images further off than rounding explains" if found.far_images else ""
+    far = f", {found.far_images} images farther off than rounding explains" if found.far_images else ""
     return f"output {found.output} is {_decibel(found.sqnr_db)} from {kept}{far}, expected {found.required_db:.1f} dB"
 
 
@@ -72,14 +72,14 @@ def overflow(found: HalfRange) -> str:
     """Returns which result float16 cannot hold."""
     return (
         f"{found.where} reaches {found.largest:.4g} on {found.images} images of {found.source}, "
-        f"float16 ends at {limits.FP16_LARGEST:.0f}: hardware that computes in it gives infinity there"
+        f"float16 ends at {limits.FP16_LARGEST:.0f}: hardware that computes in float16 overflows there"
     )
 
 
 def cut(found: HalfRange) -> str:
     """Returns which constant float16 cannot hold."""
     largest = limits.FP16_LARGEST
-    return f"{found.weight_of} holds {found.weight:.4g}, float16 ends at {largest:.0f}: the payload's is cut"
+    return f"{found.weight_of} holds {found.weight:.4g}, float16 ends at {largest:.0f}: the payload's is clamped"
 
 
 def few_images(found: Agreement) -> str:
@@ -92,7 +92,7 @@ def few_images(found: Agreement) -> str:
 def few_labelled_images(found: Accuracy) -> str:
     """Returns what too few images leave of a drop of top-1."""
     low, high = (100 * bound for bound in found.drop_ci95)
-    between = f"between {low:+.2f} and {high:+.2f} points, allowed are {100 * found.max_drop:.2f}"
+    between = f"between {low:+.2f} and {high:+.2f} points, {100 * found.max_drop:.2f} allowed"
     return f"{found.count} labelled images leave the drop of top-1 {between}"
 
 

@@ -66,7 +66,7 @@ TOLERANCES: dict[str, Tolerance] = {
         cosine=0.9995,
         norm_error=norm_bound(0.9995),
         top1_agreement=1.0,
-        why="weights carry 11 bits, a relative step of 5e-4, averaged over many products; the first class may change "
+        why="weights carry 11 bits, a relative step of 5e-4, averaged over many products; the top-1 class may change "
         "only where the reference's two best logits lie closer than that step",
     ),
     "hybrid": Tolerance(
@@ -74,23 +74,23 @@ TOLERANCES: dict[str, Tolerance] = {
         norm_error=norm_bound(0.999),
         top1_agreement=0.99,
         why="only memory-bound layers have INT8 weights, with a scale per channel: their products keep some 40 dB, and "
-        "the first class may change for one image in a hundred, on real images where any are given",
+        "the top-1 class may change for one image in a hundred, on real images where any are given",
     ),
     "int8": Tolerance(
         agreement_ci95_low=0.95,
         sqnr_db=ANOTHER_OUTPUT_DB,
-        why="256 steps per tensor leave some 30 dB, so one logit means little; what must stay is the decision, shown "
-        "on real images: the lower end of the 95 % interval of the share with the same first class. An output with a "
-        "tenth of its power in error is another output: 7 times as large, turned round, or of other images",
+        why="256 steps per tensor leave some 30 dB, so one logit means little; the decision must stay, shown "
+        "on real images by the lower 95 % bound of the share with the same top-1 class. An output with a "
+        "tenth of its power in error is a wrong output: 7 times too large, reversed, or of other images",
     ),
 }
-"""Rows by precision: bounds of the outputs for golden images, and of the first classes on real ones."""
+"""Rows by precision: bounds of the outputs for golden images, and of the top-1 classes on real ones."""
 
 FP16_STEP = 2.0**-10
 """Spacing of half-precision numbers relative to their magnitude."""
 
 FP16_LARGEST = 65504.0
-"""Largest float16; a larger constant is cut to it without a word when a payload is saved."""
+"""Largest float16; a larger constant is silently clamped to it when a payload is saved."""
 
 FP16_OVERFLOW = 65520.0
 """From here on a value rounds to infinity in float16."""

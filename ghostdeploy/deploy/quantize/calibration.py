@@ -36,7 +36,7 @@ FEWEST = 16
 FEW = 100
 """Distinct images below which a warning is given."""
 
-_HINT = "give a few hundred typical images with --calib"
+_HINT = "give a few hundred representative images with --calib"
 
 _log = logging.getLogger("ghostdeploy")
 
@@ -195,5 +195,5 @@ class _Sieve:
         if self.skipped:
             yield f"{self.skipped} of {len(self._images)} images of {source} cannot be decoded and were left out"
         if distinct < FEW:
-            yield f"calibration uses only {distinct} distinct images of {source}: ranges may not be typical; {_HINT}"
-        yield from self._range.notes("ranges will not be typical", _HINT)
+            yield f"calibration uses only {distinct} distinct images of {source}: ranges may be unreliable; {_HINT}"
+        yield from self._range.notes("ranges will be unreliable", _HINT)

@@ -42,13 +42,13 @@ def read(
         for strength in archive["strengths"].tolist():
             changed = _with_weights(plain, archive, strength)
             if changed is None:
-                notes.append(f"equalization of strength {strength:g} left out: the exported graph has other layers")
+                notes.append(f"skipped equalization of strength {strength:g}: the exported graph has other layers")
                 continue
             error = np.abs(GraphRunner(changed, fused=True).logits(images) - wanted).max() / np.abs(wanted).max()
             if error <= FLOAT32_RELATIVE_ERROR:
                 found[strength] = changed
             else:
-                notes.append(f"equalization of strength {strength:g} left out: it changes the logits by {error:.1e}")
+                notes.append(f"skipped equalization of strength {strength:g}: it changes the logits by {error:.1e}")
     return found, notes
 
 

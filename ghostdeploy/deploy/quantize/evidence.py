@@ -144,8 +144,8 @@ def gather(inputs: Inputs, preprocess: Preprocess, reference: ReferenceModel, ru
     logits = np.concatenate([reference.logits(batch) for batch in read_batches(gate, preprocess, BATCH)])
     if logits.shape[1] > 1 and not names_classes(logits):
         _log.warning(
-            "the float model gives class %d for each of the %d images of %s: that the first classes agree proves "
-            "nothing, so the values are judged too; are the weights trained, and the mean and std right?",
+            "the float model gives class %d for all %d images of %s: agreement of the top-1 class proves "
+            "nothing, so the values are judged too; are the weights trained, and are mean and std right?",
             logits[0].argmax(),
             len(logits),
             source,
@@ -166,17 +166,21 @@ def _apart(
     if not shared.any():
         return draw(calibration), data
     if len(calibration) - shared.sum() >= FEW:
-        _log.warning("%d images of %s judge, and do not calibrate", shared.sum(), calibration.source)
-        return draw(without(calibration, shared, "images that judge")), data
+        _log.warning(
+            "%d images of %s are kept for judging and not used for calibration", shared.sum(), calibration.source
+        )
+        return draw(without(calibration, shared, "images kept for judging")), data
     chosen = draw(calibration, count=max(FEWEST, min(COUNT, len(calibration) // 2)))
     left_out = shared_with(data, [calibration.images[i] for i in chosen.chosen])
     if left_out.all():
         raise DataError(
-            f"all {len(data)} images of {data.source} calibrate, none is left to judge",
-            hint="give other images with --calib than with --data",
+            f"all {len(data)} images of {data.source} are used for calibration, none is left to judge",
+            hint="give different images with --calib and --data",
         )
-    _log.warning("%d of %d images of %s calibrate, and do not judge", left_out.sum(), len(data), data.source)
-    return chosen, without(data, left_out, "images that calibrate")
+    _log.warning(
+        "%d of %d images of %s are used for calibration and not for judging", left_out.sum(), len(data), data.source
+    )
+    return chosen, without(data, left_out, "images used for calibration")
 
 
 def shared_with(images: ImageSet, others: Iterable[Any]) -> NDArray[np.bool_]:

@@ -76,7 +76,7 @@ class Entry:
 def why_not(row: Target, intake: Target | None) -> str | None:
     """Returns why a row cannot be exported and run on this machine; None where it can."""
     if not targets.takes(row, intake):
-        return f"is made from the PyTorch model, MODEL is a file of {intake.name if intake else 'another kind'}"
+        return f"is made from the PyTorch model, MODEL has format {intake.name if intake else 'another kind'}"
     lacking = dict.fromkeys((*targets.missing_for_export(row, intake), *targets.missing_for_run(row)))
     if lacking:
         return f"needs {', '.join(lacking)}, not installed here"

@@ -111,7 +111,7 @@ class Journal:
         self.folder = folder
         self._path = folder / NAME
         if folder.exists() and not self._path.is_file() and any(folder.iterdir()):
-            raise UsageError(f"{folder} exists and holds no journal of tune", hint="choose another --out or --name")
+            raise UsageError(f"{folder} exists and has no tune journal", hint="choose another --out or --name")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._stream = _open(self._path)
@@ -210,16 +210,14 @@ def _require_ours(stream: BinaryIO, path: Path) -> None:
     if regular:
         stream.seek(0)
     if not regular or not _FIRST.startswith(stream.read(len(_FIRST))):
-        raise UsageError(f"{path} is no journal of tune, left as it is", hint="choose another --out or --name")
+        raise UsageError(f"{path} is not a tune journal, left unchanged", hint="choose another --out or --name")
 
 
 def _decode(line: bytes, reader: msgspec.json.Decoder[T], path: Path, number: int) -> T:
     try:
         return reader.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(
-            f"line {number} of {path} is not what tune writes: {error}", hint="--force starts again"
-        ) from error
+        raise BadInput(f"line {number} of {path} is not a valid entry: {error}", hint="--force starts again") from error
 
 
 def _difference(found: Header, wanted: Header) -> str:

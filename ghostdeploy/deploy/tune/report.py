@@ -113,10 +113,10 @@ def remarks(found: Tuned) -> list[str]:
     limits += [] if found.max_latency_ms is None else [f"latency ≤ {found.max_latency_ms:g} ms"]
     lines = [
         f"{found.machine}; {found.seconds:.0f} s; {', '.join((found.objective, *limits))}; batch {found.batch}",
-        f"last run, time over that of the pick: {ends}; {sure}",
+        f"last run, time relative to the pick: {ends}; {sure}",
     ]
     lines += [
-        f"{one.entry} was faster in the last run, but not by more than 3 % in every run: the pick has fewer threads"
+        f"{one.entry} was faster in the last run, but not by more than 3 % in every run: the pick uses fewer threads"
         for one in found.final[:1]
         if one.ratio < 1
     ]

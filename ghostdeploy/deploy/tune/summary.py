@@ -113,14 +113,14 @@ def _why(one: Candidate, contenders: Contenders) -> str | None:
     if one.name in refused:
         return refused[one.name]
     if one not in contenders.bundles:
-        return "not exported: the budget was used"
+        return "not exported: the budget was spent"
     manifest = contenders.bundles[one].manifest
     if manifest.verdict != "passed":
         return manifest.failed_because or manifest.unverified_because or manifest.verdict
     keys = [Entry(one, how).key for how in contenders.settings]
     if any(key in contenders.scores() for key in keys):
         return None
-    return next((refused[key] for key in keys if key in refused), "not measured: the budget was used")
+    return next((refused[key] for key in keys if key in refused), "not measured: the budget was spent")
 
 
 def _speed(entry: Entry, contenders: Contenders, pick: str) -> Speed | None:

@@ -122,7 +122,9 @@ def shapes_of(ports: Ports) -> list[tuple[int, ...]]:
         batch, *sizes = spec.shape
         known = [size for size in sizes if size is not None]
         if len(known) < len(sizes) or not 1 <= len(sizes) <= MOST_DIMENSIONS:
-            raise RefusedError(f"ncnn takes images of 1 to {MOST_DIMENSIONS} known sizes; {spec.name} is {spec.shape}")
+            raise RefusedError(
+                f"ncnn takes images of 1 to {MOST_DIMENSIONS} fixed dimensions; {spec.name} is {spec.shape}"
+            )
         found.append((batch or 1, *known))
     return found
 
@@ -151,10 +153,10 @@ def write(
         network = Network(text, data, threads=1, keep=True)
         blobs = network.run(network.zeros(), [spec.name for spec in outputs])
     except (ValueError, RuntimeError) as error:
-        raise RefusedError(f"ncnn does not take what pnnx wrote: {error}") from error
+        raise RefusedError(f"ncnn cannot load what pnnx wrote: {error}") from error
     for spec, blob in zip(outputs, blobs, strict=True):
         if prod(size or 0 for size in spec.shape[1:]) != blob.size:
-            raise RefusedError(f"ncnn gives {spec.name} as {blob.shape} for one image, expected {spec.shape[1:]}")
+            raise RefusedError(f"ncnn returns {spec.name} as {blob.shape} for one image, expected {spec.shape[1:]}")
     (folder / "model.param").write_text(text, "utf-8", newline="\n")
     (folder / "model.bin").write_bytes(data)
     inputs = tuple(

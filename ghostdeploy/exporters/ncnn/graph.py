@@ -28,7 +28,7 @@ def take_floats(model: onnx.ModelProto) -> None:
         casts = [node for node in graph.node if value.name in node.input]
         if kind.elem_type != TensorProto.UINT8 or any(not _makes_floats(node) for node in casts):
             name = TensorProto.DataType.Name(kind.elem_type).lower()
-            raise RefusedError(f"ncnn takes float images, or pixels that are made floats first; {value.name} is {name}")
+            raise RefusedError(f"ncnn takes float images, or pixels converted to float first; {value.name} is {name}")
         kind.elem_type = TensorProto.FLOAT
         made = {node.output[0] for node in casts}
         for node in graph.node:

@@ -46,12 +46,12 @@ def convert(
         text, weights = folder / "model.ncnn.param", folder / "model.ncnn.bin"
         if done.returncode or not (text.is_file() and weights.is_file()):
             print(said, flush=True)
-            last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it says nothing")
-            raise RefusedError(f"pnnx gave no ncnn file, exit code {done.returncode}: {last[:200]}")
+            last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "no output")
+            raise RefusedError(f"pnnx wrote no ncnn file, exit code {done.returncode}: {last[:200]}")
         try:
             layers = param.parse(text.read_text("utf-8"))
         except ValueError as error:
-            raise RefusedError(f"pnnx gave a file that is not ncnn's: {error}") from error
+            raise RefusedError(f"pnnx wrote an invalid ncnn file: {error}") from error
         if unknown := unknown_kinds(layers):
             raise RefusedError(f"ncnn {VERSION} has no layer for {listed(unknown)}")
         return layers, weights.read_bytes()
@@ -69,15 +69,15 @@ def named(layers: Sequence[param.Layer], inputs: Sequence[str], outputs: Sequenc
     """Returns the layers with the blobs that pnnx calls in0, in1, …, out0, out1, … under their own names.
 
     Raises:
-        RefusedError: A name cannot stand in a file of ncnn, or an output is missing.
+        RefusedError: A name is not allowed in an ncnn file, or an output is missing.
     """
     wanted = {f"in{place}": name for place, name in enumerate(inputs)}
     wanted |= {f"out{place}": name for place, name in enumerate(outputs)}
     made = {name for layer in layers for name in layer.outputs}
     if odd := [name for name in wanted.values() if not name or len(name) > 255 or len(name.split()) != 1]:
-        raise RefusedError(f"ncnn takes no name with spaces, or of more than 255 letters: {odd[0]!r}")
+        raise RefusedError(f"ncnn takes no name with spaces or more than 255 letters: {odd[0]!r}")
     if absent := [name for blob, name in wanted.items() if blob not in made]:
-        raise RefusedError(f"pnnx left out {listed(absent)}: an input that nothing reads, or an output that is one")
+        raise RefusedError(f"pnnx left out {listed(absent)}: an unused input, or an output that is an input")
     inner = {name: f"{name}_" for name in made - wanted.keys() if name in wanted.values()}
     new = wanted | inner
     return [

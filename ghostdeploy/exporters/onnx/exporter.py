@@ -45,10 +45,10 @@ def refusal(error: Exception, program: torch.export.ExportedProgram) -> RefusedE
     """Returns the sentence for an error of PyTorch's exporter: what has no ONNX form and where, else its reason."""
     found = untranslated(error)
     if found is None:
-        return RefusedError(f"PyTorch's ONNX exporter stopped: {str(innermost(error)).strip().partition(chr(10))[0]}")
+        return RefusedError(f"PyTorch's ONNX exporter failed: {str(innermost(error)).strip().partition(chr(10))[0]}")
     operation, name = found
     places = "".join(f" in {recorded_in(node)}" for node in program.graph.nodes if node.name == name)
-    return RefusedError(f"ONNX has no form of {operation}{places}")
+    return RefusedError(f"ONNX has no equivalent of {operation}{places}")
 
 
 def to_onnx(job: ExportJob) -> onnx.ModelProto:

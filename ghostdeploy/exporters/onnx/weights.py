@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _LEVELS = 127
 _ZERO = "zero_of_max"
-_SCHEME = "weights int8 symmetric per channel on {} layers that wait for memory; else float32"
+_SCHEME = "weights int8 symmetric per channel on {} memory-bound layers, float32 elsewhere"
 
 
 def compress(model: onnx.ModelProto, batch: int | None) -> str:

@@ -56,8 +56,8 @@ def refusal(error: Exception, graph: onnx.ModelProto, core: Any = None) -> Refus
         if core is None or node is None or (wrong := misread(core, graph, index)) is None:
             return RefusedError(failed)
         node, shape, right = wrong
-        cause = f"OpenVINO misreads {node.op_type} {_place(graph, node)}: it makes shape {shape} of it, ONNX {right}"
-        return RefusedError(f"{cause}; behind it, {failed}")
+        cause = f"OpenVINO misreads {node.op_type} {_place(graph, node)}: it infers shape {shape}, ONNX {right}"
+        return RefusedError(f"{cause}; after it, {failed}")
     reason = last_line(text)
     return RefusedError(f"OpenVINO cannot read the graph: {reason}") if reason else None
 
@@ -116,12 +116,12 @@ def _place(graph: onnx.ModelProto, node: onnx.NodeProto) -> str:
     for one in graph.graph.node:
         if reached & set(one.input):
             if weighted(one):
-                return f"in front of {one.name}"
+                return f"before {one.name}"
             reached |= set(one.output)
     sources = set(node.input)
     for one in reversed(graph.graph.node):
         if sources & set(one.output):
             if weighted(one):
-                return f"behind {one.name}"
+                return f"after {one.name}"
             sources |= set(one.input)
     return f"at node {node.name or node.op_type}"

@@ -121,7 +121,7 @@ def require_libraries(precision: str, options: TensorRTOptions) -> None:
         raise MissingDependency(f"engines for sm {', '.join(options.sm)} need tensorrt_rtx, not installed here: {hint}")
     if precision == "int8" and not (kit.TIMED in here and gpus()):
         raise MissingDependency(
-            f"an INT8 kit needs NVIDIA's parser to accept it: no GPU with tensorrt, no tensorrt_rtx: {hint}"
+            f"an INT8 kit must pass NVIDIA's parser, which needs tensorrt_rtx, or tensorrt and a GPU: {hint}"
         )
 
 

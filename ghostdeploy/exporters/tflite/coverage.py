@@ -89,7 +89,7 @@ def unlegalized(error: Exception, program: torch.export.ExportedProgram) -> str 
         return None
     result = _RESULT.search(said, operation.end())
     sizes = sorted(int(size) for size in result.group(1).split("x")) if result is not None else None
-    return f"LiteRT's converter cannot write {with_origin(operation.group(1), sizes, program)}"
+    return f"LiteRT's converter cannot convert {with_origin(operation.group(1), sizes, program)}"
 
 
 def with_origin(kind: str, sizes: list[int] | None, program: torch.export.ExportedProgram | None) -> str:

@@ -32,8 +32,8 @@ def refuse_sizes_by_values(program: torch.export.ExportedProgram) -> None:
     found = list(dict.fromkeys(f"{operation} in {module}" for operation, module in _sized_by_values(program)))
     if found:
         raise NotCoveredError(
-            f"sizes depend on the values of the image, LiteRT needs the same ones for every image: {'; '.join(found)}; "
-            f"keep all values there, and choose with torch.where(mask, x, 0)"
+            f"sizes depend on image values, LiteRT needs the same ones for every image: {'; '.join(found)}; "
+            f"keep all values, and select with torch.where(mask, x, 0)"
         )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 COMPRESSED = ("fp16", "hybrid")
-_SCHEME = "weights int8 symmetric on {} layers that wait for memory, their data quantized per image; else float32"
+_SCHEME = "weights int8 symmetric on {} memory-bound layers, their activations quantized per image; float32 elsewhere"
 
 
 def _dynamic(granularity: qtyping.QuantGranularity) -> qtyping.OpQuantizationConfig:

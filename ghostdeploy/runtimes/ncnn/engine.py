@@ -99,9 +99,9 @@ class Network:
         with hushed():
             failed = self._net.load_param_mem(text) or _with_helpers(self._net.load_model, reader)
         if failed:
-            raise ValueError(f"ncnn {VERSION} reads no network from the files")
+            raise ValueError(f"ncnn {VERSION} cannot load a network from the files")
         if reader.place != len(weights):
-            raise ValueError(f"the weights have {len(weights)} bytes, the layers take {reader.place}")
+            raise ValueError(f"the weights have {len(weights)} bytes, the layers need {reader.place}")
 
     def run(self, images: Mapping[str, NDArray[Any]], wanted: Iterable[str]) -> list[NDArray[Any]]:
         """Runs one image.
@@ -130,7 +130,9 @@ class Network:
     def _extract(self, run: Any, name: str) -> NDArray[Any]:
         failed, blob = run.extract(name)
         if failed:
-            raise RuntimeError("out of memory" if failed == _NO_MEMORY else f"a layer before {name!r} gave {failed}")
+            raise RuntimeError(
+                "out of memory" if failed == _NO_MEMORY else f"a layer before {name!r} failed with code {failed}"
+            )
         return np.array(blob)
 
     def zeros(self) -> dict[str, NDArray[np.float32]]:

@@ -42,15 +42,15 @@ def parse(text: str) -> list[Layer]:
     """
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if not lines or lines[0] != [MAGIC]:
-        raise ValueError(f"it is no ncnn text: it does not begin with {MAGIC}")
+        raise ValueError(f"it is not an ncnn param file: it does not begin with {MAGIC}")
     counts, rows = lines[1:2], lines[2:]
     if not counts or len(counts[0]) != 2 or counts[0][0] != str(len(rows)):
         found = " ".join(counts[0]) if counts else "nothing"
-        raise ValueError(f"it announces {found} layers and blobs, and has {len(rows)} layers")
+        raise ValueError(f"it declares {found} layers and blobs, and has {len(rows)} layers")
     layers = [_layer(words) for words in rows]
     made = [name for layer in layers for name in layer.outputs]
     if counts[0][1] != str(len(made)) or len(set(made)) < len(made):
-        raise ValueError(f"it announces {counts[0][1]} blobs, and has {len(set(made))}")
+        raise ValueError(f"it declares {counts[0][1]} blobs, and has {len(set(made))}")
     if missing := {name for layer in layers for name in layer.inputs} - set(made):
         raise ValueError(f"no layer makes {', '.join(sorted(missing))}")
     return layers
@@ -58,11 +58,11 @@ def parse(text: str) -> list[Layer]:
 
 def _layer(words: list[str]) -> Layer:
     if len(words) < 4 or not (words[2].isdigit() and words[3].isdigit()):
-        raise ValueError(f"this is no line of a layer: {' '.join(words)[:80]}")
+        raise ValueError(f"this is not a layer: {' '.join(words)[:80]}")
     reads, writes = int(words[2]), int(words[3])
     names, params = words[4 : 4 + reads + writes], words[4 + reads + writes :]
     if len(names) < reads + writes or any("=" not in one for one in params):
-        raise ValueError(f"this is no whole line of a layer: {' '.join(words)[:80]}")
+        raise ValueError(f"this is not a whole layer: {' '.join(words)[:80]}")
     pairs = (one.split("=", 1) for one in params)
     return Layer(words[0], words[1], tuple(names[:reads]), tuple(names[reads:]), {int(k): v for k, v in pairs})
 

@@ -130,7 +130,7 @@ def _provider(device: str) -> str:
     there = [name.removesuffix(_SUFFIX) for name in ort.get_available_providers()]
     if name is None:
         hint = did_you_mean(device.lower(), known, otherwise=f"devices here are {', '.join(there)}")
-        raise UnsupportedHardware(f"ONNX Runtime knows no device {device!r}", hint=hint)
+        raise UnsupportedHardware(f"ONNX Runtime has no device {device!r}", hint=hint)
     if name.removesuffix(_SUFFIX) not in there:
         raise UnsupportedHardware(
             f"this build of ONNX Runtime has no {name}, it has {', '.join(there)}",

@@ -142,7 +142,7 @@ class Lane:
             return
         for port in self._ports:
             if port.is_input and not self._context.set_input_shape(port.name, port.at(batch)):
-                raise RuntimeError(f"the engine refuses shape {port.at(batch)} of input {port.name}")
+                raise RuntimeError(f"the engine rejects shape {port.at(batch)} of input {port.name}")
             self._context.set_tensor_address(port.name, addresses[port.name])
         self._batch = batch
 

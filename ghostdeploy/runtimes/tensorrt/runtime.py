@@ -140,7 +140,7 @@ def _gpu(name: str | None) -> tuple[Driver | None, Device | None]:
     """
     match = _DEVICE.fullmatch(name or "")
     if match is None:
-        raise UsageError(f"device {name!r} is no NVIDIA GPU", hint="name it by its number: 0, cuda:1")
+        raise UsageError(f"device {name!r} is not an NVIDIA GPU", hint="name it by its number: 0, cuda:1")
     try:
         driver = open_driver()
         devices = driver.devices()

@@ -137,4 +137,4 @@ def make_server(site: Site, host: str, port: int) -> ThreadingHTTPServer:
     try:
         return ThreadingHTTPServer((host, port), Handler)
     except (OSError, OverflowError) as error:
-        raise UsageError(f"{host}:{port} cannot be listened on: {error}", hint="give another --port") from error
+        raise UsageError(f"cannot listen on {host}:{port}: {error}", hint="give another --port") from error

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Inputs = tuple[Tensor, ...]
 
-_REPORT = "this is a fault of the pass: please report the model"
+_REPORT = "this is a bug in the pass: please report it with the model"
 
 
 def apply(
@@ -62,7 +62,9 @@ def apply(
             last = run(graph, inputs, before)
         except RuntimeError as failure:
             reason = str(failure).splitlines()[0]
-            raise GateFailed(f"fold pass {step.name} made a graph that cannot run: {reason}", hint=_REPORT) from failure
+            raise GateFailed(
+                f"fold pass {step.name} produced a graph that cannot run: {reason}", hint=_REPORT
+            ) from failure
         error = last.error
     if not error <= FOLD_RELATIVE_ERROR:  # written so that NaN fails
         raise GateFailed(
@@ -75,7 +77,7 @@ def apply(
 
 _FLIPPED = 0.01
 """Share of elements of an integer output that may differ."""
-_REPORT = "this is a fault of a pass: please report the model"
+_REPORT = "this is a bug in a pass: please report it with the model"
 
 
 class Trials:

@@ -88,7 +88,7 @@ def channel_ranges(module: fx.GraphModule, batches: Iterable[Tensor]) -> dict[st
         for batch in batches:
             watch.run(batch)
     if not watch.ranges:
-        raise DataError("the calibration set holds no image", hint="name a folder of images with --calib")
+        raise DataError("the calibration set has no images", hint="give a folder of images with --calib")
     return watch.ranges
 
 
@@ -112,7 +112,7 @@ class _Ranges(fx.Interpreter):
             if not bool(torch.isfinite(found).all()):
                 raise CheckpointError(
                     f"{node.name} holds NaN or infinity on a calibration image, expected finite values",
-                    hint="check the weights, and that preprocessing is what the model was trained with",
+                    hint="check the weights, and that preprocessing matches the training",
                 )
             self.ranges[node.name] = torch.maximum(found, self.ranges.get(node.name, found))
         return result

@@ -234,7 +234,7 @@ def _check(module: fx.GraphModule, recorded: Recorded, inputs: tuple[Tensor, ...
     except RuntimeError as error:
         fault = f"cannot run in the precisions of the model: {str(error).splitlines()[0]}"
     if fault:
-        raise GateFailed(f"the folded graph {fault}", hint="this is a fault of a pass: please report the model")
+        raise GateFailed(f"the folded graph {fault}", hint="this is a bug in a pass: please report it with the model")
 
 
 def _names(dtypes: tuple[torch.dtype | None, ...]) -> str:

@@ -37,17 +37,17 @@ def decide(model: onnx.ModelProto, name: str, batch: int | None, size: int) -> o
         found, _ = onnxsim.simplify(with_shape(model, batch, size))
     except Exception as error:  # its errors are of several unrelated classes
         first = next(iter(str(error).splitlines()), type(error).__name__)[:300]
-        raise CheckpointError(f"{name} has branches that onnxsim cannot decide: {first}", hint=_HINT) from error
+        raise CheckpointError(f"{name} has branches that onnxsim cannot resolve: {first}", hint=_HINT) from error
     if left := _branching(found):
         raise CheckpointError(
-            f"{name} has control flow: operator If{f' at node {left[0].name}' if left[0].name else ''} takes a branch "
-            f"by values that depend on the image, expected a plain graph",
+            f"{name} has control flow: operator If{f' at node {left[0].name}' if left[0].name else ''} branches "
+            f"on values that depend on the image, expected a plain graph",
             hint=_HINT,
         )
     return found
 
 
-_HINT = "export the branch that inference takes as a network of its own"
+_HINT = "export the branch that inference takes as its own network"
 
 
 def _branching(model: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -44,16 +44,16 @@ def refuse_unsupported(model: onnx.ModelProto, path: Path) -> None:
         elif node.domain not in STANDARD and (node.domain, node.op_type) not in own:
             raise CheckpointError(
                 f"{path} uses operator {node.op_type} of domain {node.domain}, expected standard ONNX operators only",
-                hint="export the model without optimisations for one engine",
+                hint="export the model without engine-specific optimisations",
             )
         if node.op_type != "If" and any(subgraphs(node)):
             raise CheckpointError(
                 f"{path} has a loop (operator {node.op_type}), expected a plain graph",
-                hint="export the network with its loops written out: torch.onnx.export(…, dynamo=True) does it",
+                hint="export the network with its loops unrolled: torch.onnx.export(…, dynamo=True) does it",
             )
     if quantized:
         raise CheckpointError(
-            f"{path} is quantized already ({count_phrase(quantized)}), expected the float model",
+            f"{path} is already quantized ({count_phrase(quantized)}), expected the float model",
             hint="give the float ONNX file; --int8 with --calib quantizes it",
         )
     if model.graph.sparse_initializer:
@@ -85,7 +85,7 @@ def check(model: onnx.ModelProto, path: Path) -> None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0][:300] if lines else type(error).__name__
-        raise CheckpointError(f"{path} is no valid ONNX model: {reason}", hint="export it again") from error
+        raise CheckpointError(f"{path} is not a valid ONNX model: {reason}", hint="export it again") from error
     _refuse_half(inferred, path)
 
 
@@ -105,8 +105,8 @@ def _refuse_half(model: onnx.ModelProto, path: Path) -> None:
     if found:
         kinds_found = " and ".join(sorted(names))
         raise CheckpointError(
-            f"{path} computes in {kinds_found} already ({count_phrase(found)}), expected the float32 model",
-            hint="give the float32 ONNX file that it was made from; --fp16 makes half precision of that",
+            f"{path} already computes in {kinds_found} ({count_phrase(found)}), expected the float32 model",
+            hint="give the float32 ONNX file it was made from; --fp16 converts that to half precision",
         )
 
 
@@ -132,7 +132,7 @@ def _with_output_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 def _refuse_reserved_names(model: onnx.ModelProto, path: Path) -> None:
     """Raises where golden vectors could not be kept under the names of the graph."""
     if "file" in {value.name for value in (*model.graph.input, *model.graph.output)}:
-        raise CheckpointError(f"{path} calls an input or output 'file', a name that .npz reserves", hint="rename it")
+        raise CheckpointError(f"{path} names an input or output 'file', which .npz reserves", hint="rename it")
 
 
 def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:

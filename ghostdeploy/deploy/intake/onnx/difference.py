@@ -69,7 +69,7 @@ def difference(
             return f"an output of shape {array.shape}, expected {reference.shape}"
         wide = reference.astype(np.float64)  # masks know no difference
         if not np.abs(array - wide).max(initial=0) <= FLOAT32_RELATIVE_ERROR * np.abs(wide).max(initial=0):
-            return "other outputs"
+            return "different outputs"
     return None
 
 
@@ -80,20 +80,20 @@ def _explained(
     name, found, own = model.name, opset_of(model.proto), model.image.batch
     if (drawn := random_outputs(model.proto, golden)) is not None:
         return CheckpointError(
-            f"{name} gives other outputs each time it runs{drawn}, expected the same for the same image",
+            f"{name} gives different outputs each time it runs{drawn}, expected the same for the same image",
             hint="export it in eval mode, without random numbers",
         )
     upgraded = upgrade(model.proto, name)
     if found < OPSET and (changed := difference(upgraded, golden, wanted)) is not None:
         return CheckpointError(
-            f"{name} has opset {found} and gives {changed} when brought to {OPSET}",
+            f"{name} has opset {found} and gives {changed} when converted to {OPSET}",
             hint=f"export it again with opset {OPSET} or later",
         )
     if own is None and batch is not None and difference(model.proto, golden, wanted, pieces=batch) is not None:
         return UsageError(
-            f"answers of {name} depend on the other images of a batch: {len(golden)} images at a time and {batch} at a "
+            f"outputs of {name} depend on the other images in a batch: {len(golden)} images at a time and {batch} at a "
             f"time give different outputs",
-            hint="export it in eval mode, without statistics over the batch",
+            hint="export it in eval mode, without batch statistics",
         )
     size = golden.shape[-1]
     if own == batch or difference(interface.with_shape(upgraded, own, size), golden, wanted) is not None:
@@ -102,7 +102,7 @@ def _explained(
         )
     asked = "dynamic" if batch is None else str(batch)
     return UsageError(
-        f"{name} was exported for batch {'any' if own is None else own} and gives errors with batch {asked}: {why}",
+        f"{name} was exported for batch {'any' if own is None else own} and fails with batch {asked}: {why}",
         hint=f"add --batch {own}" if own else "export it again with that batch",
     )
 

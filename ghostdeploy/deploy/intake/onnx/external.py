@@ -87,7 +87,7 @@ def _fill(tensor: onnx.TensorProto, content: bytes, location: str, path: Path) -
         start = int(info.offset or 0)
         end = start + int(info.length) if info.length is not None else len(content)
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} says no valid place in {location} for tensor {tensor.name!r}") from error
+        raise CheckpointError(f"{path} gives no valid place in {location} for tensor {tensor.name!r}") from error
     if not 0 <= start <= end <= len(content):
         raise CheckpointError(
             f"{path} expects tensor {tensor.name!r} at bytes {start} to {end} of {location}, which has {len(content)}",

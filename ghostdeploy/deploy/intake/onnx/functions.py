@@ -37,13 +37,13 @@ def inline(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
                 hint="export it again with one opset",
             )
     if (count := _count(model.graph.node, functions, path)) > MAX_NODES:
-        raise CheckpointError(f"{path} has {count} nodes behind its functions, expected at most {MAX_NODES}")
+        raise CheckpointError(f"{path} has {count} nodes with its functions inlined, expected at most {MAX_NODES}")
     try:
         found = onnx.inliner.inline_local_functions(model)
     except Exception as error:  # of its own kind for each fault of a call
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:300]
         raise CheckpointError(
-            f"{path} is no valid ONNX model: {reason}", hint="export it again without functions"
+            f"{path} is not a valid ONNX model: {reason}", hint="export it again without functions"
         ) from error
     used = {node.domain for node in found.graph.node}
     for entry in [one for one in found.opset_import if one.domain not in ("", "ai.onnx", *used)]:

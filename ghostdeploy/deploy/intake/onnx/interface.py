@@ -52,8 +52,8 @@ def write_every_output(model: onnx.ModelProto, path: Path) -> None:
     for value in model.graph.output:
         if value.name in taken:
             raise CheckpointError(
-                f"{path} gives its input {value.name!r} back as an output, expected outputs that it computes",
-                hint="leave that output out: whoever runs the model has it",
+                f"{path} returns its input {value.name!r} as an output, expected computed outputs",
+                hint="leave that output out: the caller has it already",
             )
     write_constant_outputs(model.graph)
 
@@ -75,7 +75,7 @@ def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
         other = kind in ("float16", "bfloat16", "double")
         raise CheckpointError(
             f"input {value.name!r} of {path} is {kind}, expected normalised float32 (N, 3, H, W)",
-            hint="give the float32 ONNX file that it was made from; --fp16 makes half precision of that"
+            hint="give the float32 ONNX file it was made from; --fp16 converts that to half precision"
             if other
             else "export the network alone; --input uint8-nhwc adds the normalisation",
         )

@@ -130,7 +130,7 @@ def _read(path: Path) -> bytes:
             if size > MAX_FILE_BYTES:
                 raise CheckpointError(
                     f"ONNX file {path} has {size} bytes, expected less than 2 GiB",
-                    hint="keep its weights as external data",
+                    hint="store its weights as external data",
                 )
             return stream.read()
     except FileNotFoundError as error:
@@ -147,7 +147,7 @@ def _parse(data: bytes, path: Path) -> onnx.ModelProto:
     try:
         proto.ParseFromString(data)
     except Exception as error:  # protobuf's DecodeError: a package that onnx brings and we do not name
-        raise CheckpointError(f"{path} is damaged or no ONNX file ({len(data)} bytes)", hint=hint) from error
+        raise CheckpointError(f"{path} is damaged or not an ONNX file ({len(data)} bytes)", hint=hint) from error
     if not proto.graph.node:
         raise CheckpointError(f"{path} holds no ONNX graph ({len(data)} bytes)", hint=hint)
     return proto

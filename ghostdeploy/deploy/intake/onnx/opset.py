@@ -67,7 +67,7 @@ def upgrade(model: onnx.ModelProto, where: Path | str) -> onnx.ModelProto:
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"{where} has opset {found} and cannot be brought to {OPSET}: {lines[0][:200]}",
+            f"{where} has opset {found} and cannot be converted to {OPSET}: {lines[0][:200]}",
             hint=f"export it again with opset {OPSET} or later",
         ) from error
     if found <= _ASYMMETRIC:

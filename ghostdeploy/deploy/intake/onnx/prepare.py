@@ -97,7 +97,9 @@ def preprocess_of(model: OnnxModel, config: ExportConfig) -> Preprocess:
     if model.image.size is None and "size" not in config.preprocess:
         _log.warning("%s takes images of any size: exported for %d pixels, see --image-size", model.name, spec.size)
     if not config.preprocess.keys() & {"mean", "std"}:
-        _log.warning("%s does not say how it was normalised: ImageNet's mean and std, see --mean and --std", model.name)
+        _log.warning(
+            "%s does not record its normalisation: using ImageNet's mean and std, see --mean and --std", model.name
+        )
     if model.image.size not in (None, spec.size):
         raise UsageError(
             f"{model.name} takes images of {model.image.size} pixels, --image-size says {spec.size}",

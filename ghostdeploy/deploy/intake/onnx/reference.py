@@ -61,7 +61,7 @@ class OnnxReference:
             if not self._any_size:  # the file says what it takes, and was given that
                 raise CheckpointError(
                     f"ONNX Runtime cannot run the model: {reason(error)}",
-                    hint="the graph contradicts itself: export it again",
+                    hint="the graph is inconsistent: export it again",
                 ) from error
             raise CheckpointError(
                 f"the model cannot run on an input of shape {tuple(batch.shape)}: {reason(error)}",
@@ -73,7 +73,7 @@ class OnnxReference:
                 raise CheckpointError(
                     f"the model's output {name} does not depend on the image: its shape is {named[name].shape} for "
                     f"{len(batch)} images, expected one row per image",
-                    hint="leave that output out and keep its values beside the model; one row goes with --batch 1",
+                    hint="leave that output out and ship its values separately; a single row works with --batch 1",
                 )
         check_outputs(named, len(batch), hint=_NO_BATCH_HINT)
         return named

@@ -87,7 +87,7 @@ def _prove(name: str, sites: Sequence[Site], before: onnx.ModelProto, image: NDA
             raise GateFailed(
                 f"fold pass {name} changed {site.output} by {error:.1e} of its size, expected at most "
                 f"{FOLD_RELATIVE_ERROR:.0e}",
-                hint="this is a fault of the pass: please report the model",
+                hint="this is a bug in the pass: please report it with the model",
             )
         worst = max(worst, error)
     return worst

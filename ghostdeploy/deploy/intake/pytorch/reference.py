@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.folder import Arrays
 
-_ONE_IMAGE = "ghostdeploy exports networks of one square RGB image"
+_ONE_IMAGE = "ghostdeploy exports networks that take one square RGB image"
 _CHANNELS = re.compile(r"expected input\[.*\] to have (\d+) channels, but got 3 channels")
 _SIZES = re.compile(
     r"mat1 and mat2 shapes cannot be multiplied|shape '\[.*\]' is invalid for input of size|Sizes of tensors"
@@ -70,12 +70,12 @@ class Reference:
         if not leaves or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
             kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves})) or "nothing"
             raise CheckpointError(
-                f"the model returns {kinds}, expected tensors", hint="return tensors only; None is left out"
+                f"the model returns {kinds}, expected tensors", hint="return tensors only; None is dropped"
             )
         named = {name: _as_array(name, leaf) for name, leaf in zip(_names(paths), leaves, strict=True)}
         if odd := named.keys() & {"", self.input_name}:
-            what = "an output without a name" if "" in odd else f"an output called {self.input_name!r}, as its input is"
-            raise CheckpointError(f"the model returns {what}", hint="return the dictionary with another key for it")
+            what = "an output without a name" if "" in odd else f"an output called {self.input_name!r}, like its input"
+            raise CheckpointError(f"the model returns {what}", hint="give it another key in the returned dictionary")
         check_outputs(named, len(batch), hint="keep the batch as the first dimension: flatten(1) instead of squeeze()")
         return named
 
@@ -128,14 +128,14 @@ def why_it_cannot_run(module: nn.Module, shape: tuple[int, ...], error: Exceptio
     if len(needed) > 1:
         return (
             f"the network takes {len(needed)} inputs ({', '.join(needed)}), {_ONE_IMAGE}",
-            "export the part of it that takes one image, as a factory of its own",
+            "export the part that takes one image, as a factory of its own",
         )
     if found := _CHANNELS.search(reason):
         count = int(found[1])
         channels = "1 channel" if count == 1 else f"{count} channels"
         return (
             f"the network takes images of {channels}, {_ONE_IMAGE}",
-            "wrap it in a module that makes its input from RGB" if count == 1 else "export the part that takes RGB",
+            "wrap it in a module that computes its input from RGB" if count == 1 else "export the part that takes RGB",
         )
     message = f"the model cannot run on an input of shape {shape}: {reason}"
     if _SIZES.search(reason):

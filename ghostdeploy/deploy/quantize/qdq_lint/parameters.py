@@ -157,7 +157,7 @@ def _rounded(graph: QdqGraph, quantize: onnx.NodeProto) -> NDArray[Any]:
     """Returns the integers that a QuantizeLinear makes of a constant, zero point 0."""
     weight, scale = graph.constant(graph.source(quantize.output[0])), graph.constant(quantize.input[_SCALE])
     if weight is None or scale is None:
-        raise ValueError(f"{quantize.name!r} quantizes what is no constant")
+        raise ValueError(f"{quantize.name!r} quantizes a value that is not constant")
     if scale.size > 1:
         axis = attribute(quantize, "axis", 1) % weight.ndim
         scale = scale.reshape([-1 if index == axis else 1 for index in range(weight.ndim)])

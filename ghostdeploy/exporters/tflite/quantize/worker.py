@@ -86,14 +86,16 @@ class TFLiteQuantization(Quantization):
             for strength in archive["strengths"].tolist():
                 changed = self._with_weights(archive, strength)
                 if changed is None:
-                    self.notes.append(f"equalization of strength {strength:g} left out: other layers were converted")
+                    self.notes.append(
+                        f"skipped equalization of strength {strength:g}: the converted graph has other layers"
+                    )
                     continue
                 got = self.runner(changed, simulate=False).logits(images)
                 error = np.abs(got - wanted).max() / np.abs(wanted).max()
                 if error <= FLOAT32_RELATIVE_ERROR:
                     found[strength] = changed
                 else:
-                    text = f"equalization of strength {strength:g} left out: it changes the logits by {error:.1e}"
+                    text = f"skipped equalization of strength {strength:g}: it changes the logits by {error:.1e}"
                     self.notes.append(text)
         return found
 
