@@ -44,7 +44,7 @@ def test_every_option_of_load_is_in_the_table():
 
 def test_every_key_of_info_is_explained(app):
     with gd.load("build/ghostnet_050-openvino-fp32") as model:
-        table = PAGE[PAGE.index("| key | says |") :]
+        table = PAGE[PAGE.index("| key | meaning |") :]
         assert [key for key in model.info() if f"`{key}`" not in table] == []
 
 
