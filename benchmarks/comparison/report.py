@@ -38,7 +38,7 @@ def markdown(
     """Returns the whole report."""
     first = next(iter(groups.values()))
     lines = [
-        "# Against every default route",
+        "# Compared with every default export",
         "",
         "Made by `python benchmarks/peers.py`. Each network is one interleaved run, a process per artefact; times are",
         "medians in milliseconds of a call, ratios medians over rounds with their 95 % interval. Times of different",
