@@ -48,7 +48,10 @@ def objects():
 
 
 BOMBS = {
-    "a giant shape": (lambda: archive(images=header((10**12,)) + b"x"), r"declares uint8 \(1000000000000,\), 1000000 MB"),
+    "a giant shape": (
+        lambda: archive(images=header((10**12,)) + b"x"),
+        r"declares uint8 \(1000000000000,\), 1000000 MB",
+    ),
     "an overflowing shape": (lambda: archive(images=header((2**62, 2**62)) + b"x"), "and holds 1 bytes"),
     "a zip bomb": (
         lambda: packed(zipfile.ZIP_DEFLATED, images=header((ALLOWANCE * 2,)) + bytes(ALLOWANCE * 2)),

@@ -84,7 +84,7 @@ def test_what_the_manifest_does_not_list_is_not_replaced(kind, bundle):
     name, add = FOREIGN[kind]
     add(bundle)
 
-    assert_not_replaced(bundle, f"holds {name} beside the bundle's own files")
+    assert_not_replaced(bundle, f"holds {name} besides the bundle's own files")
 
 
 @pytest.mark.parametrize("gone", [(), ("model.onnx", "kit/build.json")], ids=["whole", "incomplete"])

@@ -69,7 +69,7 @@ def test_the_trained_samples_pass_it_on_a_thousand_images(name, tmp_path_factory
     assert manifest.agreement.count == 1000
     assert manifest.agreement.top1 >= manifest.agreement.required == 0.99
     assert manifest.quantization.calibration is None
-    assert "wait for memory" in manifest.quantization.scheme
+    assert "memory-bound layers" in manifest.quantization.scheme
     assert manifest.accuracy.drop <= 0.01
 
 

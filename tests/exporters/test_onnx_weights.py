@@ -171,6 +171,6 @@ def test_the_trained_samples_pass_the_gate(name, target, tmp_path_factory):
     assert (manifest.verdict, manifest.parity.verdict, manifest.agreement.verdict) == ("passed",) * 3
     assert manifest.parity.cosine >= 0.999
     assert manifest.accuracy.drop <= 0.001
-    assert "wait for memory" in manifest.quantization.scheme
+    assert "memory-bound layers" in manifest.quantization.scheme
     assert manifest.precision_achieved.int8_layers > 0
     assert {record.name for record in manifest.passes} >= {"SplitConcat", "VectorLayers"}

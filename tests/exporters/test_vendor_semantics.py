@@ -132,7 +132,7 @@ def volume():
     [
         ("power", ("tfl.pow", "pow in odd")),
         ("volume", ("CONVOLUTION", "deep")),
-        ("picked", ("sizes depend on the values of the image", "index in mask", "nonzero in mask", "torch.where")),
+        ("picked", ("sizes depend on image values", "index in mask", "nonzero in mask", "torch.where")),
     ],
 )
 def test_what_litert_cannot_do_is_named_with_operator_and_module(factory, words, capsys, tmp_path):

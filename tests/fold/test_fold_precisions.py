@@ -231,5 +231,5 @@ def test_what_needs_the_bits_of_float32_is_told():
     network = Network(
         lambda m, x: m.conv((x.view(torch.int32) & torch.full((8,), -256, dtype=torch.int32)).view(torch.float32))
     )
-    with pytest.raises(CheckpointError, match="cannot run in float64, in which a fold is proven: "):
+    with pytest.raises(CheckpointError, match="cannot run in float64, which proving a fold needs: "):
         fold(network, image(1, 3, 8, 8))

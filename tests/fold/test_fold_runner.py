@@ -176,16 +176,16 @@ class ByValues(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("if", ("depends on the values of a tensor", "return x if x.sum() > 0 else -x")),
-        ("loop", ("depends on the values of a tensor", "range(int(x.abs().sum()))")),
-        ("number", ("depends on the values of a tensor", "return x * float(x.max())")),
+        ("if", ("control flow or shapes depend on tensor values", "return x if x.sum() > 0 else -x")),
+        ("loop", ("control flow or shapes depend on tensor values", "range(int(x.abs().sum()))")),
+        ("number", ("control flow or shapes depend on tensor values", "return x * float(x.max())")),
         ("numpy", (".numpy() is not supported", "torch.from_numpy(x.numpy())")),
     ],
 )
 def test_what_cannot_be_captured_is_one_sentence_with_its_place_and_cause(kind, words):
     network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(ByValues(kind)))
 
-    with pytest.raises(CheckpointError, match=r"torch\.export cannot record Sequential: ") as found:
+    with pytest.raises(CheckpointError, match=r"torch\.export cannot capture Sequential: ") as found:
         fold(network, image(1, 3, 8, 8))
 
     assert "in 1.0 (test_fold_runner.py, line " in found.value.message
@@ -197,7 +197,7 @@ def test_what_cannot_be_captured_is_one_sentence_with_its_place_and_cause(kind, 
 
 
 def test_a_module_that_fails_on_the_example_is_a_checkpoint_error():
-    with pytest.raises(CheckpointError, match="cannot record Sequential"):
+    with pytest.raises(CheckpointError, match="cannot capture Sequential"):
         fold(small(), image(1, 5, 8, 8))
 
 

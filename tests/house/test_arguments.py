@@ -77,7 +77,7 @@ def test_another_batch_leads_to_the_free_one(value):
     with pytest.raises(UsageError, match="batch is") as caught:
         ExportConfig(targets=("onnx",), batch=value)
 
-    assert "dynamic for a free batch" in caught.value.hint
+    assert "dynamic for any batch size" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_network_for_one_image_runs_on_one_and_says_so_for_more():
     assert fitted.reference.outputs(IMAGES)["logits"].shape == (5, 5)
     assert fitted.note == "the model runs only on one image at a time"
     for batch, asked in ((4, "4"), (None, "any number")):
-        with pytest.raises(CheckpointError, match=f"one image and not on two, the batch asked for is {asked}") as found:
+        with pytest.raises(CheckpointError, match=f"one image but not on two, with batch {asked} asked for") as found:
             fit_batch(Reference(One()), IMAGES, batch)
         assert "--batch 1" in found.value.hint
 

@@ -174,15 +174,15 @@ def halved(*, storage=False):
 
 
 MODELS = {
-    "quantized": (quantized, ("quantized already (1 QuantizeLinear, 1 DequantizeLinear)", "--int8")),
+    "quantized": (quantized, ("already quantized (1 QuantizeLinear, 1 DequantizeLinear)", "--int8")),
     "another domain": (foreign, ("FusedConv", "com.microsoft")),
     "branches": (branching, ("operator If at node choice", "values that depend on the image", "the branch that")),
-    "loops": (looping, ("a loop (operator Loop)", "written out")),
+    "loops": (looping, ("a loop (operator Loop)", "loops unrolled")),
     "another domain in a branch": (foreign_inside, ("Relu", "com.microsoft")),
     "random numbers": (noisy, ("different outputs each time it runs (RandomNormalLike)", "in eval mode")),
     "dropout in training": (training, ("different outputs each time it runs (Dropout in training mode)",)),
     "a scalar": (scalar, ("the model's output map is a scalar", "one row per image", "the batch as first dimension")),
-    "a contradiction": (contradicting, ("ONNX Runtime cannot run the model: Gemm", "bias shape", "contradicts itself")),
+    "a contradiction": (contradicting, ("ONNX Runtime cannot run the model: Gemm", "bias shape", "inconsistent")),
     "its input": (giving_back, ("returns its input 'pixels'", "leave that output out")),
     "NaN weight": (not_a_number, ("NaN", "stem.conv.weight")),
     "huge declared weight": (huge_weight, ("damaged", "head.weight", "1099511627776×1048576")),
@@ -248,7 +248,7 @@ def test_chance_is_not_called_a_batch(capsys, tmp_path):
 
     answer = run(capsys, "export", path, "-t", "onnx", "-o", tmp_path / "out")
 
-    assert "other images of its batch" not in answer.err
+    assert "other images in its batch" not in answer.err
 
 
 def test_a_quantized_model_is_refused_for_int8_too(capsys, tmp_path):
@@ -256,4 +256,4 @@ def test_a_quantized_model_is_refused_for_int8_too(capsys, tmp_path):
 
     answer = run(capsys, "export", path, "-t", "onnx", "--int8", *CALIB, "-o", tmp_path / "out")
 
-    assert_one_sentence(answer, 3, "quantized already", "give the float ONNX file")
+    assert_one_sentence(answer, 3, "already quantized", "give the float ONNX file")

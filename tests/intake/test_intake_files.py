@@ -24,9 +24,9 @@ WHOLE = small().SerializeToString()
         (None, ("does not exist",)),
         (b"", ("0 bytes",)),
         (b"hello, I am a text file\n", ("no ONNX",)),
-        (WHOLE[: len(WHOLE) // 2], ("damaged or no ONNX file",)),
+        (WHOLE[: len(WHOLE) // 2], ("damaged or not an ONNX file",)),
         (WHOLE[:-3], ("bad.onnx",)),
-        (bytes(255 - byte for byte in WHOLE), ("damaged or no ONNX file",)),
+        (bytes(255 - byte for byte in WHOLE), ("damaged or not an ONNX file",)),
         (samples.checkpoint("ghostnet_050").read_bytes()[:4000], ("bad.onnx",)),
     ],
     ids=["missing", "empty", "text", "half", "nearly whole", "inverted", "a checkpoint"],
@@ -111,8 +111,8 @@ def test_weights_that_are_missing_or_short_are_named(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--weights", "some.pth"), ("--weights", "finished ONNX file")),
-        (("--num-classes", "5"), ("--num-classes", "finished ONNX file")),
+        (("--weights", "some.pth"), ("--weights", "ONNX file")),
+        (("--num-classes", "5"), ("--num-classes", "ONNX file")),
         (("--align-channels", "8"), ("--align-channels", "PyTorch")),
         (("--image-size", "64"), ("32 pixels", "--image-size says 64")),
         (("--int8",), ("calibration images", "--calib")),

@@ -170,7 +170,7 @@ def doubling(model):
     [
         (recursive, ("calls itself",)),
         (of_another_opset, ("opset 18", "function Act", "opset 17")),
-        (quantizing, ("quantized already", "1 QuantizeLinear")),
+        (quantizing, ("already quantized", "1 QuantizeLinear")),
         (doubling, ("nodes with its functions inlined", "at most 262144")),
     ],
 )

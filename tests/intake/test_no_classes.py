@@ -155,7 +155,7 @@ def test_a_bundle_that_counted_the_rows_of_its_map_loads_and_is_no_classifier(ex
     (folder / bundles.MANIFEST).write_text(json.dumps(manifest), "utf-8")
 
     assert run(capsys, "verify", folder).code == 0
-    assert "names no classes" in run(capsys, "inspect", folder).out
+    assert "not a classifier" in run(capsys, "inspect", folder).out
     assert_one_sentence(run(capsys, "run", folder, image), 3, "is not a classifier")
 
 

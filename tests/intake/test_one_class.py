@@ -148,7 +148,7 @@ def test_verify_shows_a_dash_and_says_why(path, capsys):
     assert answer.code == 0
     assert "100" not in answer.out
     assert "–" in answer.out
-    assert "name no two classes" in answer.out
+    assert "never name different classes" in answer.out
     assert (found["parity"]["top1_agreement"], found["parity"]["agreement_proves"]) == (1, False)
     assert found["execution"]["agreement"] is None
 

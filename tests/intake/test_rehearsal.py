@@ -56,7 +56,7 @@ def test_control_flow_that_values_decide_is_found_in_a_module(batch, nets, tmp_p
 
     assert answer.code == 3
     said = next(line for line in answer.err.splitlines() if line.startswith("error: "))  # torch prints its graph before
-    for words in ("cannot record Chooses", "depends on the values of a tensor", "nets.py, line"):
+    for words in ("cannot capture Chooses", "depend on tensor values", "nets.py, line"):
         assert words in said
 
 

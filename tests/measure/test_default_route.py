@@ -141,7 +141,7 @@ def test_an_absent_checkpoint_is_named(path, tmp_path, capsys):
 def test_a_bundle_that_does_not_name_its_model_asks_for_it(tiny_bundle, capsys):
     answer = run(capsys, "bench", tiny_bundle("onnx"), "--against", "default")
 
-    assert_one_sentence(answer, 2, "not enough to load again", "--model MODEL")
+    assert_one_sentence(answer, 2, "cannot be loaded from the manifest", "--model MODEL")
 
 
 @pytest.mark.parametrize("option", ["--model", "--weights"])

@@ -175,8 +175,8 @@ def test_altered_bytes_are_read_or_refused_and_nothing_else(kind, tmp_path):
         ({}, "holds no tensors"),
         ({"epoch": 3}, "other things than tensors: epoch"),
         ({"state_dict": {"w": torch.zeros(2), "n": 5}}, "other things than tensors: n"),
-        ({"w": torch.zeros(2, 2).to_sparse()}, "no dense real tensor"),
-        ({"w": torch.zeros(2, dtype=torch.complex64)}, "no dense real tensor"),
+        ({"w": torch.zeros(2, 2).to_sparse()}, "not a dense real tensor"),
+        ({"w": torch.zeros(2, dtype=torch.complex64)}, "not a dense real tensor"),
     ],
 )
 def test_other_contents_than_tensors_by_name_are_refused(thing, words, tmp_path):
@@ -197,7 +197,9 @@ def test_every_altered_byte_of_a_tensor_is_found_by_its_checksum(tmp_path):
     start = data.index(weights.numpy().tobytes())
     for place in (start, start + 517, start + 1023):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        with pytest.raises(CheckpointError, match=r"w\.pth is damaged: 'w/data/0' has not the checksum") as caught:
+        with pytest.raises(
+            CheckpointError, match=r"w\.pth is damaged: 'w/data/0' does not match its stored checksum"
+        ) as caught:
             read_checkpoint(path)
         assert caught.value.exit_code == 3
 
@@ -240,7 +242,7 @@ def packed(kind, state, path):
         ("zip", "a zip archive that holds best.pth", "unpack it"),
         ("tar", "a tar archive that holds best.pth", "unpack it"),
         ("gzip", "packed with gzip", "unpack it"),
-        ("lfs", "a pointer of Git LFS", "git lfs pull"),
+        ("lfs", "a Git LFS pointer", "git lfs pull"),
     ],
 )
 def test_a_file_of_a_known_other_kind_is_called_by_its_name(kind, words, hint, tmp_path):

@@ -98,7 +98,7 @@ def test_too_little_memory_is_no_fault_of_the_bundle(said, where, tiny_bundle, m
 
     monkeypatch.setattr(Backend, where, fail)
 
-    assert_one_sentence(run(capsys, "verify", tiny_bundle("onnx")), 4, "gets too little memory for")
+    assert_one_sentence(run(capsys, "verify", tiny_bundle("onnx")), 4, "ran out of memory for")
 
 
 def test_too_little_memory_of_our_own_is_a_sentence(capsys, monkeypatch):

@@ -77,8 +77,8 @@ GOOD = "7767517\n2 2\nInput in 0 1 x 0=4\nReLU r 1 1 x y\n"
         (GOOD.replace("2 2", "3 2"), "has 2 layers"),
         (GOOD.replace("2 2", "2 3"), "declares 3 blobs"),
         (GOOD.replace("x y", "z y"), "no layer makes z"),
-        (GOOD.replace("ReLU r 1 1 x y", "ReLU r 1 x"), "no line of a layer"),
-        (GOOD.replace("ReLU r 1 1 x y", "ReLU r 1 1 x"), "no whole line"),
+        (GOOD.replace("ReLU r 1 1 x y", "ReLU r 1 x"), "not a layer"),
+        (GOOD.replace("ReLU r 1 1 x y", "ReLU r 1 1 x"), "not a whole layer"),
         (GOOD.replace("x y", "x x"), "declares 2 blobs"),
     ],
 )

@@ -241,5 +241,5 @@ def test_training_does_not_overwrite_a_model_that_it_did_not_make(tmp_path, caps
         training.main(["--source", str(tmp_path), "--out", str(tmp_path)])
 
     assert caught.value.code == 2
-    assert "exists already and is not of a training to go on with" in capsys.readouterr().err
+    assert "exists already and is not of a training run to resume" in capsys.readouterr().err
     assert (tmp_path / "ghostnet_050.safetensors").read_text() == "years of work"

@@ -105,7 +105,7 @@ def test_two_runs_at_a_time_are_refused(state):
 def test_a_folder_of_something_else_is_never_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
 
-    with pytest.raises(UsageError, match="holds no journal of tune"):
+    with pytest.raises(UsageError, match="has no tune journal"):
         Journal(tmp_path, HEADER, restart=True)
 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
