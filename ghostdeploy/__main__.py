@@ -1,4 +1,4 @@
-"""`python -m ghostdeploy`, and what the command `ghostdeploy` starts."""
+"""Entry point of `python -m ghostdeploy` and of the command `ghostdeploy`."""
 
 import sys
 
@@ -6,7 +6,7 @@ from ghostdeploy.terminal import interruption
 
 
 def main() -> None:
-    """Runs the command line; Ctrl-C while it is still being imported is no traceback either."""
+    """Runs the command line; Ctrl-C during the import does not print a traceback either."""
     try:
         interruption.heed()
         from ghostdeploy.cli import main as run

@@ -1,6 +1,6 @@
-"""What callers give by name: numbers and paths that make no sense are a `UsageError` of one sentence.
+"""Checks of arguments: numbers and paths that make no sense raise a `UsageError` of one sentence.
 
-A setting that was read from a query, a file or the environment is often a text, or empty.
+A setting read from a query, a file or the environment is often a string, or empty.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def require_count(name: str, value: Any, *, least: int = 1, hint: str | None = N
     """Returns a whole number of any integer type, NumPy's too.
 
     Raises:
-        UsageError: It is no whole number, or below `least`.
+        UsageError: It is not a whole number, or below `least`.
     """
     whole = hasattr(value, "__index__") and not isinstance(value, bool)
     if not whole or operator.index(value) < least:

@@ -1,10 +1,11 @@
-"""Reading `.npz` files that others wrote: never unpickled, and nothing is allocated on their word alone.
+"""Reading untrusted `.npz` files: never unpickled, and nothing is allocated on their word alone.
 
     file → zip directory → header of each array → memory
 
-Each of these says how much comes next, and any of them may lie. Before memory is taken for an array, its header must
-agree with the zip directory, and the directory with what a file of this size can hold: stored or deflated members only,
-together at most `RATIO` times the file and `ALLOWANCE` more. Photographs compress 1.1 times, drawings 50 times.
+Each of these declares how much comes next, and any of them may be false. Before memory is taken for an array, its
+header must agree with the zip directory, and the directory with what a file of this size can hold: stored or deflated
+members only, together at most `RATIO` times the file and `ALLOWANCE` more. Photographs compress 1.1 times, drawings 50
+times.
 """
 
 from __future__ import annotations

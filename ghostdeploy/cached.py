@@ -1,4 +1,4 @@
-"""Files of a cache: SHA-256 of the rest (32 bytes), then what was kept; read only where nobody else writes.
+"""Files of a cache: SHA-256 of the rest (32 bytes), then the content; read only where no other user can write.
 
 A file appears whole or not at all, and a damaged one counts as absent. The digest finds damage, not malice: a folder or
 file that another user owns or may write is ignored, with one warning. Reading takes no lock, so any number of processes
@@ -34,12 +34,12 @@ _log = logging.getLogger("ghostdeploy")
 
 
 def is_own_file(state: os.stat_result) -> bool:
-    """Tells whether what was looked at, without following links, is a regular file of this user."""
+    """Returns whether what was looked at, without following links, is a regular file of this user."""
     return stat.S_ISREG(state.st_mode) and (not hasattr(os, "geteuid") or state.st_uid == os.geteuid())
 
 
 def trusted(state: os.stat_result, path: Path) -> bool:
-    """Tells whether only this user, or root, may write a file or folder; warns once per path where others may.
+    """Returns whether only this user, or root, may write a file or folder; warns once per path where others may.
 
     Args:
         state: Of what was opened.
@@ -139,7 +139,7 @@ def new_part(folder: Path) -> tuple[int, Path]:
 
 
 def sweep_parts(folder: Path) -> None:
-    """Removes what `new_part` made for a writer that was killed since; another `.part` may be anybody's, and stays."""
+    """Removes what `new_part` made for a writer that was killed since; other `.part` files may be foreign, and stay."""
     for path, state in own_files(folder, _PART_NAME):
         if state.st_mtime < time.time() - _STALE_S:
             path.unlink(missing_ok=True)

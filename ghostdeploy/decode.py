@@ -1,12 +1,12 @@
-"""From whatever holds an image to an upright RGB image in memory.
+"""From any kind of image source to an upright RGB image in memory.
 
     path, bytes, file object → Pillow, `FORMATS` only ─┐
     PIL image ─────────────────────────────────────────┼→ at most `MAX_PIXELS` → decoded → RGB, 8 bits → upright
     uint8 array ───────────────────────────────────────┘
 
-Pillow knows some forty formats, goes by content whatever a file is called, and starts programs for a few of them. Its
-decoders raise nearly every exception of Python on damaged bytes. Here few formats are opened, the size is known before
-a pixel is decoded, and everything that is wrong with an image is an `InputError`.
+Pillow supports some forty formats, detects them by content whatever the file name, and starts programs for a few of
+them. Its decoders raise nearly any Python exception on damaged bytes. Here only a few formats are opened, the size is
+known before a pixel is decoded, and every problem with an image is an `InputError`.
 
 White is 255 in 8 bits, 65535 in 16 bits (4095 in TIFF of 12 bits), 1 in floats from 0 to 1. Floats that reach from 16
 to 255, as Pillow's own conversion makes them, are 8-bit values. 32-bit integers are 8-bit values up to 255, and 16-bit
@@ -76,7 +76,7 @@ def open_image(source: Source) -> Image.Image:
 
     Raises:
         InputError: The file is missing, unreadable, not an image, damaged, of another format or too large; the array or
-            object is no image; the pixel values have no known range.
+            object is not an image; the pixel values have no known range.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -103,7 +103,7 @@ def _from_path(source: str | os.PathLike[str]) -> Image.Image:
         path = Path(os.fsdecode(source))
         if path.is_dir():
             raise InputError(f"{path} is a folder, expected an image file")
-        if path.exists() and not path.is_file():  # a pipe would block until somebody writes
+        if path.exists() and not path.is_file():  # a pipe would block until data is written
             raise InputError(f"{path} is not a regular file, expected an image file")
         stream = path.open("rb")
     except FileNotFoundError as error:
@@ -213,7 +213,7 @@ def _refusing(name: str, what: str) -> Iterator[None]:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Returns what brings the image upright; None where EXIF says nothing that can be understood."""
+    """Returns what brings the image upright; None where EXIF is absent or invalid."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF is no reason to refuse good pixels

@@ -1,4 +1,4 @@
-"""Every error a caller of ghostdeploy can meet.
+"""Every error that ghostdeploy raises.
 
     GhostDeployError                exit 70 when raised as itself: a bug in ghostdeploy
     ├── UsageError                  exit 2   the request makes no sense

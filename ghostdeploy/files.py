@@ -1,7 +1,7 @@
-"""Opening files that others wrote: regular ones only, and never more than expected.
+"""Opens untrusted files: regular ones only, and never more than expected.
 
-A name in a bundle or a cache may be a FIFO that never answers, a device, a link to elsewhere, or a file that grows
-while it is read. So nothing is waited for, no link is followed, and what counts is what was opened, not the name.
+A name in a bundle or a cache may be a FIFO that blocks forever, a device, a link to elsewhere, or a file that grows
+while it is read. So nothing blocks, no link is followed, and the checks apply to the opened file, not to the name.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def is_there(path: Path) -> bool:
-    """Tells whether anything has a name; False for one that nothing can have, where `Path.exists` raises."""
+    """Returns whether anything has a name; False for one that nothing can have, where `Path.exists` raises."""
     return os.path.exists(path)  # noqa: PTH110
 
 
@@ -100,7 +100,7 @@ def write_failure(error: OSError) -> str:
 
 
 def is_relative_name(name: str) -> bool:
-    """Tells whether a name with slashes stays inside whatever folder it is put behind, and is spelt one way only."""
+    """Returns whether a name with slashes stays inside whatever folder it is put behind, and is spelt one way only."""
     parts = name.split("/")
     return not {"", ".", ".."} & set(parts) and not {"\\", "\0"} & set(name) and ":" not in parts[0]
 

@@ -1,10 +1,11 @@
-"""Which folders modules come from: installed libraries, never what happens to lie in the working folder.
+"""Import paths: modules come from installed libraries, never from the working folder.
 
 `python -m` puts the working folder first on the import path, `python script.py` the script's folder, and an empty or
 relative entry of PYTHONPATH means the working folder as well. An `onnx.py` beside a checkpoint would then run in place
 of the library. So every child process gets the import path of its parent without these folders, and the command line
-leaves them itself. What stays: absolute entries of PYTHONPATH, sub-folders that a relative one names, what `.pth` files
-add, what the program put behind the standard library itself, and a folder into which `pip install --target` put us.
+removes them from its own. What stays: absolute entries of PYTHONPATH, sub-folders that a relative one names, what
+`.pth` files add, what the program appended after the standard library itself, and a folder into which `pip install
+--target` put us.
 
 It imports only what Python has loaded at its start, because it runs while the working folder is still searched first.
 """
@@ -40,7 +41,7 @@ def leave_start_folder() -> None:
 
 
 def is_our_program() -> bool:
-    """Tells whether this process is `ghostdeploy …` or `python -m ghostdeploy…`, and no program that embeds us."""
+    """Returns whether this process is `ghostdeploy …` or `python -m ghostdeploy…`, and no program that embeds us."""
     words = sys.orig_argv
     module = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "-m"), "")
     script = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""

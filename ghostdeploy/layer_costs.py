@@ -1,4 +1,4 @@
-"""Multiply-accumulates and bytes of layers with weights, and which layers wait for memory: the one counter of all.
+"""Multiply-accumulates and bytes of layers with weights, and which layers are memory-bound: the one counter for all.
 
     MACs of a layer             output elements · weights per output feature    (transposed convolution: input elements)
     activation bytes            input elements + output elements, times their size
@@ -10,11 +10,11 @@ if it were fused, so a limit made of these figures is never too high for that re
 Which layers `hybrid` stores in INT8 is chosen by arithmetic and not by name:
 
     arithmetic intensity of a layer = MACs per weight read = output positions · images per inference
-    it waits for memory while       MACs / (MACs per second) < weights / (weights per second)
+    it is memory-bound while       MACs / (MACs per second) < weights / (weights per second)
 
 With R MACs and W weights per second, that is an intensity below R / W. A core does 30 to 130 G MACs per second in float
 (AVX2 to AVX-512) and reads 2.5 to 5 G float weights per second from memory: R / W is 12 at least. A squeeze-and-excite
-layer, the head behind the pool and the classifier have 1 per image, a 1×1 convolution on a 7×7 map has 49.
+layer, the head after the pool and the classifier have 1 per image, a 1×1 convolution on a 7×7 map has 49.
 A layer of fewer than `SMALLEST` weights stays: what integers save is less than quantizing its input costs.
 Source: Williams et al., "Roofline", CACM 2009.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FLOAT_BYTES = 4
 BALANCE = 12
-"""MACs per weight below which a layer waits for memory."""
+"""MACs per weight below which a layer is memory-bound."""
 SMALLEST = 4096
 """Weights: at 10 GB/s, three of four bytes saved are a microsecond."""
 
@@ -92,7 +92,7 @@ def macs(weights: Sequence[int], *, features: int, image: Sequence[int | None]) 
 
 
 def waits_for_memory(weights: int, positions: int, batch: int | None) -> bool:
-    """Tells whether INT8 weights make a layer faster by making it smaller.
+    """Returns whether INT8 weights make a layer faster by making it smaller.
 
     Args:
         weights: Of the layer.

@@ -1,20 +1,20 @@
 """What this computer is: its processor, instruction sets and first NVIDIA GPU, and the cores this process may use.
 
-How many threads are worth starting: physical cores, cut to what this process may use.
+How many threads are worth starting: physical cores, limited to what this process may use.
 
-Engines count the machine. A process may own fewer cores by its affinity mask (taskset, Kubernetes CPU manager) or by
-the quota of a control group, its own or one around it (`docker run --cpus`, a Kubernetes limit, systemd's `CPUQuota=`),
-and threads beyond that only wait for each other. Two hardware threads of one core share its vector units, so they
-count once.
+Engines count the whole machine. A process may have fewer cores by its affinity mask (taskset, Kubernetes CPU manager)
+or by the quota of a control group, its own or one around it (`docker run --cpus`, a Kubernetes limit, systemd's
+`CPUQuota=`), and threads beyond that only wait for each other. Two hardware threads of one core share its vector units,
+so they count once.
 
-Linux says where the groups are in two files: `/proc/self/cgroup` names the group of this process in each hierarchy, and
+Linux lists the groups in two files: `/proc/self/cgroup` names the group of this process in each hierarchy, and
 `/proc/self/mountinfo` the folders in which hierarchies, or parts of them, can be seen.
 
 version   hierarchy                      quota in each folder from the group's own up to the mount
 v2        `0::/path`, type `cgroup2`     `cpu.max`: QUOTA PERIOD, or max PERIOD
 v1        `4:cpu,cpuacct:/path`          `cpu.cfs_quota_us` (-1 for none) and `cpu.cfs_period_us`
 
-A machine may have both. The smallest quota counts. What cannot be read, or makes no sense, is no quota.
+A machine may have both. The smallest quota counts. Anything unreadable or invalid counts as no quota.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def has_int8_dot_product(flags: Collection[str]) -> bool:
-    """Tells whether a processor with these flags accumulates INT8 products in 32 bits by one instruction."""
+    """Returns whether a processor with these flags accumulates INT8 products in 32 bits by one instruction."""
     return not _INT8_FLAGS.isdisjoint(flags)
 
 
@@ -139,7 +139,7 @@ def cpu_name() -> str:
 
 
 def tell_openmp(root: Path = _ROOT) -> None:
-    """Tells OpenMP, and so PyTorch, of a quota, which neither reads: for processes of ours, before they import it.
+    """Passes a CPU quota to OpenMP, and so to PyTorch, which ignore it: for our own processes, before the import.
 
     Children get it too. A number that the user has set stays.
     """

@@ -1,4 +1,4 @@
-"""The commands that make bundles, and list what they are made of; the device wheel has none of them."""
+"""The commands that make bundles and list models; the device wheel has none of them."""
 
 from __future__ import annotations
 

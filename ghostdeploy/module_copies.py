@@ -1,4 +1,4 @@
-"""Copies of modules that belong to somebody else.
+"""Copies of modules that belong to the caller.
 
     torch copies leaves of the autograd graph only       a module that keeps an activation, or has the old weight_norm,
                                                          holds others: their values are copied, without their history

@@ -1,4 +1,4 @@
-"""Stages of a run: measured here, shown by whoever listens."""
+"""Stages of a run: measured here, shown by a listener."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Listener(Protocol):
         ...
 
     def advanced(self, stage: str, done: int, total: int) -> None:
-        """`done` of `total` steps of the stage are behind us."""
+        """`done` of `total` steps of the stage are finished."""
         ...
 
     def finished(self, stage: str, seconds: float) -> None:
@@ -62,5 +62,5 @@ class Stages:
         self._listener.finished(name, self.seconds[name])
 
     def advance(self, done: int, total: int) -> None:
-        """Tells how far the current stage is."""
+        """Reports the progress of the current stage."""
         self._listener.advanced(self._current, done, total)

@@ -5,8 +5,8 @@
     full, broken      `OutputError`, exit code 4         the rest goes nowhere
     closed            `OutputError`, exit code 4         everything goes nowhere
 
-A reader that has seen enough (`| head`) is no failure and changes nothing of what a command found out: it goes on, and
-its exit code is that of its work.
+A reader that has seen enough (`| head`) is not a failure and changes nothing of what a command found out: it goes on,
+and its exit code is that of its work.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def guard() -> None:
 
 
 def keep_for_answers() -> TextIO:
-    """Takes standard output for answers alone: what anybody else prints, from C as well, goes to standard error.
+    """Reserves standard output for results: everything else printed, also from C, goes to standard error.
 
     Returns:
         The stream for answers; `guard` was called before.
@@ -131,7 +131,7 @@ def hushed() -> Iterator[None]:
     """What native code writes to standard error in the block goes nowhere; in commands only, in an app it is the app's.
 
     For calls whose errors come as exceptions. LiteRT has no setting for its `INFO: Created TensorFlow Lite XNNPACK
-    delegate for CPU.`, which says nothing.
+    delegate for CPU.`, which is noise.
     """
     if not _ours:
         yield

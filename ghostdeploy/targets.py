@@ -218,7 +218,7 @@ ROWS: tuple[Target, ...] = (
 
 
 class _Table(Mapping[str, Target]):
-    """Rows by name: those above, then those of plugins, which are looked for when somebody asks beyond them."""
+    """Rows by name: those above, then those of plugins, which are only looked up for other names."""
 
     def __getitem__(self, name: str) -> Target:
         own = next((row for row in ROWS if row.name == name), None)
@@ -244,11 +244,11 @@ def plugins() -> dict[str, Target]:
         home = entry.dist.name if entry.dist is not None else entry.value
         try:
             row = entry.load()
-        except Exception as error:  # whatever somebody else's module raises
+        except Exception as error:  # whatever a plugin's module raises
             _log.warning("the target %s of %s cannot be used: %s: %s", entry.name, home, type(error).__name__, error)
             continue
         if not isinstance(row, Target) or row.name in taken:
-            why = "its name is taken" if isinstance(row, Target) else f"{entry.value} is no Target"
+            why = "its name is taken" if isinstance(row, Target) else f"{entry.value} is not a Target"
             _log.warning("the target %s of %s cannot be used: %s", entry.name, home, why)
             continue
         taken.add(row.name)
@@ -285,7 +285,7 @@ def intake_of(model: object) -> Target | None:
 
 
 def takes(target: Target, intake: Target | None) -> bool:
-    """Tells whether `target` can be made from a file of the kind `intake`; None is the PyTorch graph."""
+    """Returns whether `target` can be made from a file of the kind `intake`; None is the PyTorch graph."""
     return intake is None or chain(target)[0].name == intake.name
 
 
@@ -341,7 +341,7 @@ def require_export(targets: list[Target], intake: Target | None = None) -> None:
 
 
 def has_device(target: Target) -> bool:
-    """Tells whether the hardware that the engine of `target` cannot do without is here."""
+    """Returns whether the hardware that the engine of `target` cannot do without is here."""
     if target.device is None:
         return True
     if target.find_devices is None:

@@ -1,6 +1,6 @@
-"""No word to anybody: what engines report of their own accord is off before it begins, in one place.
+"""No telemetry: turns off what engines report on their own, in one place, before it starts.
 
-engine          what it does when nobody says no                      what turns it off
+engine          what it does by default                               what turns it off
 ONNX Runtime    from 1.29, outside Windows, `import onnxruntime`      ORT_DISABLE_TELEMETRY=1 while it is imported;
                 writes a device id and queues an event in ~/.cache    `disable_telemetry_events` comes too late
 OpenVINO        `import openvino` reports to Intel through            that package cannot be imported: OpenVINO goes

@@ -1,4 +1,4 @@
-"""What the user's code may change of the whole process, and what is put back behind it.
+"""What the user's code may change of the whole process, and what is restored afterwards.
 
 Factories and networks are research code: they change the working folder to that of their repository, call
 `torch.set_default_device`, turn warnings into errors, take Ctrl-C for themselves. What this process does afterwards

@@ -12,7 +12,7 @@ from ghostdeploy.errors import MissingDependency
 
 
 def is_device_wheel() -> bool:
-    """Tells whether the exporting half of ghostdeploy is absent."""
+    """Returns whether the exporting half of ghostdeploy is absent."""
     return find_spec("ghostdeploy.models") is None
 
 

@@ -1,5 +1,5 @@
-"""The bundle: a folder that holds a payload, what was proven of it, and the hash of every file.
+"""The bundle: a folder with a payload, the results of its proof, and the hash of every file.
 
-In: records and files of one export, or a folder that somebody gave. Out: `Manifest` and `Bundle`, checked; folders that
+In: records and files of one export, or a folder from elsewhere. Out: `Manifest` and `Bundle`, checked; folders that
 appear whole or not at all. Never: an engine, a converter, torch, or a file outside the folder.
 """

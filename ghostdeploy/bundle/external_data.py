@@ -1,7 +1,7 @@
 """ONNX graphs that keep weights in other files, found in the bytes: a device has no `onnx` package.
 
-A tensor with data elsewhere says `location`. Where the file does not hold that word there is nothing to find; where it
-does, the messages are walked (protobuf: field number and wire type, then a number or a length with that many bytes):
+A tensor with data elsewhere has a `location`. A file without that word has nothing to find; in any other, the
+messages are walked (protobuf: field number and wire type, then a number or a length with that many bytes):
 
     model → graph, functions, training info → nodes → attributes → tensors, and graphs again
 
@@ -64,7 +64,7 @@ def refuse_external_data(data: bytes, where: str) -> None:
 
 
 def _find(data: memoryview, start: int, end: int, kind: str, depth: int) -> bool:
-    """Tells whether a message holds a tensor with data elsewhere."""
+    """Returns whether a message holds a tensor with data elsewhere."""
     if not depth:
         raise RecursionError
     inside = _INSIDE.get(kind, {})

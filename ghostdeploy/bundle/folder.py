@@ -2,9 +2,9 @@
 
     OUT/<model>-<target>-<precision>/   manifest.json  golden.npz  labels.txt  <payload files>
 
-What was hashed is what is parsed: a file is read into memory once, hashed there, and its bytes go to whoever parses
-them. Nothing is mapped, so a bundle that is overwritten while a model of it runs changes nothing. A bundle has regular
-files only; links are refused, for where they lead may change.
+The bytes that are hashed are the bytes that are parsed: a file is read into memory once, hashed there, and passed on to
+the parser. Nothing is mapped, so overwriting a bundle does not affect a model that runs from it. A bundle has regular
+files only; links are refused, because their targets may change.
 
 Writing is `staging`.
 """

@@ -1,7 +1,7 @@
 """The records of `manifest.json`, schema 1, read and written strictly by msgspec.
 
-The manifest is all that a bundle says about itself: where it came from, what was done to it, what was measured, and the
-hash of each file. Reading needs neither torch nor any runtime.
+The manifest records where a bundle came from, what was done to it, what was measured, and the hash of each file.
+Reading needs neither torch nor any runtime.
 """
 
 from __future__ import annotations
@@ -108,13 +108,13 @@ class Tolerance(Record, frozen=True, kw_only=True):
     cosine: float | None = None
     """Smallest cosine similarity between outputs of one image."""
     top1_agreement: float | None = None
-    """Smallest share of images with the same first class."""
+    """Smallest share of images with the same top-1 class."""
     agreement_ci95_low: float | None = None
     """Smallest lower 95 % bound of that share on real images."""
     norm_error: float | None = None
     """Largest relative error of the norm of one image's output."""
     sqnr_db: float | None = None
-    """Smallest signal over error of one output, in decibel."""
+    """Smallest signal over error of one output, in decibels."""
 
 
 class OutputParity(Record, frozen=True, kw_only=True):
@@ -143,9 +143,9 @@ class Parity(Record, frozen=True, kw_only=True):
     """Of the same output."""
     cosine: float
     sqnr_db: float | None
-    """Signal over error in decibel; None when the outputs are identical."""
+    """Signal over error in decibels; None when the outputs are identical."""
     top1_agreement: float
-    """Share of images with the same first class."""
+    """Share of images with the same top-1 class."""
     tolerance: Tolerance
     would_pass: Tolerance
     """The tightest tolerance that these outputs meet."""
@@ -167,7 +167,7 @@ class Replay(Record, frozen=True, kw_only=True):
     against: Literal["simulation", "golden"]
     """The stored float simulation of the same graph; else the golden array, as near as the export recorded."""
     sqnr_db: float | None
-    """Record over difference in decibel; None when they are identical."""
+    """Record over difference in decibels; None when they are identical."""
     required_db: float
     far_images: int
     """Images whose error is larger than that of any sound execution."""
@@ -181,17 +181,17 @@ class Agreement(Record, frozen=True, kw_only=True):
     """Where the images came from."""
     count: int
     top1: float | None
-    """Share of images with the same first class; None where it proves nothing, see `parity.names_classes`."""
+    """Share of images with the same top-1 class; None where it proves nothing, see `parity.names_classes`."""
     top1_ci95: tuple[float, float] | None
     """Wilson interval."""
     sqnr_db: float | None
-    """Signal over error of the logits in decibel; None when they are identical."""
+    """Signal over error of the logits in decibels; None when they are identical."""
     required: float
     """What passes: the lower bound for `int8`, the share itself for `hybrid`."""
     required_sqnr_db: float | None = None
-    """What the logits must reach where first classes prove nothing."""
+    """What the logits must reach where top-1 classes prove nothing."""
     reference_class: int | None = None
-    """The first class of every image by the reference; None where there are several, or one column."""
+    """The top-1 class of every image by the reference; None where there are several, or one column."""
     verdict: Verdict
     """`unverified`: too few images to decide."""
     how: Literal["executed", "simulated in float"] = "executed"
@@ -206,9 +206,9 @@ class Execution(Record, frozen=True, kw_only=True):
     """Instruction set it was executed with."""
     count: int
     agreement: float | None
-    """Share of images with the same first class; None where it proves nothing, see `parity.names_classes`."""
+    """Share of images with the same top-1 class; None where it proves nothing, see `parity.names_classes`."""
     sqnr_db: float | None
-    """Simulation over difference in decibel; None when they are identical."""
+    """Simulation over difference in decibels; None when they are identical."""
     saturable_channels: int
     """Output channels whose weights can overflow 16-bit sums on processors without dot-product instructions."""
     verdict: Verdict

@@ -1,8 +1,8 @@
-"""Putting files and folders where others may have theirs: never in place of something foreign.
+"""Moving files and folders into shared places: never over something foreign.
 
-`rename` replaces an empty folder or a file without a word, and looking first leaves a moment in between. Linux and
-macOS can be told not to replace; elsewhere the name is claimed with a folder of ours, empty, which `rename` replaces.
-Linux can also let a new folder and the one in its place change names, so that the name is never without a folder.
+`rename` silently replaces an empty folder or a file, and checking first leaves a race. Linux and macOS have a rename
+that does not replace; elsewhere an empty folder of ours claims the name, and `rename` replaces that. Linux can also
+exchange a new folder and the old one atomically, so that the name is never without a folder.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _call(name: str, *arguments: bytes | int) -> int:
 
 
 def foreign_in(final: Path) -> list[str] | None:
-    """Returns what a bundle's folder holds beside the bundle, sorted paths; None when it is no bundle, or a link.
+    """Returns what a bundle's folder holds beside the bundle, sorted paths; None when it is not a bundle, or a link.
 
     The bundle's are the regular files that its manifest lists, at every depth, and the folders on the way to them. A
     manifest that begins as ours and is damaged farther on lists what export writes for any target.
@@ -191,7 +191,7 @@ def write_beside(path: Path, data: bytes, head: bytes) -> Path:
 
 
 def is_log(path: Path) -> bool:
-    """Tells whether a file is a log that we kept; follows no link."""
+    """Returns whether a file is a log that we kept; follows no link."""
     if not stat.S_ISREG(os.lstat(path).st_mode):
         return False
     with path.open("rb") as stream:

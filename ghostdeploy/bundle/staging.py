@@ -1,14 +1,14 @@
-"""Writing a bundle whole or not at all, and nothing of anybody else's.
+"""Writing a bundle whole or not at all, without touching foreign files.
 
     OUT/.<name>.tmp-<pid>-<random>/     a workspace: locked while its writer lives, ours by the marker inside
         .ghostdeploy-workspace          the marker
         new/<name>                      filled, then moved to OUT/<name>
         old/<name>                      with `force`, the bundle before, until it is removed
 
-With `force` the new bundle and the one before change names in one step, where the system can; else the one before is
-moved away first. What is moved to OUT/<name> never takes the place of anything that is no bundle. A workspace that
-nobody holds locked is rubbish of a killed export: the next one removes it, and brings back the bundle that was caught
-between two moves. Whatever does not carry our marker is left alone, whatever its name.
+With `force` the new and the old bundle are exchanged in one step, where the system can; otherwise the old one is moved
+away first. A move to OUT/<name> never replaces anything but a bundle. A workspace that no process has locked was left
+by a killed export: the next one removes it, and restores a bundle that was caught between the two moves. A folder
+without our marker is left alone, whatever its name.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def workspace(out: Path, name: str) -> Iterator[Path]:
 
     Raises:
         OutputError: The disk is full, the folder cannot be written, or a file-size limit was hit.
-        UsageError: `name` is no plain name.
+        UsageError: `name` is not a plain name.
     """
     if not name or name in {".", ".."} or "/" in name or os.sep in name or "\0" in name:
         raise UsageError(f"a bundle cannot be called {name!r}, expected a plain folder name")
@@ -128,7 +128,7 @@ def require_place(final: Path) -> None:
 
 
 def require_folder(out: Path) -> None:
-    """Raises `OutputError` when something that is no folder has the name of `out`, or of one above it."""
+    """Raises `OutputError` when something that is not a folder has the name of `out`, or of one above it."""
     for one in (out, *out.parents):
         if os.path.isdir(one):  # noqa: PTH112 - pathlib's raises where a name is too long
             return
@@ -177,13 +177,13 @@ def _publish(folder: Path, final: Path, work: Path, *, force: bool) -> None:
                 shutil.rmtree(old, ignore_errors=True)  # of the round before: a bundle has taken its place since
                 if _take_place(folder, final, old):
                     return
-                with suppress(FileNotFoundError):  # somebody else has moved it away
+                with suppress(FileNotFoundError):  # another process has moved it away
                     final.rename(old)
             if not os.path.lexists(old) or foreign_in(old) == []:  # still what was looked at
                 place_new(folder, final)
                 return
             put_back(work, final)
-        except FileExistsError:  # somebody was faster
+        except FileExistsError:  # another process was faster
             continue
         except BaseException:
             if _identity(old) != ours and (_identity(final) != ours or foreign_in(old) != []):
@@ -209,7 +209,7 @@ def _take_place(folder: Path, final: Path, old: Path) -> bool:
         if exchange(old, final) and _identity(old) == ours:
             old.rename(folder)
             raise FileExistsError
-        put_back(old.parents[1], final)  # somebody has replaced ours since
+        put_back(old.parents[1], final)  # another process has replaced ours since
     return True
 
 

@@ -1,8 +1,8 @@
-"""Hidden folders of running exports: how one is known as ours, and what becomes of those whose writer was killed.
+"""Hidden folders of running exports: how to recognise ours, and how those of killed exports are cleaned up.
 
-A workspace is ours when all of this holds: its name has our form, it is a folder and no link, it belongs to this user,
-and it holds a regular file, ours, not linked from elsewhere, in which we wrote the folder's own name. A copy under
-another name is not ours, nor is anything that was only named alike.
+A workspace is ours when all of this holds: its name has our form, it is a folder and not a link, it belongs to this
+user, and it contains a regular file, ours, without other links, in which we wrote the folder's own name. A copy under
+another name is not ours, nor is a folder that only has a similar name.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def sweep(out: Path) -> None:
 
 
 def is_ours(folder: Path) -> bool:
-    """Tells whether an export of this user made the folder; follows no link."""
+    """Returns whether an export of this user made the folder; follows no link."""
     here = os.lstat(folder)
     if not stat.S_ISDIR(here.st_mode) or here.st_uid != os.geteuid():
         return False
@@ -101,7 +101,7 @@ def lock(folder: Path) -> Iterator[bool]:
 
 
 def _bring_back(folder: Path, out: Path) -> None:
-    """Moves a bundle that no successor has replaced to where it was, and what is no bundle at least beside that."""
+    """Moves a bundle that no successor has replaced to where it was, and what is not a bundle at least beside that."""
     place = folder / "old"
     for old in list(place.iterdir()) if place.is_dir() else []:
         if foreign_in(old) != []:

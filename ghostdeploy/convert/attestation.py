@@ -1,9 +1,9 @@
-"""Which precision an artefact really has: its layers with weights, each with what executes it.
+"""The actual precision of an artefact: its layers with weights, each with the precision that executes it.
 
     share = Σ MACs of convolutions executed in INT8 / Σ MACs of convolutions,   one image
     MACs: see `layer_costs`
 
-A convolution counts as INT8 when its multiplications are: the engine's own account of the compiled graph decides, not
+A convolution counts as INT8 when its multiplications are: the engine's own report on the compiled graph decides, not
 the plan. Linear layers are counted as layers, not in the share.
 """
 
@@ -32,7 +32,7 @@ class Layer:
     """Operator and type, as the engine calls them: `Convolution u8`."""
     int8: bool
     macs: int | None
-    """For one image; 0 for what is no convolution, None where a shape is unknown."""
+    """For one image; 0 for what is not a convolution, None where a shape is unknown."""
 
 
 def achieved(layers: Sequence[Layer], *, how: str) -> PrecisionAchieved:

@@ -1,11 +1,11 @@
-"""What an exporter is, the two records that cross the process boundary, and how an exporter refuses a graph.
+"""The exporter protocol, the two records that cross the process boundary, and the error for a refused graph.
 
 The parent writes one `ExportJob` as a JSON line to the child's standard input; the child writes one `ExportResult` to
 `job.result`. Everything bulky travels by path.
 
-Converters wrap their reason in where it was noticed: files of their sources, the steps they were in, advice for their
-own developers. Each exporter knows the wrapping of its vendor and raises `RefusedError` with the reason, the operator
-and the PyTorch module; whatever it does not recognise goes on as it came.
+Converters wrap a reason in internal context: source files, steps, advice for their own developers. Each exporter
+unwraps its vendor's messages and raises `RefusedError` with the reason, the operator and the PyTorch module; a message
+that it does not recognise is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Written(Record, frozen=True, kw_only=True):
     scheme: str | None = None
     """How it quantized without calibration, one line for the manifest; None when it did not."""
     waiting_layers: int | None = None
-    """Layers that wait for memory, which `hybrid` changes; None where the exporter does not look for them."""
+    """Memory-bound layers, which `hybrid` changes; None where the exporter does not look for them."""
     ports: Ports | None = None
     """Read back from the written payload: an engine may know other types than PyTorch. None: those of the program."""
     stored: str | None = None

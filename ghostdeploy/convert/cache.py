@@ -1,14 +1,14 @@
-"""Results of slow conversions, kept by the hash of all that they depend on.
+"""Results of slow conversions, cached by the hash of everything they depend on.
 
 One file per result in `$GHOSTDEPLOY_CACHE`, by default `~/.cache/ghostdeploy` (or `$XDG_CACHE_HOME/ghostdeploy`); an
-empty variable switches it off. See `cached` for the form of a file and who may write it. When the files exceed the
-limit, those not used for the longest time go first.
+empty variable switches it off. See `cached` for the file format and the ownership rules. When the files exceed the
+limit, the least recently used are removed first.
 
-The folder may be anybody's, downloads included: only regular files of this user whose names have our forms are counted
+The folder may hold other files, such as downloads: only regular files of this user with our name patterns are counted
 or removed.
 
     [tflite-]<SHA-256>.result           a result
-    .ghostdeploy-<8 characters>.part    one that is being written, or whose writer was killed
+    .ghostdeploy-<8 characters>.part    one that is being written, or was left by a killed process
 
 A finished conversion is one stream of bytes: the record of the result, then the files of its folder.
 
@@ -46,7 +46,7 @@ class Cache:
     Args:
         folder: Made when the first result is written; None keeps nothing.
         limit: Bytes of all files together.
-        asked_for: Somebody named the folder, and is told where it cannot be used.
+        asked_for: The user named the folder, and gets a warning where it cannot be used.
     """
 
     def __init__(self, folder: Path | None, *, limit: int = LIMIT, asked_for: bool = False) -> None:
@@ -61,7 +61,7 @@ class Cache:
         if named is not None:
             return cls(Path(named) if named else None, asked_for=True)
         root = os.environ.get("XDG_CACHE_HOME", "")
-        if Path(root).is_absolute():  # others say nothing, by the rules of XDG
+        if Path(root).is_absolute():  # relative ones are ignored, by the XDG rules
             return cls(Path(root) / "ghostdeploy")
         try:
             home = Path.home()

@@ -1,7 +1,7 @@
-"""The child process around every converter, with two words: IMPORT_STRING REQUIREMENT.
+"""The child process around every converter, with two arguments: IMPORT_STRING REQUIREMENT.
 
-It imports the exporter first, so that a parent which starts it early pays the import while it folds. Then it reads the
-name of a job's file, does the job, and leaves. When the parent dies its pipe closes and the child goes too.
+It imports the exporter first, so that the import overlaps with the parent's fold if the parent starts it early. Then it
+reads the name of a job's file, does the job, and exits. When the parent dies, its pipe closes and the child exits too.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _out_of_space(error: Exception, folder: Path) -> bool:
-    """Tells a full disk from a broken graph; native writers report neither errno nor reason."""
+    """Distinguishes a full disk from a broken graph; native writers report neither errno nor reason."""
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return True
     if shutil.disk_usage(folder).free < 1 << 16:

@@ -1,7 +1,7 @@
-"""Memory that one stage has freed goes back to the system before the next one.
+"""Returns memory that one stage has freed to the system before the next one.
 
-The C library keeps what is freed for later, and between large blocks lie small ones: after the fold of a network of
-130 MB the process held 870 MB that nobody used, while converters beside it wanted memory.
+The C library keeps freed memory for later, and small blocks fragment the large ones: after the fold of a 130 MB network
+the process held 870 MB of unused memory, while converters beside it needed memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The parent's side of a converter: start early, hand over one job, wait with a limit, tell how it ended."""
+"""The parent's side of a converter: start early, hand over one job, wait with a limit, report how it ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line from a trained model to a bundle that is proven, one folder per thought.
+"""The pipeline from a trained model to a proven bundle, one folder per stage.
 
-plan → intake (fold) → (exporters, quantize) → prove      export knows the order, measure and tune use what is made
+plan → intake (fold) → (exporters, quantize) → prove      export has the order, measure and tune use the bundles
 """

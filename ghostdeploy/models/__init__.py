@@ -52,7 +52,7 @@ def create_model(name: str, *, num_classes: int | None = None) -> nn.Module:
         checkpoints.
 
     Raises:
-        UsageError: `name` is unknown or `num_classes` is no positive whole number.
+        UsageError: `name` is unknown or `num_classes` is not a positive whole number.
     """
     import torch
 

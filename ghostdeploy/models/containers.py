@@ -1,12 +1,12 @@
-r"""What a file given as a checkpoint is, told by its first bytes and by the directory of its archive.
+r"""Identifies a file given as a checkpoint by its first bytes and by the directory of its archive.
 
     safetensors   8 bytes of length, then {
     torch zip     PK, with a member …/data.pkl     each member has a CRC-32, which torch itself does not look at
     torch pickle  \x80
     torch tar     ustar at byte 257, with the members pickle, storages and tensors    (torch before 0.1.10)
 
-Everything else is refused by its own name: people give the archive that holds the checkpoint, the page that a server
-sent instead, the pointer that Git LFS left.
+Everything else is refused and named: people pass the archive around the checkpoint, the web page that a server sent
+instead, or a Git LFS pointer.
 
 A pickle may hold options, figures and paths that training runs note beside the tensors. None of it runs code:
 `torch.load(weights_only=True)` knows tensors and plain containers; each entry of the list here is a class or function
@@ -88,7 +88,7 @@ def _foreign(path: Path, data: bytes) -> CheckpointError:
 
 
 def _check_zip(path: Path, data: bytes) -> None:
-    """Refuses a zip that is no torch file, that unpacks to more than its size can hold, or whose bytes changed."""
+    """Refuses a zip that is not a torch file, that unpacks to more than its size can hold, or whose bytes changed."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             require_honest(archive, len(data))

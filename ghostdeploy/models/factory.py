@@ -1,12 +1,12 @@
 """Modules that users write: `package.module:factory` and `path/file.py:factory`.
 
-Files beside a factory, and those in the working folder, are for its own code only, see `neighbours`: nothing of the
-user's shadows an installed package, neither meanwhile nor afterwards.
+Files beside a factory, and those in the working folder, are visible only to its own code, see `neighbours`: no user
+file ever shadows an installed package.
 
-From what people hand over as "the model" to the `nn.Module` inside it, or one sentence:
+From what people pass as "the model" to the `nn.Module` inside it, or one sentence:
 
 torch.compile(net), DataParallel(net), DistributedDataParallel(net), AveragedModel(net)    net
-TorchScript, an ExportedProgram, a state dict, modules without values or quantized ones     refused, with what to give
+TorchScript, an ExportedProgram, a state dict, uninitialised or quantized modules          refused, with a hint
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     Conv(c → n, k×k)   becomes   p = Conv(c → m, k×k)(x),  g = depthwise d×d(p),  y = concat(p, g)[:, :n]
 
 with m = ceil(n / s), and g has m·(s − 1) channels. Both halves are linear: what followed the convolution still
-follows. A BatchNorm that is the only reader of a convolution's result moves into the module, one half behind each
-convolution, so that the whole folds into two convolutions; behind the concatenation it could not be folded, because
+follows. A BatchNorm that is the only reader of a convolution's result moves into the module, one half after each
+convolution, so that the whole folds into two convolutions; after the concatenation it could not be folded, because
 the primary half is also the input of the cheap half. Which BatchNorm that is comes from the traced data flow. A
 network that cannot be traced keeps its BatchNorms where they are.
 
@@ -43,7 +43,7 @@ class GhostConv2d(nn.Module):
 
     Args:
         conv: The convolution it replaces, `groups` 1; only its settings are used.
-        norm: The BatchNorm that is to move in behind each half, if any.
+        norm: The BatchNorm that is to follow each half, if any.
         ratio: s, output channels per primary channel.
         cheap_kernel: d, kernel size of the cheap operation, odd.
     """
@@ -105,7 +105,7 @@ def ghostify(
         skip: Qualified names of convolutions to leave as they are.
 
     Raises:
-        UsageError: `ratio` or `cheap_kernel` is out of range, a name in `skip` is no convolution of `module`, or
+        UsageError: `ratio` or `cheap_kernel` is out of range, a name in `skip` is not a convolution of `module`, or
             `module` itself is a convolution that is to be replaced.
     """
     require_kind("the module", module, nn.Module, "a torch.nn.Module")
@@ -154,7 +154,7 @@ def _norms_behind(module: nn.Module, convs: dict[int, nn.Conv2d]) -> dict[int, n
     """Maps the id of a convolution to the BatchNorm that alone reads its result, each called once."""
     try:
         graph = fx.Tracer().trace(module)
-    except Exception as error:  # any code of the caller's may run here; not tracing is no failure
+    except Exception as error:  # any code of the caller's may run here; a network that cannot be traced is fine
         log.debug(
             "%s cannot be traced, its BatchNorms stay outside the Ghost modules: %s", type(module).__name__, error
         )

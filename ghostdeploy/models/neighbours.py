@@ -1,7 +1,7 @@
 """Files beside a factory: imported for the factory's code alone, under private names.
 
 `import blocks` in a factory file means the `blocks.py` beside it, as it does where the file is run as a script. On
-`sys.path` that folder would also answer for every library that is imported later, an `onnx.py` in place of onnx. So
+`sys.path` that folder would also shadow every library that is imported later, an `onnx.py` in place of onnx. So
 the folder is never on `sys.path`. It is the `__path__` of a private package, and the code in it, the factory's own
 included, gets an `__import__` of its own, which looks there first:
 
@@ -11,7 +11,7 @@ included, gets an `__import__` of its own, which looks there first:
 Two factories with neighbours of one name each get their own. These names stay with what is installed even in the
 factory's code: the standard library and `OURS`, without which no network can be made here. A folder without
 `__init__.py` counts only where nothing of its name is installed, as everywhere in Python. `importlib.import_module`
-asks for public names; while a factory is imported and called, neighbours answer it where nothing else does.
+looks up public names; while a factory is imported and called, it falls back to neighbours.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Neighbours:
         self.builtins = vars(builtins) | {"__import__": self._import}
 
     def has(self, name: str) -> bool:
-        """Tells whether the first part of a dotted name is a neighbour's."""
+        """Returns whether the first part of a dotted name is a neighbour's."""
         first = name.partition(".")[0]
         if first in OURS or first in sys.stdlib_module_names or not first:
             return False
@@ -116,7 +116,7 @@ class Neighbours:
         return module
 
     def leave(self) -> None:
-        """Tidies up behind the factory: `sys.path` as it was, and no neighbour under a public name."""
+        """Cleans up after the factory: `sys.path` as it was, and no neighbour under a public name."""
         self._take_added()
         sys.path[:] = [entry for entry in sys.path if entry in (self._before or ())]
         self._before = None
@@ -130,7 +130,7 @@ class Neighbours:
             self._folders += [entry for entry in sys.path if entry not in known]
 
     def _is_public(self, name: str, module: ModuleType) -> bool:
-        """Tells whether a neighbour stands under a name that others might ask for."""
+        """Returns whether a neighbour stands under a name that others might ask for."""
         own = getattr(module, "__name__", "")
         return not name.startswith(_PREFIX) and isinstance(own, str) and own.startswith(f"{self.name}.")
 

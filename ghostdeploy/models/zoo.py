@@ -57,7 +57,7 @@ def find(name: str) -> ZooEntry:
     """Returns the entry called `name`.
 
     Raises:
-        UsageError: There is none, or `name` is no text.
+        UsageError: There is none, or `name` is not text.
     """
     require_kind("the model's name", name, str, "text")
     try:

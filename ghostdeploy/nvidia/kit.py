@@ -73,7 +73,7 @@ class EngineRecord(Record, frozen=True, kw_only=True):
     """What the engine inspector found, by layer; None when the engine was never opened."""
 
     def runs_on(self, compute_capability: str, hardware: HardwareCompatibility) -> bool:
-        """Tells whether the engine is for a GPU of this compute capability."""
+        """Returns whether the engine is for a GPU of this compute capability."""
         if self.library == TIMED and hardware == "ampere_plus":
             return int(compute_capability) >= 80
         return compute_capability == self.compute_capability

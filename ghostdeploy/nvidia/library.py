@@ -1,7 +1,7 @@
 """NVIDIA's inference library: `tensorrt` where it is installed, else `tensorrt_rtx`; the same names in both.
 
 The library reports its reasons to a logger, not in its exceptions, and keeps one logger per process: the first one
-given. So there is one here, and whoever wants to know what went wrong listens to it for a while.
+given. So there is one here, and callers collect its messages while they need them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PREFIX = re.compile(r"^(\[[^\]]*\]|\w+::\w+:) *")
 
 @dataclass(eq=False)  # listeners are told apart by identity
 class Messages:
-    """What the library said while somebody listened."""
+    """Messages of the library during one `with` block."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -190,9 +190,9 @@ class Runtime(ABC):
             ends in Softmax.
 
         Raises:
-            BundleError: The first output is no score per label.
+            BundleError: The first output is not a score per label.
             InputError: The image is missing, damaged, too large, of another format, or no image at all.
-            UsageError: `k` is no whole number from 1, or this runtime was closed.
+            UsageError: `k` is not a whole number from 1, or this runtime was closed.
         """
         k = require_count("k", k)
         self.require_classes()
@@ -203,7 +203,7 @@ class Runtime(ABC):
         """Checks that this is a classifier.
 
         Raises:
-            BundleError: The first output is no score per class: it is a map, boxes, or anything else.
+            BundleError: The first output is not a score per class: it is a map, boxes, or anything else.
         """
         facts = self._interface
         require_classes(facts.labels, facts.outputs[0].shape[1:], self._where)
@@ -212,7 +212,7 @@ class Runtime(ABC):
         """Runs `runs` times on zeros, so that the first real call meets warm memory and threads.
 
         Raises:
-            UsageError: `runs` is no whole number from 0, or this runtime was closed.
+            UsageError: `runs` is not a whole number from 0, or this runtime was closed.
         """
         runs = require_count("runs", runs, least=0)
         example = {name: port.example() for name, port in self._ports.items()}
@@ -257,7 +257,7 @@ class Runtime(ABC):
         self.close()
 
     def __reduce__(self) -> NoReturn:
-        """Refuses `pickle` and `copy`, and so the queues of multiprocessing: an engine is no data."""
+        """Refuses `pickle` and `copy`, and so the queues of multiprocessing: an engine is not data."""
         raise UsageError(
             f"the loaded model of {self._where} cannot be pickled or copied",
             hint="give the path of the bundle instead, and call gd.load in each process",

@@ -1,6 +1,7 @@
 """What the command line has in common: the one error exit, `--json`, progress bars.
 
-Data goes to stdout, talk to stderr. `NO_COLOR` is honoured (by rich), and no bar is drawn when stderr is no terminal.
+Data goes to stdout, talk to stderr. `NO_COLOR` is honoured (by rich), and no bar is drawn when stderr is not a
+terminal.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Bars:
-    """Draws one bar per stage on stderr; a plain line per finished stage when stderr is no terminal."""
+    """Draws one bar per stage on stderr; a plain line per finished stage when stderr is not a terminal."""
 
     def __init__(self) -> None:
         from ghostdeploy.terminal.layout import SafeConsole

@@ -34,7 +34,7 @@ class SafeConsole(Console):
 
 
 def console() -> Console:
-    """Returns the console for data: standard output, wide enough for a table when it is no terminal."""
+    """Returns the console for data: standard output, wide enough for a table when it is not a terminal."""
     plain = SafeConsole(file=answers())
     return plain if plain.is_terminal else SafeConsole(file=answers(), width=max(plain.width, 160))
 
@@ -112,7 +112,7 @@ def share(found: Share) -> str:
 
 
 def agreement(found: Parity) -> str:
-    """Returns the share of golden images with the same first class; a dash where it proves nothing."""
+    """Returns the share of golden images with the same top-1 class; a dash where it proves nothing."""
     return agreeing(found.top1_agreement if found.agreement_proves else None)
 
 

@@ -1,4 +1,4 @@
-"""Tables of the commands that make bundles, and list what they are made of; the device wheel has none of them."""
+"""Tables of the commands that make bundles and list models; the device wheel has none of them."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@ r"""Text that can be printed whatever the terminal or the pipe is: no symbol end
 
 Tables and messages use signs such as − and ≤, labels and paths any character. Where standard output or standard error
 cannot encode one (a Latin-1 locale, any redirect on Windows, `PYTHONIOENCODING=ascii`), signs of ours become ASCII, and
-other characters an escape: `\u70ae` for 炮, `\xff` for a byte of a file name that is no text. JSON keeps its exact
+other characters an escape: `\u70ae` for 炮, `\xff` for a byte of a file name that is not text. JSON keeps its exact
 strings: there such a character is JSON's own escape.
 """
 
@@ -34,7 +34,7 @@ def make_printable() -> None:
 
 
 def own_process() -> None:
-    """Says that this process was started for a command, and is no program that calls one."""
+    """Marks this process as started for a command, not a program that calls one."""
     _alone.append(True)
 
 
@@ -66,7 +66,7 @@ def print_json(document: Any) -> None:
     """Prints one JSON document to standard output.
 
     A character that the stream cannot encode is escaped as JSON does; half a surrogate, which stands for a byte of a
-    path that is no text, as text.
+    path that is not text, as text.
     """
     import msgspec
 
@@ -100,7 +100,7 @@ def as_printed(text: str) -> str:
 
 def _escape(character: str) -> str:
     byte = ord(character) - 0xDC00
-    if 0x80 <= byte <= 0xFF:  # how Python writes a byte of a file name that is no text
+    if 0x80 <= byte <= 0xFF:  # how Python writes a byte of a file name that is not text
         return f"\\x{byte:02x}"
     return character.encode("ascii", "backslashreplace").decode("ascii")
 

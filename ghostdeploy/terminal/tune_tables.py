@@ -20,7 +20,7 @@ _COLORS = {"pick": "bold green", "pareto": "green", "dominated": "dim", "out": "
 
 
 class TuneBar:
-    """Draws one bar with the best so far on stderr; a plain line per step when stderr is no terminal."""
+    """Draws one bar with the best so far on stderr; a plain line per step when stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._console = SafeConsole(stderr=True)

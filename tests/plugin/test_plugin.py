@@ -124,7 +124,7 @@ def test_a_plugin_that_cannot_be_imported_is_a_warning_and_costs_nobody_anything
     assert list(targets.TARGETS) == [row.name for row in targets.ROWS]
 
     assert "the target broken of broken cannot be used: ModuleNotFoundError: No module named" in caplog.text
-    assert "os:path is no Target" in caplog.text
+    assert "os:path is not a Target" in caplog.text
     targets.plugins.cache_clear()
 
 

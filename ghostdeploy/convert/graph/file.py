@@ -1,7 +1,7 @@
-"""The one way an ONNX graph becomes a file: in an order that every reader takes, checked in full, the same bytes again.
+"""The one writer of ONNX files: topologically sorted, fully checked, byte-reproducible.
 
-The standard wants nodes sorted so that each stands behind those it reads, also through the graphs in its attributes.
-ONNX Runtime sorts by itself and so hides a graph that is not; `onnx.checker` and the compilers of other vendors refuse
+The standard requires each node to come after those it reads, including those read by graphs in its attributes.
+ONNX Runtime sorts on its own and so hides an unsorted graph; `onnx.checker` and the compilers of other vendors refuse
 it. ONNX Runtime's quantizer appends what it adds at the end.
 """
 
@@ -27,7 +27,7 @@ def write(model: onnx.ModelProto, path: Path) -> None:
         path: File to write.
 
     Raises:
-        onnx.checker.ValidationError: The graph is no valid ONNX.
+        onnx.checker.ValidationError: The graph is not valid ONNX.
         onnx.shape_inference.InferenceError: Its types or shapes contradict each other.
     """
     path.write_bytes(encode(model))
@@ -55,7 +55,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def write_constant_outputs(graph: onnx.GraphProto) -> None:
-    """Puts an `Identity` in front of every output that is an initializer, in place.
+    """Puts an `Identity` before every output that is an initializer, in place.
 
     ONNX Runtime takes an initializer as an output; shape inference gives it no shape, and the checker then refuses it.
     """

@@ -1,6 +1,6 @@
 """The one index over an ONNX graph: who writes and reads a tensor, which are constant, shapes, layers and their work.
 
-Rules, quantizers, counters and exporters ask it; what is true of Q/DQ graphs alone stands in `qdq_lint.graph`. Code
+Rules, quantizers, counters and exporters use it; whatever is specific to Q/DQ graphs is in `qdq_lint.graph`. Code
 that edits a graph step by step (`deploy.intake.onnx.graph`) keeps none: an index would be stale after each edit.
 
 A *vector* is a tensor with one value per channel, (N, C) or (N, C, 1, 1); a *map* has several.
@@ -78,11 +78,11 @@ class OnnxGraph:
         return [name for name in names if self.is_float(name)]
 
     def is_float(self, name: str) -> bool:
-        """Tells whether a tensor holds float32 values that change with the input."""
+        """Returns whether a tensor holds float32 values that change with the input."""
         return name in self._float and name not in self.constants
 
     def is_layer(self, node: onnx.NodeProto) -> bool:
-        """Tells a node with constant weights."""
+        """Returns whether a node has constant weights."""
         return node.op_type in LAYERS and len(node.input) > 1 and node.input[1] in self.constants
 
     def layers(self) -> list[onnx.NodeProto]:
@@ -102,12 +102,12 @@ class OnnxGraph:
         return macs([sizes[-1 if turned else -2]], features=1, image=image[1:])
 
     def is_vector(self, name: str) -> bool:
-        """Tells whether a tensor has one value per channel."""
+        """Returns whether a tensor has one value per channel."""
         shape = self.shapes.get(name, ())
         return len(shape) == 2 or (len(shape) > 2 and set(shape[2:]) == {1})
 
     def is_map(self, name: str) -> bool:
-        """Tells whether a tensor has several values per channel."""
+        """Returns whether a tensor has several values per channel."""
         return len(self.shapes.get(name, ())) > 2 and not self.is_vector(name)
 
 

@@ -1,8 +1,8 @@
-"""Shape inference that leaves the weights where they are.
+"""Shape inference that does not copy the weights.
 
 `onnx.shape_inference.infer_shapes` copies the whole model four times on its way through C++. Shapes depend on the sizes
-of large tensors, never on their values, so it is given a model whose large tensors have no data, and what it found is
-taken over.
+of large tensors, never on their values, so it runs on a model whose large tensors have no data, and the result is
+copied back.
 """
 
 from __future__ import annotations

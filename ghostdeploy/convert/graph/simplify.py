@@ -1,8 +1,8 @@
-"""What every exporter that writes `model.onnx` does with its graph: simplify, check names, name layers; needs no torch.
+"""Shared by every exporter that writes `model.onnx`: simplify, check names, name layers; needs no torch.
 
 Node metadata written by exporters (stack traces with paths of the machine they ran on) is dropped: it would make the
-file larger, private and different from run to run. Every layer with weights is called like its PyTorch module
-(`blocks.3.0.se.conv_reduce`), so that whatever is measured per layer later can be read by whoever trained the network.
+file larger, private and different from run to run. Every layer with weights is named after its PyTorch module
+(`blocks.3.0.se.conv_reduce`), so that the people who trained the network can read per-layer results.
 """
 
 from __future__ import annotations

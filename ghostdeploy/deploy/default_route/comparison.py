@@ -1,8 +1,8 @@
 """`bench --against default`: bundles beside the default exports of the same models, made on the fly.
 
-Which model a bundle holds, its manifest says: a sample model or an untrained zoo network is built again by that name. A
-checkpoint or a factory must be given, because a manifest must not decide which files are read and which code is run.
-Whatever was loaded is compared with the golden vectors first: another model would give a ratio that says nothing.
+The manifest names the model: a sample model or an untrained zoo network is rebuilt from that name. A checkpoint or a
+factory must be given, because a manifest must not decide which files are read and which code runs. The loaded model is
+compared with the golden vectors first: the ratio to a different model would be meaningless.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Default-route bundles of one model: exported, run, compared with the module's own outputs.
 
 The module is taken as it was loaded. A network in training form (GhostNetV3, RepGhost with its parallel branches) stays
-in training form: merging the branches is what an exporter of ours does, and no vendor's.
+in training form: our exporters merge the branches, no vendor's does.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Which precision pays on a given processor: said before the user waits for INT8, and after a float export.
+"""Which precision pays off on a given CPU: advice before the user waits for INT8, and after a float export.
 
 Without dot-product instructions (AVX-512 VNNI, AVX-VNNI, AMX, NEON dot product) an INT8 product costs as many
 instructions as a float one. Measured on an AVX2 processor without VNNI, GhostNet 1.0×, 224 px, one thread, INT8 against
-float: OpenVINO 9.7 to 10.2 against 10.0 ms, ONNX Runtime 22 to 25 against 9.4 ms, LiteRT 8.3 against 8.9 ms. What is
-left there is memory: INT8 weights for the layers that wait for it (`hybrid`), 8.1 and 7.6 ms for OpenVINO and LiteRT.
+float: OpenVINO 9.7 to 10.2 against 10.0 ms, ONNX Runtime 22 to 25 against 9.4 ms, LiteRT 8.3 against 8.9 ms. What
+remains to gain is memory bandwidth: INT8 weights in memory-bound layers (`hybrid`), 8.1 and 7.6 ms for OpenVINO and
+LiteRT.
 With them (AVX-512 VNNI, the same network) OpenVINO took 1.64 against 3.05 ms and LiteRT 1.62 against 2.88, but ONNX
 Runtime 3.69 against 3.01 and 2.63 as `hybrid`: what INT8 saves in dense layers its quantized concatenations, gates and
 depthwise convolutions cost again. G-Ghost-RegNetX-0.2, without depthwise layers, gains there too (2.16 against 3.02).
@@ -81,7 +82,7 @@ def recommended(target: Target, flags: Collection[str]) -> str | None:
 def recommendation(
     rows: Iterable[Target], precision: str, flags: Collection[str], *, without_hybrid: Collection[str] = ()
 ) -> str | None:
-    """Returns one sentence for whoever has exported in `precision`, None where nothing better is known.
+    """Returns one sentence of advice after an export in `precision`, None where nothing better is known.
 
     Args:
         rows: Targets of the export.

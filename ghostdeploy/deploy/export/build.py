@@ -3,7 +3,7 @@
     hashes → device there? → engine built in a child process → precision read from the engine → golden vectors run on it
     → manifest rewritten → bundle replaced as a whole
 
-The kit's graph stays what was exported and simulated. What is new is what the target's `Finisher` makes.
+The kit's graph stays as exported and simulated. The target's `Finisher` adds the rest.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The hash of all that a conversion depends on; equal keys mean equal files.
+"""The hash of everything a conversion depends on; equal keys mean equal files.
 
     job          exporter, precision, names, settings, module names; each file it reads by its content
     this tool    every source file of ghostdeploy, and of the package that the exporter is in
     libraries    every installed distribution with the hashes of its own files (its RECORD); the Python version
     machine      processor, its features, usable cores: quantizers choose by what graphs give when run here
-    environment  variables that steer the engines, such as ONEDNN_MAX_CPU_ISA
+    environment  variables that affect the engines, such as ONEDNN_MAX_CPU_ISA
 
-A string that is the path of a file in the workspace stands for the file's content. A path outside the workspace stays a
-path, and the workspace's name is new in each export: what is not hashed by content can make a key miss, never hit. A
+A path of a file in the workspace is replaced by the file's content. A path outside the workspace stays a path, and the
+workspace's name is new in each export: anything not hashed by content can cause a miss, never a false hit. A
 saved program holds two identities of objects in memory; they are left out.
 """
 

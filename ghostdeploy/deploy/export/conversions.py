@@ -1,8 +1,7 @@
-"""The steps of one export, run: from the cache of conversions where it has them, else each in a process of its own.
+"""Runs the steps of one export: from the conversion cache where possible, otherwise each in its own process.
 
-A converter's libraries take seconds to import, and hold memory from then on. So the first converter may be started
-while the model is folded, and each further one is when the step before it begins to convert. A step that comes from the
-cache starts none.
+A converter's libraries take seconds to import, and memory from then on. So the first converter may start while the
+model is folded, and each further one starts when the step before it begins to convert. A cached step starts none.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ class Conversions:
 
 
 def _repeatable(step: Step) -> bool:
-    """Tells whether all that a step depends on is known: our own exporters, and no engine timed on a GPU."""
+    """Returns whether all that a step depends on is known: our own exporters, and no engine timed on a GPU."""
     row = targets.find(step.target)
     timed = row.device is not None and targets.has_device(row)
     return step.exporter.startswith("ghostdeploy.") and not timed

@@ -1,7 +1,7 @@
-"""One target's failure keeps the others: who failed and why is noted, and told at the end.
+"""A target that fails does not stop the others: which one failed, and why, is reported at the end.
 
-What an engine refuses or breaks off while a payload is proved was written a moment ago: the converter has failed, not
-the user's bundle, and the folder that held it is gone when the message is read.
+If an engine rejects a fresh payload or fails while running it, the converter has failed, not the user's bundle; the
+payload's folder is gone by the time the message is read.
 """
 
 from __future__ import annotations

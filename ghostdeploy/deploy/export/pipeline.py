@@ -1,4 +1,4 @@
-"""The one place that knows the order: load → prepare → convert and quantize → prove → bundle."""
+"""The one place that defines the order: load → prepare → convert and quantize → prove → bundle."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def run_export(
 
     Raises:
         GhostDeployError: See the tree in `ghostdeploy.errors`. Bundles finished before the error stay; none is half.
-            What a converter or an engine does to one of several targets is no error but in `failures`.
+            What a converter or an engine does to one of several targets is not raised but listed in `failures`.
     """
     stages, failures = Stages(listener), Failures(alone=len(config.rows) == 1)
     if config.precision in QUANTIZED:
@@ -210,7 +210,7 @@ def better_precision(run: ExportRun, results: dict[str, ExportResult]) -> str | 
 
 
 def waits(way: list[Step], results: dict[str, ExportResult]) -> bool:
-    """Tells whether `hybrid` would change a layer; True where nothing was counted in the graph that it starts from."""
+    """Returns whether `hybrid` would change a layer; True where nothing was counted in its starting graph."""
     if any(step.recipe is not None for step in way):  # a quantizer's graph lacks the rewrites that `hybrid` has
         return True
     found = (results[step.name].written for step in way if step.name in results)

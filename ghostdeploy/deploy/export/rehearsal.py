@@ -1,7 +1,7 @@
 """What an export would do and what it would refuse, found without converting: `--dry-run`.
 
-The model runs on two images, and a module is recorded as `torch.export` will record it, which is what finds control
-flow that depends on values. The passes, and all that takes the whole calibration set, are left out.
+The model runs on two images, and a module is captured by `torch.export`, which finds data-dependent control flow. The
+passes, and everything that needs the whole calibration set, are skipped.
 """
 
 from __future__ import annotations

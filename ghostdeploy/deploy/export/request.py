@@ -1,4 +1,4 @@
-"""What the `export` command asks for: a model to load and a configuration, as one record."""
+"""The request of the `export` command: a model to load and a configuration, as one record."""
 
 from __future__ import annotations
 

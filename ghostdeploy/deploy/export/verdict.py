@@ -1,9 +1,9 @@
-"""The proof of a fresh bundle: what its engine gives is held against the reference, on this machine.
+"""The proof of a fresh bundle: the outputs of its engine on this machine are compared with the reference.
 
-Measured are parity with the golden vectors, accuracy on labelled images, and for quantized payloads the agreement with
+It measures parity with the golden vectors, accuracy on labelled images, and for quantized payloads the agreement with
 the float model on real images, the execution gap, and the share of the work that is done in INT8. One failed gate fails
 the bundle; one that cannot be decided leaves it unverified. Where the engine cannot run here, the payload's own graph
-is run in float instead, and every figure says so.
+runs in float instead, and every figure is marked as such.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def agree(
 ) -> Agreement:
     """Measures the agreement of an artefact with the float reference on real images.
 
-    One column has no first class, and whether its sign decides is the user's to know: there the values are judged.
+    One column has no top-1 class, and whether its sign decides is the user's to know: there the values are judged.
     Where the reference gives one class for every image, so would anything that is broken: the values are judged too.
 
     Args:

@@ -1,7 +1,7 @@
 """From a module to a plain graph of ATen calls.
 
-`torch.export` records what the module does for inputs like the example; the result is normalised so that a pass sees
-one spelling of everything: no guard calls, no in-place operations, no `view`.
+`torch.export` captures what the module does for inputs like the example; the result is normalised so that a pass sees
+only one form of everything: no guard calls, no in-place operations, no `view`.
 
     y = f_(x)   becomes   y = f(x),  and what read x after the call reads y
 
@@ -176,7 +176,7 @@ def _functional(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
 
 
 def _is_shared(source: fx.Node, writer: fx.Node, order: dict[fx.Node, int]) -> bool:
-    """Tells whether another tensor may look at the memory that `writer` changes."""
+    """Returns whether another tensor may look at the memory that `writer` changes."""
     if source.op == "get_attr" or _may_alias(source):
         return True
     return any(_may_alias(user) and order[user] < order[writer] for user in source.users)

@@ -82,8 +82,8 @@ def fold(
     Raises:
         CheckpointError: The module is none, cannot be recorded, gives NaN or infinity on the example, or has operations
             that float64 has not.
-        InputError: The example is no array, or holds no image.
-        UsageError: `passes` is no list of passes.
+        InputError: The example is not an array, or holds no image.
+        UsageError: `passes` is not a list of passes.
         GateFailed: A pass changed the outputs by more than `FOLD_RELATIVE_ERROR` (the message names it), or the
             finished graph cannot run or gives something else.
     """

@@ -4,9 +4,9 @@
     vanishing   0 < |w| ≤ 2⁻²⁵ rounds to 0
     headroom    65504 / max |y|   over every result y of the graph and every image
 
-Processors compute an fp16 payload in float32, so nothing that they give shows an overflow; GPUs and NPUs give infinity
-there, and NaN behind it. Constants are rounded when the payload is saved, and a large one is cut to 65504 without a
-word. So both are read off the float graph that the converter gets. Infinity itself has a float16 (masks use it) and
+CPUs compute an fp16 payload in float32, so their outputs never show an overflow; GPUs and NPUs return infinity there,
+and NaN after it. Constants are rounded when the payload is saved, and a large one is silently clamped to 65504. So both
+are measured on the float graph that the converter gets. Infinity itself has a float16 (masks use it) and
 does not count. Not seen: what an engine adds up inside one operation, such as a mean over many positions, where it does
 so in float16.
 """

@@ -1,7 +1,7 @@
-"""Torch records one module at a time: threads that export side by side take turns in this process.
+"""Torch captures one module at a time: concurrent exports take turns in this process.
 
-`torch.export` replaces `nn.Module.__call__` for the whole process while it records, so another thread that runs a
-module meanwhile is recorded too, or both fail. Converters are processes of their own and do run side by side.
+`torch.export` replaces `nn.Module.__call__` for the whole process while it captures, so another thread that runs a
+module meanwhile is captured too, or both fail. Converters are separate processes and do run in parallel.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _CONTAINERS = (tuple, list, dict, OrderedDict)
 
 
 class PixelInput(nn.Module):
-    """Takes uint8 pixels (N, H, W, 3) in front of a network that takes normalised float32 (N, 3, H, W)."""
+    """Takes uint8 pixels (N, H, W, 3) before a network that takes normalised float32 (N, 3, H, W)."""
 
     def __init__(self, network: nn.Module, spec: Preprocess) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def save_program(graph: nn.Module, example: NDArray[np.generic], path: Path, *, 
 
 
 def _returns_plainly(graph: nn.Module) -> bool:
-    """Tells whether all that a graph returns is tensors, in containers that every process knows."""
+    """Returns whether all that a graph returns is tensors, in containers that every process knows."""
     graphs = [module for module in graph.modules() if isinstance(module, fx.GraphModule)]
     ends = [node for one in graphs for node in one.graph.nodes if node.op == "output"]
     specs = [one._out_spec for one in graphs if isinstance(getattr(one, "_out_spec", None), pytree.TreeSpec)]

@@ -1,7 +1,7 @@
-"""Why `torch.export` cannot record a network, in the words of somebody who has to change something.
+"""Why `torch.export` cannot capture a network, in terms that its author can act on.
 
-Its message speaks of symbols that it made up (`Eq(u0, 1)`) and of its own files. The traceback knows what a user can
-act on: the line of the network at which it stopped, and the module that ran it.
+Its message names internal symbols (`Eq(u0, 1)`) and its own files. The traceback has what a user can act on: the line
+of the network at which it stopped, and the module that ran it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _place(module: nn.Module, error: BaseException) -> str:
 
 
 def _is_torchs(frame: FrameType) -> bool:
-    """Tells torch's own code, generated code included, from the network's."""
+    """Returns whether code is torch's own, generated code included, and not the network's."""
     import torch
 
     return frame.f_code.co_filename.startswith((str(Path(torch.__file__).parent), "<"))

@@ -1,5 +1,5 @@
-"""What a model may be: a PyTorch module or an ONNX file.
+"""The kinds of model: a PyTorch module or an ONNX file.
 
-In: MODEL as the caller gave it. Out: `Folded`, the same for both: what the reference said (`ReferenceRun`), what the
-passes did, and the program file of the first converter. Never: a conversion, or a verdict.
+In: MODEL as the caller gave it. Out: `Folded`, the same for both: the reference outputs (`ReferenceRun`), the results
+of the passes, and the program file of the first converter. Never: a conversion, or a verdict.
 """

@@ -1,4 +1,4 @@
-"""How many images the reference is called with: as many as the payload is built for, where that makes a difference.
+"""The batch of the reference: that of the payload, where it makes a difference.
 
 Nearly every network treats each image of a batch by itself, and the reference runs on whatever batch is convenient. Two
 kinds do not: one normalises with the statistics of the batch it gets (BatchNorm without running statistics), the other
@@ -93,7 +93,7 @@ def fit_batch(reference: ReferenceModel, images: NDArray[Any], batch: int | None
 
 
 def depends_on_batch(reference: ReferenceModel, images: NDArray[Any]) -> bool:
-    """Tells whether the output of an image changes with the image beside it, and not by chance.
+    """Returns whether the output of an image changes with the image beside it, and not by chance.
 
     Raises:
         CheckpointError: The reference does not run on two images.
@@ -106,7 +106,7 @@ def depends_on_batch(reference: ReferenceModel, images: NDArray[Any]) -> bool:
 
 
 def _differs(reference: ReferenceModel, one: NDArray[Any], two: NDArray[Any]) -> bool:
-    """Tells whether the output of the first image differs between two batches."""
+    """Returns whether the output of the first image differs between two batches."""
     outputs = (reference.outputs(batch).values() for batch in (one, two))
     for a, b in zip(*outputs, strict=True):
         wide, other = np.asarray(a, np.float64), np.asarray(b, np.float64)

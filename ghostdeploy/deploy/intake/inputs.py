@@ -1,7 +1,7 @@
-"""Which images an export looks at.
+"""Which images an export uses.
 
 Golden vectors come from the evaluation set, else the calibration set, else the photographs that ship with ghostdeploy.
-The trained sample models bring their own sets.
+The trained sample models have their own sets.
 """
 
 from __future__ import annotations

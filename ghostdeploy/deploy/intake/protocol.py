@@ -1,6 +1,6 @@
-"""What the rest of the line asks of a model, whatever format it came in.
+"""What the rest of the pipeline needs from a model, whatever its format.
 
-A further format is one class that answers these questions, and a row whose `intake` names its files.
+A further format is one class that implements this protocol, and a row whose `intake` names its files.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Described(Protocol):
 
 
 class ExportedModel(Described, Protocol):
-    """A model that somebody wants to export."""
+    """A model to export."""
 
     def preprocess_for(self, config: ExportConfig) -> Preprocess:
         """Returns how it takes an image in this export.

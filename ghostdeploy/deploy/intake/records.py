@@ -1,4 +1,4 @@
-"""What intake hands on: what the reference said, and the model where converters start. Each fact is in one record."""
+"""The results of intake: reference outputs, and the model that converters start from. Each fact is in one record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the model of an export comes from: PyTorch, or a finished file that a row of the target table takes in."""
+"""Where the model of an export comes from: PyTorch, or a file that a row of the target table accepts."""
 
 from __future__ import annotations
 

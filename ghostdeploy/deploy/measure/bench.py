@@ -1,6 +1,6 @@
-"""Latency of several bundles in one run, so that a noisy machine disturbs all of them alike.
+"""Latency of several bundles in one run, so that noise affects all of them alike.
 
-Every bundle lives in a process of its own, see `bench_process`. With m(b, r) the median of bundle b's block in round r,
+Every bundle runs in its own process, see `bench_process`. With m(b, r) the median of bundle b's block in round r,
 
     ratio(b)  = median over r of  m(b, r) / m(baseline of b, r)
 
@@ -8,7 +8,7 @@ and its 95 % interval is that of a median by order statistics: of R sorted value
 the largest k for which P[Bin(R, ½) < k] ≤ 2.5 %. No distribution is assumed. The machine is called noisy when block
 medians of one bundle vary (interquartile range over median) by more than `NOISY`.
 
-What the machine could do at best stands beside it, see `roofline`.
+For the best that the machine could do, see `roofline`.
 """
 
 from __future__ import annotations

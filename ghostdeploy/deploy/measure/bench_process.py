@@ -106,7 +106,7 @@ def bundle_process(path: str, *, threads: int, batch: int) -> Process:
 
 
 def job_process(job: Job) -> Process:
-    """Starts the process of a bundle with all that it is told; see `Process`."""
+    """Starts the process of a bundle with its job; see `Process`."""
     return Process(
         child_command("ghostdeploy.deploy.measure.bench_worker", msgspec.json.encode(job).decode()), job.path
     )

@@ -1,4 +1,4 @@
-"""One bundle in a process of its own, which measures when told to; its one word is the JOB.
+"""One bundle in its own process, which measures on request; its only argument is the JOB.
 
 It loads the bundle and then answers each line of standard input with one of standard output. Nothing else runs in the
 process, so its peak memory is the bundle's, and an engine's threads cannot disturb those of another.

@@ -1,6 +1,6 @@
 """What this machine can export and run, and the processor features that decide its speed.
 
-Imports no vendor library: packages are looked up, the processor is read from the operating system, the GPU is asked
+Imports no vendor library: packages are looked up, the processor is read from the operating system, the GPU is queried
 through `nvidia-smi`.
 """
 

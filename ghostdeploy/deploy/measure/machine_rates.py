@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured in a process with two words: THREADS CORE,….
+"""The peak rates of this machine, measured in a process with two arguments: THREADS CORE,….
 
     GEMM rate        n³ / t of a float32 n × n product, n = 512: 3 MB, in the caches of a core or beside it
     bandwidth(s)     3 s/3 / t of a = b + c on float32 arrays of s bytes together, each thread on its own share

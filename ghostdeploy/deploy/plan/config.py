@@ -1,4 +1,4 @@
-"""What one export is asked to do: a frozen record, checked when it is made."""
+"""The request of one export: a frozen record, checked on construction."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("align_channels", (int, type(None)), "8, 16 or 32"),
     ("skip_passes", _SEVERAL, "several names"),
 )
-"""What the fields may be that are no numbers."""
+"""What the fields may be that are not numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,14 @@
     int8          program.pt2 → onnx (float) → quantize-openvino → openvino
     from ONNX     program.onnx → onnx → openvino
 
-A target's own steps are its chain of parents; a quantized precision puts the quantizer of the row's recipe behind the
+A target's own steps are its chain of parents; a quantized precision puts the quantizer of the row's recipe after the
 first graph, and further targets convert from the quantized graph. Where a finished file is the model, the first step is
 the intake of its row.
 
 The program of a float precision has had the rewrites that suit the row's engine. Rows that want other rewrites than the
 first row of their chain get a first step of their own, `onnx-for-tensorrt`. Quantizers start from the plain fold: a sum
-of split layers would be one more tensor to quantize. What a converter takes in one form alone has that form everywhere.
+of split layers would be one more tensor to quantize. If a converter accepts only one form of something, every program
+has that form.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Step:
     recipe: Recipe | None = None
     """Set for a quantizer."""
     rewrites: tuple[str, ...] = ()
-    """Passes that its program has had behind the fold, for the first step of a chain."""
+    """Passes that its program has had after the fold, for the first step of a chain."""
 
     @property
     def result(self) -> str:
@@ -152,7 +153,7 @@ def all_steps(
 
 
 def rewrites_of(row: Target, precision: str, intake: Target | None, skip: Collection[str]) -> tuple[str, ...]:
-    """Returns the passes behind the fold that a row's program gets; only its form for quantizers, none for files."""
+    """Returns the passes after the fold that a row's program gets; only its form for quantizers, none for files."""
     if intake is not None:
         return ()
     wanted = (*targets.chain(row)[0].forms, *(() if precision in QUANTIZED else row.rewrites))

@@ -4,8 +4,8 @@
     both sides are numbers      the folder belongs to the label of its number; so it does where folders are 0 … N−1
     else                        the i-th folder is class i: sorted names, numbers in the order of numbers
 
-Export, eval and tune ask here, and say what they relied on. Names are equal without case, spaces, `-`, `_`, `/`, a
-leading number (`003.cat`), a byte-order mark and the Unicode normal form; a label may list synonyms with commas.
+Used by export, eval and tune, which report the rule that applied. Names are equal without case, spaces, `-`, `_`, `/`,
+a leading number (`003.cat`), a byte-order mark and the Unicode normal form; a label may list synonyms with commas.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def near_chance(top1: float, images: ImageSet, num_classes: int, *, who: str) ->
     A gate on the drop of such a model proves nothing, and most often the classes are in another order.
 
     Args:
-        top1: Share of images whose first class is right.
+        top1: Share of images whose top-1 class is right.
         images: The set, fitted.
         num_classes: Classes of the model.
         who: The model, for the sentence.

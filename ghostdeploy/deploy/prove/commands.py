@@ -146,8 +146,8 @@ def evaluate(
         on_error: Called with each bundle that cannot be evaluated, which is then left out; None raises its error.
 
     Raises:
-        UsageError: No bundle, or no set was given and a bundle is not of a sample model; `max_drop` is no share, has no
-            reference, or the reference would be compared with nothing but itself.
+        UsageError: No bundle, or no set was given and a bundle is not of a sample model; `max_drop` is not a share, has
+            no reference, or the reference would be compared with nothing but itself.
         DataError: The set is unusable or does not fit a model's classes.
         BundleError: See `verify`.
     """

@@ -46,7 +46,7 @@ class Diagnosis(Record, frozen=True, kw_only=True):
     sqnr_db: float | None
     """Logits of the simulated graph against the float one."""
     agreement: float | None
-    """Share of images with the same first class; None where it proves nothing, see `parity.names_classes`."""
+    """Share of images with the same top-1 class; None where it proves nothing, see `parity.names_classes`."""
     layers: tuple[LayerNoise, ...]
     """Worst first."""
     noise: Literal["alone", "arriving"] = "alone"

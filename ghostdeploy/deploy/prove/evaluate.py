@@ -46,7 +46,7 @@ class Comparison(Record, frozen=True, kw_only=True):
     reference: str
     reference_top1: float
     agreement: Share
-    """Same first class, right or wrong."""
+    """Same top-1 class, right or wrong."""
     drop: float
     """reference_top1 − top1."""
     drop_ci95: tuple[float, float]
@@ -103,12 +103,12 @@ class Predictions:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Images whose first class is right."""
+        """Images whose top-1 class is right."""
         return np.equal(self.top5[:, 0], self.labels)
 
     @property
     def top1_share(self) -> float:
-        """Share of images whose first class is right."""
+        """Share of images whose top-1 class is right."""
         return float(self.right.mean())
 
     @property
@@ -168,7 +168,7 @@ def best_five(logits: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def finite_rows(logits: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tells which images have finite logits throughout, (N,)."""
+    """Returns which images have finite logits throughout, (N,)."""
     return np.asarray(np.isfinite(logits).all(axis=tuple(range(1, logits.ndim))))
 
 

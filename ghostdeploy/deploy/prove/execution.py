@@ -1,4 +1,4 @@
-"""The execution gap: what an INT8 artefact gives here against the float simulation of the very same graph.
+"""The execution gap: an INT8 artefact's outputs here, compared with the float simulation of the same graph.
 
 Both run the same quantized network, so they differ only where the engine's integer kernels do: in the rounding of
 values on the border of two steps, in what is fused, and in sums that overflow. Simulation s, executed y, (N, classes):
@@ -7,7 +7,7 @@ values on the border of two steps, in what is fused, and in sums that overflow. 
     SQNR        10 log10( Σ s² / Σ (y − s)² )                                         ≥ 28 dB
     saturable   output channels whose weights can overflow 16 bits (see saturation)   = 0
 
-The limits and what was measured for them stand in `tolerance`.
+The limits and the measurements behind them are in `tolerance`.
 """
 
 from __future__ import annotations

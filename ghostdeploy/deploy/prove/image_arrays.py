@@ -1,4 +1,4 @@
-"""What images and labels must be as arrays, and how to bring them there."""
+"""The required form of images and labels as arrays, and how to convert to it."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@
     root/image.jpg                                          no classes
 
 Sub-folders of a class belong to it, as for torchvision and timm. Names that start with a dot and the metadata folders
-of file systems hold no images. Links are followed, but an image is read once: in its own folder where that belongs to
-the set, else where the first link to it stands. A second link would put it into another class too. Whatever is not read
-is counted with its reason: an accuracy of nine classes must not be sold as that of ten.
+of file systems hold no images. Links are followed, but an image is read once: in its own folder if that belongs to the
+set, else at the first link to it. A second link would put it into another class too. Skipped files are counted with
+their reason: an accuracy on nine classes must not be reported as one on ten.
 """
 
 from __future__ import annotations
@@ -190,5 +190,5 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 
 def _is_above(real: Path, folders: Iterable[Path]) -> bool:
-    """Tells whether a folder is one of others, or holds one."""
+    """Returns whether a folder is one of others, or holds one."""
     return any(one.is_relative_to(real) for one in folders)

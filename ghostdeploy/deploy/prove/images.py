@@ -1,7 +1,7 @@
-"""Image sets: a folder of images, a folder per class, or an `.npz`; one record for all that looks at images.
+"""Image sets: a folder of images, a folder per class, or an `.npz`; one record for everything that reads images.
 
 Listing checks only names; an image is decoded when it is used, so a set of any size costs no memory. The first one that
-cannot be decoded has the whole set looked through, so that one message names all of them.
+cannot be decoded triggers a check of the whole set, so that one message names all of them.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The judge: every verdict, from figures that were measured elsewhere and the limits of `tolerance`.
+"""The judge: computes every verdict from figures measured elsewhere and the limits of `tolerance`.
 
-A record gets its verdict when it is measured: some of the figures behind it do not travel with the bundle. The verdict
-of a bundle, of `verify` and of `build` is made of the records:
+A record gets its verdict when it is measured, because some of its figures do not travel with the bundle. The verdict of
+a bundle, of `verify` and of `build` follows from the records:
 
-    failed        one gate is missed; each that is missed is told
-    unverified    none is missed, and one is open: too few images, no engine here, nothing to hold an output against
+    failed        one gate is missed; every missed one is named
+    unverified    none is missed, and one is undecided: too few images, no engine here, nothing to compare with
     passed        else
 
-A later proof must not say better of a bundle than its export did:
+A later proof must not give a bundle a better verdict than its export did:
 
     failed        stays failed on every machine: the gate was missed on images that do not travel with the bundle
     unverified    too few images stays so; "built, not executed" is decided where the engine runs the golden vectors
@@ -77,7 +77,7 @@ def parity_verdict(measured: Tolerance, row: Tolerance, non_finite: int) -> Verd
 
 
 def answer(drop_ci95: tuple[float, float], max_drop: float) -> Answer:
-    """Tells on which side of the limit the whole interval of a drop of top-1 lies."""
+    """Returns on which side of the limit the whole interval of a top-1 drop is."""
     low, high = drop_ci95
     return "within" if high <= max_drop else ("exceeded" if low > max_drop else "not enough images to decide")
 
@@ -91,9 +91,9 @@ def agreement_verdict(share: tuple[float, float], required: float, values_db: fl
     """Judges logits on real images.
 
     Args:
-        share: Least and largest share of images with the same first class that these images allow.
+        share: Least and largest share of images with the same top-1 class that these images allow.
         required: What it must reach.
-        values_db: Signal over error of the logits where first classes prove nothing, else infinite.
+        values_db: Signal over error of the logits where top-1 classes prove nothing, else infinite.
         non_finite: Images with NaN or infinity.
     """
     least, largest = share
@@ -102,7 +102,7 @@ def agreement_verdict(share: tuple[float, float], required: float, values_db: fl
 
 
 def execution_verdict(agreement: float, sqnr_db: float | None, saturable_channels: int) -> Verdict:
-    """Judges an execution gap; `agreement` is the share of images with the same first class or a forgiven margin."""
+    """Judges an execution gap; `agreement` is the share of images with the same top-1 class or a forgiven margin."""
     near = sqnr_db is None or sqnr_db >= limits.EXECUTION_DB
     return _verdict(saturable_channels or not near or not agreement >= limits.EXECUTION_AGREEMENT)
 

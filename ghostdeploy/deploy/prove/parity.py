@@ -1,20 +1,20 @@
-"""Parity: the artefact's outputs against the golden ones.
+"""Parity: the artefact's outputs compared with the golden ones.
 
     max_abs          max |y − r| over all images
     relative         max_abs / max |r|
     cosine           min over images of  y·r / (‖y‖ ‖r‖)
     norm error       max over images of  |‖y‖ − ‖r‖| / ‖r‖
-    SQNR             10 log10( Σ r² / Σ (y − r)² )  in decibel
+    SQNR             10 log10( Σ r² / Σ (y − r)² )  in decibels
     top1_agreement   share of images with argmax y = argmax r; for fp16 only images whose reference margin
                      (best − second) exceeds the half-precision step of the largest logit can disagree
 
 Agreement proves nothing where the reference has one column or one class for every image: see `names_classes`.
 
 Each of an output by itself, so that a large one cannot hide a small one, and the worst output is judged, by a row of
-`tolerance`; the agreement is that of the first output. The cosine of an image does not see its magnitude, so its norm
-has a bound of its own.
+`tolerance`; the agreement is that of the first output. The cosine of an image ignores its magnitude, so its norm
+has a separate bound.
 
-All in float64, all on the very arrays stored in the bundle, so the judgement is the same on every machine. Needs NumPy.
+All in float64, all on the arrays stored in the bundle, so the verdict is the same on every machine. Needs NumPy.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _one(name: str, got: Float, reference: Float) -> OutputParity:
 
 
 def worst_part(output: NDArray[np.generic], golden: NDArray[np.generic]) -> tuple[str, float] | None:
-    """Returns the channel, or the place on the last axis, that is furthest off, and its SQNR in decibel.
+    """Returns the channel, or the place on the last axis, that is furthest off, and its SQNR in decibels.
 
     Args:
         output: (N, channels, …).
@@ -168,7 +168,7 @@ def max_norm_error(got: Float, reference: Float) -> float:
 
 
 def sqnr_db(rows: list[tuple[Float, Float]]) -> float | None:
-    """Returns the signal-to-error ratio in decibel over all outputs, None when there is no error."""
+    """Returns the signal-to-error ratio in decibels over all outputs, None when there is no error."""
     with np.errstate(all="ignore"):
         signal = sum(float(np.square(reference).sum()) for _, reference in rows)
         noise = sum(float(np.square(got - reference).sum()) for got, reference in rows)
@@ -178,7 +178,7 @@ def sqnr_db(rows: list[tuple[Float, Float]]) -> float | None:
 
 
 def agreement(got: Float, reference: Float, *, precision: str = "fp32") -> float:
-    """Returns the share of images with the same first class; fp16 forgives margins below its own step."""
+    """Returns the share of images with the same top-1 class; fp16 forgives margins below its own step."""
     finite = np.isfinite(got).all(axis=1)  # of NaN the first is the largest, whatever the others are
     same = got.argmax(axis=1) == reference.argmax(axis=1)
     if precision == "fp16" and reference.shape[1] > 1:
@@ -188,7 +188,7 @@ def agreement(got: Float, reference: Float, *, precision: str = "fp32") -> float
 
 
 def names_classes(reference: NDArray[Any]) -> bool:
-    """Tells whether the first classes of a reference can prove anything.
+    """Returns whether the top-1 classes of a reference can prove anything.
 
     Args:
         reference: (N, classes).

@@ -1,8 +1,8 @@
-"""Whether the pixels of an image set can be what they are meant to be: export, eval and tune ask before they start.
+"""Checks whether the pixels of an image set are plausible: export, eval and tune do so before they start.
 
-brightest ≤ 1            values of 0 to 1 were made integers: refused
-every image plain        one colour each: said
-brightest − darkest < 32 of 255: said
+brightest ≤ 1            values of 0 to 1 were cast to integers: refused
+every image plain        one colour each: warning
+brightest − darkest < 32 of 255: warning
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PixelRange:
 
     @property
     def dark(self) -> bool:
-        """Tells whether no pixel is brighter than 1 of 255."""
+        """Returns whether no pixel is brighter than 1 of 255."""
         return self._high <= _BLACK
 
     def refuse_dark(self) -> None:

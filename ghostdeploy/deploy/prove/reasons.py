@@ -1,4 +1,4 @@
-"""What is said of a record that missed its gate, or leaves it open: one clause each, for messages. `judge` decides."""
+"""Messages for a record that missed its gate or could not decide it: one clause each. `judge` decides."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def off_golden(found: Parity, missed: dict[str, list[str]], precision: str) -> s
 
 
 def disagreement(found: Agreement) -> str:
-    """Returns how far the logits, or the first classes, are off."""
+    """Returns how far the logits, or the top-1 classes, are off."""
     if found.required_sqnr_db is not None and (found.sqnr_db or 0.0) < found.required_sqnr_db:
         required = found.required_sqnr_db
         return f"the logits differ: {_decibel(found.sqnr_db)} on {found.count} images, expected {required:.0f} dB"

@@ -1,6 +1,6 @@
-"""INT8 outputs for the golden images, held against what the export recorded of the very same images.
+"""INT8 outputs for the golden images, compared with what the export recorded for the same images.
 
-Two sound executions of one quantized graph differ where a value lies on the border of two steps and falls the other
+Two correct executions of one quantized graph differ where a value lies on the border of two steps and rounds the other
 way. Such a step is as large as the quantization error itself, so for one output, golden r, in the stored simulation s,
 executed y, with mean power per image |·|²:
 
@@ -9,10 +9,10 @@ executed y, with mean power per image |·|²:
                                                    large one, and one image's power varies by its deviation twice
 
 28 dB is the limit of the execution gap, which stays for the first output. Where no simulation is stored (a TensorRT
-kit, whose graph is simulated at export, and early bundles), y is held against r itself. The export recorded how far the
-graph is from r, and the second error comes on top of the first: A = 2 |s − r|², 3 dB less.
+kit, whose graph is simulated at export, and early bundles), y is compared with r itself. The export recorded how far
+the graph is from r, and the second error comes on top of the first: A = 2 |s − r|², 3 dB less.
 
-A record that leaves more than half of the power to errors tells nothing: zeros would pass. It is no judgement.
+A record that allows errors of more than half of the power proves nothing: zeros would pass. It gets no verdict.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _TURNS = 4
 
 
 def batches(images: ImageSet, spec: Preprocess, *, threads: int) -> Generator[NDArray[Any]]:
-    """Yields the model inputs of a set, decoded ahead by threads; whoever may stop before the end closes it.
+    """Yields the model inputs of a set, decoded ahead by threads; a caller that may stop early must close it.
 
     Args:
         images: The set.

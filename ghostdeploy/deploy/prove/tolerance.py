@@ -1,6 +1,6 @@
 """The table of limits: every number that a verdict or a proof depends on, each with its reason.
 
-`judge` holds figures against them. Changing a number needs a note in `docs/decisions/`.
+`judge` compares figures with them. Changing a number needs a note in `docs/decisions/`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ FP16_OVERFLOW = 65520.0
 """From here on a value rounds to infinity in float16."""
 
 VALUES_SQNR_DB = 20.0
-"""Smallest signal over error on real images, an error of a tenth of the signal, where first classes prove nothing: the
+"""Smallest signal over error on real images, an error of a tenth of the signal, where top-1 classes prove nothing: the
 output has one column, or the reference gives one class for every image."""
 
 MAX_DROP = 0.01
@@ -127,7 +127,7 @@ FORGIVEN_DEVIATIONS = 4
 are forgiven, 0.23 rms. Largest margin of a disagreement measured with safe weights: 0.21 rms; with saturation: 2.8."""
 
 MOST_OF_SIGNAL = 0.5
-"""Largest share of an output's power that may be error when it is held against a record. A record that leaves more to
+"""Largest share of an output's power that may be error when it is compared with a record. A record that leaves more to
 errors tells nothing: zeros would pass."""
 
 IMAGE_FACTOR = 4.0

@@ -1,8 +1,8 @@
-"""The calibration stream: which images the quantizer sees, and which of the same set judge it; decoded once, on disk.
+"""The calibration stream: which images the quantizer uses, and which of the same set judge it; decoded once, on disk.
 
 A seeded draw, class-balanced where labels exist; an image whose pixels were drawn already is dropped and replaced.
-Where the set judges as well, every second image of a class is held out: ranges fitted to an image say nothing of how
-they suit the next one. The pixels lie in pixel files; the SHA-256 of the calibration's, in order, is the fingerprint in
+Where the set judges as well, every second image of a class is held out: ranges fitted to an image do not show how
+they suit the next one. The pixels are in pixel files; the SHA-256 of the calibration's, in order, is the fingerprint in
 the manifest.
 """
 
@@ -134,7 +134,7 @@ class _Turns:
         self._seen: Counter[int] = Counter()
 
     def holds_out(self, index: int) -> bool:
-        """Tells whether the next image, `index` of the set, is held out."""
+        """Returns whether the next image, `index` of the set, is held out."""
         label = 0 if self._labels is None else int(self._labels[index])
         self._seen[label] += 1
         out = self._left == 0 or (self._left_out > 0 and self._seen[label] % 2 == 0)
@@ -160,7 +160,7 @@ class _Sieve:
         self._range = PixelRange(images.source)
 
     def accepts(self, index: int) -> bool:
-        """Tells whether the image is to be used."""
+        """Returns whether the image is to be used."""
         try:
             pixels = self._images.pixels(index, self._spec)
         except Undecodable as error:

@@ -1,7 +1,7 @@
-"""What no rule can say beforehand is tried: equalization strength, range estimator, bias correction.
+"""Chooses by measurement what no rule can: equalization strength, range estimator, bias correction.
 
-Which of them serves a network best differs from network to network by several decibel, and none is best for all. Each
-try writes the Q/DQ graph and simulates it on calibration images; the highest SQNR of the logits wins. Strengths are
+The best choice differs from network to network, by several decibels, and none is best for all. Each trial writes the
+Q/DQ graph and simulates it on calibration images; the highest SQNR of the logits wins. Strengths are
 compared first, with one estimator; then the estimators with the best strength. Biases are corrected by other images
 than those that judge.
 """

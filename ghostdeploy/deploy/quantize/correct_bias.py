@@ -1,12 +1,12 @@
 """Empirical bias correction (Nagel et al. 2019, §4.2; arXiv 1906.04721).
 
-Rounding weights shifts the mean of each output channel, since inputs behind a ReLU are not centred. With d = ŷ − y of
+Rounding weights shifts the mean of each output channel, since inputs after a ReLU are not centred. With d = ŷ − y of
 a layer's quantized shadow on the same input,
 
     b'_c = b_c − E[d_c]
 
-over the calibration images. Each layer makes up for its own shift only: correcting the shift that arrives from layers
-before as well would count it once per layer (measured: the network is destroyed in two rounds).
+over the calibration images. Each layer corrects only its own shift: correcting the shift that arrives from earlier
+layers as well would count it once per layer (measured: the network is destroyed in two rounds).
 """
 
 from __future__ import annotations

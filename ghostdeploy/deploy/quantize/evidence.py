@@ -1,7 +1,8 @@
-"""What a quantization is made from and judged by: calibration pixels, gate pixels, the reference's logits of those.
+"""The inputs and the judges of a quantization: calibration pixels, gate pixels, the reference's logits for those.
 
-What calibrated a quantizer must not judge it. Two images are the same where their files, or their arrays, are byte for
-byte. Files are hashed only where another one has as many bytes, so a set of any size costs one look at its directory.
+Images that calibrated a quantizer must not judge it. Two images are the same where their files, or their arrays, are
+byte for byte. Files are hashed only where another one has as many bytes, so a set of any size costs one look at its
+directory.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ def _apart(
 
 
 def shared_with(images: ImageSet, others: Iterable[Any]) -> NDArray[np.bool_]:
-    """Tells for each image of a set whether it is among `others`.
+    """Returns for each image of a set whether it is among `others`.
 
     Args:
         images: Any set.

@@ -1,4 +1,4 @@
-"""Block-wise fallback: return the worst units to float until the gate holds.
+"""Block-wise fallback: returns the worst units to float until the gate is met.
 
 Every quantized unit u is returned to float alone and the rest stays INT8; its gain is
 
@@ -48,7 +48,7 @@ class Gate:
     max_drop: float
 
     def holds(self, logits: NDArray[Any]) -> bool:
-        """Tells whether the logits pass."""
+        """Returns whether the logits pass."""
         if not np.isfinite(logits).all():
             return False  # of NaN the first is the largest, whatever the others are
         found, wanted = logits.argmax(axis=1), self.reference.argmax(axis=1)
@@ -64,14 +64,14 @@ class Gate:
 
 
 def sqnr(logits: NDArray[Any], reference: NDArray[Any]) -> float:
-    """Returns 10 log10(Σ r² / Σ (y − r)²) in decibel, 200 for equal arrays."""
+    """Returns 10 log10(Σ r² / Σ (y − r)²) in decibels, 200 for equal arrays."""
     wanted = reference.astype(np.float64)
     error = float(np.square(logits - wanted).sum())
     return 10 * float(np.log10(np.square(wanted).sum() / error)) if error else 200.0
 
 
 def agreement(logits: NDArray[Any], reference: NDArray[Any]) -> float:
-    """Returns the share of images with the same first class."""
+    """Returns the share of images with the same top-1 class."""
     same = logits.argmax(axis=1) == reference.argmax(axis=1)
     return float((same & np.isfinite(logits).all(axis=1)).mean())
 

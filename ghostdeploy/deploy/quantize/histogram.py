@@ -1,4 +1,4 @@
-"""A tensor's values as counts in bins of equal width, within which they are taken to lie evenly."""
+"""A tensor's values as counts in bins of equal width, assumed uniform within each bin."""
 
 from __future__ import annotations
 

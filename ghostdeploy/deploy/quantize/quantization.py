@@ -1,7 +1,7 @@
-"""One quantization, whatever the graph's format: choose by measurement, hold against the gate, fall back.
+"""One quantization, whatever the graph's format: choose by measurement, check the gate, fall back.
 
 In order: equalization strength, range estimator and bias correction are chosen on calibration images; the simulation of
-the quantized graph is held against the gate; where the gate is missed, units go back to float, the worst first.
+the quantized graph is checked against the gate; where the gate is missed, units go back to float, the worst first.
 """
 
 from __future__ import annotations

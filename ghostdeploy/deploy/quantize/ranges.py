@@ -81,10 +81,10 @@ def collect(
     Args:
         model: Float graph with one input.
         tensors: Names of activations, the graph's input included, in graph order.
-        batches: Gives the stream anew at each call.
-        batch_count: Batches in it; None lets only the second pass be heard.
+        batches: Returns a fresh stream at each call.
+        batch_count: Batches in it; None reports only the second pass.
         threads: Threads of the engine; None is one per core.
-        on_progress: Called with done and total, anew for each group of tensors that fits into memory.
+        on_progress: Called with done and total, separately for each group of tensors that fits into memory.
 
     Raises:
         CheckpointError: An activation is NaN or infinite; the first one is named.

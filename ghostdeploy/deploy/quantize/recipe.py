@@ -1,18 +1,18 @@
 """Quantization recipes: which integers, which scales, which layers. Each target owns its recipe.
 
-Here too: the record of what a quantizer found, as it crosses the border of its process.
+Also here: the record of a quantizer's result, as it crosses the process boundary.
 
     x̂ = s·(q − z),   q = clamp(round(x/s) + z, q_min, q_max)
 
-On CPUs activations are uint8 with a zero point (half of a signed range would be lost behind a ReLU), weights INT8 per
+On CPUs activations are uint8 with a zero point (half of a signed range would be lost after a ReLU), weights INT8 per
 output channel with z = 0, made safe for processors that add pairs of products in 16 bits.
 
 `onnxruntime`  fuses a layer only between Q/DQ pairs on all its inputs and outputs, its bias in INT32 with s = s_x·s_w.
-`openvino`     leaves out a rounding between a layer and the sum or activation it is fused with; Q/DQ only in front of
-               layers computes what the graph says.
-`tensorrt`     wants activations INT8 with z = 0, all 8 bits of the weights, float biases, and Q/DQ in front of layers.
+`openvino`     leaves out a rounding between a layer and the sum or activation it is fused with; Q/DQ only before
+               layers computes what the graph specifies.
+`tensorrt`     wants activations INT8 with z = 0, all 8 bits of the weights, float biases, and Q/DQ before layers.
 
-`litert`       is another file format: AI Edge Quantizer makes every operator INT8, weights with all 8 bits, because
+`litert`       is a different file format: AI Edge Quantizer makes every operator INT8, weights with all 8 bits, because
                LiteRT's kernels add products in 32 bits on every processor.
 
 In ONNX graphs the multiplication by a squeeze-and-excite gate, its sigmoid, and the sum that merges a G-Ghost stage

@@ -1,4 +1,4 @@
-"""Which INT8 weights are right on every processor, and the smallest scales that make them so.
+"""Which INT8 weights are exact on every CPU, and the smallest scales that make them so.
 
 x86 processors without dot-product instructions (VNNI, AMX) multiply by `pmaddubsw`: two unsigned 8-bit activations by
 two signed 8-bit weights, the two products added in 16 bits *with saturation*:
@@ -6,7 +6,7 @@ two signed 8-bit weights, the two products added in 16 bits *with saturation*:
     −32768 ≤ a₁ q₁ + a₂ q₂ ≤ 32767,   0 ≤ a ≤ 255
 
 The sum is exact for all activations when it is so for a ∈ {0, 255}. Which weights of an output channel meet in a pair
-depends on kernel and layout, so the bound is asked of the worst pair, the two largest q⁺ and the two most negative q⁻:
+depends on kernel and layout, so the bound applies to the worst pair, the two largest q⁺ and the two most negative q⁻:
 
     255 (q⁺₁ + q⁺₂) ≤ 32767   and   255 (q⁻₁ + q⁻₂) ≥ −32768    ⇔    sums within ±128
 
@@ -44,7 +44,7 @@ _IR_MOVES = ("Concat", "Convert", "MaxPool", "Multiply", "Reshape", "Squeeze", "
 
 
 def unsafe_channels(weight: NDArray[Any], *, groups: int = 1) -> NDArray[np.bool_]:
-    """Tells which output channels can overflow 16-bit sums.
+    """Returns which output channels can overflow 16-bit sums.
 
     Args:
         weight: Integers (out, in/groups, …), output channels first.
@@ -61,7 +61,7 @@ def unsafe_channels(weight: NDArray[Any], *, groups: int = 1) -> NDArray[np.bool
 
 
 def is_depthwise(shape: tuple[int, ...], groups: int) -> bool:
-    """Tells a convolution with weights (out, in/groups, …) whose kernels never add two products in 16 bits."""
+    """Recognises a convolution with weights (out, in/groups, …) whose kernels never add two products in 16 bits."""
     return groups > 1 and shape[0] == groups and shape[1] == 1
 
 
@@ -137,7 +137,7 @@ def count_saturable(model: onnx.ModelProto) -> dict[str, int]:
     """Counts the unsafe output channels of each layer that a Q/DQ graph has in INT8.
 
     Args:
-        model: Weights are constants behind `DequantizeLinear`.
+        model: Weights are constants that feed `DequantizeLinear`.
 
     Returns:
         Node name and count, layers with unsafe channels only.

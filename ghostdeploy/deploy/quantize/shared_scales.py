@@ -1,4 +1,4 @@
-"""Tensors that must share one scale, such as all inputs of a Concat and its output, so that the copy stays a copy."""
+"""Tensors that must share one scale, such as all inputs of a Concat and its output, so that Concat stays a copy."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class QdqQuantization(Quantization):
     def write(self, float_layers: frozenset[str]) -> onnx.ModelProto:
         """See `Quantization.write`."""
         floating = self.floating
-        if self.chosen.choice.correct_bias:  # what a layer left in float would get is no correction
+        if self.chosen.choice.correct_bias:  # a layer left in float needs no correction
             errors = {name: error for name, error in self.errors.items() if name not in float_layers}
             floating = correct_bias(floating, errors)
         plan = writer.plan(floating, self.recipe, float_layers=float_layers)

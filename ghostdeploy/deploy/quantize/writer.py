@@ -1,8 +1,8 @@
 """The Q/DQ graph: ONNX Runtime's quantizer writes it, with our ranges, weight scales and choice of layers.
 
 Tensors that must share a scale (all inputs of a Concat and its output, so that the copy stays a copy) are named in
-groups; their ranges come equal. A weight's scales are given per output channel. What the tool would do by habit and the
-recipe does not want is switched off: outputs of layers quantized without an INT8 reader, biases for a GPU.
+groups; their ranges come equal. A weight's scales are given per output channel. Tool defaults that the recipe does not
+want are switched off: outputs of layers quantized without an INT8 reader, biases for a GPU.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def read_bare(model: onnx.ModelProto, floating: frozenset[str], *, layers_alone:
     Args:
         model: Changed in place.
         floating: Names of nodes that are float.
-        layers_alone: Whatever is no layer reads the tensor itself, too.
+        layers_alone: Whatever is not a layer reads the tensor itself, too.
     """
     producer = {output: node for node in model.graph.node for output in node.output}
     for node in model.graph.node:
@@ -208,7 +208,7 @@ def read_bare(model: onnx.ModelProto, floating: frozenset[str], *, layers_alone:
 
 
 def _bare(name: str, producer: Mapping[str, onnx.NodeProto]) -> str:
-    """Returns the tensor in front of the Q/DQ pair that writes `name`; without one, `name`."""
+    """Returns the tensor before the Q/DQ pair that writes `name`; without one, `name`."""
     restored = producer.get(name)
     rounded = producer.get(restored.input[0]) if restored is not None and restored.op_type == _PAIR[1] else None
     return str(rounded.input[0]) if rounded is not None and rounded.op_type == _PAIR[0] else name

@@ -4,6 +4,6 @@
     → close contenders in one run → the best few once more in one last run: the best there is the pick
 
 In: a model and limits. Out: the pick, its rivals, and the best few bundles. Never: a figure of another machine.
-Everything is journalled, so a run that was killed goes on where it was. The order is in `run`; what is tried in
+Everything is journalled, so an interrupted run resumes where it was. The order is in `run`; what is tried in
 `candidates`, the journal in `journal`, the statistics in `contest`.
 """

@@ -1,4 +1,4 @@
-"""What is tried: rows of the target table × precisions × passes left out, each with the settings it can run with.
+"""The candidates: rows of the target table × precisions × passes left out, each with the settings it can run with.
 
 A bundle is a `Candidate`. Threads and profile need no new bundle: they are `Setting`s of it, and a candidate with a
 setting is an `Entry`, the thing that is measured.

@@ -1,4 +1,4 @@
-"""The entries of one run: which can be measured, which meet the limits, and how they stand."""
+"""The entries of one run: which can be measured, which meet the limits, and their ranking."""
 
 from __future__ import annotations
 

@@ -5,16 +5,16 @@ With m(e, r) the time of entry e in round r,
     ratio(a, b) = median over the rounds r that hold both of  m(a, r) / m(b, r)
 
 with its 95 % interval by order statistics. A round measures its entries one after the other within a second or two, so
-what slows the machine down slows both. Entries that never sat together are compared through the anchor, which sits in
+what slows the machine down slows both. Entries that never shared a round are compared through the anchor, which is in
 every round: score(e) = ratio(e, anchor).
 
 A contest is decided when no other entry can be more than `MARGIN` faster than the leader: the lower end of its ratio
 to the leader is at least 1 − MARGIN.
 
-More threads must earn their cores. How long a sleeping core takes to wake is up to the operating system, and inside a
-virtual machine up to the host too; it was seen to change from one minute to the next, and with it the time of a short
+Extra threads must pay for their cores. How long a sleeping core takes to wake is up to the operating system, and inside
+a virtual machine up to the host too; it was seen to change from one minute to the next, and with it the time of a short
 call with two threads by a factor of 2.3, that of one thread not at all. So an entry with more threads is better than
-one with fewer only if, in every sitting (processes started together, minutes apart) that holds both,
+one with fewer only if, in every session (processes started together, minutes apart) with both,
 
     the upper end of ratio(more, fewer) < 1 − MARGIN
 """
@@ -100,7 +100,7 @@ def contenders(found: dict[str, Ratio], most: int) -> list[str]:
 
 
 def is_decided(rounds: Sequence[Round], leader: str, others: Collection[str], kind: Kind) -> bool:
-    """Tells whether no other entry can be more than `MARGIN` faster than the leader."""
+    """Returns whether no other entry can be more than `MARGIN` faster than the leader."""
     found = [ratio(rounds, key, leader, kind) for key in others if key != leader]
     return all(one is not None and one.low >= 1 - MARGIN for one in found)
 
@@ -113,7 +113,7 @@ def placed(rounds: Sequence[Round], kind: Kind) -> list[str]:
 
 
 def is_faster_always(rounds: Sequence[Round], ours: str, theirs: str, kind: Kind) -> bool:
-    """Tells whether `ours` was more than `MARGIN` faster in every sitting of both; no sitting is no evidence."""
+    """Returns whether `ours` was more than `MARGIN` faster in every session of both; no session is no evidence."""
     sittings: dict[int, list[Round]] = {}
     for one in rounds:
         sittings.setdefault(one.sitting, []).append(one)

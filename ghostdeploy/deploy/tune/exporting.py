@@ -64,7 +64,7 @@ class Workshop:
             listener: Receives the stages.
 
         Returns:
-            Why each one that failed did. A missed gate is no failure: the bundle's verdict says it.
+            Why each one that failed did. A missed gate is not a failure: it is in the bundle's verdict.
 
         Raises:
             CheckpointError: The model cannot be exported at all.

@@ -1,4 +1,4 @@
-"""For what a state folder was made: hashes of the model and of the options, versions, and the machine.
+"""Identifies the request of a state folder: hashes of the model and of the options, versions, and the machine.
 
 What only selects among results (targets, precisions, objective, limits on size and latency, budget) is left out, so a
 second run with other limits uses what the first one measured.

@@ -1,7 +1,7 @@
-"""What a run has done so far, one JSON document per line, each on the disk before the run goes on.
+"""What a run has done so far, one JSON document per line, each flushed to disk before the run continues.
 
-The first line says for which request the state was made. A last line without its end is what a killed run was writing:
-it is dropped. Whoever has the journal open holds a lock on it, which the kernel drops with the process.
+The first line identifies the request. An incomplete last line was left by a killed run and is dropped. A process that
+has the journal open holds a lock on it, which the kernel releases when the process ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run must find: a bundle at all, one that passed its gates, one within the limits; else what came nearest."""
+"""What a run must find: a bundle at all, one that passed its gates, one within the limits; else the nearest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entries measured in turn, each in a process of its own, as `bench` does it."""
+"""Measures entries in turn, each in its own process, as `bench` does."""
 
 from __future__ import annotations
 

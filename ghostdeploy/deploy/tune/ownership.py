@@ -1,4 +1,4 @@
-"""What in a state folder is of `tune`'s own making, and may go when a request starts again."""
+"""Which files in a state folder were made by `tune`, and may be removed when a request starts again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TABLE = re.compile(r"pareto\.(json|md)|\.pareto\.(json|md)\.\w+")
 
 
 def made_by_tune(path: Path) -> bool:
-    """Tells whether an entry of a state folder is a table of `tune`, or a folder of bundles and logs and no more."""
+    """Returns whether an entry of a state folder is a table of `tune`, or a folder of bundles and logs and no more."""
     if path.is_symlink():
         return False
     if path.is_file():

@@ -1,4 +1,4 @@
-"""How far a run is: steps done, what is being done, the best so far, and the time."""
+"""Progress of a run: steps done, current step, best so far, and time."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Progress:
         return time.monotonic() - self._begin
 
     def is_within(self, share: float, *, ahead: float = 0.0) -> bool:
-        """Tells whether less than this share of the budget will be spent in `ahead` seconds."""
+        """Returns whether less than this share of the budget will be spent in `ahead` seconds."""
         return not self._closed and self.spent + ahead < share * self.budget
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the winning bundle beside the state folder, `pareto.json` and `pareto.md` inside it."""
+"""The results of a run: the winning bundle beside the state folder, `pareto.json` and `pareto.md` inside it."""
 
 from __future__ import annotations
 
@@ -159,6 +159,6 @@ def _manifest(bundle: Path) -> bytes | None:
 
 
 def _is_ours(final: Path, state: Path) -> bool:
-    """Tells whether a bundle is a copy of one of the state folder."""
+    """Returns whether a bundle is a copy of one of the state folder."""
     data = _manifest(final)
     return data is not None and any(_manifest(one) == data for one in state.glob(f"*/{final.name}"))

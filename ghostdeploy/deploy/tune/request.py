@@ -1,4 +1,4 @@
-"""What the `tune` command asks for: a model, what all its exports have in common, limits, an objective, a budget."""
+"""The request of the `tune` command: a model, the options shared by all exports, limits, an objective, a budget."""
 
 from __future__ import annotations
 

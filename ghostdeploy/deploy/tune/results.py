@@ -44,7 +44,7 @@ class Row(Record, frozen=True, kw_only=True):
     drop: float | None
     """Drop of top-1 on labelled images, against the float32 model."""
     agreement: float | None
-    """Share of images with the same first class as the float32 model."""
+    """Share of images with the same top-1 class as the float32 model."""
     speeds: tuple[Speed, ...] = ()
     """By setting, the best first by the objective; that of the pick before all."""
 

@@ -1,11 +1,11 @@
-"""The order of a run. Whatever the journal or the state folder holds already is not done again.
+"""The order of a run. Anything already in the journal or the state folder is not done again.
 
     part of the budget        what is started before it is used up
     EXPORT_SHARE      60 %    exports with all passes (one always)
     VARIANT_SHARE     75 %    exports without single passes, of what is near the best
     CONTEST_SHARE     90 %    rounds of the close contenders
 
-What is left is for the last run, which always takes place.
+The rest is for the last run, which always takes place.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The making of ncnn payloads."""
+"""Makes ncnn payloads."""

@@ -1,8 +1,8 @@
 """ncnn files from the ONNX payload, by pnnx; `fp16` stores the weights in half precision, `int8` as integers.
 
-The layers are called like their PyTorch modules: pnnx forgets the names of the ONNX graph, and a layer's weights tell
-which one it was. The Input layers say what an image is, see `runtimes.ncnn.param`. Pixels reach ncnn as the floats of
-their values, so the conversion that stands first in such a graph is left out.
+The layers are named after their PyTorch modules: pnnx drops the names of the ONNX graph, and a layer is identified by
+its weights. The Input layers describe the image, see `runtimes.ncnn.param`. Pixels reach ncnn as the floats of
+their values, so the conversion at the start of such a graph is left out.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class NcnnExporter:
 
 
 def is_readable(layers: Sequence[param.Layer], data: bytes) -> bool:
-    """Tells whether all layers that read weights are known here; only then they are given their modules' names."""
+    """Returns whether all layers that read weights are known here; only then they are given their modules' names."""
     try:
         unpack(layers, data)
     except RefusedError:

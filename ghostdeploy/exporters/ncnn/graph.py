@@ -1,4 +1,4 @@
-"""An ONNX graph as pnnx can read it: what it gets wrong, or has no layer for, is written otherwise first."""
+"""Rewrites an ONNX graph for pnnx: what it gets wrong, or has no layer for, is replaced first."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""pnnx, run in a folder of its own.
+"""Runs pnnx in a temporary folder.
 
-It writes seven files beside its input, stores weights in half precision unless told otherwise, and ends with 0 where it
-has left operators in the file that ncnn does not have. So: a temporary folder, `fp16=0` always, and what it wrote is
-looked through for layers that ncnn lacks.
+It writes seven files beside its input, stores weights in half precision by default, and exits with 0 even if it left
+operators in the file that ncnn does not have. So: a temporary folder, always `fp16=0`, and the output is checked for
+layers that ncnn lacks.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     x → Q(s) → DQ(s) → layer ← DQ(scales) ← q_W      becomes      x → layer ← W = q_W·scales
 
-ncnn rounds the data of each layer by itself, with the one scale that its file names, and gives floats: what the Q/DQ
-pairs in front of layers say. A scale of ncnn's is a factor, so 1/s. Layers in groups stay float by the recipe: on AVX2
+ncnn rounds the data of each layer itself, with the one scale in its file, and returns floats, as the Q/DQ pairs before
+layers specify. An ncnn scale is a factor, so 1/s. Layers in groups stay float by the recipe: on AVX2
 ncnn 1.0.20261020 gave 12 right bits in depthwise ones, and wrong numbers in others.
 """
 
@@ -94,7 +94,7 @@ def _rewire(graph: onnx.GraphProto, origin: dict[str, str], floats: list[onnx.Te
     """Leaves the Q/DQ nodes out, and the integers that nobody reads any more."""
     kept = [node for node in graph.node if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
     given = {origin[value.name]: value.name for value in graph.output if value.name in origin}
-    for node in kept:  # an output behind a pair is now what the pair read
+    for node in kept:  # an output after a pair is now what the pair read
         node.input[:] = [given.get(origin.get(name, name), origin.get(name, name)) for name in node.input]
         node.output[:] = [given.get(name, name) for name in node.output]
     ordered = onnx.GraphProto(node=kept).node

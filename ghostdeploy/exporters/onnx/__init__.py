@@ -1,1 +1,1 @@
-"""The making of ONNX payloads, from PyTorch and from ONNX files."""
+"""Makes ONNX payloads, from PyTorch and from ONNX files."""

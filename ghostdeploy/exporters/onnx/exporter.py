@@ -1,7 +1,7 @@
 """ONNX from a saved `torch.export` program: dynamo exporter, simplified once, shape-inferred, checked.
 
 The file is one piece (no external data), opset 18, with the names given in the job. `hybrid` stores the weights of
-layers that wait for memory in INT8, see `weights`.
+memory-bound layers in INT8, see `weights`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ONNX from ONNX: a graph that the intake has rewritten, simplified once, shape-inferred, checked; needs no torch.
 
-Layers are called by their weights where those have telling names (`blocks.3.0.se.conv_reduce.weight`), else by the
+Layers are named after their weights where those have meaningful names (`blocks.3.0.se.conv_reduce.weight`), else by the
 module path that an older torch exporter wrote (`/blocks/blocks.3/blocks.3.0/se/conv_reduce/Conv`), else they keep the
 names of their nodes; a node without a name gets that of its output.
 """

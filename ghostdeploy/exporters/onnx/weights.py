@@ -1,12 +1,12 @@
-"""INT8 weights for linear layers of an ONNX graph that wait for memory.
+"""INT8 weights for memory-bound linear layers of an ONNX graph.
 
     y = x·W + b,  W ≈ s·Q        Q = round(W / s) in −127 … 127,  s = max |W| / 127 per output column
 
-Written in standard operators: `DequantizeLinear(Q, s)` in front of the matrix of each chosen layer. ONNX Runtime makes
-`MatMulNBits` of the pair when it loads the file, and rounds the data of the layer to 8 bits per block: nothing that it
-does in float is as fast (decision 0022). OpenVINO keeps the integers and multiplies floats; others restore floats.
-ONNX Runtime 1.32 leaves a layer alone when a Relu is all that stands between it and the next such layer, and would
-then restore its floats at every inference: there the Relu is written as Max(y, 0), the same function.
+Written in standard operators: `DequantizeLinear(Q, s)` before the matrix of each chosen layer. ONNX Runtime makes
+`MatMulNBits` of the pair when it loads the file, and rounds the data of the layer to 8 bits per block: no float
+variant is as fast (decision 0022). OpenVINO keeps the integers and multiplies floats; others restore floats.
+ONNX Runtime 1.32 does not fuse a layer if only a Relu is between it and the next such layer, and would then dequantize
+its weights at every inference: there the Relu is written as Max(y, 0), the same function.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SCHEME = "weights int8 symmetric per channel on {} memory-bound layers, float32
 
 
 def compress(model: onnx.ModelProto, batch: int | None) -> str:
-    """Gives the layers that wait for memory INT8 weights.
+    """Gives the memory-bound layers INT8 weights.
 
     Args:
         model: Simplified float graph, changed in place.
@@ -88,7 +88,7 @@ def count_waiting(model: onnx.ModelProto, batch: int | None) -> int:
 
 
 def is_chosen(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], batch: int | None) -> bool:
-    """Tells whether a node is a linear layer on vectors that waits for memory."""
+    """Returns whether a node is a memory-bound linear layer on vectors."""
     if node.op_type not in ("Gemm", "MatMul") or len(node.input) < 2 or node.input[1] not in constants:
         return False
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -107,7 +107,7 @@ def quantize_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDA
 def _compress_layer(
     graph: onnx.GraphProto, node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]
 ) -> onnx.NodeProto:
-    """Stores a layer's matrix as integers, and returns the node that restores it in front of the layer."""
+    """Stores a layer's matrix as integers, and returns the node that restores it before the layer."""
     name = node.input[1]
     weight = numpy_helper.to_array(constants[name])
     for attribute in node.attribute:

@@ -1,1 +1,1 @@
-"""The making of OpenVINO payloads."""
+"""Makes OpenVINO payloads."""

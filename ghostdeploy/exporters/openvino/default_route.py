@@ -1,6 +1,6 @@
 """Default OpenVINO IR: `openvino.convert_model` of the module, `openvino.save_model` with its half-precision weights.
 
-`save_model` compresses the weights to half precision unless told otherwise; the runtime computes in float32 all the
+`save_model` compresses the weights to half precision by default; the runtime computes in float32 all the
 same. Without `input=` batch, height and width of the IR would be dynamic, which costs time in each call: the shape is
 given, as OpenVINO's own examples do.
 """

@@ -1,13 +1,13 @@
 """OpenVINO IR from the ONNX payload, folded; `fp16` stores the weights in half precision, integers stay integers.
 
-On processors with dot-product instructions OpenVINO would round the data in front of a layer with INT8 weights to
-8 bits, in groups of 32 values, at every inference. The IR of `hybrid` says that it must not, so that whoever opens the
-file computes in float as we did when we proved it.
+On processors with dot-product instructions OpenVINO would round the data before a layer with INT8 weights to 8 bits,
+in groups of 32 values, at every inference. The IR of `hybrid` forbids that, so that every program that opens the file
+computes in float, as in our proof.
 
 `openvino.convert_model` is not used: `Core.read_model` reads ONNX as well and has no telemetry.
 
-The graph is folded before it is saved. The reader of ONNX files leaves the arithmetic of shapes in it (GhostNet 0.5×:
-1616 operations, of which 536 do the work), and every program that opens the file folds it anew.
+The graph is folded before it is saved. The ONNX frontend leaves shape arithmetic in it (GhostNet 0.5×:
+1616 operations, of which 536 do the work), and every program that opens the file folds it again.
 `openvino.passes.ConstantFolding` does it once. It would also turn INT8 weights into floats, through the chain that
 restores them (Convert, Subtract, Multiply): parameters stand for 8-bit constants while it runs, and what depends on a
 parameter is not folded.
@@ -182,7 +182,7 @@ def _macs(op: Any) -> int | None:
 
 
 def stored_type(value: Any) -> str:
-    """Returns the element type of the constant behind `value`, through conversions, scales and reshapes."""
+    """Returns the element type of the constant feeding `value`, through conversions, scales and reshapes."""
     node = value.get_node()
     while node.get_type_name() in ("Convert", "Multiply", "Reshape", "Subtract"):
         node = node.input_value(0).get_node()

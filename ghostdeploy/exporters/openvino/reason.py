@@ -1,4 +1,4 @@
-"""Why OpenVINO did not read an ONNX graph, from what its frontend said.
+"""Why OpenVINO could not read an ONNX graph, from the message of its frontend.
 
     Exception from src/inference/src/cpp/core.cpp:84:          where it was noticed
     Model wasn't fully converted. Failed operations detailed log:
@@ -6,11 +6,11 @@
     While validating ONNX node '<Node(Pad): z>': …
     Unsupported padding mode: [wrap]                           the reason
     Summary:
-    -- No conversion rule found for operations: Det-19         operations that it does not know at all
+    -- No conversion rule found for operations: Det-19         operations that it does not support at all
 
-An operation behind a failed one fails too, so the first in the graph's order is the one that is told. Where OpenVINO
-read one before it wrongly, with a tensor of another shape than ONNX infers, that one is the cause. Nodes with
-weights are called like their PyTorch modules; for others the module in front of or behind them is named.
+An operation after a failed one fails too, so the first in graph order is reported. If OpenVINO misread an earlier one,
+with a tensor of another shape than ONNX infers, that one is the cause. Nodes with weights are named after their PyTorch
+modules; for others the module before or after them is named.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WRAPPING = re.compile(r"^(Exception from |Check '|FrontEnd API failed|Model was
 
 
 def refusal(error: Exception, graph: onnx.ModelProto, core: Any = None) -> RefusedError | None:
-    """Returns the sentence for an error of `Core.read_model`, None where it says nothing that is known here.
+    """Returns the sentence for an error of `Core.read_model`, None for an unknown message.
 
     Args:
         error: What it raised.
@@ -100,7 +100,7 @@ def last_line(text: str) -> str:
 
 
 def _place(graph: onnx.ModelProto, node: onnx.NodeProto) -> str:
-    """Returns `in conv`, `in front of conv` or `behind conv`: the nearest node with weights."""
+    """Returns `in conv`, `before conv` or `after conv`: the nearest node with weights."""
     constants = {one.name for one in graph.graph.initializer}
 
     def weighted(one: onnx.NodeProto) -> bool:

@@ -1,1 +1,1 @@
-"""The making of TensorRT payloads: build kits, and engines where they can be built."""
+"""Makes TensorRT payloads: build kits, and engines where they can be built."""

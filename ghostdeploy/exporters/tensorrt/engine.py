@@ -1,8 +1,8 @@
-"""NVIDIA's parser, builder and inspector: from a strongly typed ONNX graph to an engine, and what the engine says.
+"""NVIDIA's parser, builder and inspector: from a strongly typed ONNX graph to an engine and its report.
 
-The same calls serve TensorRT 10.12 and later, TensorRT 11 and TensorRT for RTX. No builder flag asks for a precision:
-release 11 has none, and in a strongly typed network the graph decides. `STRONGLY_TYPED` is asked for where it exists,
-which is everywhere until it is removed (in 11 it is always on).
+The same calls serve TensorRT 10.12 and later, TensorRT 11 and TensorRT for RTX. No builder flag sets a precision:
+release 11 has none, and in a strongly typed network the graph decides. `STRONGLY_TYPED` is set where it exists (in 11
+it is always on).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The half-precision graph for strongly typed engines: types are written into the ONNX graph, not asked of a builder.
+"""The half-precision graph for strongly typed engines: types are in the ONNX graph, not requested from a builder.
 
     half numbers   11 bits, |x| ≤ 65504, normal from 2^-14; rounding x → h(x) costs at most 2^-11 of a normal x
     a layer fits   no |w| > 65504, and for each output channel   ‖w − h(w)‖ ≤ 2^-9 ‖w‖
-    a scale fits   2^-14 ≤ s and 128 s ≤ 65504: what a dequantizer gives is a half number too
+    a scale fits   2^-14 ≤ s and 128 s ≤ 65504: the output of a dequantizer is a half number too
 
 Every float32 tensor becomes float16, with these exceptions:
 
-    before the first layer   what stands between an input and the first layer or quantizer (normalisation of pixels)
+    before the first layer   what is between an input and the first layer or quantizer (normalisation of pixels)
                              keeps float32, so 0 … 255 meets its mean and deviation in full
     a layer that does not fit keeps float32 weights and arithmetic, between two casts
     inputs and outputs       keep the types of the float graph; one cast each
@@ -66,7 +66,7 @@ def to_half(model: onnx.ModelProto) -> Halved:
         A new graph with the same inputs, outputs and node names.
 
     Raises:
-        onnx.checker.ValidationError: The result is no valid graph: a bug here or an operator without half precision.
+        onnx.checker.ValidationError: The result is not a valid graph: a bug here or an operator without half precision.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -90,7 +90,7 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def fits(weight: NDArray[Any]) -> bool:
-    """Tells whether a layer's weights survive rounding to half precision.
+    """Returns whether a layer's weights survive rounding to half precision.
 
     Args:
         weight: Float32, the first axis is the output channel.
@@ -161,7 +161,7 @@ class _Conversion:
         return wide
 
     def _convert(self, node: onnx.NodeProto, element: int) -> None:
-        """Appends the node in its new type, behind the casts that it needs."""
+        """Appends the node in its new type, after the casts that it needs."""
         new = onnx.NodeProto()
         new.CopyFrom(node)
         fixed = _KEPT_INPUTS.get(node.op_type, ())

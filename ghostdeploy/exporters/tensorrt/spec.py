@@ -1,4 +1,4 @@
-"""What can be asked of the TensorRT exporter: GPU architectures and compatibility flags.
+"""The options of the TensorRT exporter: GPU architectures and compatibility flags.
 
 Imports neither NVIDIA's library nor onnx, so that a command line may check a request before any work.
 """

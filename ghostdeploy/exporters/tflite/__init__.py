@@ -1,1 +1,1 @@
-"""The making of TFLite payloads."""
+"""Makes TFLite payloads."""

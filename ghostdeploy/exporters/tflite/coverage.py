@@ -1,12 +1,12 @@
-"""What of a network TFLite's own operators cover.
+"""Which operations of a network TFLite's builtin operators cover.
 
 An operation that the converter has no builtin operator for would need the Flex delegate, a TensorFlow on the device.
-The converter stops at the first one; the report names all of them, each with the PyTorch module it came from. Of the
-written file is asked that it holds no custom ones; what LiteRT does with the others follows below.
+The converter stops at the first one; the report names all of them, each with the PyTorch module it came from. The
+written file must have no custom ones; how LiteRT handles the others follows below.
 
-Whether LiteRT prepares a file that the converter wrote is asked before anybody else opens it. The converter writes
+The exporter checks that LiteRT can prepare the converter's file before anything else opens it. The converter writes
 operators of another dialect (`STABLEHLO_SORT`) where TFLite has none of its own. LiteRT runs some of them, some in one
-form only, and says so when it opens the file or prepares the graph:
+form only, and reports it when it opens the file or prepares the graph:
 
     Didn't find op for builtin opcode 'STABLEHLO_SORT' version '1'. An older version of this builtin might be …
     Only update, Add, … are supported for stablehlo.scatter.Node number 15 (STABLEHLO_SCATTER) failed to prepare.

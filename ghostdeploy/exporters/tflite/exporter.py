@@ -1,9 +1,10 @@
 """TFLite from a saved `torch.export` program, by `litert-torch`.
 
-The network takes (N, C, H, W). One permutation in front of it makes the payload take (N, H, W, C); the converter's own
-layout is NHWC, so the permutation meets the one in front of the first convolution and both vanish. `fp16` stores the
-weights in half precision, `hybrid` those of memory-bound layers in INT8 (see `tflite_weights`). What the converter gave
-is kept by the content of program and versions: the INT8 export after a float one does not convert again.
+The network takes (N, C, H, W). One permutation before it makes the payload take (N, H, W, C); the converter's own
+layout is NHWC, so the permutation cancels with the one before the first convolution. `fp16` stores the
+weights in half precision, `hybrid` those of memory-bound layers in INT8 (see `tflite_weights`). The
+converter's result is cached by content of program and versions: an INT8 export after a float one does not convert
+again.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def write(model: Any, job: ExportJob, program: torch.export.ExportedProgram | No
 
 
 class ChannelsLast(nn.Module):
-    """Takes images (N, H, W, C) in front of a network that takes (N, C, H, W)."""
+    """Takes images (N, H, W, C) before a network that takes (N, C, H, W)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

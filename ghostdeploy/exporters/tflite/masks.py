@@ -1,4 +1,4 @@
-"""Boolean masks, and sizes that the values of an image decide: LiteRT's graphs have one size for each tensor.
+"""Boolean masks, and sizes that depend on image values: LiteRT's graphs have one size for each tensor.
 
     y = x; y[mask] = c      becomes   where(mask, c, x), which is the same
     x[mask], nonzero(x)     have as many numbers as values that are true: refused, with operation and module

@@ -1,8 +1,8 @@
-"""What a `.tflite` file says about itself, in the form that the TFLite tools read.
+"""The metadata of a `.tflite` file, in the form that the TFLite tools read.
 
 Source: TensorFlow Lite Metadata Schema 1.0 (`metadata_schema.fbs`, identifier `M001`). A buffer called
-`TFLITE_METADATA` describes inputs and outputs; files that it names, here the labels, are a zip behind the model. Slots
-below are the places of fields in the schema's tables.
+`TFLITE_METADATA` describes inputs and outputs; files that it names, here the labels, are a zip appended to the model.
+Slots below are the places of fields in the schema's tables.
 
     pixel of an image in 0 … 255 → (pixel − mean) / std
 
@@ -54,7 +54,7 @@ def describe(model: Any, about: About, *, version: str) -> None:
 
 
 def append_labels(data: bytes, about: About) -> bytes:
-    """Returns the file with the labels behind it; as it is where there are none."""
+    """Returns the file with the labels appended; as it is where there are none."""
     if not about.labels:
         return data
     stream = io.BytesIO(data)

@@ -1,12 +1,12 @@
 """Every output of a TFLite graph is a tensor of its own.
 
     return y, y      y, y  →  y, reshape(y, shape of y)
-    return x, f(x)   the input is no output under another name: reshape(x, shape of x)
+    return x, f(x)   the input is not an output under another name: reshape(x, shape of x)
 
 A tensor has one name, and readers ask for outputs by name. The format has no operator that copies; a reshape to the
 same shape gives the same bits, in floats and in integers.
 
-AI Edge Quantizer 0.10 mistakes outputs that operators read: it puts the conversion to float in front of some readers
+AI Edge Quantizer 0.10 mistakes outputs that operators read: it puts the conversion to float before some readers
 as well (`RESHAPE`, `PAD`), which then read floats as integers. Before it runs, those outputs get tensors of their own.
 """
 

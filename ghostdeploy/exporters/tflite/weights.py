@@ -1,7 +1,7 @@
-"""Weights in fewer bits, data in float: no image is needed.
+"""Weights in fewer bits, data in float: no calibration needed.
 
 `fp16`    every weight in half precision, restored to float32 when the model is loaded.
-`hybrid`  INT8 weights for layers that wait for memory (see `layer_costs`): squeeze-and-excite, the head behind the
+`hybrid`  INT8 weights for memory-bound layers (see `layer_costs`): squeeze-and-excite, the head after the
           pool, the classifier. One scale per output channel, but one for all of a fully connected layer:
           tflite-runtime 2.14 takes the first for all whatever is there.
 
@@ -72,7 +72,7 @@ def compress(model: Any, precision: str) -> tuple[Any, str | None]:
 
 
 def vector_layers(model: Any) -> Iterable[tuple[str, str]]:
-    """Yields kind and output name of every layer that waits for memory, see `layer_costs`."""
+    """Yields kind and output name of every memory-bound layer, see `layer_costs`."""
     for kind, operator in tflite_file.layers(model):
         output = tflite_file.tensor(model, operator.outputs[0])
         batch, *places = (int(size) for size in output.shape[:-1])

@@ -1,1 +1,1 @@
-"""The running of ncnn payloads."""
+"""Runs ncnn payloads."""

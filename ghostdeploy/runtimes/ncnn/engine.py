@@ -154,6 +154,6 @@ def unknown_kinds(layers: Sequence[param.Layer]) -> list[str]:
 
 
 def _has(kind: str) -> bool:
-    """Tells whether ncnn makes layers of a kind; some it knows by name alone, such as ArgMax."""
+    """Returns whether ncnn makes layers of a kind; some it knows by name alone, such as ArgMax."""
     place = ncnn.layer_to_index(kind)
     return place >= 0 and ncnn.create_layer(place) is not None

@@ -1,1 +1,1 @@
-"""The running of ONNX payloads by ONNX Runtime."""
+"""Runs ONNX payloads with ONNX Runtime."""

@@ -1,1 +1,1 @@
-"""The running of OpenVINO payloads."""
+"""Runs OpenVINO payloads."""

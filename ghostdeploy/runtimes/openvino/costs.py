@@ -57,7 +57,7 @@ def _sizes(value: Any, batch: int) -> list[int]:
 
 
 def _stored(value: Any) -> str | None:
-    """Returns the element type of the constant behind `value`, None where there is none."""
+    """Returns the element type of the constant feeding `value`, None where there is none."""
     node = value.get_node()
     while node.get_type_name() in _PASSED:
         node = node.input_value(0).get_node()
@@ -65,7 +65,7 @@ def _stored(value: Any) -> str | None:
 
 
 def _coded(value: Any) -> bool:
-    """Tells whether data reaches the layer from 8-bit integers."""
+    """Returns whether data reaches the layer from 8-bit integers."""
     node = value.get_node()
     while node.get_type_name() in ("Convert", "Multiply", "Subtract"):
         if node.get_input_element_type(0).to_string() in _BITS8:

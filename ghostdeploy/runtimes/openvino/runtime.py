@@ -198,7 +198,7 @@ def _import(core: Any, blob: bytes | None, device: str, config: dict[str, Any]) 
         return None
     try:
         return core.import_model(blob, device, config)
-    except RuntimeError:  # compiled anew, and written over
+    except RuntimeError:  # recompiled and overwritten
         return None
 
 

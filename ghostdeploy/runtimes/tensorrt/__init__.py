@@ -1,1 +1,1 @@
-"""The running of TensorRT engines on a GPU."""
+"""Runs TensorRT engines on a GPU."""

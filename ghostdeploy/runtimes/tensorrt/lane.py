@@ -118,7 +118,7 @@ class Lane:
             RuntimeError: The engine refused to run.
         """
         self._bind(batch, addresses)
-        self._batch = None  # addresses are bound anew by the next call
+        self._batch = None  # addresses are bound again by the next call
         self._execute()
         self._driver.wait(self._stream)
 
@@ -137,7 +137,7 @@ class Lane:
         self._device, self._pinned = {}, {}
 
     def _bind(self, batch: int, addresses: Mapping[str, int]) -> None:
-        """Tells the context shapes and addresses, where they are new."""
+        """Sets shapes and addresses of the context, where they changed."""
         if self._batch == batch and addresses is self._device:
             return
         for port in self._ports:

@@ -1,1 +1,1 @@
-"""The running of TFLite payloads by LiteRT, or the older tflite-runtime."""
+"""Runs TFLite payloads with LiteRT, or the older tflite-runtime."""

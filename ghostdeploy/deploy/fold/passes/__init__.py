@@ -1,9 +1,9 @@
 """The fold passes, in the order in which they run.
 
-`FOLDS` make the graph smaller for every engine, or write what some engine cannot do, or does otherwise, in a form that
-all read alike. `FORMS` do so for one target: its row names them, and they run at every precision. `REWRITES` change how
-the same numbers are computed; whether one pays depends on the engine, so each row of the target table names those that
-do (docs/performance.md has the figures).
+`FOLDS` make the graph smaller for every engine, or rewrite what some engine lacks, or computes differently, into a form
+that all read alike. `FORMS` do so for one target: its row names them, and they run at every precision. `REWRITES`
+change how the same numbers are computed; whether one pays off depends on the engine, so each row of the target table
+names those that do (docs/performance.md has the figures).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Add zero channels until every convolution has a number of channels that INT8 tensor cores like.
+"""Add zero channels until every convolution has a channel count that INT8 tensor cores support well.
 
     W' = [W 0; 0 0],  b' = [b; 0]        new output channels give 0, new input channels are not read
 
@@ -91,7 +91,7 @@ def coupled_by_padding(module: fx.GraphModule) -> CoupledChannels:
 
 
 def _counts_channels(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Tells whether arguments depend on the number of channels: sizes, steps, a constant with a value per channel."""
+    """Returns whether arguments depend on the number of channels: sizes, steps, a constant with a value per channel."""
     if op_name(node) in _SIZED or (op_name(node) == "slice" and named_arguments(node)["step"] != 1):
         return True
     constants = (constant(module, source) for source in node.all_input_nodes)
@@ -110,7 +110,7 @@ def _couple_flow(coupled: CoupledChannels, node: fx.Node, flow: Flow) -> None:
 
 
 def _couple_layer(coupled: CoupledChannels, layer: Linear) -> None:
-    """Dense layers couple nothing; grouped ones grow behind the last channel of a group, alike on both sides."""
+    """Dense layers couple nothing; grouped ones grow after the last channel of a group, alike on both sides."""
     if layer.groups == 1:
         return
     inputs = channels(layer.source)
@@ -149,7 +149,7 @@ def choose_padding(coupled: CoupledChannels, layers: Sequence[Linear], multiple:
 
 
 def _grow(components: Tensor, added: Tensor, units: Sequence[int], multiple: int) -> bool:
-    """Adds what a tensor lacks behind its last channel; returns whether that changed anything."""
+    """Adds what a tensor lacks after its last channel; returns whether that changed anything."""
     last = int(components[-1])
     total = len(components) + int(added[components].sum())
     if last == PINNED or total % multiple == 0:

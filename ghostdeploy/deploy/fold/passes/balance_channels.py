@@ -1,4 +1,4 @@
-"""Huge weights behind a channel that never fires move to the layer before it, as a power of two.
+"""Huge weights after a channel that never fires move to the layer before it, as a power of two.
 
 A channel that is 0 after its ReLU for every image of the training set leaves a running variance near 0 in the BatchNorm
 behind the layer that reads it, and folding divides by its root: that layer's weights of the channel are a thousand or a

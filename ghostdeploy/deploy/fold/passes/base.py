@@ -1,7 +1,7 @@
-"""What a pass is: it rewrites the graph it is given and says at how many places.
+"""The pass protocol: a pass rewrites the graph it is given and returns at how many places.
 
-A pass matches structure (which ATen calls feed which), never class or module names, so it works on models nobody here
-wrote. It may change the graph in place: the runner owns the copy, compares values, names the guilty and writes the
+A pass matches structure (which ATen calls feed which), never class or module names, so it works on third-party
+models. It may change the graph in place: the runner owns the copy, compares values, names a faulty pass and writes the
 certificate. A call that survives a pass must give what it gave before. One that took the place of another must give
 what that one gave: `graph.replace` notes the other's name in `meta["stands_for"]`, a pass notes None where no call gave
 the value before.
@@ -39,6 +39,6 @@ class Pass(Protocol):
 
 
 def may_apply(step: Pass, module: fx.GraphModule) -> bool:
-    """Tells whether the graph has a call that the pass looks for; one that names no `operations` may always apply."""
+    """Returns whether the graph has a call that the pass looks for; one that names no `operations` may always apply."""
     operations: frozenset[str] = getattr(step, "operations", frozenset())
     return not operations or any(op_name(node) in operations for node in module.graph.nodes)

@@ -71,7 +71,7 @@ def read_branch(module: fx.GraphModule, leaf: fx.Node) -> Branch | None:
 
 
 def is_layer(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Tells whether a node is a convolution, or a scaled one, that could be absorbed into a branch."""
+    """Returns whether a node is a convolution, or a scaled one, that could be absorbed into a branch."""
     return read_linear(module, node) is not None or node.target in (aten.mul.Tensor, aten.add.Tensor)
 
 

@@ -8,7 +8,7 @@ classes, with f the change of scale of a channel (f > 0) and σ the index map fr
     product        y[c] = x[σ(c)] · g[σ'(c)]                        gates
     opaque         everything else                                  softmax, permute, unknown calls
 
-Convolutions and linear layers mix channels through constant weights; they are not described here, whoever changes
+Convolutions and linear layers mix channels through constant weights; they are not described here, the pass that changes
 channels rewrites their weights (`absorbing_layer`).
 """
 
@@ -85,7 +85,7 @@ def read_flow(module: fx.GraphModule, node: fx.Node) -> Flow | None:
 
     Args:
         module: The graph; nodes carry the shapes of a run.
-        node: A call that is no convolution and no linear layer.
+        node: A call that is neither a convolution nor a linear layer.
     """
     name = op_name(node)
     if not channels(node):
@@ -146,7 +146,7 @@ def _product(module: fx.GraphModule, node: fx.Node) -> Flow | None:
 
 
 def constant_operand(module: fx.GraphModule, value: object) -> bool:
-    """Tells whether an argument is a number or a constant tensor."""
+    """Returns whether an argument is a number or a constant tensor."""
     return isinstance(value, int | float) or constant(module, value) is not None
 
 

@@ -1,4 +1,4 @@
-"""A value in parts: what a call gives, channel range by channel range, without making the whole first.
+"""A value in parts: the result of a call by channel ranges, without computing the whole first.
 
 With x = concat(x₁, …, x_k) along the channels, n_i the channels of x_i:
 
@@ -40,7 +40,7 @@ _NOT_ALONE = _BINARY | {"cat", "slice", "reshape", "flatten"}
 
 
 def is_channelwise(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Tells whether a call maps each channel of its one tensor alone, by the same rule for all channels."""
+    """Returns whether a call maps each channel of its one tensor alone, by the same rule for all channels."""
     if op_name(node) in _NOT_ALONE or len(node.all_input_nodes) != 1:
         return False
     flow = read_flow(module, node)
@@ -51,17 +51,17 @@ def is_channelwise(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def is_vector(node: fx.Node) -> bool:
-    """Tells whether a value has one number per channel."""
+    """Returns whether a value has one number per channel."""
     return len(shape(node)) >= 2 and prod(shape(node)[2:]) == 1
 
 
 def is_dense(linear: Linear | None) -> bool:
-    """Tells whether a layer of the usual kind mixes all its input channels."""
+    """Returns whether a layer of the usual kind mixes all its input channels."""
     return linear is not None and not linear.transposed and linear.groups == 1
 
 
 def fits_groups(linear: Linear | None, sizes: Sequence[int]) -> bool:
-    """Tells whether parts of these input channels are whole groups of a grouped convolution."""
+    """Returns whether parts of these input channels are whole groups of a grouped convolution."""
     if linear is None or linear.transposed or linear.groups == 1:
         return False
     return all(size % linear.weight.shape[1] == 0 for size in sizes)
@@ -188,7 +188,7 @@ def ranges(sizes: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _takes_groups(linear: Linear, sizes: Sequence[int]) -> bool:
-    """Tells whether a grouped convolution's output parts are whole groups of as many input channels."""
+    """Returns whether a grouped convolution's output parts are whole groups of as many input channels."""
     same = linear.weight.shape[0] == linear.weight.shape[1] * linear.groups
     return same and fits_groups(linear, sizes)
 

@@ -98,7 +98,7 @@ class CoupledChannels:
                 self._components.join(element, PINNED)
 
     def is_pinned(self, node: fx.Node) -> bool:
-        """Tells whether no channel of a result can change."""
+        """Returns whether no channel of a result can change."""
         return all(self._components.find(element) == PINNED for element in self._elements(node))
 
     def _elements(self, node: fx.Node) -> range:

@@ -5,7 +5,7 @@ With n values in, kernel k, dilation d, stride s, padding p and output padding q
 
     y = whole[p : p + m],      m = (n − 1)·s − 2p + d(k − 1) + q + 1,      q' = max(0, q − p) of the new call
 
-because p + m ends q − p values behind the whole map, zeros plus bias, which only q' > 0 needs.
+because p + m ends q − p values after the whole map, zeros plus bias, which only q' > 0 needs.
 TFLite's operator has two paddings, none and SAME (k − s = 2p); the converter takes the others for a general convolution
 that nothing executes (kernel 3, stride 2, padding 1, output padding 1 of every U-Net), or places them wrongly.
 Refused: a stride of 1, which is a convolution; the two paddings that exist.

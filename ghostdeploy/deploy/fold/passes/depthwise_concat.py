@@ -2,8 +2,8 @@
 
     y = W·x + b        concat(y, d∗y)  =  [δ; d] ∗ [y; y]        [y; y] = [W; W]·x + [b; b]
 
-δ is the filter that is 1 at its centre and 0 elsewhere. An activation f stays where it is: behind W any channelwise
-one; behind d as well, if it is the same and f(f(v)) = f(v), as for ReLU.
+δ is the filter that is 1 at its centre and 0 elsewhere. An activation f stays where it is: after W any channelwise
+one; after d as well, if it is the same and f(f(v)) = f(v), as for ReLU.
 
 The dense layer makes its n channels twice and the filter reads both, which is next to nothing as long as they fit into
 vectors that would be half empty: kernels work on `LANES` channels at a time. Cost in values moved (`SplitConcat` counts
@@ -142,7 +142,7 @@ def _behind_activation(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node |
 
 
 def _is_filter(linear: Linear) -> bool:
-    """Tells whether a depthwise layer keeps the map as it is: odd kernel, no stride, and padding to match."""
+    """Returns whether a depthwise layer keeps the map as it is: odd kernel, no stride, and padding to match."""
     if linear.transposed or linear.rank != 2 or linear.groups != linear.weight.shape[0] or linear.weight.shape[1] != 1:
         return False
     kernel = linear.weight.shape[2:]
@@ -151,7 +151,7 @@ def _is_filter(linear: Linear) -> bool:
 
 
 def _is_repeated(before: fx.Node | None, behind: fx.Node) -> bool:
-    """Tells whether the activation behind the filter changes nothing that has been through the one before it."""
+    """Returns whether the activation after the filter changes nothing that has been through the one before it."""
     return (
         before is not None
         and op_name(before) == op_name(behind)

@@ -27,7 +27,7 @@ best measured here too. Both r and share follow a rescaling of the network, so i
 the channels were scaled.
 
 Ranges count where a tensor is quantized: not a sum or convolution whose only reader is a ReLU, for the two become one.
-A depthwise row reads one channel and says nothing about shares. Channels that never fire keep f = 1, and T is the
+A depthwise row reads one channel and has no shares. Channels that never fire keep f = 1, and T is the
 largest range in the group, so that no channel shrinks below it. A factor is at most 2^16.
 Source: Xiao et al., "SmoothQuant" (ICML 2023, arXiv 2211.10438), equation 4.
 """
@@ -175,7 +175,7 @@ def equalizing_factors(
 
 
 def is_quantized(node: fx.Node) -> bool:
-    """Tells whether a call's result is a tensor of its own when the network is quantized."""
+    """Returns whether a call's result is a tensor of its own when the network is quantized."""
     return not (sole_user(node) and op_name(next(iter(node.users))) == "relu")
 
 

@@ -6,7 +6,7 @@
 Image size is fixed at export, so m is known. A constant size is one attribute of one call; a computed one is a chain of
 shape arithmetic in the exported graph, which several runtimes run on the host or refuse. Both maps are asymmetric with
 floor (ONNX `asymmetric` + `floor`), never half-pixel: 3 → 7 reads 0 0 0 1 1 2 2, the DFC gates of GhostNetV2 at 224.
-Refused: factors where the two maps differ, as they may when n · f is no whole number (they are compared value by
+Refused: factors where the two maps differ, as they may when n · f is not a whole number (they are compared value by
 value, in both precisions); symbolic height or width.
 Source: documentation of `torch.nn.functional.interpolate`.
 """
@@ -52,14 +52,14 @@ class FixResizeSize:
 
 
 def is_fixed(node: fx.Node) -> bool:
-    """Tells whether a resize already has numbers for its size and no factors."""
+    """Returns whether a resize already has numbers for its size and no factors."""
     values = named_arguments(node)
     size = values["output_size"]
     return size is not None and all(isinstance(n, int) for n in size) and not any(_factors(values))
 
 
 def reads_the_same(node: fx.Node, by_size: Any, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    """Tells whether the resize picks the same values when it is given the output size, in both precisions."""
+    """Returns whether the resize picks the same values when it is given the output size, in both precisions."""
     values = named_arguments(node)
     if not any(_factors(values)):
         return True

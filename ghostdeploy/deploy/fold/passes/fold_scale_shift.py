@@ -3,7 +3,7 @@
     c·(W∗x + b)   =  (c·W)∗x + c·b
     (W∗x + b) + d =  W∗x + (b + d)
 
-for constants c, d that broadcast along channels only. They come from layer scales, and from a BatchNorm behind a sum of
+for constants c, d that broadcast along channels only. They come from layer scales, and from a BatchNorm after a sum of
 branches that became one layer. Needs the layer to have no other reader.
 """
 

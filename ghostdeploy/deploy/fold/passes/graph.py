@@ -156,7 +156,7 @@ def insert_constant(module: fx.GraphModule, before: fx.Node, tensor: Tensor, hin
 
 
 def rewrite_linear(module: fx.GraphModule, linear: Linear, weight: Tensor, bias: Tensor | None) -> None:
-    """Gives a convolution-like call new weights; the old ones stay for whoever else uses them."""
+    """Gives a convolution-like call new weights; the old ones stay for other users."""
     node = linear.node
     arguments = [linear.source, insert_constant(module, node, weight, f"{linear.name}_weight")]
     arguments.append(None if bias is None else insert_constant(module, node, bias, f"{linear.name}_bias"))  # type: ignore[arg-type]
@@ -202,7 +202,7 @@ def calls(module: fx.GraphModule, *targets: Any) -> Iterator[fx.Node]:
 
 
 def sole_user(node: fx.Node) -> bool:
-    """Tells whether exactly one node reads this one."""
+    """Returns whether exactly one node reads this one."""
     return len(node.users) == 1
 
 

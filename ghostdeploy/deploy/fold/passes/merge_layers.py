@@ -3,7 +3,7 @@
     W₂·(W₁∗x + b₁) + b₂  =  (W₂·W₁)∗x + (W₂·b₁ + b₂)            W₂ a 1×1 convolution, W₁ any dense one
 
 per position C·M·k² + M·O multiplications become C·O·k², for C inputs, M channels between and O outputs: fewer whenever
-O ≤ M, and more behind a bottleneck, which stays. The second layer reads no padding, so the border is exact too.
+O ≤ M, and more after a bottleneck, which stays. The second layer reads no padding, so the border is exact too.
 Refused: a second layer with a kernel or padding (the first one's bias is missing where it reads padding), groups, a
 first layer that something else reads. The attention branch of GhostNetV2 and V3 (1×1, then depthwise 1×5 and 5×1) has
 no such pair: its two filters in one would take 25 multiplications for 10.
@@ -41,7 +41,7 @@ class MergeLayers:
 
 
 def can_merge(first: Linear, second: Linear) -> bool:
-    """Tells whether the second layer maps each position of the first alone, and is its only reader."""
+    """Returns whether the second layer maps each position of the first alone, and is its only reader."""
     if not (is_dense(first) and is_dense(second)) or first.rank != second.rank or not sole_user(first.node):
         return False
     pointwise = set(second.weight.shape[2:]) <= {1} and set(second.stride) <= {1} and not any(second.padding)
@@ -49,7 +49,7 @@ def can_merge(first: Linear, second: Linear) -> bool:
 
 
 def saves(first: Linear, second: Linear) -> bool:
-    """Tells whether one layer takes fewer multiplications than two."""
+    """Returns whether one layer takes fewer multiplications than two."""
     middle, inputs, *kernel = first.weight.shape
     return second.outputs * inputs * prod(kernel) < middle * inputs * prod(kernel) + second.outputs * middle
 

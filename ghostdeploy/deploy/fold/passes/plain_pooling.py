@@ -1,12 +1,12 @@
-"""Pools whose windows engines place or divide differently are written so that there is one reading.
+"""Rewrites pools whose windows engines place or divide differently into a form with one interpretation.
 
 With n values, kernel k, stride s, padding p on both sides and m values out, window i covers [i·s − p, i·s − p + k).
 
     ceil mode                  same windows as floor mode, where both give m values: ceil mode goes. ONNX Runtime, and
-                               what follows from its graph, has no rule that drops a window behind the right padding.
+                               what follows from its graph, has no rule that drops a window after the right padding.
     average, ceil mode, p > 0  = k/c_i · average in floor mode of x with zeros around, as many as the windows cover;
                                c_i ≤ k is the part of window i inside n + 2p values, or inside the n where padding does
-                               not count. OpenVINO divides by another number, and makes the same of zeros in front of a
+                               not count. OpenVINO divides by another number, and makes the same of zeros before a
                                pool in ceil mode.
     ceil mode on one axis,     the average as above; the maximum along one kind of axes, then along the other.
     a window less on another
@@ -101,22 +101,22 @@ class _Pool:
 
     @property
     def known(self) -> bool:
-        """Tells whether all sizes are numbers."""
+        """Returns whether all sizes are numbers."""
         return all(isinstance(size, int) for size in (*self.before, *self.after)) and len(self.after) == self.rank
 
     @property
     def gives_the_same_in_floor_mode(self) -> bool:
-        """Tells whether the last window starts where that of floor mode does."""
+        """Returns whether the last window starts where that of floor mode does."""
         return all(self.axes_like_floor_mode)
 
     @property
     def axes_like_floor_mode(self) -> tuple[bool, ...]:
-        """Tells it axis by axis."""
+        """Returns it per axis."""
         return tuple(free // s + 1 == m for free, s, m in zip(self._free, self.stride, self.after, strict=True))
 
     @property
     def drops_a_window(self) -> bool:
-        """Tells whether there is a window less than the sizes alone give, because it would start behind the input."""
+        """Returns whether there is a window less than the sizes alone give, because it would start after the input."""
         return any(-(-free // s) + 1 > m for free, s, m in zip(self._free, self.stride, self.after, strict=True))
 
     @property

@@ -54,7 +54,7 @@ class PoolBeforeConcat:
 
 
 def is_global_average(node: fx.Node) -> bool:
-    """Tells whether a call averages (N, C, H, W) over the full height and width."""
+    """Returns whether a call averages (N, C, H, W) over the full height and width."""
     name = op_name(node)
     if name not in {"mean", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "avg_pool2d"}:
         return False

@@ -1,4 +1,4 @@
-"""Running a captured graph, and noting what each node gave.
+"""Runs a captured graph and records the result of each node.
 
 `run` proves a pass site by site. With a the value of a call before the pass and b after it, both computed from equal
 arguments, the error of the site is max |a − b| / max |a|; readers go on with a.

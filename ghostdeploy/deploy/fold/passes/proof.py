@@ -10,7 +10,7 @@ in float64,
     error = max |a − b| / max |a|   ≤ FINISHED_RELATIVE_ERROR
 
 on the example, on a second input that no pass has seen (noise of the example's mean and spread), and, where the batch
-is free, on one more image. Outputs that are no numbers of this kind (classes, masks) may differ in one element of a
+is free, on one more image. Outputs that are not numbers of this kind (classes, masks) may differ in one element of a
 hundred: round-off decides between equals.
 """
 
@@ -131,13 +131,13 @@ def second(inputs: Inputs) -> Inputs:
 
 
 def has_free_batch(graph: fx.GraphModule) -> bool:
-    """Tells whether `torch.export` left the first dimension of the inputs free."""
+    """Returns whether `torch.export` left the first dimension of the inputs free."""
     recorded = [node.meta.get("val") for node in graph.graph.nodes if node.op == "placeholder"]
     return any(isinstance(value, Tensor) and not isinstance(value.shape[0], int) for value in recorded if value.ndim)
 
 
 def _run(graph: fx.GraphModule, inputs: Inputs) -> list[Tensor] | None:
-    """Returns the outputs; None where some are not finite, which says nothing of the passes."""
+    """Returns the outputs; None where some are not finite, which proves nothing about the passes."""
     with torch.no_grad():
         outputs = [leaf for leaf in pytree.tree_leaves(graph(*inputs)) if isinstance(leaf, Tensor)]
     return outputs if all(bool(torch.isfinite(leaf).all()) for leaf in outputs) else None

@@ -85,7 +85,7 @@ def returned_input(node: fx.Node) -> fx.Node | None:
 
 
 def keeps_value(node: fx.Node, source: fx.Node) -> bool:
-    """Tells whether a call gives the value of its first argument."""
+    """Returns whether a call gives the value of its first argument."""
     name = op_name(node)
     if name in _ALWAYS:
         return True
@@ -101,7 +101,7 @@ def keeps_value(node: fx.Node, source: fx.Node) -> bool:
 
 
 def same_type(node: fx.Node, source: fx.Node) -> bool:
-    """Tells whether a cast asks for the type its input has, on the same device."""
+    """Returns whether a cast asks for the type its input has, on the same device."""
     device = named_arguments(node).get("device")
     elsewhere = device is not None and torch.device(device).type != "cpu"
     same = precision(source) == precision(node) and source.meta.get("dtype") == node.meta.get("dtype")
@@ -109,7 +109,7 @@ def same_type(node: fx.Node, source: fx.Node) -> bool:
 
 
 def same_shape(node: fx.Node, source: fx.Node) -> bool:
-    """Tells whether a call keeps the shape for every batch, not just for the example's."""
+    """Returns whether a call keeps the shape for every batch, not just for the example's."""
     sizes = shape(source)
     if not sizes or sizes != shape(node):
         return False
@@ -122,7 +122,7 @@ def same_shape(node: fx.Node, source: fx.Node) -> bool:
 
 
 def keeps_everything(node: fx.Node, source: fx.Node) -> bool:
-    """Tells whether a slice keeps every element along its dimension."""
+    """Returns whether a slice keeps every element along its dimension."""
     arguments = named_arguments(node)
     if arguments["start"] in {None, 0} and arguments["step"] == 1 and is_open(arguments["end"]):
         return True
@@ -164,7 +164,7 @@ def dimension(node: fx.Node, source: fx.Node) -> int:
 
 
 def is_open(end: object) -> bool:
-    """Tells whether a slice has no end."""
+    """Returns whether a slice has no end."""
     return end is None or (isinstance(end, int) and end >= _NO_END)
 
 

@@ -54,7 +54,7 @@ class ReparameterizeBranches:
 
 
 def is_plain_sum(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Tells whether a call adds two tensors of its own shape, neither of them constant."""
+    """Returns whether a call adds two tensors of its own shape, neither of them constant."""
     return (
         node.target is aten.add.Tensor
         and not node.kwargs
@@ -67,7 +67,7 @@ def is_plain_sum(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def is_inner(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Tells whether a sum is only a term of a larger one."""
+    """Returns whether a sum is only a term of a larger one."""
     return sole_user(node) and is_plain_sum(module, next(iter(node.users)))
 
 
@@ -124,7 +124,7 @@ def weight_count(branch: Branch) -> int:
 
 
 def fits(branch: Branch, base: Branch) -> bool:
-    """Tells whether `branch` can be written into the kernel of `base`; see the limits above."""
+    """Returns whether `branch` can be written into the kernel of `base`; see the limits above."""
     if branch.source is not base.source or branch.stride != base.stride or len(branch.scale) != len(base.scale):
         return False
     if branch.groups % base.groups or (branch.weight is None and shape(branch.source)[1] != len(base.scale)):

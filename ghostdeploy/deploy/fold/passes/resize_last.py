@@ -2,8 +2,8 @@
 
     g(resize(x)) = resize(g(x))              resize copies values, g maps each value alone
 
-Attention gates are computed at half resolution: a sigmoid behind the resize is worked out four times for the same
-number. The authors' code has it in front already, third-party code not always.
+Attention gates are computed at half resolution: a sigmoid after the resize is computed four times for the same
+number. The authors' code already has it before the resize, third-party code not always.
 Refused: a resize that something else reads too, or that interpolates; an activation with weights.
 Source: Tang et al., GhostNetV2, NeurIPS 2022, section 4.2 (the attention runs on a downsampled map).
 """
@@ -40,7 +40,7 @@ class ResizeLast:
 
 
 def swap(activation: fx.Node, resize: fx.Node) -> None:
-    """Puts the activation in front of the resize."""
+    """Puts the activation before the resize."""
     small: fx.Node = resize.args[0]  # type: ignore[assignment]
     first = insert_call(activation, activation.target, small, *activation.args[1:])
     first.kwargs = activation.kwargs

@@ -1,10 +1,10 @@
-"""Consumer split: the readers of a concatenation take its parts, and nobody makes the whole.
+"""Consumer split: the readers of a concatenation take its parts, and the whole is never made.
 
     conv(concat(a, b), W) + bias  =  conv(a, W_a) + conv(b, W_b) + bias      W_a, W_b the input columns of each part
     g(concat(a, b))               =  g(a), g(b)                              depthwise, activation, gate: stay in parts
     mean(concat(a, b))            =  concat(mean(a), mean(b))                over height and width: vectors
 
-A Ghost module ends in concat(primary, cheap). Behind the first one of a bottleneck come a depthwise convolution, a
+A Ghost module ends in concat(primary, cheap). After the first one of a bottleneck come a depthwise convolution, a
 squeeze-and-excite gate and a 1×1 convolution that narrows the map: all of them linear or channelwise.
 
 Cost of a site, in values moved, for a whole of C channels on P positions in k parts:

@@ -1,4 +1,4 @@
-"""A layer whose output is only taken apart gives the parts itself.
+"""A layer whose output is only sliced computes the slices itself.
 
     (W∗x + b)[:, i:j]  =  W[i:j]∗x + b[i:j]           rows of W; sums and activations between layer and slice go along
 
@@ -79,7 +79,7 @@ def partition(node: fx.Node) -> list[tuple[int, int]] | None:
 
 
 def is_cut(node: fx.Node, source: fx.Node) -> bool:
-    """Tells whether a call takes consecutive channels of `source`."""
+    """Returns whether a call takes consecutive channels of `source`."""
     if node.target is not aten.slice.Tensor or dimension(node, source) != 1:
         return False
     found = bounds(node, source)

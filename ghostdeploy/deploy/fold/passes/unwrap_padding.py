@@ -37,7 +37,7 @@ class UnwrapPadding:
 
 
 def unwrapped(node: fx.Node, source: fx.Node, lengths: list[int]) -> fx.Node:
-    """Inserts the slices in front of `node`; lengths are those of `pad`, the last axis first."""
+    """Inserts the slices before `node`; lengths are those of `pad`, the last axis first."""
     rank, found = len(shape(source)), source
     for place in range(len(lengths) // 2):
         axis, size = rank - 1 - place, shape(source)[rank - 1 - place]

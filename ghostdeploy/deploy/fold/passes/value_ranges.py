@@ -1,7 +1,7 @@
-"""Largest magnitude of each result of a graph over images, of the whole or of every channel.
+"""Largest magnitude of each result of a graph over images, whole or per channel.
 
     channel_ranges   r[c] = max over images and positions of |y[n, c, …]|
-    watch_graph      max |y| of each result and each constant, told to whoever watches
+    watch_graph      max |y| of each result and each constant, passed to the watcher
 
 Memory: one batch of activations at a time, and one number per channel.
 """

@@ -2,9 +2,9 @@
 
     conv(x, W)[n, o, 0, 0]  =  Σ_c W[o, c]·x[n, c, 0, 0]  =  linear(flatten(x), W)[n, o]        x of shape (N, C, 1, 1)
 
-A *vector layer* meets each weight once per image, so it waits for memory: runtimes have a matrix-vector kernel for
+A *vector layer* meets each weight once per image, so it is memory-bound: runtimes have a matrix-vector kernel for
 linear layers and none for convolutions on one position, and quantizers of weights alone look for linear layers only.
-Squeeze-and-excite gates, the head behind the pool and the merge of a G-Ghost stage are such layers. Activations, sums
+Squeeze-and-excite gates, the head after the pool and the merge of a G-Ghost stage are such layers. Activations, sums
 and concatenations between two of them go along, so that the form changes at the ends of each chain only: the pool
 gives (N, C) at once, and (N, C, 1, 1) comes back where a map is scaled.
 Refused: groups, transposed convolutions, kernels that read padding.
@@ -68,7 +68,7 @@ def vector_layer(module: fx.GraphModule, node: fx.Node) -> Linear | None:
 
 
 def region(module: fx.GraphModule, layers: list[fx.Node]) -> set[fx.Node]:
-    """Returns the layers and the calls on vectors that touch them: pools before, activations between and behind."""
+    """Returns the layers and the calls on vectors that touch them: pools before, activations between and after."""
     found, waiting = set(layers), list(layers)
     while waiting:
         node = waiting.pop()
@@ -80,7 +80,7 @@ def region(module: fx.GraphModule, layers: list[fx.Node]) -> set[fx.Node]:
 
 
 def goes_along(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Tells whether a call on (N, C, 1, 1) has a form on (N, C)."""
+    """Returns whether a call on (N, C, 1, 1) has a form on (N, C)."""
     if node.op != "call_function" or len(shape(node)) != 4 or not is_vector(node):
         return False
     if is_global_average(node) or vector_layer(module, node) is not None:

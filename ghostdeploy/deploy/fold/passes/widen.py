@@ -182,7 +182,7 @@ def _recompile(module: fx.GraphModule) -> None:
 
 
 def _makes_floats(node: fx.Node) -> bool:
-    """Tells whether a call gives floating-point numbers of torch's default type: it gets none, and names no type."""
+    """Returns whether a call gives floating-point numbers of torch's default type: it gets none, and names no type."""
     if node.target is operator.getitem or not isinstance(node.target, torch._ops.OpOverload):
         return False
     if any("recorded" in source.meta or "dtype" not in source.meta for source in _tensors(node)):

@@ -1,4 +1,4 @@
-"""Resizes that engines compute otherwise, or not at all, are written as what they are.
+"""Rewrites resizes that engines compute differently, or not at all, as plain arithmetic.
 
     interpolation   Y = A·X·Bᵀ        per channel; A (m, n) and B (m', n') hold the weights of rows and columns
     copies          y[i, j] = x[a_i, b_j]
@@ -116,7 +116,7 @@ def weights_of(node: fx.Node, axis: int, dtype: torch.dtype = torch.float64) -> 
 
 
 def _needs_its_factors(node: fx.Node) -> bool:
-    """Tells whether an interpolation by factors differs from the one by its sizes."""
+    """Returns whether an interpolation by factors differs from the one by its sizes."""
     values = named_arguments(node)
     if not values["scale_factors"]:
         return False

@@ -1,1 +1,1 @@
-"""ONNX files as models of an export: read and refused, run as they are, rewritten, handed on. No torch."""
+"""ONNX files as models of an export: read, checked, run unchanged as the reference, rewritten, passed on. No torch."""

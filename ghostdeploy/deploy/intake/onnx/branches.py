@@ -1,8 +1,8 @@
-"""Branches whose condition depends on sizes alone, as TorchScript's exporter leaves them, become the one that is taken.
+"""Resolves branches whose condition depends only on sizes, as TorchScript's exporter leaves them.
 
     If(c) { then, else }  →  then, where c is true for images of the size that is exported
 
-`onnxsim` computes such conditions and writes the branch out; what it made is held against the file like every rewrite.
+`onnxsim` computes such conditions and inlines the branch; the result is compared with the file like every rewrite.
 """
 
 from __future__ import annotations

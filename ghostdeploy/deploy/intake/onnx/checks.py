@@ -122,7 +122,7 @@ def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
 
 
 def _with_output_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy in which every output has some shape: without one the checker says nothing else."""
+    """Returns a copy in which every output has some shape: without one the checker reports nothing else."""
     model = copy.deepcopy(model)
     for value in model.graph.output:
         value.type.tensor_type.shape.SetInParent()

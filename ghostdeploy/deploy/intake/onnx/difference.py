@@ -1,4 +1,4 @@
-"""The graph that goes on must give what the file gives; where it does not, what made the difference is found out."""
+"""The prepared graph must compute what the file computes; where it does not, this finds the step that changed it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that lie beside an ONNX file: only regular files in its own folder or below, and only as long as they are."""
+"""Weights in files beside an ONNX file: only regular files in its own folder or below, within their size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BatchNormalization behind a layer becomes part of its weights.
+"""BatchNormalization after a layer becomes part of its weights.
 
     s = γ / √(σ² + ε)
     y = s·(W∗x + b − μ) + β  =  (s·W)∗x + s·(b − μ) + β          s per output channel
@@ -53,7 +53,7 @@ class FoldBatchNorm:
 
 
 def scale_and_shift(graph: Graph, norm: onnx.NodeProto) -> tuple[Float, Float] | None:
-    """Returns s and t of y = s·x + t per channel; None where a BatchNormalization is no constant map.
+    """Returns s and t of y = s·x + t per channel; None where a BatchNormalization is not a constant map.
 
     Args:
         graph: Holds its constants.
@@ -114,7 +114,7 @@ def _scaled(layer: onnx.NodeProto, weight: Float, scale: Float) -> Float:
 
 
 def _plain(layer: onnx.NodeProto) -> bool:
-    """Tells whether the layer is W∗x + b and nothing more."""
+    """Returns whether the layer is W∗x + b and nothing more."""
     found = attributes(layer)
     if layer.op_type == "ConvTranspose":
         return bool(found.get("group", 1) == 1)

@@ -1,6 +1,6 @@
-"""What depends on no input is computed once.
+"""Computes whatever depends on no input once.
 
-    f(c_1, c_2, …)  →  the constant that ONNX Runtime gives for it
+    f(c_1, c_2, …)  →  the constant that ONNX Runtime computes
 
 Limits: operators that draw random numbers stay; so does everything when the results would be more than twice as large
 as all constants that the file holds, which is how a small file becomes a huge graph.

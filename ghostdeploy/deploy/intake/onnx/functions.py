@@ -1,4 +1,4 @@
-"""Local functions of an ONNX file, written into the graph where they are called; other readers know no functions."""
+"""Inlines the local functions of an ONNX file; other readers do not support them."""
 
 from __future__ import annotations
 

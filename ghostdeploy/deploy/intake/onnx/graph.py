@@ -75,7 +75,7 @@ class Graph:
         return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
 
     def is_constant(self, name: str) -> bool:
-        """Tells whether a tensor is a constant."""
+        """Returns whether a tensor is a constant."""
         return name in self.exact or name in self.constants
 
     def element(self, name: str) -> int:

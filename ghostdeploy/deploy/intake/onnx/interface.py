@@ -1,4 +1,4 @@
-"""Inputs and outputs of an ONNX graph: what is taken, and how batch, image size and pixels are written into it."""
+"""Inputs and outputs of an ONNX graph: what is accepted, and how batch, image size and pixels are written into it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
     """Returns the input of a graph.
 
     Raises:
-        CheckpointError: There is another number of inputs than one, or it is no square float32 RGB image.
+        CheckpointError: There is not exactly one input, or it is not a square float32 RGB image.
     """
     inputs = model.graph.input
     if len(inputs) != 1:
@@ -94,7 +94,7 @@ def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
 
 
 def with_shape(model: onnx.ModelProto, batch: int | None, size: int) -> onnx.ModelProto:
-    """Returns a copy for that batch and image size, with all other shapes inferred anew.
+    """Returns a copy for that batch and image size, with all other shapes inferred again.
 
     Args:
         model: One input (N, 3, H, W).

@@ -1,4 +1,4 @@
-"""Reading an ONNX file that somebody else wrote: hash, parse, refuse what cannot be deployed.
+"""Reads an untrusted ONNX file: hash, parse, refuse what cannot be deployed.
 
 Order: bytes → SHA-256 → protobuf → versions → operators → functions → the one input → sizes of tensors → ONNX checker.
 Nothing of the file is executed here. Weights beside the file (external data) are read only from its own folder.

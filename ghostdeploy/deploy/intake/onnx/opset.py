@@ -1,4 +1,4 @@
-"""The version of the standard operators: what can be read, and how an old graph is brought to a current one.
+"""The version of the standard operators: what can be read, and how an old graph is converted to a current one.
 
 `onnx.version_converter` does it, but loses how operators of opset 7 to 10 enlarge images (onnx 1.23). `Upsample` and
 the first `Resize` read, for output place i and scale s,

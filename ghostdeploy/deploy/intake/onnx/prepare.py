@@ -1,4 +1,4 @@
-"""All that comes before the first converter of an ONNX model: golden vectors, passes, evidence, the program file."""
+"""Everything before the first converter of an ONNX model: golden vectors, passes, evidence, the program file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ghostdeploy.preprocess import Preprocess
 
 _STATISTICS = slice(3, 5)
-"""Inputs of a BatchNormalization that are no parameters: running mean and variance."""
+"""Inputs of a BatchNormalization that are not parameters: running mean and variance."""
 
 _log = logging.getLogger("ghostdeploy")
 

@@ -1,4 +1,4 @@
-"""Nodes that give what they get.
+"""Removes nodes that return their input.
 
     Identity, Dropout (inference)                    y = x
     Pad by zero places, Transpose to the same order
@@ -79,7 +79,7 @@ def _drops_nothing(node: onnx.NodeProto, graph: Graph) -> bool:
 
 
 def _forward(node: onnx.NodeProto, graph: Graph) -> bool:
-    """Tells whether a Slice takes every element it passes: with the shape unchanged that is all of them, in order."""
+    """Returns whether a Slice takes every element it passes: with the shape unchanged that is all of them, in order."""
     if len(node.input) < 5 or not node.input[4]:
         return True
     steps = graph.array(node.input[4])

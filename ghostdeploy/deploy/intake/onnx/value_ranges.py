@@ -1,4 +1,4 @@
-"""Largest magnitude of each tensor of an ONNX graph, and its constants, for whoever watches."""
+"""Largest magnitude of each tensor of an ONNX graph, and of its constants, passed to a watcher."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def watch_model(model: onnx.ModelProto, batches: Callable[[], Iterable[NDArray[Any]]], watch: Watch) -> None:
-    """Runs a graph on every batch, anew for each group of tensors that fits into memory.
+    """Runs a graph on every batch, once for each group of tensors that fits into memory.
 
     Args:
         model: One input; not changed.

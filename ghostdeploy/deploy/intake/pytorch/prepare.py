@@ -1,4 +1,4 @@
-"""All that comes before the first converter: golden vectors, fold, conditioning, evidence, the program file."""
+"""Everything before the first converter: golden vectors, fold, conditioning, evidence, the program file."""
 
 from __future__ import annotations
 

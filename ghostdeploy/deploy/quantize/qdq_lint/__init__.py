@@ -1,9 +1,9 @@
-"""The rules that a Q/DQ graph must obey, and their linter.
+"""The rules for Q/DQ graphs, and their linter.
 
 `lint` runs the rules of a profile over an ONNX graph and names each violation by rule, node and PyTorch module. A rule
 is one function of `parameters`, `placement` or `ghost`: it takes the indexed graph and yields (node, what was found and
-what was expected). Its name is the rule's, its docstring says where the rule comes from, and `RULES`
-says where it holds.
+what was expected). Its name is the rule's, its docstring gives the source of the rule, and `RULES` lists
+where it applies.
 """
 
 from __future__ import annotations

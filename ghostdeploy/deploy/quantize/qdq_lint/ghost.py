@@ -1,4 +1,4 @@
-"""Rules for Ghost networks: the two halves of a module, the residual Add behind a Concat, the branches that stay float.
+"""Rules for Ghost networks: the two halves of a module, the residual Add after a Concat, the branches that stay float.
 
     Ghost module     a = conv(x),  y = Concat(a, dw(a))
     bottleneck       Concat(a₂, dw(a₂)) + shortcut                  C-GhostNet: the convolution side is a Concat
@@ -142,6 +142,6 @@ def _layers_before(graph: QdqGraph, name: str) -> list[onnx.NodeProto]:
 
 
 def _is_copy(graph: QdqGraph, name: str) -> bool:
-    """Tells a pair behind a Concat with quantized inputs: it rounds nothing where `concat_scales_equal` holds."""
+    """Recognises a pair after a Concat with quantized inputs: it rounds nothing where `concat_scales_equal` holds."""
     node = graph.producer.get(graph.source(name))
     return node is not None and node.op_type == "Concat" and graph.dequantizer(node.input[0]) is not None

@@ -1,7 +1,7 @@
-"""An index over a Q/DQ graph: what lies behind its Q/DQ pairs, and which branches of a Ghost network stay float.
+"""An index over a Q/DQ graph: the tensors behind its Q/DQ pairs, and the branches of a Ghost network that stay float.
 
-A *pair* is a QuantizeLinear Q on an activation with the DequantizeLinear nodes D that read it. D without Q stands
-behind integer weights or biases:
+A *pair* is a QuantizeLinear Q on an activation with the DequantizeLinear nodes D that read it. D without Q follows
+integer weights or biases:
 
     activation x → Q → D → layer        weight w (INT8 constant) → D → layer        bias b (INT32 constant) → D → layer
 
@@ -75,7 +75,7 @@ class QdqGraph(OnnxGraph):
         self._arrays: dict[str, NDArray[Any] | None] = {}
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """Returns the value of an initializer, a Constant, or either behind a Cast; None for what is computed."""
+        """Returns the value of an initializer, a Constant, or either after a Cast; None for what is computed."""
         if name not in self._arrays:
             self._arrays[name] = self._read(name)
         return self._arrays[name]
@@ -94,7 +94,7 @@ class QdqGraph(OnnxGraph):
         return None
 
     def is_constant(self, name: str) -> bool:
-        """Tells an initializer, a Constant, or either behind a Cast."""
+        """Recognises an initializer, a Constant, or either after a Cast."""
         node = self.producer.get(name)
         if node is None:
             return name in self.constants
@@ -116,7 +116,7 @@ class QdqGraph(OnnxGraph):
         return frozenset(branch.end.output[0] for branch in self.branches)
 
     def is_layer(self, node: onnx.NodeProto) -> bool:
-        """Tells a node with constant weights."""
+        """Returns whether a node has constant weights."""
         return node.op_type in LAYERS and len(node.input) > 1 and self.is_constant(self.source(node.input[1]))
 
     def pairs(self) -> Iterator[tuple[onnx.NodeProto, list[onnx.NodeProto]]]:
@@ -139,7 +139,7 @@ class QdqGraph(OnnxGraph):
         return name
 
     def is_quantized(self, layer: onnx.NodeProto) -> bool:
-        """Tells a layer that computes with integers: data and weights come from DequantizeLinear."""
+        """Recognises a layer that computes with integers: data and weights come from DequantizeLinear."""
         return all(self.dequantizer(name) is not None for name in layer.input[:2])
 
     def layer_behind(self, name: str) -> onnx.NodeProto | None:
@@ -150,7 +150,7 @@ class QdqGraph(OnnxGraph):
         return node if node is not None and self.is_layer(node) else None
 
     def module_of(self, node: onnx.NodeProto) -> str:
-        """Returns the PyTorch module of a layer; of another node that of the nearest layer before, else behind it."""
+        """Returns the PyTorch module of a layer; of another node that of the nearest layer before, else after it."""
         found = self._nearest(node, self._before) or self._nearest(node, self._behind)
         return found.name.partition("#")[0] if found is not None else ""
 
@@ -216,7 +216,7 @@ def behind_sigmoid(graph: QdqGraph, name: str) -> tuple[onnx.NodeProto, ...]:
 
 
 def is_global_pool(graph: QdqGraph, node: onnx.NodeProto) -> bool:
-    """Tells a pool over all positions of a map (N, C, H, W)."""
+    """Recognises a pool over all positions of a map (N, C, H, W)."""
     if node.op_type in ("GlobalAveragePool", "GlobalMaxPool"):
         return True
     if node.op_type not in ("ReduceMean", "ReduceMax"):

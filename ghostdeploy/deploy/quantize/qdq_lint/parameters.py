@@ -87,7 +87,7 @@ def positive_finite_scale(graph: QdqGraph) -> Iterator[Finding]:
 
 
 def pair_agrees(graph: QdqGraph) -> Iterator[Finding]:
-    """Q and DQ of a pair have the same scale and zero point (ONNX: a pair that does not is no quantization)."""
+    """Q and DQ of a pair have the same scale and zero point (ONNX: a pair that does not is not a quantization)."""
     for quantize, dequantizers in graph.pairs():
         for node in dequantizers:
             if not same_parameters(graph, quantize, node):
@@ -118,7 +118,7 @@ def saturation_safe(graph: QdqGraph) -> Iterator[Finding]:
 
 
 def same_parameters(graph: QdqGraph, first: onnx.NodeProto, second: onnx.NodeProto) -> bool:
-    """Tells whether two quantizers have equal scales and zero points."""
+    """Returns whether two quantizers have equal scales and zero points."""
     for index in (_SCALE, _ZERO):
         names = [node.input[index] if len(node.input) > index else "" for node in (first, second)]
         if names[0] == names[1]:
@@ -130,7 +130,7 @@ def same_parameters(graph: QdqGraph, first: onnx.NodeProto, second: onnx.NodePro
 
 
 def begins_at_zero(graph: QdqGraph, node: onnx.NodeProto) -> bool:
-    """Tells a quantizer whose smallest integer stands for 0, as behind a ReLU."""
+    """Recognises a quantizer whose smallest integer stands for 0, as after a ReLU."""
     zero = graph.constant(node.input[_ZERO]) if len(node.input) > _ZERO else None
     return zero is not None and zero.dtype.kind in "iu" and bool((zero == np.iinfo(zero.dtype).min).all())
 

@@ -1,8 +1,8 @@
-"""Rules about where Q/DQ pairs stand, in any network.
+"""Rules about the placement of Q/DQ pairs, in any network.
 
 An INT8 engine moves Q up and DQ down until they meet a layer: DQ → layer → Q becomes one kernel. A pair that meets none
 costs kernels of its own. So layers have all inputs quantized, operators without weights their inputs and their output,
-and a pair nobody with integers reads is left out.
+and a pair without an integer reader is left out.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def qdq_can_fuse(graph: QdqGraph) -> Iterator[Finding]:
         producer = graph.producer.get(node.input[0])
         moved = producer is not None and producer.op_type in MOVERS and graph.dequantizer(producer.input[0]) is not None
         if not moved and graph.layer_behind(node.input[0]) is None:
-            yield node, f"pair on {node.input[0]!r} is read by {readers}, expected an INT8 operator before or behind it"
+            yield node, f"pair on {node.input[0]!r} is read by {readers}, expected an INT8 operator before or after it"
 
 
 def _pairs_without_int8_reader(graph: QdqGraph) -> Iterator[tuple[onnx.NodeProto, str]]:
@@ -93,7 +93,7 @@ def _pairs_without_int8_reader(graph: QdqGraph) -> Iterator[tuple[onnx.NodeProto
 
 
 def _has_int8_reader(graph: QdqGraph, names: list[str]) -> bool:
-    """Tells whether a layer, a Concat, a residual Add, or a mover whose output is quantized again reads a tensor."""
+    """Returns whether a layer, a Concat, a residual Add, or a mover whose output is quantized again reads a tensor."""
     waiting = list(names)
     while waiting:
         for reader, index in graph.uses[waiting.pop()]:
@@ -111,6 +111,6 @@ def _has_int8_reader(graph: QdqGraph, names: list[str]) -> bool:
 
 
 def _adds_two_tensors(graph: QdqGraph, node: onnx.NodeProto) -> bool:
-    """Tells a residual Add from that of a constant and from the end of a merge branch."""
+    """Distinguishes a residual Add from that of a constant and from the end of a merge branch."""
     constant = any(graph.is_constant(graph.source(name)) for name in node.input)
     return node.op_type == "Add" and not constant and node.output[0] not in graph.branch_ends

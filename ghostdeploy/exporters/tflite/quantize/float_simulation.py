@@ -1,4 +1,4 @@
-"""An INT8 TFLite graph in float arithmetic: what it says, computed without integers.
+"""An INT8 TFLite graph simulated in float arithmetic, without integers.
 
 For every operator y = f(x, W) of the integer graph, with s and z of each tensor,
 

@@ -34,7 +34,7 @@ class TFLiteGraph:
                 self._producer[int(index)] = (kind, operator)
 
     def activations(self) -> list[str]:
-        """Returns the float tensors that are no constants: the inputs first, then in the order of their operators."""
+        """Returns the float tensors that are not constants: the inputs first, then in the order of their operators."""
         graph = self.model.subgraphs[0]
         places = dict.fromkeys([*map(int, graph.inputs), *self._producer])
         return [tf.name_of(self.model, i) for i in places if tf.tensor(self.model, i).type == _FLOAT]

@@ -1,8 +1,8 @@
-"""Ratios of scales that XNNPACK takes.
+"""Ratios of scales that XNNPACK accepts.
 
 A layer with input scale s, weight scales w_c and output scale t gives, per output channel,
 
-    code = z + round(r_c · (Σ W·x + b_c)),      r_c = s·w_c/t,      and is taken while r_c < 256
+    code = z + round(r_c · (Σ W·x + b_c)),      r_c = s·w_c/t,      and is accepted while r_c < 256
 
 with whole numbers W, x and b. A channel that never fires on any image has had r_c = 741 in a trained network, after
 BatchNorm's division by a variance near 0, and the whole file is refused. Where r_c ≥ 255 one step of the sum moves the
@@ -10,8 +10,8 @@ output across all its 256 codes, so
 
     w'_c = 255·t/s,      b'_c = b_c·w_c/w'_c
 
-changes no code: the sums keep their signs and zeros. A hard swish is taken while its own ratio s/t stays below 2⁷; it
-stays float where its output is as good as zero. Elementwise sums and products have ranges too, beyond which the
+changes no code: the sums keep their signs and zeros. A hard swish is accepted while its own ratio s/t stays below 2⁷;
+it stays float where its output is practically zero. Elementwise sums and products have ranges too, beyond which the
 interpreter's own kernels do the work.
 Source: `convolution-nhwc.c` of XNNPACK; `hard_swish` of TensorFlow Lite; all measured with LiteRT 2.3.
 """

@@ -1,4 +1,4 @@
-"""Running TFLite files from memory, in the fastest way or operator by operator as they are written."""
+"""Running TFLite files from memory, at full speed, or operator by operator as written."""
 
 from __future__ import annotations
 

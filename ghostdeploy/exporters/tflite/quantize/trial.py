@@ -1,4 +1,4 @@
-"""Tries of one strength and one range estimator on a TFLite graph; biases stay as trained."""
+"""Trials of one strength and one range estimator on a TFLite graph; biases stay as trained."""
 
 from __future__ import annotations
 
