@@ -66,7 +66,7 @@ def load_arrays(stream: BinaryIO, *, most: int | None = None) -> dict[str, NDArr
         raise
     except MemoryError as error:
         raise ValueError("its arrays are larger than the memory") from error
-    except Exception as error:  # zipfile, zlib and NumPy's parser of headers answer damage with a dozen kinds of errors
+    except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds of errors on damage
         raise ValueError(str(error) or type(error).__name__) from error
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FOLDER = GivenPath()
 _ELSEWHERE = dict.fromkeys(("export", "models", "tune"), "ghostdeploy.making")
-"""Commands by the module that is imported for them: the others start without their options."""
+"""Commands by the module that defines them, imported on use: the others start without their options."""
 
 
 @click.group(

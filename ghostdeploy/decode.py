@@ -161,7 +161,7 @@ def _from_pillow(image: Image.Image) -> Image.Image:
 def _is_loaded(image: ImageFile.ImageFile) -> bool:
     try:
         return image.im is not None and not image.tile
-    except Exception:  # Pillow's way to say no differs by version
+    except Exception:  # Pillow's error differs by version
         return False
 
 

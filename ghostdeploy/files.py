@@ -42,7 +42,7 @@ def open_regular(path: Path) -> BinaryIO:
         path: The file; folders on the way may be links.
 
     Raises:
-        OSError: It is absent, unreadable, or no regular file; `strerror` says which.
+        OSError: It is absent, unreadable, or not a regular file; `strerror` tells which.
     """
     _require_regular(os.lstat(path).st_mode, path)  # before opening: that alone makes some devices act
     descriptor = os.open(path, _OPEN)

@@ -75,9 +75,9 @@ def child_environment(**variables: str) -> dict[str, str]:
 
 
 def answers() -> io.BufferedWriter:
-    """Returns the standard output of this process for answers alone; whatever else is printed goes to standard error.
+    """Returns the standard output of this process for replies only; all other output goes to standard error.
 
-    Libraries print where they like, from C as well; a line of theirs must not be read as an answer of ours.
+    Libraries print anywhere, from C as well; their lines must not be read as our replies.
     """
     sys.stdout.flush()
     ours = os.dup(1)
@@ -92,7 +92,7 @@ def _named() -> dict[str, str]:
 
 
 def _started_in() -> set[str]:
-    """Returns the working folder, that at the start where the shell said it, and the script's folder."""
+    """Returns the working folder, that at the start if the shell passed it, and the script's folder."""
     found = {_place(os.environ.get("PWD", ""))} | {_place(folder) for folder in _working_folder()}
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if script is not None:

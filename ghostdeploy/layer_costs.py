@@ -66,7 +66,7 @@ def layer_cost(
         output: Shape of the output.
         weight_size: Bytes of a weight.
         data_size: Bytes of an activation.
-        transposed: A transposed convolution: each input element meets the weights of its channel.
+        transposed: A transposed convolution: each input element uses the weights of its channel.
     """
     return LayerCost(
         name=name,
@@ -96,7 +96,7 @@ def waits_for_memory(weights: int, positions: int, batch: int | None) -> bool:
 
     Args:
         weights: Of the layer.
-        positions: Places of the output that meet each weight, in one image.
+        positions: Output positions that use each weight, in one image.
         batch: Images per inference; None is free and counts as one.
     """
     return weights >= SMALLEST and positions * (batch or 1) < BALANCE

@@ -60,7 +60,7 @@ _LIMITS = {
 _ROOT = Path("/")
 _TOPOLOGY = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 _USUAL = {"cgroup2": ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"), "cgroup": ("/sys/fs/cgroup/cpu",)}
-"""Where hierarchies stand where `mountinfo` does not say, by file system type."""
+"""Default mount points of hierarchies, by file system type, for when `mountinfo` does not list them."""
 _MOST_BYTES = 1 << 22
 _NO_QUOTA = 1 << 16
 
@@ -81,7 +81,7 @@ def usable_threads(root: Path = _ROOT) -> int:
 
 
 def choose_cores(count: int, root: Path = _ROOT) -> tuple[int, ...]:
-    """Returns the logical cores for `count` threads, one of each physical core first; none where nobody can say."""
+    """Returns the logical cores for `count` threads, one of each physical core first; none where this is unknown."""
     if not hasattr(os, "sched_getaffinity"):
         return ()
     first: dict[str, int] = {}

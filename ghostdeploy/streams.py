@@ -1,4 +1,4 @@
-"""Standard output and standard error that may be closed, full, or read by nobody any more.
+"""Standard output and standard error that may be closed, full, or without a reader.
 
                       standard output                    standard error
     reader gone       the rest goes nowhere              the rest goes nowhere
@@ -107,7 +107,7 @@ def keep_for_answers() -> TextIO:
     """Reserves standard output for results: everything else printed, also from C, goes to standard error.
 
     Returns:
-        The stream for answers; `guard` was called before.
+        The stream for results; `guard` was called before.
     """
     theirs = cast("Standard", sys.stdout)
     theirs.flush()

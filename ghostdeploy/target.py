@@ -1,4 +1,4 @@
-"""What a target is: one frozen record that says everything a shared room must know of it.
+"""What a target is: one frozen record with everything that shared rooms need to know about it.
 
 A row holds import *strings*, so a table of them imports nothing. Whoever adds a target writes a row, an exporter and a
 runtime, in ghostdeploy or in a distribution of its own; docs/adding_a_target.md is the walk.
@@ -75,7 +75,7 @@ Setting = bool | str | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """An option of `export` that one target alone knows: a flag, a choice, or several names parted by commas."""
+    """An option of `export` for a single target: a flag, a choice, or several names separated by commas."""
 
     name: str
     """Keyword of `ghostdeploy.export`; on the command line with hyphens."""
@@ -166,7 +166,7 @@ class Target:
     intake: Intake | None = None
     """Set where a finished file of this kind can be the model of an export."""
     options: tuple[Option, ...] = ()
-    """Options that only it knows."""
+    """Its own options."""
     check_settings: str | None = None
     """Import string of the function that takes the values of these options, a dictionary by name, and returns them as
     they are spelled, or raises `UsageError`; it imports no vendor library."""
@@ -196,7 +196,7 @@ def require_precision(target: Target, precision: str) -> None:
     """Checks that the row makes `precision`.
 
     Raises:
-        UsageError: It does not; the hint says what it makes.
+        UsageError: It does not; the hint lists what it makes.
     """
     if precision not in target.precisions:
         makes = ", ".join(target.precisions)

@@ -1,9 +1,9 @@
 """What the user's code may change of the whole process, and what is restored afterwards.
 
-Factories and networks are research code: they change the working folder to that of their repository, call
-`torch.set_default_device`, turn warnings into errors, take Ctrl-C for themselves. What this process does afterwards
-(relative paths of the command line, the float32 reference, converters, messages) must not depend on it. Environment
-variables, seeds and numbers of threads stay as the code left them: the network may count on them.
+Factories and networks are research code: they change the working folder to their repository, call
+`torch.set_default_device`, turn warnings into errors, handle Ctrl-C themselves. The rest of this process (relative
+paths of the command line, the float32 reference, converters, messages) must not depend on that. Environment variables,
+seeds and numbers of threads stay as the code left them: the network may rely on them.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _determinism() -> tuple[bool, bool]:
 
 
 def _keep_messages() -> Callable[[], None]:
-    active: Any = warnings.filters  # a list, whatever its stub says
+    active: Any = warnings.filters  # a list, despite its stub
     filters, show = list(active), warnings.showwarning
     level = logging.root.manager.disable
     silent = {name: logger.disabled for name, logger in _our_loggers().items()}

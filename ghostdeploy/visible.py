@@ -1,7 +1,8 @@
-"""The one way of text to a terminal: what would steer it, or turn the order of letters, is shown instead of obeyed.
+"""The one way of text to a terminal: control characters and direction overrides are shown instead of executed.
 
-Names of tensors, classes, files and checkpoints come from others. A terminal obeys escape sequences in them: clear the
-screen, set the title, rewrite the line above. Everything printed goes through `visible`, so no name need be refused.
+Names of tensors, classes, files and checkpoints come from others. A terminal would execute escape sequences in them:
+clear the screen, set the title, rewrite the line above. Everything printed goes through `visible`, so no name need be
+refused.
 
 A sentence or a cell of a table is one line, as long as a person reads it; what has several of our own is put together
 from such lines. A text in a file may have millions of characters, and a message quotes it.

@@ -1,7 +1,7 @@
-"""Which of the two wheels is installed, and the one sentence for what the device wheel leaves out.
+"""Which of the two wheels is installed, and the message for what the device wheel lacks.
 
 The device wheel (`make device-wheel`, version ending in `+device`) runs, verifies, evaluates and diagnoses bundles.
-What makes them, and the sample models and images, are in the whole wheel only.
+The exporting code, and the sample models and images, are only in the full wheel.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class OutputParity(Record, frozen=True, kw_only=True):
 
 
 class Parity(Record, frozen=True, kw_only=True):
-    """The artefact's outputs against the golden ones: every figure is that of the output that meets it worst."""
+    """The artefact's outputs compared with the golden ones: every figure is that of the worst output."""
 
     count: int
     """Golden images compared."""
@@ -306,7 +306,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     agreement: Agreement | None = None
     execution: Execution | None = None
     half_range: HalfRange | None = None
-    """fp16 bundles: what hardware that computes in float16 meets."""
+    """fp16 bundles: the largest values that hardware in float16 has to represent."""
     replay: tuple[Replay, ...] = ()
     """INT8 bundles: the engine's outputs for the golden images against the simulation stored beside them."""
     scores: Scores = "logits"

@@ -156,7 +156,7 @@ def _unlisted(root: Path, listed: set[str]) -> list[str]:
 
 
 def write_own(path: Path, data: bytes, head: bytes) -> bool:
-    """Writes a file that begins with `head`, by which we know it as ours later.
+    """Writes a file that begins with `head`, by which we recognise it later.
 
     Args:
         path: A new name, or that of a regular file that begins with `head`, which is replaced.

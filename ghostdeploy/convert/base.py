@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class About(Record, frozen=True, kw_only=True):
-    """What a payload may say about itself to those who hold nothing but the file."""
+    """Metadata of a payload, for readers that have only the file."""
 
     name: str
     labels: tuple[str, ...]
@@ -82,7 +82,7 @@ class ExportJob(Record, frozen=True, kw_only=True):
     channels_last: bool = False
     """The program takes images as (N, C, H, W) and the payload is to take (N, H, W, C)."""
     settings: dict[str, Setting] = field(default_factory=dict)
-    """Values of the options that only this exporter knows, see `Target.options`."""
+    """Values of the options of this exporter, see `Target.options`."""
     quantization: QuantizeSpec | None = None
     """Set for a quantizer."""
 
@@ -108,9 +108,9 @@ class Written(Record, frozen=True, kw_only=True):
     waiting_layers: int | None = None
     """Memory-bound layers, which `hybrid` changes; None where the exporter does not look for them."""
     ports: Ports | None = None
-    """Read back from the written payload: an engine may know other types than PyTorch. None: those of the program."""
+    """Read back from the written payload: an engine may have other types than PyTorch. None: those of the program."""
     stored: str | None = None
-    """Row of the tolerance table that fits the stored weights, where that is not the precision asked for."""
+    """Row of the tolerance table that fits the stored weights, where that is not the requested precision."""
 
 
 class ExportResult(Record, frozen=True, kw_only=True):
@@ -162,7 +162,7 @@ class Finished(Record, frozen=True, kw_only=True):
     engine: str
     """File that the runtime opens, inside the bundle."""
     fault: str | None = None
-    """Why it is not what was asked for."""
+    """Why it is not the requested one."""
 
 
 class Finisher(Protocol):

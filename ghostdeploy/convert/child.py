@@ -29,7 +29,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def main() -> int:
-    """Runs one job; returns 0 when its result was written, whatever it says."""
+    """Runs one job; returns 0 when its result was written, success or failure."""
     reference, requirement = sys.argv[1:3]
     exporter: Exporter | None = None
     missing = ""

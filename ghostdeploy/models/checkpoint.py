@@ -4,7 +4,7 @@
          → the state dict that fits (see `state_dicts`) → float32 → check finite
 
 Pickles are read by torch's restricted unpickler only (`weights_only=True`): a file that needs more runs no code, it is
-refused. Layouts differ in names only after this module; `keymaps` knows those.
+refused. After this module layouts differ only in names, which `keymaps` handles.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def load_state(
         module: Receives the weights.
         state: Tensors by key.
         source: What the state is called in messages.
-        explain: Called when the two do not fit; may return a sentence that says more than a list of keys.
+        explain: Called when the two do not fit; may return a sentence that is more helpful than a list of keys.
 
     Raises:
         CheckpointError: Lists what is missing, left over or of another shape.

@@ -9,9 +9,9 @@ Everything else is refused and named: people pass the archive around the checkpo
 instead, or a Git LFS pointer.
 
 A pickle may hold options, figures and paths that training runs note beside the tensors. None of it runs code:
-`torch.load(weights_only=True)` knows tensors and plain containers; each entry of the list here is a class or function
-that only holds or copies values, under the name that a pickle calls it by. NumPy's own are those of its scalars and
-arrays, under the names of NumPy 1 and 2.
+`torch.load(weights_only=True)` supports tensors and plain containers; each entry of the list here is a class or
+function that only holds or copies values, under the name that a pickle calls it by. NumPy's own are those of its
+scalars and arrays, under the names of NumPy 1 and 2.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def check_identity(checkpoint: Checkpoint, found: Identity) -> None:
 
 
 def read_header(checkpoint: Checkpoint, num_classes: int | None) -> tuple[Preprocess | None, list[str] | None]:
-    """Decodes preprocessing and labels; each is `None` where the header does not say.
+    """Decodes preprocessing and labels; each is `None` where the header has none.
 
     Args:
         checkpoint: A checkpoint of any kind; only safetensors files have a header.

@@ -148,7 +148,7 @@ def _from_clip_gates(state: State, source: str) -> State:
 
 
 def _widen_gate(state: State, gate: str) -> bool:
-    """Turns one clip gate into a hard-sigmoid gate of the zoo's width; says whether its matrices were (in, out)."""
+    """Turns one clip gate into a hard-sigmoid gate of the zoo's width; returns whether its matrices were (in, out)."""
     reduce, expand = state[f"{gate}conv_reduce.weight"].flatten(1), state[f"{gate}conv_expand.weight"].flatten(1)
     bias, bias_out = state[f"{gate}conv_reduce.bias"], state[f"{gate}conv_expand.bias"]
     turned = reduce.shape == (len(bias_out), len(bias))

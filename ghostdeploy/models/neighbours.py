@@ -38,7 +38,7 @@ _PREFIX = "_ghostdeploy_"
 _known: dict[str, Neighbours] = {}
 """By name of the private package."""
 _public: dict[str, str] = {}
-"""The private package that answers for a public name at the moment."""
+"""The private package that currently serves a public name."""
 _one_at_a_time = threading.RLock()
 
 
@@ -100,7 +100,7 @@ class Neighbours:
         return importlib.import_module(f"{self.name}.{name}")
 
     def load_file(self, path: Path) -> ModuleType:
-        """Imports the Python file of a factory; its neighbours know it under its own name."""
+        """Imports the Python file of a factory; its neighbours can import it by its own name."""
         stem = "".join(sign if sign.isalnum() else "_" for sign in path.stem)
         name = f"{self.name}.{stem}"
         loader = _Loader(name, str(path))
@@ -130,7 +130,7 @@ class Neighbours:
             self._folders += [entry for entry in sys.path if entry not in known]
 
     def _is_public(self, name: str, module: ModuleType) -> bool:
-        """Returns whether a neighbour stands under a name that others might ask for."""
+        """Returns whether a neighbour is registered under a name that others might import."""
         own = getattr(module, "__name__", "")
         return not name.startswith(_PREFIX) and isinstance(own, str) and own.startswith(f"{self.name}.")
 

@@ -2,7 +2,7 @@
 
     nothing, sample:NAME          the trained sample that ships with ghostdeploy
     nothing with weights          the zoo entry that the checkpoint's keys and shapes name
-    zoo name                      that network, with the weights if given, else untrained, and a warning says so
+    zoo name                      that network, with the weights if given, else untrained, with a warning
     timm:NAME                     timm's network, pretrained unless weights are given
     module:factory, file.py:factory   whatever the callable returns
 
@@ -171,7 +171,7 @@ def _from_zoo(name: str, weights: Path | None, key: str | None, num_classes: int
 
 
 def _understood(misfit: Misfit) -> Misfit:
-    """Returns the same measure for tensors in any spelling that `canonicalise` knows."""
+    """Returns the same measure for tensors in any spelling that `canonicalise` supports."""
 
     def measure(state: Mapping[str, Tensor]) -> float:
         try:

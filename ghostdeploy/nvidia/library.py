@@ -31,7 +31,7 @@ _SOURCE = re.compile(r"\.?\s*\bIn \S+ at [^\s:]+:\d+")
 _PREFIX = re.compile(r"^(\[[^\]]*\]|\w+::\w+:) *")
 
 
-@dataclass(eq=False)  # listeners are told apart by identity
+@dataclass(eq=False)  # listeners are compared by identity
 class Messages:
     """Messages of the library during one `with` block."""
 
@@ -69,7 +69,7 @@ class Library:
 
     @contextmanager
     def listening(self) -> Iterator[Messages]:
-        """Collects what the library says while the block runs, in whatever thread."""
+        """Collects the library's messages while the block runs, from any thread."""
         messages = Messages()
         self.logger.listeners.append(messages)
         try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ghostdeploy")
 _ALWAYS_ALLOWED = 64
-"""Threads that may be asked for on any machine, so that a number written for another one works. An engine that spins
+"""Threads allowed on any machine, so that a number chosen for another one works. An engine that spins
 takes minutes to start hundreds of them on two cores, and cannot be interrupted."""
 
 __all__ = ["Runtime", "load", "run_bundle", "tell_failed"]
@@ -44,7 +44,7 @@ def load(
 ) -> Runtime:
     """Loads a bundle into the engine of its target; needs neither torch nor any exporter.
 
-    One that missed a gate runs too; a warning of the logger `ghostdeploy` says so.
+    One that missed a gate runs too; the logger `ghostdeploy` warns.
 
     Args:
         path: The bundle folder.
@@ -55,11 +55,11 @@ def load(
         cache: Folder in which an engine that compiles keeps the result, so that the next process starts faster. Nobody
             else should be able to write there: engines trust what they compiled. With a cache the hashes are always
             compared, because its entries are found by them. None and "" keep nothing.
-        verify: Compare the files' SHA-256 before the engine's parser sees them; paths and sizes always are. Either way
+        verify: Compare the files' SHA-256 before the engine's parser reads them; paths and sizes always are. Either way
             the engine gets bytes in memory, so a bundle that is overwritten later changes nothing.
 
     Raises:
-        BundleError: Damaged, altered, refused by the engine, or not what its manifest says.
+        BundleError: Damaged, altered, refused by the engine, or different from its manifest.
         MissingDependency: The engine is not installed.
         OutputError: The cache folder cannot be written.
         UnsupportedHardware: The device is unknown to the engine or not there.
@@ -85,7 +85,7 @@ def run_bundle(bundle: Bundle, settings: Settings) -> Runtime:
 
 
 def tell_failed(bundle: Bundle) -> None:
-    """Warns of a bundle that missed a gate: what it answers does not show it."""
+    """Warns about a bundle that missed a gate: its outputs do not show that."""
     manifest = bundle.manifest
     if manifest.verdict == "failed":
         because = manifest.failed_because or "its manifest gives no reason"

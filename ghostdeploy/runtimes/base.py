@@ -1,7 +1,7 @@
 """What a runtime is: NumPy in, NumPy out, keyed by tensor name.
 
-The base class does the worrying: life cycle, input checks, the batch rule, threads, futures. A backend opens an engine,
-runs exact batches on it, closes it, and says what it opened:
+The base class handles the hard parts: life cycle, input checks, the batch rule, threads, futures. A backend opens an
+engine, runs exact batches on it, closes it, and describes what it opened:
 
     _open()               → Engine       load the payload, describe what was loaded
     _run(inputs)          → [output, …]  arrays of exactly the payload's batch; called from many threads at once
@@ -48,18 +48,18 @@ if TYPE_CHECKING:
 _NO_MEMORY = re.compile(
     r"bad_alloc|out of memory|(failed to|cannot) allocate|resource temporarily unavailable", re.IGNORECASE
 )
-"""How C++, CUDA, ONNX Runtime and the C library say it, the last of threads that find no room."""
+"""Out-of-memory messages of C++, CUDA, ONNX Runtime and the C library, the last one about threads."""
 
 
 class Runtime(ABC):
     """A loaded model. One object may be called from many threads at once.
 
     Args:
-        interface: What the payload promises.
+        interface: The payload's inputs and outputs.
         settings: How to run it.
 
     Raises:
-        BundleError: The engine refuses the payload, or the payload's inputs and outputs are not as promised.
+        BundleError: The engine refuses the payload, or the payload's inputs and outputs differ from the manifest.
         UnsupportedHardware: The device is not there.
     """
 
@@ -209,7 +209,7 @@ class Runtime(ABC):
         require_classes(facts.labels, facts.outputs[0].shape[1:], self._where)
 
     def warmup(self, runs: int = 3) -> None:
-        """Runs `runs` times on zeros, so that the first real call meets warm memory and threads.
+        """Runs `runs` times on zeros, so that the first real call finds memory and threads warm.
 
         Raises:
             UsageError: `runs` is not a whole number from 0, or this runtime was closed.

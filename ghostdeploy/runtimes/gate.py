@@ -1,4 +1,4 @@
-"""The life of a runtime: calls that are inside, closing, a forked child, the end of the interpreter.
+"""The life cycle of a runtime: running calls, closing, a forked child, the end of the interpreter.
 
 enter → inside + 1, refused when closed or in a forked child
 leave → inside − 1
@@ -8,9 +8,8 @@ A child gets a copy of the memory and none of the threads. An engine that frees 
 not exist: OpenVINO 2026.4.1 hangs as soon as the child drops its last reference, for example by loading the model again
 under the same name. So the child never drops it; its memory is the parent's until it is written to.
 
-A result that an engine's own thread brings after the interpreter has ended has nobody to take it: ONNX Runtime 1.32
-then aborts the process. So what is still open is closed when the interpreter ends, and closing waits for what was
-submitted.
+A result that an engine's own thread delivers after the interpreter has ended has no receiver: ONNX Runtime 1.32 then
+aborts the process. So an open runtime is closed when the interpreter ends, and closing waits for submitted batches.
 """
 
 from __future__ import annotations

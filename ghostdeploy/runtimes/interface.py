@@ -1,4 +1,4 @@
-"""The three records of a runtime: what the payload promises, what the caller wants, what the engine is."""
+"""The three records of a runtime: the payload's interface, the caller's settings, the engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROFILES: tuple[Profile, ...] = ("latency", "throughput")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
-    """What a payload promises, whatever engine runs it.
+    """The interface of a payload, whatever engine runs it.
 
     Raises:
         BundleError: No input or output, an unknown dtype, no batch dimension, or inputs of different batch sizes.
@@ -57,7 +57,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How the caller wants it run."""
+    """The caller's settings."""
 
     threads: int | None = None
     """Threads of the engine; None is one per usable core."""
@@ -92,7 +92,7 @@ class Engine:
 
 
 def require_match(interface: Interface, engine: Engine) -> None:
-    """Compares what was loaded with what the manifest says; layouts are not part of a payload.
+    """Compares the loaded payload with the manifest; layouts are not part of a payload.
 
     Raises:
         BundleError: A name, dtype or shape differs.

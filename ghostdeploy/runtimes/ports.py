@@ -49,7 +49,7 @@ class InputPort:
         self._tail = spec.shape[1:]
 
     def check(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Returns the array, C-contiguous, or says what is wrong with it.
+        """Returns the array, C-contiguous, or raises what is wrong with it.
 
         Raises:
             InputError: No NumPy array, another dtype or shape, no image at all, NaN or infinite values.

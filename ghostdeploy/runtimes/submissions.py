@@ -1,4 +1,4 @@
-"""What was submitted: a bounded queue before an engine, and the futures that come out of it.
+"""Submissions: a bounded queue before an engine, and the futures of its results.
 
     submit ─ slot ─→ waiting ─→ in the engine ─→ future ─→ its callbacks
              `capacity` slots   `window` batches            on a thread of their own
@@ -7,7 +7,7 @@ A submission holds its slot until its result is there. `window` is two batches p
 without waiting for Python. What waits outside the window can still be cancelled.
 
 Nothing here can wait for itself. Slots are freed by the threads that bring results, and those never run foreign code:
-callbacks run on one thread that nobody waits for, so a callback may submit to a full queue, call the model, take
+callbacks run on one thread that nothing waits for, so a callback may submit to a full queue, call the model, take
 another future's result, or close the runtime.
 """
 

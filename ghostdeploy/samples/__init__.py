@@ -1,6 +1,6 @@
 """What ships beside the code: trained checkpoints, image sets, photographs, and small example apps.
 
-Everything lies in `data/`; its licences are in `data/LICENSES.md`. Importing this package imports no torch.
+Everything is in `data/`; its licences are in `data/LICENSES.md`. Importing this package imports no torch.
 """
 
 from __future__ import annotations

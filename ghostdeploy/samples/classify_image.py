@@ -2,7 +2,7 @@
 
     python -m ghostdeploy.samples.classify_image BUNDLE IMAGE…
 
-An image that cannot be classified is named, and costs the others nothing. Needs the bundle's engine, never torch.
+An image that cannot be classified is named and does not affect the others. Needs the bundle's engine, never torch.
 """
 
 from __future__ import annotations

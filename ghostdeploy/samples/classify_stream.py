@@ -145,7 +145,7 @@ def classify(bundle: str, source: str, in_flight: int) -> int:
 
 
 def _run(model: gd.Runtime, source: str, spec: Preprocess, in_flight: int, bad: list[int]) -> Iterator[Frame]:
-    """Yields the frames in order, each as soon as it is done or the limit asks to wait for it; reports damaged ones."""
+    """Yields the frames in order, each as soon as it is done or the limit requires it; reports damaged ones."""
     waiting: deque[Frame] = deque()
     for name, image in frames(source):
         if isinstance(image, InputError):

@@ -1,9 +1,9 @@
-"""`make demo`: the whole line on the trained model that ships inside, command by command.
+"""`make demo`: the whole pipeline on the included trained model, command by command.
 
     export → verify → eval → run → one table of parity, accuracy, latency and size
 
 Each step is the command a user would type, printed before it runs. Latency is the median of single-image calls with one
-thread, the bundles taking turns so that a busy machine slows all of them alike.
+thread, the bundles taking turns so that noise affects all of them alike.
 """
 
 from __future__ import annotations

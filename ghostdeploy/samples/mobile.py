@@ -1,4 +1,4 @@
-"""Writes the input contract of a bundle as Kotlin or Swift source, so that nobody copies numbers by hand.
+"""Writes the input contract of a bundle as Kotlin or Swift source, so that no number is copied by hand.
 
     python -m ghostdeploy.samples.mobile BUNDLE --kotlin -o ModelContract.kt
     python -m ghostdeploy.samples.mobile BUNDLE --swift -o ModelContract.swift
@@ -7,7 +7,7 @@ Everything comes from `manifest.json`: the model file with its SHA-256, tensor s
 interpolation, mean and standard deviation, and the labels file. The code that uses it is in docs/mobile.md.
 
 A float32 input takes (pixel / 255 − mean) / std per channel. A uint8 input takes the pixels as they are: the graph
-normalises, and mean and standard deviation say only what it does.
+normalises, and mean and standard deviation only document it.
 """
 
 from __future__ import annotations

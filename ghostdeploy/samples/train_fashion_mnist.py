@@ -6,7 +6,7 @@ Official architecture, 64×64 RGB input through ghostdeploy's own preprocessing,
 more cycles (Loshchilov and Hutter, SGDR, 2017), label smoothing, an exponential moving average of weights, and three
 augmentations (flip, shift, erase). 2,000 images of the training split are held out to watch the run; the test split is
 looked at after the last epoch of a call. Writes `<model>.safetensors`, whose header carries preprocessing and labels,
-and a model card `<model>.md`. A call in a folder that holds `<model>.training.pt` goes on where that one stopped.
+and a model card `<model>.md`. A call in a folder with `<model>.training.pt` resumes where that one stopped.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the command line has in common: the one error exit, `--json`, progress bars.
+"""Shared parts of the command line: the one error exit, `--json`, progress bars.
 
-Data goes to stdout, talk to stderr. `NO_COLOR` is honoured (by rich), and no bar is drawn when stderr is not a
+Data goes to stdout, messages to stderr. `NO_COLOR` is honoured (by rich), and no bar is drawn when stderr is not a
 terminal.
 """
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 BUG = 70
 _verbose: list[bool] = []
-"""Holds something where tracebacks of errors are wanted."""
+"""Not empty if tracebacks of errors are wanted."""
 
 
 class GivenPath(click.Path):
-    """A path that was given: an empty one, of a shell variable without a value, would be the working folder."""
+    """A path: an empty one, from an unset shell variable, is refused, because it would be the working folder."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
@@ -58,7 +58,7 @@ class CommandGroup(click.Group):
     """A click group that suggests commands and turns every error into a sentence, a hint and an exit code.
 
     Args:
-        elsewhere: Commands by the module that holds them, imported when they are asked for.
+        elsewhere: Commands by the module that holds them, imported on use.
         kwargs: See click.
     """
 
@@ -96,7 +96,7 @@ class CommandGroup(click.Group):
         silence_process()
         make_printable()
         _show_warnings()
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow says of an image, its error says better
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's errors say more than its warnings
         try:
             code = super().main(arguments, standalone_mode=False, **kwargs)
             answers().flush()
@@ -160,12 +160,12 @@ def fail_bug(error: Exception, *, as_json: bool) -> int:
 
 def _print_error(document: dict[str, Any]) -> None:
     """Prints the JSON of an error; where standard output cannot be written the exit code stays that of the error."""
-    with suppress(OutputError):  # said on standard error, and often the error itself
+    with suppress(OutputError):  # reported on standard error, and often the error itself
         print_json(document)
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the two options every command takes, and leaves standard output to its answer."""
+    """Adds the two options every command takes, and reserves standard output for its result."""
 
     @functools.wraps(command)
     def answering(*args: Any, **kwargs: Any) -> Any:
@@ -227,7 +227,7 @@ class Bars:
 
 
 class _Warnings(logging.Handler):
-    """Prints what the library itself says to stderr, each sentence once: a search exports the same set many times."""
+    """Prints the library's own messages to stderr, each once: a search exports the same set many times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,7 +241,7 @@ class _Warnings(logging.Handler):
 
 
 def _show_warnings() -> None:
-    """Sends what ghostdeploy says to stderr as `warning: …` or `note: …`; other libraries' loggers are left alone."""
+    """Sends ghostdeploy's log messages to stderr as `warning: …` or `note: …`; other loggers are left alone."""
     logger = logging.getLogger("ghostdeploy")
     for handler in [handler for handler in logger.handlers if isinstance(handler, _Warnings)]:
         logger.removeHandler(handler)  # of a command before this one in the same process

@@ -47,7 +47,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _of_a_target(option: Option) -> Callable[..., Any]:
-    """Returns the option as click knows it."""
+    """Returns the option for click."""
     if option.metavar is not None:
         return click.option(option.flag, type=_names, default="", metavar=option.metavar, help=option.help)
     if not option.choices:

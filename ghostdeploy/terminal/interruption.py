@@ -1,6 +1,6 @@
 """Signals that end a command: SIGTERM (`docker stop`, CI, systemd) and SIGHUP (a closed terminal) work like Ctrl-C.
 
-Left to the system they end the process at once: its converter goes on alone, and its hidden folder stays. Exit codes
+By default they end the process at once: its converter keeps running, and its hidden folder stays. Exit codes
 are the shell's, 128 + the number of the signal.
 """
 

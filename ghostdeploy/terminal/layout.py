@@ -1,4 +1,4 @@
-"""How tables look: one console, one table style, and how a figure is written."""
+"""Table layout: one console, one table style, and the format of figures."""
 
 from __future__ import annotations
 

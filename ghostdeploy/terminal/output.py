@@ -1,4 +1,4 @@
-r"""Text that can be printed whatever the terminal or the pipe is: no symbol ends a command that has done its work.
+r"""Text that can be printed on any terminal or pipe: no symbol may crash a command that has done its work.
 
 Tables and messages use signs such as − and ≤, labels and paths any character. Where standard output or standard error
 cannot encode one (a Latin-1 locale, any redirect on Windows, `PYTHONIOENCODING=ascii`), signs of ours become ASCII, and
@@ -24,7 +24,7 @@ _HANDLER = "ghostdeploy.readable"
 _alone: list[bool] = []
 """Holds something where nobody else's standard output is this process's."""
 _answers: list[TextIO] = []
-"""Holds the stream of answers where it is not `sys.stdout`."""
+"""Holds the stream of results where it is not `sys.stdout`."""
 
 
 def make_printable() -> None:
@@ -39,16 +39,16 @@ def own_process() -> None:
 
 
 def answer_alone() -> None:
-    """From now on standard output carries what the command answers, and nothing else; in the command's process only.
+    """Reserves standard output for the command's result from now on; in the command's process only.
 
-    A factory, a network or a native library prints where it likes: that goes to standard error.
+    A factory, a network or a native library may print anywhere: that goes to standard error.
     """
     if _alone and not _answers:
         _answers.append(streams.keep_for_answers())
 
 
 def answers() -> TextIO:
-    """Returns the stream of answers: documents and tables."""
+    """Returns the stream of results: documents and tables."""
     return _answers[0] if _answers else sys.stdout
 
 

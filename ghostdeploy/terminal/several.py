@@ -1,4 +1,4 @@
-"""Commands over several arguments: a bad one is named and costs the others nothing.
+"""Commands with several arguments: a bad one is named and does not affect the others.
 
 One argument    its error is the command's error, as everywhere
 several         the results of the good ones are printed, in the order of the arguments; then each bad one's error; the
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class Several(Generic[T]):
-    """What became of each argument.
+    """The result of each argument.
 
     Attributes:
         results: Of the good ones, by argument, in order.

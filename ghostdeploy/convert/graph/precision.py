@@ -115,7 +115,7 @@ def integer_layers(path: Path) -> tuple[str, dict[str, str]]:
 
 
 def _executed(node: onnx.NodeProto) -> str:
-    """Returns what runs a layer; with INT8 weights, also what ONNX Runtime makes of the data that meets them."""
+    """Returns what runs a layer; with INT8 weights, also how ONNX Runtime rounds the data that they multiply."""
     kind: str = node.op_type
     if kind != _INTEGER_WEIGHTS:
         return kind

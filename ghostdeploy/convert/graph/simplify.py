@@ -64,7 +64,7 @@ def _rename(graph: onnx.GraphProto, new: Mapping[str, str]) -> None:
 
 
 def check_names(model: onnx.ModelProto, job: ExportJob) -> None:
-    """Raises when the graph's inputs or outputs are not called as the job says."""
+    """Raises when the graph's inputs or outputs do not have the names in the job."""
     found = ([value.name for value in model.graph.input], [value.name for value in model.graph.output])
     wanted = (list(job.input_names), list(job.output_names))
     if found != wanted:

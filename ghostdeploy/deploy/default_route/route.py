@@ -151,7 +151,7 @@ class DefaultRoute:
     def _complete(self, row: Target, name: str, result: ExportResult, folder: Path) -> None:
         """Writes golden vectors, labels and manifest, runs the payload, and judges it by the tolerance table."""
         assert result.written is not None  # a result with status "done" has it
-        assert result.written.ports is not None  # as `DefaultConverter` says
+        assert result.written.ports is not None  # see `DefaultConverter`
         found, stored = result.written.ports, result.written.stored or "fp32"
         if len(found.inputs) != 1 or len(found.outputs) != len(self.outputs):
             counts = f"{len(found.inputs)} inputs and {len(found.outputs)} outputs"

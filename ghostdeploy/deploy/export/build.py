@@ -150,7 +150,7 @@ def finish(bundle: Bundle, folder: Path, result: ExportResult, finisher: Finishe
     with load(folder) as runtime:
         found = parity.compare(runtime.infer(inputs), outputs, manifest.precision)
         info = runtime.info()
-    # Agreement and accuracy stay those of the simulation, and say so.
+    # Agreement and accuracy stay those of the simulation, and are marked so.
     faults = (made.fault, judge.self_test(found, old.parity))
     manifest = judge.conclude(msgspec.structs.replace(manifest, parity=found), faults=faults)
     _write(folder, manifest)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _OF_ONE_TARGET = (BundleError, ExportFailed, MissingDependency, UnsupportedHardware, UsageError)
-"""What a converter, an engine or a taken name brings. Faults of the model, the image sets or the disk meet all."""
+"""Errors of a converter, an engine or a taken name. Faults of the model, the image sets or the disk affect all."""
 _NUMBER = len("-1000")
 """Bytes that `write_beside` may add to a name."""
 _HINT = "this is a limit of the converter: export to another target or precision, or change that part of the network"
@@ -34,7 +34,7 @@ _HINT = "this is a limit of the converter: export to another target or precision
 
 @contextmanager
 def converter_to_blame(target: str, folder: Path, final: Path, *, log: Path | None = None) -> Iterator[None]:
-    """Turns what an engine says of a fresh payload into the failure of its converter.
+    """Turns an engine's error on a fresh payload into the failure of its converter.
 
     Args:
         target: Row of the target table.

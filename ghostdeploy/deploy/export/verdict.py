@@ -208,7 +208,7 @@ def agree(
 ) -> Agreement:
     """Measures the agreement of an artefact with the float reference on real images.
 
-    One column has no top-1 class, and whether its sign decides is the user's to know: there the values are judged.
+    One column has no top-1 class, and only the user knows whether its sign decides: there the values are judged.
     Where the reference gives one class for every image, so would anything that is broken: the values are judged too.
 
     Args:

@@ -101,7 +101,7 @@ def _write_type(node: fx.Node) -> None:
 
 
 def of_several(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Doubles single images: in a batch of one the free dimension could not be told from a constant 1."""
+    """Doubles single images: in a batch of one the dynamic dimension would look like a constant 1."""
     return tuple(torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor for tensor in inputs)
 
 

@@ -101,7 +101,7 @@ def half_ranges(
         graphs: By program file; one graph may be in several.
         seen: Whose images are looked at.
         run: The export.
-        watch: Runs a graph on batches and tells what it sees.
+        watch: Runs a graph on batches and reports its values.
     """
     config = run.config
     if config.precision != PRECISION:

@@ -79,7 +79,7 @@ def save_program(graph: nn.Module, example: NDArray[np.generic], path: Path, *, 
 
 
 def _returns_plainly(graph: nn.Module) -> bool:
-    """Returns whether all that a graph returns is tensors, in containers that every process knows."""
+    """Returns whether a graph returns only tensors, in containers that every process has."""
     graphs = [module for module in graph.modules() if isinstance(module, fx.GraphModule)]
     ends = [node for one in graphs for node in one.graph.nodes if node.op == "output"]
     specs = [one._out_spec for one in graphs if isinstance(getattr(one, "_out_spec", None), pytree.TreeSpec)]

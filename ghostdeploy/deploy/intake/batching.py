@@ -73,7 +73,7 @@ def fit_batch(reference: ReferenceModel, images: NDArray[Any], batch: int | None
         batch: Images per inference of the payload; None is any.
 
     Raises:
-        CheckpointError: The model runs on one image, and not on the batch that was asked for.
+        CheckpointError: The model runs on one image, and not on the requested batch.
     """
     try:
         dependent = depends_on_batch(reference, images)
@@ -119,7 +119,7 @@ def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None, o
     """Returns the reference of a model that does not run on two images; what does not run at all fails where it is run.
 
     Raises:
-        CheckpointError: It runs on one image, and another batch was asked for.
+        CheckpointError: It runs on one image, and another batch was requested.
     """
     if batch is not None and _runs(reference, images[np.arange(batch) % len(images)]):
         return Fitted(InBatches(reference, batch), f"the model runs only on {_images(batch)} at a time")

@@ -40,16 +40,16 @@ class ReferenceModel(Protocol):
 
 
 class Described(Protocol):
-    """What a model says of itself."""
+    """Properties of a model."""
 
     @property
     def name(self) -> str:
-        """Of its bundles, unless another is asked for."""
+        """Of its bundles, unless another is given."""
         ...
 
     @property
     def labels(self) -> list[str] | None:
-        """Names of its classes, where it knows them."""
+        """Names of its classes, if it has them."""
         ...
 
     @property

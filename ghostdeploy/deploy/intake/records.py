@@ -97,7 +97,7 @@ def _as_type(array: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceRun:
-    """What the reference said of the images of an export, each of which it saw once."""
+    """Outputs of the reference for the images of an export; it runs once on each."""
 
     images: Inputs
     """The sets as they were given."""

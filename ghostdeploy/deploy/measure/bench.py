@@ -63,7 +63,7 @@ class Measured(Record, frozen=True, kw_only=True):
     images_per_second: float
     """Through `submit`, with two submissions per stream under way."""
     peak_bytes: int | None
-    """Largest resident memory of the process; None where the system does not say."""
+    """Largest resident memory of the process; None where the system does not report it."""
     size_bytes: int
     """Payload on disk."""
     spread: float
@@ -150,7 +150,7 @@ class _Taken:
 
 def _take(paths: Sequence[Path], *, threads: int, batch: int, rounds: int, stages: Stages) -> list[_Taken]:
     for path in paths:
-        tell_failed(open_bundle(path))  # what is damaged is said before any process starts
+        tell_failed(open_bundle(path))  # damage is reported before any process starts
     with ExitStack() as stack:
         processes = []
         with stages.stage("load"):

@@ -1,6 +1,6 @@
 """The processes of a benchmark, and the rounds in which they take turns.
 
-A round asks each process in turn for a block of calls, the others idle meanwhile; the order turns by one from round to
+In a round each process runs a block of calls in turn while the others idle; the order rotates by one from round to
 round, so that what disturbs the machine disturbs all alike.
 """
 
@@ -35,7 +35,7 @@ BLOCK_SECONDS = 0.1
 MOST_CALLS = 2000
 FEWEST_CALLS = 3
 _TAIL = 4096
-"""Bytes at the end of what a dead process said that its last line is looked for in."""
+"""Bytes at the end of a dead process's output that are searched for its last line."""
 
 
 class Process:

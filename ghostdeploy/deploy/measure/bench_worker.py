@@ -1,7 +1,7 @@
 """One bundle in its own process, which measures on request; its only argument is the JOB.
 
-It loads the bundle and then answers each line of standard input with one of standard output. Nothing else runs in the
-process, so its peak memory is the bundle's, and an engine's threads cannot disturb those of another.
+It loads the bundle and then replies to each line on standard input with one on standard output. Nothing else runs in
+the process, so its peak memory is the bundle's, and an engine's threads cannot disturb those of another.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Job(Record, frozen=True, kw_only=True):
     threads: int
     batch: int
     cores: tuple[int, ...]
-    """Cores that the process may use; none where the system cannot say."""
+    """Cores that the process may use; none where the system cannot report them."""
     profile: Literal["latency", "throughput"] = "latency"
     """See `ghostdeploy.runtimes.load`."""
 
@@ -99,7 +99,7 @@ def main() -> int:
 
 
 def peak_bytes() -> int | None:
-    """Returns the largest resident memory of this process so far, None where the system does not say.
+    """Returns the largest resident memory of this process so far, None where the system does not report it.
 
     Linux's `ru_maxrss` starts with that of the process which started this one, `VmHWM` does not.
     """

@@ -126,7 +126,7 @@ def stream_rate(size: int, threads: int) -> float:
 
 
 def last_level_cache() -> int:
-    """Returns the bytes of the largest cache of the first core; a guess where the system does not say."""
+    """Returns the bytes of the largest cache of the first core; a guess where the system does not report it."""
     units, sizes = {"K": 1 << 10, "M": 1 << 20}, []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text("ascii").strip()

@@ -87,7 +87,7 @@ class ExportConfig:
     skip_passes: tuple[str, ...] = ()
     """Names of passes to leave out, see `deploy.fold.passes`."""
     settings: Mapping[str, Setting] = field(default_factory=dict)
-    """Values of options that one target alone knows, see `Target.options`."""
+    """Values of options of a single target, see `Target.options`."""
 
     def __post_init__(self) -> None:
         """Checks all fields; paths given as text become paths."""
@@ -127,7 +127,7 @@ class ExportConfig:
             raise UsageError(f"target {', '.join(fixed)} has a fixed batch, got dynamic", hint=hint)
 
     def settings_of(self, row: Target) -> dict[str, Setting]:
-        """Returns the values of the options that only `row` knows."""
+        """Returns the values of the options of `row`."""
         return {option.name: self.settings[option.name] for option in row.options if option.name in self.settings}
 
     def folder(self, name: str, row: Target) -> Path:

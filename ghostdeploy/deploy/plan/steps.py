@@ -8,7 +8,7 @@ A target's own steps are its chain of parents; a quantized precision puts the qu
 first graph, and further targets convert from the quantized graph. Where a finished file is the model, the first step is
 the intake of its row.
 
-The program of a float precision has had the rewrites that suit the row's engine. Rows that want other rewrites than the
+The program of a float precision has had the rewrites that suit the row's engine. Rows that need other rewrites than the
 first row of their chain get a first step of their own, `onnx-for-tensorrt`. Quantizers start from the plain fold: a sum
 of split layers would be one more tensor to quantize. If a converter accepts only one form of something, every program
 has that form.
@@ -80,7 +80,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRun:
-    """One export of one model: what every stage asks, and none changes."""
+    """One export of one model: used by every stage, changed by none."""
 
     config: ExportConfig
     """The request."""

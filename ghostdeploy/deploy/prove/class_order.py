@@ -43,7 +43,7 @@ _IDS = "WordNet ids"
 
 
 def fit_classes(images: ImageSet, labels: Sequence[str]) -> ImageSet:
-    """Returns the set with the class indices of the model, and says what they rely on.
+    """Returns the set with the class indices of the model, and logs what they rely on.
 
     Args:
         images: A labelled set as it was opened.

@@ -58,7 +58,7 @@ class Verification(Record, frozen=True, kw_only=True):
     failed_because: str | None = None
     unverified_because: str | None = None
     export_verdict: Verdict | None = None
-    """What the export said of it; nothing that it failed is passed here."""
+    """Verdict of the export; nothing that failed there passes here."""
 
 
 def verify(path: str | os.PathLike[str]) -> Verification:
@@ -214,7 +214,7 @@ def _same_folder(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Predicted:
-    """What one bundle says of the images."""
+    """Results of one bundle on the images."""
 
     predictions: Predictions
     images: ImageSet
@@ -224,7 +224,7 @@ class _Predicted:
     """Of the images' pixels."""
 
     def require_order_of(self, other: _Predicted, both: str) -> None:
-        """Raises `DataError` unless a class index means the same for `both`, as far as their labels say."""
+        """Raises `DataError` unless a class index means the same for `both`, as far as their labels show."""
         reordered = self.labels != other.labels and sorted(self.labels) == sorted(other.labels)
         if reordered or not np.array_equal(self.predictions.labels, other.predictions.labels):
             raise DataError(f"{both} have different class orders", hint="export one of them again")
@@ -234,7 +234,7 @@ def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:
     for path in paths:
         try:
             source = open_bundle(path, check_hashes=False).manifest.model.source
-        except BundleError:  # told when its turn comes
+        except BundleError:  # reported when its turn comes
             continue
         if not source.startswith("sample:"):
             raise UsageError(f"no images to evaluate {path} on", hint="add --data with a folder per class or an .npz")

@@ -57,7 +57,7 @@ class Comparison(Record, frozen=True, kw_only=True):
     p_value: float
     """Two-sided exact McNemar test of no drop."""
     max_drop: float
-    """Drop that the answer is about."""
+    """Drop that the answer refers to."""
     answer: judge.Answer
     """Whether the whole interval of the drop lies on one side of `max_drop`."""
 

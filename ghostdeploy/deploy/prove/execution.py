@@ -39,7 +39,7 @@ def compare_execution(
         saturable_channels: Output channels with unsafe weights, see `saturation`.
 
     Returns:
-        The record; `agreement` counts every disagreement, the verdict forgives as `tolerance` says.
+        The record; `agreement` counts every disagreement, the verdict allows for `tolerance`.
 
     Raises:
         BundleError: The shapes differ.

@@ -38,7 +38,7 @@ def check_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str)
 
 
 def _cure_of_images(images: NDArray[Any]) -> str | None:
-    """Returns the expression that makes the images what is expected, where their values say which."""
+    """Returns the expression that converts the images, where their values show which."""
     steps = ""
     if images.ndim == 3:
         steps = "[..., None].repeat(3, axis=3)"

@@ -122,7 +122,7 @@ def replay_verdict(noise: float, allowed: float, far_images: int = 0, *, proves:
 def evaluation(
     non_finite: int, count: int, drop: float, max_drop: float | None
 ) -> tuple[Literal["measured", "failed"], str | None]:
-    """Judges an `eval`, and says why it failed; without a limit a drop fails nothing."""
+    """Judges an `eval` and gives the reason if it failed; without a limit a drop fails nothing."""
     beyond = None if max_drop is None else _beyond(drop, max_drop)
     because = rule((reasons.not_finite(non_finite, count), beyond)).failed_because
     return ("failed" if because else "measured"), because
@@ -152,7 +152,7 @@ def failures(manifest: Manifest) -> list[str]:
 
 
 def verified(manifest: Manifest, parity: Parity, execution: Execution | None, replays: tuple[Replay, ...]) -> Ruling:
-    """Judges what a bundle gave on this machine, and what its export said of it."""
+    """Judges a bundle's results on this machine together with the verdict of its export."""
     faults = [fault(one, manifest.precision) for one in (parity, execution, *replays)]
     failed, left_open = _recorded(manifest)
     return rule((*faults, failed), (*map(doubt, replays), left_open))
@@ -209,7 +209,7 @@ def doubt(found: Agreement | Accuracy | Replay | None) -> str | None:
 
 
 def int8_fault(achieved: PrecisionAchieved, float_layers: Collection[str]) -> str | None:
-    """Returns why an artefact is not the INT8 that was asked for; None when it is.
+    """Returns why an artefact is not the requested INT8; None when it is.
 
     Modules that rules and the fallback left in float explain as many float layers of what was built.
     """

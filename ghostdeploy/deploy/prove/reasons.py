@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def not_finite(images: int, count: int) -> str | None:
-    """Returns what is said of images whose logits are not finite; None when there is none."""
+    """Returns the message for images whose logits are not finite; None when there are none."""
     return f"logits of {images} of {count} images are NaN or infinite" if images else None
 
 
 def dropped(drop: float, max_drop: float) -> str:
-    """Returns what is said of a drop of top-1 beyond its limit."""
+    """Returns the message for a top-1 drop beyond its limit."""
     return f"top-1 drops by {100 * drop:.2f} points, {100 * max_drop:.2f} allowed"
 
 

@@ -12,7 +12,7 @@ from ghostdeploy.bundle.manifest import OutputParity, Tolerance
 FLOAT32_RELATIVE_ERROR = 1e-4
 """Largest error over the largest output between two executions of one network in float32. It has 24 bits; other
 summation orders over some fifty layers cost three to four of its seven digits. For a payload, for the recorded graph of
-a module, and for a graph with other weights that must say the same: all run the same operations, and only a library's
+a module, and for a graph with other weights and the same outputs: all run the same operations, and only a library's
 choice of kernel may differ."""
 
 FOLD_RELATIVE_ERROR = 1e-9
@@ -100,11 +100,11 @@ VALUES_SQNR_DB = 20.0
 output has one column, or the reference gives one class for every image."""
 
 MAX_DROP = 0.01
-"""Largest allowed drop of top-1 where nobody says another: one point."""
+"""Default of the largest allowed top-1 drop: one point."""
 
 WORK_SHARE = 0.8
-"""Smallest share of the multiply-accumulates done in the precision asked for that needs no explanation. An INT8 payload
-may have less where rules and fallback left layers in float, and say which."""
+"""Smallest share of the multiply-accumulates done in the requested precision that needs no explanation. An INT8 payload
+may have less where rules and fallback left layers in float and list them."""
 
 EXECUTION_AGREEMENT = 0.995
 EXECUTION_DB = 28.0

@@ -1,7 +1,7 @@
 """Roles and units of the layers of a Ghost network, and the branches that stay float, found by structure.
 
 A grouped convolution whose input and output meet in one Concat is a *cheap* operation; the layer that feeds it is its
-*primary* convolution (Han et al. 2020, §3.1). The two are one unit: a Concat wants halves of one precision.
+*primary* convolution (Han et al. 2020, §3.1). The two are one unit: a Concat needs both halves in one precision.
 
 A vector branch begins at a global pool and ends where a Mul or an Add spreads it over a map again: the
 squeeze-and-excite gate x·g(pool x), and the merge of a G-Ghost stage y + m(pool x). A classifier is a chain of vectors

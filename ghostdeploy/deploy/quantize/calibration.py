@@ -59,7 +59,7 @@ class CalibrationSet:
     chosen: tuple[int, ...] = ()
     """Their indices in the set they were drawn from."""
     held_out: Path | None = None
-    """Images of the same set that the quantizer does not see, same form; None where none were asked for."""
+    """Images of the same set that the quantizer does not use, same form; None where none were requested."""
     held_out_count: int = 0
     notes: tuple[str, ...] = ()
     """The warnings given."""
@@ -190,7 +190,7 @@ class _Sieve:
         self._range.refuse_dark()
 
     def notes(self) -> Iterator[str]:
-        """Yields what the user should know."""
+        """Yields notes for the user."""
         source, distinct = self._images.source, len(self._seen)
         if self.skipped:
             yield f"{self.skipped} of {len(self._images)} images of {source} cannot be decoded and were left out"

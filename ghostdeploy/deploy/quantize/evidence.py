@@ -87,7 +87,7 @@ class Evidence:
         return logits
 
     def gate_batches(self, spec: Preprocess) -> Iterator[NDArray[Any]]:
-        """Yields the gate images as inputs of a model that takes what `spec` says."""
+        """Yields the gate images as inputs of a model with preprocessing `spec`."""
         return read_batches(self.gate, spec, BATCH)
 
     def spec(self, recipe: Recipe, preprocess: Preprocess, golden: Path, max_drop: float) -> QuantizeSpec:

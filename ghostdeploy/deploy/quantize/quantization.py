@@ -214,7 +214,7 @@ class Quantization(ABC):
         )
 
     def summary(self) -> Quantized:
-        """Returns what the manifest says."""
+        """Returns the record for the manifest."""
         float_modules = [n for n, unit in self.unit_of.items() if unit in self.float_units]
         order = {unit: place for place, unit in enumerate(self.float_units)}
         return Quantized(

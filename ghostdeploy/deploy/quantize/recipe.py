@@ -10,7 +10,7 @@ output channel with z = 0, made safe for processors that add pairs of products i
 `onnxruntime`  fuses a layer only between Q/DQ pairs on all its inputs and outputs, its bias in INT32 with s = s_x·s_w.
 `openvino`     leaves out a rounding between a layer and the sum or activation it is fused with; Q/DQ only before
                layers computes what the graph specifies.
-`tensorrt`     wants activations INT8 with z = 0, all 8 bits of the weights, float biases, and Q/DQ before layers.
+`tensorrt`     needs activations INT8 with z = 0, all 8 bits of the weights, float biases, and Q/DQ before layers.
 
 `litert`       is a different file format: AI Edge Quantizer makes every operator INT8, weights with all 8 bits, because
                LiteRT's kernels add products in 32 bits on every processor.

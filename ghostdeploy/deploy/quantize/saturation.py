@@ -86,7 +86,7 @@ def safe_scales(weight: NDArray[Any], *, bits: int = 8, groups: int = 1) -> Scal
 
     Args:
         weight: Float weights (out, in/groups, …).
-        bits: Of the weights; with 7 or fewer no channel needs more than its largest weight asks for.
+        bits: Of the weights; with 7 or fewer no channel needs more than its largest weight requires.
         groups: Of the convolution.
 
     Returns:

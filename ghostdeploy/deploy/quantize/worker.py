@@ -80,7 +80,7 @@ class QdqQuantization(Quantization):
 
     def candidates(self, images: Sequence[NDArray[Any]]) -> dict[float, onnx.ModelProto]:
         """See `Quantization.candidates`."""
-        assert self.spec.conditioned is not None  # asked by the caller
+        assert self.spec.conditioned is not None  # checked by the caller
         found, self.notes = conditioned.read(Path(self.spec.conditioned), self.floating, images)
         return found
 

@@ -87,13 +87,13 @@ def choose_rows(names: Sequence[str], intake: Target | None) -> tuple[list[Targe
     """Returns the rows to try, and why others are left out.
 
     Args:
-        names: Targets that the user asked for; empty or `all` is every one that this machine can export and run.
+        names: Targets that the user requested; empty or `all` is every one that this machine can export and run.
         intake: Row whose finished file the model is; None is PyTorch.
 
     Raises:
         UsageError: An unknown target, or one that cannot be made from such a file.
-        MissingDependency: A package that an asked target needs is absent, or no target can be tried at all.
-        UnsupportedHardware: The hardware of an asked target is absent.
+        MissingDependency: A package that a requested target needs is absent, or no target can be tried at all.
+        UnsupportedHardware: The hardware of a requested target is absent.
     """
     asked = [] if "all" in names else [targets.find(name) for name in dict.fromkeys(names)]
     targets.require_export(asked, intake)

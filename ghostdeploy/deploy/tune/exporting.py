@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ghostdeploy.progress import Listener
 
 _OF_THE_REQUEST = (CheckpointError, DataError, OutputError)
-"""Faults of the model, the image sets or the disk: every other candidate would meet them too."""
+"""Faults of the model, the image sets or the disk: they affect every other candidate too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def require_within_limits(contenders: Contenders) -> None:
 
     Raises:
         ExportFailed: No bundle could be run.
-        GateFailed: None is within the limits; the message says what came nearest.
+        GateFailed: None is within the limits; the message names the nearest.
     """
     if contenders.standing():
         return
@@ -57,7 +57,7 @@ def require_within_limits(contenders: Contenders) -> None:
 
 
 def _nearest_to_passing(contenders: Contenders) -> tuple[str, str]:
-    """Returns the bundle with the smallest drop, or the nearest answers, and why it did not pass."""
+    """Returns the bundle with the smallest drop, or the closest outputs, and why it did not pass."""
 
     def loss(item: tuple[Candidate, object]) -> float:
         manifest = contenders.bundles[item[0]].manifest

@@ -103,7 +103,7 @@ def cells(found: Tuned) -> tuple[list[str], list[list[str]]]:
 
 
 def remarks(found: Tuned) -> list[str]:
-    """Returns what a reader of the table must know, one sentence each."""
+    """Returns the notes below the table, one sentence each."""
     ends = "; ".join(f"{one.entry} {_ratio(one.ratio, one.ratio_ci95)}" for one in found.final)
     doubt = 1 - min(one.ratio_ci95[0] for one in found.final)
     close = f"another may be up to {doubt:.0%} faster: they are too close, or the machine is too noisy"

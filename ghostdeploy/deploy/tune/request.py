@@ -90,8 +90,8 @@ def from_options(**options: Any) -> TuneRequest:
 
     Raises:
         UsageError: A value is out of range, a name unknown, or a target cannot be made from such a model.
-        MissingDependency: A package that an asked target needs is absent.
-        UnsupportedHardware: The hardware of an asked target is absent.
+        MissingDependency: A package that a requested target needs is absent.
+        UnsupportedHardware: The hardware of a requested target is absent.
     """
     preprocess = {key: value for key in _PREPROCESS if (value := options.pop(key)) is not None}
     spec, name = options.pop("model"), options.pop("name")

@@ -21,7 +21,7 @@ class Speed(Record, frozen=True, kw_only=True):
     latency_ms: float
     """Median of a call, over all rounds."""
     images_per_second: float | None
-    """Through the queue; None where the objective did not ask."""
+    """Through the queue; None where the objective does not need it."""
     ratio: float
     """Time by the objective over that of the pick, in rounds with both; else through the anchor."""
     ratio_ci95: tuple[float, float]

@@ -49,7 +49,7 @@ class Tuning:
         contenders: What is known; filled on the way.
         workshop: Makes bundles.
         journal: Open and locked.
-        progress: Is told every step.
+        progress: Called for every step.
     """
 
     def __init__(self, contenders: Contenders, workshop: Workshop, journal: Journal, progress: Progress) -> None:

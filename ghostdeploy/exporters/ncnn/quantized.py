@@ -1,4 +1,4 @@
-"""INT8 for ncnn: the integers of a Q/DQ graph leave it, so that pnnx sees a float graph, and go to ncnn's layers.
+"""INT8 for ncnn: the integers of a Q/DQ graph leave it, so that pnnx gets a float graph, and move to ncnn's layers.
 
     x → Q(s) → DQ(s) → layer ← DQ(scales) ← q_W      becomes      x → layer ← W = q_W·scales
 

@@ -47,7 +47,7 @@ def name_nodes(graph: onnx.GraphProto) -> None:
 def module_path(name: str, kind: str) -> str | None:
     """Returns the module that a node's path names; None where the name is no such path.
 
-    A part that begins with the part before it says it in full: `/blocks/blocks.0/blocks.0.1/conv/Conv` is
+    A part that starts with the part before it repeats it: `/blocks/blocks.0/blocks.0.1/conv/Conv` is
     `blocks.0.1.conv`.
 
     Args:

@@ -36,7 +36,7 @@ class DefaultOpenVINO:
 
 
 def _name(ends: list[Any], stem: str) -> None:
-    """Gives names to tensors that the converter left without; a runtime asks for tensors by name."""
+    """Gives names to tensors that the converter left without; a runtime looks tensors up by name."""
     for index, port in enumerate(ends):
         if not port.get_names():
             port.get_tensor().set_names({stem if len(ends) == 1 else f"{stem}_{index}"})

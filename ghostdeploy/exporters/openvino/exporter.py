@@ -108,7 +108,7 @@ def read_precision(core: Any, path: Path) -> PrecisionAchieved:
     """Reads the layers with weights of the written IR.
 
     A float model is described by the stored types of its weights. One with INT8 weights is compiled for the CPU, and
-    the compiled graph is asked what executes each layer.
+    the compiled graph shows what executes each layer.
     """
     model = core.read_model(path)
     ops = [op for op in model.get_ordered_ops() if op.get_type_name() in _WEIGHTED]
@@ -148,7 +148,7 @@ def executed_types(core: Any, model: Any) -> dict[str, tuple[str, str]]:
 
 
 def names_of(op: Any) -> list[str]:
-    """Returns the names under which the compiled graph may know a layer.
+    """Returns the names that a layer may have in the compiled graph.
 
     They are its own, that of the sum with its bias, and that of an output of the model.
     """

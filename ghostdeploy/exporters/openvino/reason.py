@@ -94,7 +94,7 @@ def misread(core: Any, graph: onnx.ModelProto, count: int) -> tuple[onnx.NodePro
 
 
 def last_line(text: str) -> str:
-    """Returns the last line that says more than where it was noticed, "" if there is none."""
+    """Returns the last line that is more than a location, "" if there is none."""
     lines = [line.strip() for line in text.splitlines() if not _WRAPPING.match(line.strip())]
     return lines[-1][:300] if lines else ""
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class PrecisionMissing(RuntimeError):
-    """An engine does not have the precision that its graph asks for."""
+    """An engine does not have the precision that its graph specifies."""
 
 
 class EngineBuilder:
@@ -98,20 +98,20 @@ def write_engine(library: Library, data: bytes, sm: str, folder: Path) -> Engine
 
 
 def require_precision(spec: KitSpec, engine: EngineRecord) -> None:
-    """Compares what an engine does with what its graph asks for.
+    """Compares an engine with the precision that its graph specifies.
 
     Raises:
-        PrecisionMissing: Less than `WORK_SHARE` of the work asked for in INT8 or FP16 is done in it.
+        PrecisionMissing: Less than `WORK_SHARE` of the work specified as INT8 or FP16 is done in it.
     """
     if (lacks := missing_precision(spec, engine)) is not None:
         raise PrecisionMissing(lacks)
 
 
 def missing_precision(spec: KitSpec, engine: EngineRecord) -> str | None:
-    """Returns a sentence about a precision that the graph asks for and the engine lacks; None when it has all.
+    """Returns a sentence about a precision that the graph specifies and the engine lacks; None when it has all.
 
     Args:
-        spec: What was asked for.
+        spec: The request.
         engine: What was built, and opened.
     """
     found = engine.layers or {}
@@ -136,7 +136,7 @@ def precision_of(
 
     Args:
         spec: The kit.
-        found: What the inspector said, by layer; None when no engine was opened.
+        found: The inspector's report, by layer; None when no engine was opened.
         remarks: Further facts for the manifest.
     """
     layers = [

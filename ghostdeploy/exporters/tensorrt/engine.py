@@ -62,7 +62,7 @@ def build_engine(
         cache = None
         if library.name == AHEAD:
             _aim(library, config, compute_capability)
-        else:  # TensorRT for RTX times nothing, and would ask for a GPU to do it
+        else:  # TensorRT for RTX has no timing, and would need a GPU for it
             cache = _timing_cache(config, timing_cache)
         plan = builder.build_serialized_network(network, config)
         if plan is None:

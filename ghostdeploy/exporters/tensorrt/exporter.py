@@ -54,7 +54,7 @@ class TensorRTExporter:
         Raises:
             GraphRefused: NVIDIA's parser or builder does not accept the graph.
             MissingDependency: `sm` or INT8 without a GPU, and `tensorrt_rtx` is not installed.
-            PrecisionMissing: The built engine does not do what the graph asks for.
+            PrecisionMissing: The built engine does not have the precision of the graph.
             UsageError: An option is unknown or has an impossible value.
         """
         options = read_settings(job.settings)
@@ -77,7 +77,7 @@ class TensorRTExporter:
 
 
 def typed_graph(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, bool, list[str]]:
-    """Returns the strongly typed graph, whether its float part is FP16, and what there is to say about that part."""
+    """Returns the strongly typed graph, whether its float part is FP16, and a note about that part."""
     if precision == "fp32":
         return model, False, []
     half = to_half(model)
@@ -108,7 +108,7 @@ def kit_spec(model: onnx.ModelProto, job: ExportJob, options: TensorRTOptions, *
 
 
 def require_libraries(precision: str, options: TensorRTOptions) -> None:
-    """Checks that what was asked for can be built or at least checked here.
+    """Checks that the request can be built, or at least checked, here.
 
     Raises:
         MissingDependency: `tensorrt_rtx` is needed and not installed.

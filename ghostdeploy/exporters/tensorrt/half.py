@@ -7,7 +7,7 @@
 Every float32 tensor becomes float16, with these exceptions:
 
     before the first layer   what is between an input and the first layer or quantizer (normalisation of pixels)
-                             keeps float32, so 0 … 255 meets its mean and deviation in full
+                             keeps float32, so 0 … 255 is normalised in full precision
     a layer that does not fit keeps float32 weights and arithmetic, between two casts
     inputs and outputs       keep the types of the float graph; one cast each
 

@@ -145,7 +145,7 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
 
 
 def keep_pooled_dimensions(graph_module: Any) -> Any:
-    """Pools (N, C, H, W) to (N, C, 1, 1) and drops the ones after; the converter knows only that form in NHWC.
+    """Pools (N, C, H, W) to (N, C, 1, 1) and drops the ones after; the converter supports only that form in NHWC.
 
     Args:
         graph_module: Of a program; changed in place and returned.

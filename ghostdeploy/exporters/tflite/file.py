@@ -144,7 +144,7 @@ def drop_unused(model: Any) -> None:
 
 
 def drop_repeated_names(model: Any) -> None:
-    """Takes the names of weights and biases away where they repeat the output's; only quantizers ask for them."""
+    """Takes the names of weights and biases away where they repeat the output's; only quantizers need them."""
     for kind, operator in operators(model):
         if kind not in WEIGHTED:
             continue
@@ -162,7 +162,7 @@ def data_index(kind: str, operator: Any) -> int:
 def resize_from_the_corner(model: Any) -> None:
     """Makes nearest-neighbour resizes read in[floor(i·n/m)], as PyTorch's `nearest` does; changed in place.
 
-    The converter asks for in[floor((i + ½)·n/m)]: the same values for whole factors, others for 3 → 7, the gates of
+    The converter reads in[floor((i + ½)·n/m)]: the same values for whole factors, others for 3 → 7, the gates of
     GhostNetV2 and V3 at 224 px. `nearest-exact` does not become this operator.
     """
     for kind, operator in operators(model):

@@ -41,7 +41,7 @@ def describe(model: Any, about: About, *, version: str) -> None:
 
     Args:
         model: Changed in place; an earlier description is replaced.
-        about: What it says.
+        about: Its contents.
         version: Of the exporting program.
     """
     buffer = schema.BufferT()

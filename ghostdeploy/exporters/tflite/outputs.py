@@ -3,7 +3,7 @@
     return y, y      y, y  →  y, reshape(y, shape of y)
     return x, f(x)   the input is not an output under another name: reshape(x, shape of x)
 
-A tensor has one name, and readers ask for outputs by name. The format has no operator that copies; a reshape to the
+A tensor has one name, and readers look outputs up by name. The format has no operator that copies; a reshape to the
 same shape gives the same bits, in floats and in integers.
 
 AI Edge Quantizer 0.10 mistakes outputs that operators read: it puts the conversion to float before some readers

@@ -1,4 +1,4 @@
-"""Costs of an ncnn network: the file has no sizes of blobs, so one image of zeros tells them."""
+"""Costs of an ncnn network: the file has no sizes of blobs, so they come from a run on one image of zeros."""
 
 from __future__ import annotations
 

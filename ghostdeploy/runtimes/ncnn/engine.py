@@ -2,10 +2,10 @@
 
 Every switch that trades accuracy for speed is off: with ncnn's own defaults InnerProduct weights are cut to half
 precision on x86 too. A blob is one image. Before an array reaches ncnn its type, shape and order in memory are right:
-ncnn reads memory as it lies, and gives numbers for wrong sizes as well.
+ncnn reads memory as it is, and returns numbers even for wrong sizes.
 
 ncnn's threads are those of OpenMP, which belong to the thread that calls. A forked child has a copy of the calling
-thread and none of its helpers: GNU's OpenMP then waits for them for ever. So what that thread asks for is done by a
+thread and none of its helpers: GNU's OpenMP then waits for them for ever. So requests of that thread run on a
 thread of its own.
 """
 
@@ -107,7 +107,7 @@ class Network:
         """Runs one image.
 
         Args:
-            images: C-contiguous arrays as the Input layers say, without batch, by name.
+            images: C-contiguous arrays as the Input layers declare, without batch, by name.
             wanted: Names of blobs.
 
         Returns:
@@ -154,6 +154,6 @@ def unknown_kinds(layers: Sequence[param.Layer]) -> list[str]:
 
 
 def _has(kind: str) -> bool:
-    """Returns whether ncnn makes layers of a kind; some it knows by name alone, such as ArgMax."""
+    """Returns whether ncnn can create layers of a kind; some it has by name only, such as ArgMax."""
     place = ncnn.layer_to_index(kind)
     return place >= 0 and ncnn.create_layer(place) is not None

@@ -5,8 +5,8 @@
     Convolution conv 1 1 in0 1 0=8 1=3 6=216  kind, name, counts of inputs and outputs, their names, parameters
 
 A parameter is `number=value`, a list `-23300-number=count,value,…`. A blob is one image: there is no batch in the file.
-The file has no types and no sizes of inputs either. Ours say them in parameters of the Input layers, where readers look
-for nothing (`TYPE`) or for the sizes of a blob.
+The file has no types and no sizes of inputs either. Ours store them in parameters of the Input layers, where readers
+look for nothing (`TYPE`) or for the sizes of a blob.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def render(layers: list[Layer]) -> str:
 
 
 def with_shape(layer: Layer, shape: tuple[int, ...], dtype: str) -> Layer:
-    """Returns an Input layer that says what it takes.
+    """Returns an Input layer that declares its type and sizes.
 
     Args:
         layer: As pnnx writes it, without parameters.
@@ -92,7 +92,7 @@ def with_shape(layer: Layer, shape: tuple[int, ...], dtype: str) -> Layer:
 
 
 def shape_of(layer: Layer) -> tuple[int, ...]:
-    """Returns the sizes of one image that an Input layer says; none where it says none."""
+    """Returns the sizes of one image that an Input layer declares; none where it declares none."""
     sizes = (layer.number(key) for key in (CHANNELS, DEPTH, HEIGHT, WIDTH))
     return tuple(size for size in sizes if size)
 

@@ -4,8 +4,8 @@ profile      images at a time    threads of each
 latency      1                   `threads`
 throughput   `threads`           1
 
-A payload has no batch: it takes any number of images, and promises the batch that its manifest names. One network
-serves all calls: what a run needs it makes for itself, and frees each blob when its last reader has had it.
+A payload has no batch: it takes any number of images, and declares the batch of its manifest. One network
+serves all calls: a run allocates what it needs, and frees each blob after its last reader.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NcnnRuntime(Runtime):
 
     Args:
         bundle: Holds the files.
-        interface: What they promise.
+        interface: Their inputs and outputs.
         settings: `device` may be `CPU`.
     """
 
@@ -59,7 +59,7 @@ class NcnnRuntime(Runtime):
         batch = self._interface.inputs[0].shape[0]
         promised = {spec.name: spec for spec in self._interface.outputs}
         names = list(promised) if promised.keys() == set(self._network.outputs) else self._network.outputs
-        found = self._network.run(self._network.zeros(), names)  # the files say no sizes of outputs
+        found = self._network.run(self._network.zeros(), names)  # the files have no sizes of outputs
         outputs = [_output(name, one, promised.get(name), batch) for name, one in zip(names, found, strict=True)]
         self._shapes = {spec.name: spec.shape[1:] for spec in outputs}
         return Engine(
@@ -88,7 +88,7 @@ def _input(layer: param.Layer, batch: int | None) -> TensorSpec:
 
 
 def _output(name: str, found: NDArray[Any], promised: TensorSpec | None, batch: int | None) -> TensorSpec:
-    """Returns what a run gave; a blob leaves out dimensions of size 1 that the promise may have."""
+    """Returns the result of a run; a blob drops dimensions of size 1 that the interface may have."""
     shape: tuple[int | None, ...] = found.shape
     if promised is not None and [one for one in promised.shape[1:] if one != 1] == [one for one in shape if one != 1]:
         shape = promised.shape[1:]

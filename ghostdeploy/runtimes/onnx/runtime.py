@@ -47,7 +47,7 @@ class OnnxRuntime(Runtime):
 
     Args:
         bundle: Holds the file.
-        interface: What it promises.
+        interface: Its inputs and outputs.
         settings: `device` is the name of an execution provider with or without its ending, `CPU` or `CUDA`.
     """
 
@@ -76,7 +76,7 @@ class OnnxRuntime(Runtime):
             disabled_optimizers=["WeightBiasQuantization"],
         )
         del self._bundle
-        self._session._model_bytes = None  # it would keep the file in memory for a second session that nobody asks for
+        self._session._model_bytes = None  # it would keep the file in memory for a second session that is never made
         self._queues = options.intra_op_num_threads > 1
         self._names = [value.name for value in self._session.get_outputs()]
         return Engine(
@@ -123,7 +123,7 @@ def _provider(device: str) -> str:
     """Returns the execution provider that `device` names.
 
     Raises:
-        UnsupportedHardware: ONNX Runtime knows no such provider, or it is not part of the installed build.
+        UnsupportedHardware: ONNX Runtime has no such provider, or it is not part of the installed build.
     """
     known: dict[str, str] = {name.removesuffix(_SUFFIX).lower(): name for name in ort.get_all_providers()}
     name = known.get(device.lower().removesuffix(_SUFFIX.lower()))

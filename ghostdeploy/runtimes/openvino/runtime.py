@@ -14,8 +14,8 @@ An infer request serves one call at a time, so calls take theirs from a pool. Te
 dictionary that `InferRequest.infer` takes and gives costs more than all of this wrapper.
 
 Submitted batches are queued inside OpenVINO (`start_async`), on requests of their own. One thread waits for them in
-order: OpenVINO 2026.4.1 does not call a request's callback when the inference fails, so a callback alone would leave
-its future without an end; `wait` raises. Two requests per stream keep each stream busy meanwhile (measured: 6 to 36 %
+order: OpenVINO 2026.4.1 does not call a request's callback when the inference fails, so a callback alone would never
+complete its future; `wait` raises. Two requests per stream keep each stream busy meanwhile (measured: 6 to 36 %
 more calls per second than one).
 
 The cache keeps what `export_model` gives, under our own key and digest. OpenVINO's `CACHE_DIR` starts as fast, but
@@ -59,7 +59,7 @@ class OpenVINORuntime(Runtime):
 
     Args:
         bundle: Holds both files.
-        interface: What it promises.
+        interface: Its inputs and outputs.
         settings: `device` is OpenVINO's name: `CPU`, `GPU`, `GPU.1`.
     """
 

@@ -1,6 +1,6 @@
 """Which engine of a bundle runs here: trusted bytes, a library that is installed, its version, the GPU's architecture.
 
-An engine is executable code. So whatever `load(verify=…)` says, the bytes given to NVIDIA's library are those whose
+An engine is executable code. So even with `load(verify=False)` the bytes given to NVIDIA's library are those whose
 SHA-256 the manifest lists: read once, hashed, and passed on from memory.
 """
 
@@ -35,7 +35,7 @@ def choose_engine(bundle: Bundle, compute_capability: str | None) -> Choice:
     Args:
         bundle: The bundle.
         compute_capability: Of the GPU; None when there is no usable driver, then any engine does: the library will
-            say in its own words what it lacks.
+            report what it lacks.
 
     Raises:
         BundleError: A file was altered, or the engine is of another version of the library.

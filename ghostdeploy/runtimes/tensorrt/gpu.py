@@ -106,7 +106,7 @@ class EngineOnGpu:
 
 
 def refuse(choice: Choice) -> EngineOnGpu:
-    """Lets the library say why it cannot open an engine on a machine without a driver."""
+    """Raises the library's reason why it cannot open an engine on a machine without a driver."""
     deserialize(choice)
     raise UnsupportedHardware(f"{choice.library.title} has an engine open, but no NVIDIA driver was found")
 

@@ -40,7 +40,7 @@ class TensorRTRuntime(Runtime):
 
     Args:
         bundle: Its engines lie in `engines/`.
-        interface: What it promises.
+        interface: Its inputs and outputs.
         settings: See the module.
     """
 
@@ -132,7 +132,7 @@ def _contiguous(strides: tuple[int, ...] | None, shape: tuple[int, ...], itemsiz
 
 
 def _gpu(name: str | None) -> tuple[Driver | None, Device | None]:
-    """Returns driver and device; None where there is no driver, which the library will say in its own words.
+    """Returns driver and device; None where there is no driver, which the library reports itself.
 
     Raises:
         UsageError: `name` is no GPU.

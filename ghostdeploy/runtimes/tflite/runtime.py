@@ -5,7 +5,7 @@ latency      1               `threads`
 throughput   `threads`       1
 
 An interpreter serves one call at a time, so calls take theirs from a pool. Its tensors are written and read in place;
-a model with integer inputs and outputs (`--int8-io`) is fed and answers in float all the same:
+a model with integer inputs and outputs (`--int8-io`) takes and returns floats all the same:
 
     q = clip(round(x/s) + z)        x = s·(q − z)
 """
@@ -56,7 +56,7 @@ class TFLiteRuntime(Runtime):
 
     Args:
         bundle: Holds the file.
-        interface: What it promises.
+        interface: Its inputs and outputs.
         settings: `device` may be `CPU`.
     """
 

@@ -4,7 +4,7 @@
     python -m ghostdeploy.samples.browser BUNDLE     then open the address that it prints
 
 Everything is served from here, and the page's security policy allows nothing else; the image never leaves the browser.
-The server answers for what is in its table: the page, the engine, the files that the manifest lists, the examples.
+The server serves only what is in its table: the page, the engine, the files that the manifest lists, the examples.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _POLICY = (
 
 @dataclass(frozen=True)
 class Site:
-    """What the server answers: a file or a text for each address, and nothing else."""
+    """The responses of the server: a file or a text for each address, and nothing else."""
 
     files: dict[str, Path]
     texts: dict[str, bytes]

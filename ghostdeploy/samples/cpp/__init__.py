@@ -1,4 +1,4 @@
-"""A C++ program that runs an OpenVINO bundle, and what the compiler must know to build it.
+"""A C++ program that runs an OpenVINO bundle, and the compiler arguments to build it.
 
     g++ -std=c++17 -O2 -o classify $(python -m ghostdeploy.samples.cpp)
 

@@ -12,7 +12,7 @@ from ghostdeploy.samples.cpp import compiler_arguments
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints them on one line; returns the exit code."""
-    what = "Print what the compiler must know: g++ -std=c++17 -O2 -o classify $(python -m ghostdeploy.samples.cpp)"
+    what = "Print the compiler arguments: g++ -std=c++17 -O2 -o classify $(python -m ghostdeploy.samples.cpp)"
     argparse.ArgumentParser(prog="cpp", description=what).parse_args(arguments)
     try:
         print(*compiler_arguments())

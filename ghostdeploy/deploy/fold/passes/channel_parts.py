@@ -109,7 +109,7 @@ def calls_behind(
 def backward(
     module: fx.GraphModule, node: fx.Node, sizes: Sequence[int], readers: Collection[fx.Node]
 ) -> list[fx.Node]:
-    """Returns `node` in parts; `calls_behind` has said that it can. Its own call dies with its readers."""
+    """Returns `node` in parts; `calls_behind` has checked that this is possible. Its own call dies with its readers."""
     if not calls_behind(module, node, sizes, readers):
         place = node.next
         cuts = (insert_call(place, aten.slice.Tensor, node, 1, start, stop) for start, stop in ranges(sizes))
@@ -122,7 +122,7 @@ def backward(
     if is_channelwise(module, node):
         return map_parts(node, backward(module, node.all_input_nodes[0], sizes, [node]))
     pair = two_operands(node)
-    assert pair is not None  # what calls_behind() knows else
+    assert pair is not None  # guaranteed by calls_behind()
     return combine_parts(node, *(backward(module, one, sizes, [node]) for one in pair))
 
 

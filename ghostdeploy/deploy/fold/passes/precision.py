@@ -3,10 +3,10 @@
 `run` proves a pass site by site. With a the value of a call before the pass and b after it, both computed from equal
 arguments, the error of the site is max |a − b| / max |a|; readers go on with a.
 
-A pass may change what a call gives, and say so in the node's meta, per channel (dimension 1): `scaled`, factors f_c,
-means that the call now gives f_c·a_c; `kept`, positions, that channel c is now channel kept_c, and that others were
-added. Then f·a at its new place takes the place of a, in the comparison and for the readers, who get the added channels
-as computed. Outputs of the graph are compared as they were.
+A pass may change the result of a call, and record that in the node's meta, per channel (dimension 1): `scaled`, factors
+f_c, means that the call now gives f_c·a_c; `kept`, positions, that channel c is now channel kept_c, and that others
+were added. Then f·a at its new place takes the place of a, in the comparison and for the readers, who get the added
+channels as computed. Outputs of the graph are compared as they were.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def relative_error(before: list[Tensor], after: list[Tensor]) -> float:
 
 
 def _numbers(tensor: Tensor) -> Tensor:
-    """Returns real numbers in float64: masks know no difference, complex ones no order."""
+    """Returns real numbers in float64: masks have no difference, complex ones no order."""
     return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).double()
 
 

@@ -101,7 +101,7 @@ def keeps_value(node: fx.Node, source: fx.Node) -> bool:
 
 
 def same_type(node: fx.Node, source: fx.Node) -> bool:
-    """Returns whether a cast asks for the type its input has, on the same device."""
+    """Returns whether a cast is to the type its input has, on the same device."""
     device = named_arguments(node).get("device")
     elsewhere = device is not None and torch.device(device).type != "cpu"
     same = precision(source) == precision(node) and source.meta.get("dtype") == node.meta.get("dtype")

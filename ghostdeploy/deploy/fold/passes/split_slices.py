@@ -89,7 +89,7 @@ def is_cut(node: fx.Node, source: fx.Node) -> bool:
 def range_of(node: fx.Node, source: fx.Node) -> tuple[int, int]:
     """Returns the first and the last channel (exclusive) of a slice."""
     found = bounds(node, source)
-    assert found is not None  # is_cut() asked
+    assert found is not None  # checked by is_cut()
     return found[:2]
 
 

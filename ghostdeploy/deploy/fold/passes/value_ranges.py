@@ -31,7 +31,7 @@ def watch_graph(graph: fx.GraphModule, batches: Callable[[], Iterable[NDArray[An
     Args:
         graph: One input; not changed.
         batches: Gives its inputs (N, …), of the batch that it takes.
-        watch: Is told of every floating-point result and constant.
+        watch: Called with every floating-point result and constant.
     """
     for node in graph.graph.nodes:
         if (value := constant(graph, node)) is not None and value.is_floating_point():

@@ -2,7 +2,7 @@
 
     conv(x, W)[n, o, 0, 0]  =  Σ_c W[o, c]·x[n, c, 0, 0]  =  linear(flatten(x), W)[n, o]        x of shape (N, C, 1, 1)
 
-A *vector layer* meets each weight once per image, so it is memory-bound: runtimes have a matrix-vector kernel for
+A *vector layer* uses each weight once per image, so it is memory-bound: runtimes have a matrix-vector kernel for
 linear layers and none for convolutions on one position, and quantizers of weights alone look for linear layers only.
 Squeeze-and-excite gates, the head after the pool and the merge of a G-Ghost stage are such layers. Activations, sums
 and concatenations between two of them go along, so that the form changes at the ends of each chain only: the pool

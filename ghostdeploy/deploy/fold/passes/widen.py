@@ -11,7 +11,7 @@ has parts in float16, is proven in float64 whole. Each node keeps what it was in
 A region of autocast or `no_grad` is a graph of its own, which no pass looks into: its dtype arguments become float64,
 and at the end what they were. In float64 autocast has no effect.
 
-What passes put in the place of a node takes its note, see `graph.replace`; where there is none, the neighbours say it.
+The replacement of a node takes over its record, see `graph.replace`; without one, the neighbours' records apply.
 """
 
 from __future__ import annotations

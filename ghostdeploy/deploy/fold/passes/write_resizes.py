@@ -7,7 +7,7 @@ A, B, a and b come from PyTorch itself, which resizes an identity matrix and a r
 
     antialias       OpenVINO ignores it when it makes images smaller; LiteRT has no operator
     factors f       where out[i] depends on 1/f and not on n/m (`recompute_scale_factor` is off and n·f no whole
-                    number), which is what `FixResizeSize` leaves: converters know only the sizes
+                    number), which is what `FixResizeSize` leaves: converters use only the sizes
 
 Refused: sizes that are not numbers; copies whose places differ between float32 and float64; interpolation by factors
 that its sizes give as well.

@@ -39,7 +39,7 @@ def require_same(
 
     Raises:
         CheckpointError: It draws random numbers, or it is the opset, or the image size.
-        UsageError: It is the batch: another one is built into the file, or images of a batch meet.
+        UsageError: The batch is the reason: another one is fixed in the file, or images of a batch interact.
     """
     wanted = list(outputs.values())
     if (why := difference(shaped, golden, wanted)) is not None:
@@ -67,7 +67,7 @@ def difference(
     for array, reference in zip(got, wanted, strict=True):
         if array.shape != reference.shape:
             return f"an output of shape {array.shape}, expected {reference.shape}"
-        wide = reference.astype(np.float64)  # masks know no difference
+        wide = reference.astype(np.float64)  # masks have no difference
         if not np.abs(array - wide).max(initial=0) <= FLOAT32_RELATIVE_ERROR * np.abs(wide).max(initial=0):
             return "different outputs"
     return None

@@ -50,7 +50,7 @@ def read_external(model: onnx.ModelProto, path: Path) -> Iterator[bytes]:
         The content of each file, in the order of their names.
 
     Raises:
-        CheckpointError: A file lies outside the model's folder, is missing, or shorter than the tensor says.
+        CheckpointError: A file lies outside the model's folder, is missing, or shorter than the tensor declares.
     """
     outside = [t for t in tensors(model) if t.data_location == TensorProto.EXTERNAL]
     by_file: dict[str, list[onnx.TensorProto]] = {}

@@ -6,8 +6,8 @@
 Patterns: Conv, ConvTranspose and Gemm whose output only the BatchNormalization reads.
 
 Limits: weights and statistics are constants, the weights float32; the node is in inference mode; a ConvTranspose has
-one group (what proves a site knows no more); a Gemm has α = β = 1 and at most one bias per output. A BatchNormalization
-with no such layer before it stays: every engine runs it.
+one group (the proof of a site supports no more); a Gemm has α = β = 1 and at most one bias per output. A
+BatchNormalization with no such layer before it stays: every engine runs it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_NODES = 1 << 18
-"""Nodes of the graph without functions; a small file can ask for any number."""
+"""Nodes of the graph without functions; a small file can expand to any number."""
 
 Key = tuple[str, str, str]
 

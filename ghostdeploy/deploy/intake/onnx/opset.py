@@ -34,7 +34,7 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def refuse_versions(model: onnx.ModelProto, path: Path) -> None:
-    """Refuses a file of a format or of operators that the installed `onnx` does not know.
+    """Refuses a file of a format or of operators that the installed `onnx` does not support.
 
     Raises:
         CheckpointError: Names the version found and the ones that can be read.

@@ -93,7 +93,7 @@ def constant_outputs(model: onnx.ModelProto) -> list[str]:
 
 
 def reason(error: Exception) -> str:
-    """Returns what ONNX Runtime says is wrong: operator and status, else the last line of its message."""
+    """Returns the reason that ONNX Runtime reports: operator and status, else the last line of its message."""
     if (found := _RUNNING.search(str(error))) is not None:
         kind, name, status = found.groups()
         return f"{kind}{f' {name}' if name else ''}: {' '.join(status.split()).removeprefix(f'{kind}: ')[:300]}"

@@ -25,7 +25,7 @@ def watch_model(model: onnx.ModelProto, batches: Callable[[], Iterable[NDArray[A
     Args:
         model: One input; not changed.
         batches: Gives its inputs (N, …).
-        watch: Is told of every float32 tensor and constant.
+        watch: Called with every float32 tensor and constant.
     """
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:

@@ -115,7 +115,7 @@ def _key(key: Any) -> str | None:
 def why_it_cannot_run(module: nn.Module, shape: tuple[int, ...], error: Exception) -> tuple[str, str]:
     """Returns one sentence and a hint, in terms that the author of the network can act on.
 
-    PyTorch says which operation failed; what a user can act on is what the network expects: more inputs, another number
+    PyTorch names the operation that failed; a user can act on what the network expects: more inputs, another number
     of channels, another size. Only what the error itself shows is said.
 
     Args:

@@ -69,7 +69,7 @@ def lint(model: onnx.ModelProto, *, profile: Profile = "gpu") -> tuple[Violation
 
     Args:
         model: A Q/DQ graph whose layers are named by their PyTorch modules; read, not changed.
-        profile: `gpu`: NVIDIA's rules for explicit quantization. `cpu`: what ONNX Runtime and OpenVINO want, and
+        profile: `gpu`: NVIDIA's rules for explicit quantization. `cpu`: what ONNX Runtime and OpenVINO need, and
             weights that are safe on processors without dot-product instructions.
     """
     graph = QdqGraph(model)

@@ -83,7 +83,7 @@ def concat_scales_equal(graph: QdqGraph) -> Iterator[Finding]:
 
 
 def ghost_halves_same_precision(graph: QdqGraph) -> Iterator[Finding]:
-    """Primary and cheap operation of a module are both INT8 or both float (a Concat wants halves of one type)."""
+    """Primary and cheap operation of a module are both INT8 or both float (a Concat needs both halves in one type)."""
     for cheap, primary in ghost_modules(graph):
         precisions = [{graph.dequantizer(name) is not None for name in layer.input[:2]} for layer in (cheap, primary)]
         if {True} in precisions and {False} in precisions:

@@ -2,8 +2,8 @@
 
     x̂ = s (q − z),   q = clamp(round(x/s) + z, q_min, q_max)
 
-TensorRT wants z = 0 and INT8 everywhere, one s per activation, one s per output channel of a weight. A processor
-without dot-product instructions wants weights whose products with 8-bit activations fit in 16 bits, two at a time.
+TensorRT needs z = 0 and INT8 everywhere, one s per activation, one s per output channel of a weight. A processor
+without dot-product instructions needs weights whose products with 8-bit activations fit in 16 bits, two at a time.
 """
 
 from __future__ import annotations

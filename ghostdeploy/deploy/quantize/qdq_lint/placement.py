@@ -1,8 +1,8 @@
 """Rules about the placement of Q/DQ pairs, in any network.
 
-An INT8 engine moves Q up and DQ down until they meet a layer: DQ → layer → Q becomes one kernel. A pair that meets none
-costs kernels of its own. So layers have all inputs quantized, operators without weights their inputs and their output,
-and a pair without an integer reader is left out.
+An INT8 engine moves Q up and DQ down until they reach a layer: DQ → layer → Q becomes one kernel. A pair that reaches
+none costs kernels of its own. So layers have all inputs quantized, operators without weights their inputs and their
+output, and a pair without an integer reader is left out.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def output_not_quantized(graph: QdqGraph) -> Iterator[Finding]:
 
 
 def qdq_can_fuse(graph: QdqGraph) -> Iterator[Finding]:
-    """A pair meets an INT8 operator on one side at least (TensorRT, Q/DQ placement: other pairs cost a kernel each)."""
+    """At least one side of a pair is an INT8 operator (TensorRT, Q/DQ placement: other pairs cost a kernel each)."""
     for node, readers in _pairs_without_int8_reader(graph):
         producer = graph.producer.get(node.input[0])
         moved = producer is not None and producer.op_type in MOVERS and graph.dequantizer(producer.input[0]) is not None

@@ -67,7 +67,7 @@ class TFLiteTaps:
 
     def __init__(self, data: bytes, tensors: Sequence[str]) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it says that keeping all tensors takes memory
+            warnings.simplefilter("ignore", UserWarning)  # it warns that keeping all tensors takes memory
             self._interpreter = Interpreter(
                 model_content=data,
                 num_threads=1,

@@ -79,7 +79,7 @@ class TFLiteQuantization(Quantization):
 
     def candidates(self, images: Sequence[NDArray[Any]]) -> dict[float, bytes]:
         """See `Quantization.candidates`."""
-        assert self.spec.conditioned is not None  # asked by the caller
+        assert self.spec.conditioned is not None  # checked by the caller
         found = {0.0: self.floating}
         wanted = self.runner(self.floating, simulate=False).logits(images)
         with np.load(self.spec.conditioned, allow_pickle=False) as archive:

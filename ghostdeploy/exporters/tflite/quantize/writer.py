@@ -57,7 +57,7 @@ def write(
         work.update_quantization_recipe(scope(output), every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     seen = {name: {"min": _tensor(low), "max": _tensor(high)} for name, (low, high) in ranges.items()}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # its interpreter says that keeping all tensors takes memory
+        warnings.simplefilter("ignore", UserWarning)  # its interpreter warns that keeping all tensors takes memory
         result = work.quantize(seen, enable_progress_bar=False, enable_progress_report=False)
     model = tf.read(bytes(result.quantized_model))
     cap_weight_scales(model)
