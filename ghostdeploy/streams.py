@@ -5,7 +5,7 @@
     full, broken      `OutputError`, exit code 4         the rest goes nowhere
     closed            `OutputError`, exit code 4         everything goes nowhere
 
-A reader that has seen enough (`| head`) is not a failure and changes nothing of what a command found out: it goes on,
+A reader that has seen enough (`| head`) is not a failure and changes nothing of what a command found out: it continues,
 and its exit code is that of its work.
 """
 

@@ -1,7 +1,7 @@
 """What a target is: one frozen record with everything that shared rooms need to know about it.
 
 A row holds import *strings*, so a table of them imports nothing. Whoever adds a target writes a row, an exporter and a
-runtime, in ghostdeploy or in a distribution of its own; docs/adding_a_target.md is the walk.
+runtime, in ghostdeploy or in its own distribution; docs/adding_a_target.md is the walk.
 """
 
 from __future__ import annotations

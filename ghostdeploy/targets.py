@@ -316,7 +316,7 @@ def require_export(targets: list[Target], intake: Target | None = None) -> None:
 
     Raises:
         UsageError: A target cannot be made from such a file.
-        MissingDependency: Names all missing packages and the one pip command that brings them.
+        MissingDependency: Names all missing packages and the one pip command that installs them.
     """
     for target in targets:
         if not takes(target, intake):

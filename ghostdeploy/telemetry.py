@@ -4,7 +4,7 @@ engine          what it does by default                               what turns
 ONNX Runtime    from 1.29, outside Windows, `import onnxruntime`      ORT_DISABLE_TELEMETRY=1 while it is imported;
                 writes a device id and queues an event in ~/.cache    `disable_telemetry_events` comes too late
 OpenVINO        `import openvino` reports to Intel through            that package cannot be imported: OpenVINO goes
-                openvino-telemetry, which it requires                 on with a stub of its own
+                openvino-telemetry, which it requires                 on with its own stub
 LiteRT          nothing; on Windows, and beside a vendor's kit, it    as above
                 imports OpenVINO
 TensorRT        nothing

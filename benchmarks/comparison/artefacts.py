@@ -47,7 +47,7 @@ class Shelf:
         network: Whose.
         batch: Images per call.
         calibration: Images for INT8.
-        log: Hears one line per step.
+        log: Called with one line per step.
     """
 
     def __init__(self, folder: Path, network: Network, batch: int, calibration: Path | None, log) -> None:

@@ -259,7 +259,7 @@ class Accuracy(Record, frozen=True, kw_only=True):
     p_value: float | None = None
     """Two-sided exact McNemar test of no drop."""
     decided: bool = True
-    """Whether the whole interval of the drop lies on one side of `max_drop`: enough images."""
+    """Whether the whole interval of the drop is on one side of `max_drop`: enough images."""
     how: Literal["executed", "simulated in float"] = "executed"
     class_order: str | None = None
     """What the class of an image relies on."""

@@ -140,7 +140,7 @@ def _listed(manifest: bytes) -> set[str] | None:
 
 
 def _unlisted(root: Path, listed: set[str]) -> list[str]:
-    """Returns what lies below a folder and is neither a listed regular file nor a folder on the way to one."""
+    """Returns what is below a folder and is neither a listed regular file nor a folder on the way to one."""
     parents = {str(parent) for name in listed for parent in PurePosixPath(name).parents}
     found, folders = [], [""]
     while folders:

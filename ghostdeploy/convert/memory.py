@@ -45,7 +45,7 @@ def _call(name: str, *arguments: int) -> None:
 def drop_weights(program: torch.export.ExportedProgram) -> None:
     """Frees the memory of a program's weights, which nobody may use afterwards.
 
-    Dropping the program itself does not: torch keeps the captured graph in a table of its own, weights and all.
+    Dropping the program itself does not: torch keeps the captured graph in its own table, weights and all.
     """
     import torch
 

@@ -59,7 +59,7 @@ class Converter:
 
     Args:
         target: What it runs.
-        log: File that receives all that the converter prints; what torch caches lies beside it.
+        log: File that receives all that the converter prints; what torch caches is beside it.
         frugal: Memory that it frees goes back to the system at once: for work that makes and drops copies of the
             weights, not for work that needs blocks of the same size over and over.
     """

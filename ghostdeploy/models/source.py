@@ -63,7 +63,7 @@ class LoadedModel:
     trained: bool = True
     """False for random weights."""
     shared: bool = False
-    """The module is the caller's, who goes on using it."""
+    """The module is the caller's, who continues using it."""
 
     @property
     def weight_bytes(self) -> int:

@@ -118,7 +118,7 @@ def any_library() -> Library:
 
 
 def install_hint(name: LibraryName) -> str:
-    """Returns the pip command that brings a library."""
+    """Returns the pip command that installs a library."""
     return f'pip install "ghostdeploy[{name.replace("_", "-")}]"'
 
 

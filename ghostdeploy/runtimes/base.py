@@ -6,7 +6,7 @@ engine, runs exact batches on it, closes it, and describes what it opened:
     _open()               → Engine       load the payload, describe what was loaded
     _run(inputs)          → [output, …]  arrays of exactly the payload's batch; called from many threads at once
     _close()                             free what `_open` took
-    _start(inputs, done)                 only where the engine has a queue of its own: as `_run`, in the background
+    _start(inputs, done)                 only where the engine has its own queue: as `_run`, in the background
 
 A runtime belongs to the process that loaded it: engines keep threads that a `fork` does not copy. A forked child that
 calls its parent's runtime gets a `UsageError`; it must load its own, or be started with the `spawn` method. Closing or
@@ -150,7 +150,7 @@ class Runtime(ABC):
         """Starts `__call__` in the background; waits while `queue` submissions are without result.
 
         The batch is copied, so its memory may be reused at once. Errors of the input come out of `Future.result`.
-        Callbacks of the future run on a thread of their own.
+        Callbacks of the future run on their own thread.
 
         Args:
             batch: As for `__call__`.

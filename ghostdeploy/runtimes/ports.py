@@ -1,4 +1,4 @@
-"""The inputs of a payload: the check that stands before every native call, and the batch rule.
+"""The inputs of a payload: the check before every native call, and the batch rule.
 
 The order is cheapest first: type, dtype, shape, then finite values. A sum finds NaN and infinity in one pass, because
 both survive any addition:

@@ -1,7 +1,7 @@
 """Submissions: a bounded queue before an engine, and the futures of its results.
 
     submit ─ slot ─→ waiting ─→ in the engine ─→ future ─→ its callbacks
-             `capacity` slots   `window` batches            on a thread of their own
+             `capacity` slots   `window` batches            on their own thread
 
 A submission holds its slot until its result is there. `window` is two batches per stream: the engine finds the next one
 without waiting for Python. What waits outside the window can still be cancelled.
@@ -55,7 +55,7 @@ class Work:
 
 
 class QueuedFuture(Future["NDArray[Any]"]):
-    """A future whose callbacks run on a thread of their own once it is done.
+    """A future whose callbacks run on their own thread once it is done.
 
     Args:
         callbacks: A pool of one thread.

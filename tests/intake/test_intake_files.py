@@ -23,7 +23,7 @@ WHOLE = small().SerializeToString()
     [
         (None, ("does not exist",)),
         (b"", ("0 bytes",)),
-        (b"hello, I am a text file\n", ("no ONNX",)),
+        (b"hello, I am a text file\n", ("not an ONNX file",)),
         (WHOLE[: len(WHOLE) // 2], ("damaged or not an ONNX file",)),
         (WHOLE[:-3], ("bad.onnx",)),
         (bytes(255 - byte for byte in WHOLE), ("damaged or not an ONNX file",)),

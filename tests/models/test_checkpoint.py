@@ -173,8 +173,8 @@ def test_altered_bytes_are_read_or_refused_and_nothing_else(kind, tmp_path):
         ([1, 2], "holds a list"),
         (torch.zeros(3), "holds a Tensor"),
         ({}, "holds no tensors"),
-        ({"epoch": 3}, "other things than tensors: epoch"),
-        ({"state_dict": {"w": torch.zeros(2), "n": 5}}, "other things than tensors: n"),
+        ({"epoch": 3}, "things other than tensors: epoch"),
+        ({"state_dict": {"w": torch.zeros(2), "n": 5}}, "things other than tensors: n"),
         ({"w": torch.zeros(2, 2).to_sparse()}, "not a dense real tensor"),
         ({"w": torch.zeros(2, dtype=torch.complex64)}, "not a dense real tensor"),
     ],
@@ -272,7 +272,7 @@ def test_a_missing_extra_or_misshapen_tensor_is_listed(spec, state, tmp_path):
     missing = {key: value for key, value in state.items() if key != "bn1.weight"}
     for changed, words in (
         (missing, "lacks bn1.weight$"),
-        (state | {"spare.bias": torch.zeros(2)}, "left over spare.bias$"),
+        (state | {"spare.bias": torch.zeros(2)}, "unexpected spare.bias$"),
         (missing | {"spare.bias": torch.zeros(2)}, "lacks bn1.weight, it has unexpected spare.bias"),
         (state | {"bn1.weight": torch.zeros(9)}, r"differs in bn1.weight \(float \(9,\) instead of float \(8,\)\)"),
         (state | {"bn1.weight": torch.zeros(8, dtype=torch.int64)}, "integer .* instead of float"),

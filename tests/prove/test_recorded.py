@@ -54,7 +54,7 @@ def agreement(verdict):
     ("changes", "because"),
     [
         ({"verdict": "failed", "unverified_because": None, "failed_because": DROP}, DROP),
-        ({"verdict": "failed", "unverified_because": None}, "the whole bundle"),
+        ({"verdict": "failed", "unverified_because": None}, "marks the bundle as failed"),
         ({"verdict": "passed", "failed_because": DROP}, DROP),
         ({"verdict": "passed", "accuracy": accuracy("failed")}, "accuracy"),
         ({"verdict": "passed", "agreement": agreement("failed")}, "agreement"),

@@ -75,7 +75,7 @@ def build(path: str | os.PathLike[str], *, listener: Listener | None = None, tim
 
     Raises:
         BundleError: Damaged or altered.
-        ExportFailed: The builder failed, crashed or took too long; its log lies beside the bundle. Or its engine does
+        ExportFailed: The builder failed, crashed or took too long; its log is beside the bundle. Or its engine does
             not run.
         MissingDependency: NVIDIA's library is not installed.
         OutputError: The bundle cannot be rewritten.

@@ -57,7 +57,7 @@ class Conversions:
         self._converter(self._steps[0])
 
     def run(self, step: Step, job: ExportJob) -> ExportResult:
-        """Runs one step; its payload files lie in `job.folder` afterwards.
+        """Runs one step; its payload files are in `job.folder` afterwards.
 
         Raises:
             ExportFailed: The converter failed, crashed, was killed, or took too long; its log is named.

@@ -70,7 +70,7 @@ class Failures:
 
     @contextmanager
     def kept(self, names: Collection[str]) -> Iterator[None]:
-        """Notes an error of the block as that of the targets `names`, and goes on."""
+        """Notes an error of the block as that of the targets `names`, and continues."""
         try:
             yield
         except _OF_ONE_TARGET as error:

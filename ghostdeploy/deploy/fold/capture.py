@@ -9,10 +9,10 @@ only one form of everything: no guard calls, no in-place operations, no `view`.
 
     zeros(shape)   becomes   zeros(shape, dtype=float32)
 
-The second gives the same values wherever `view` runs at all, and goes on doing so when a pass removes the `contiguous`
-before it. The third names torch's default type as it was while the module ran. The first holds while no other tensor
-shares the memory of x. Where a view does, torch's own functionalisation does the rewriting instead, at the price of a
-second trace. A node's shape is what the last run left in `meta["shape"]`, see
+The second gives the same values wherever `view` runs at all, and continues doing so when a pass removes the
+`contiguous` before it. The third names torch's default type as it was while the module ran. The first holds while no
+other tensor shares the memory of x. Where a view does, torch's own functionalisation does the rewriting instead, at the
+price of a second trace. A node's shape is what the last run left in `meta["shape"]`, see
 `ghostdeploy.deploy.fold.passes.precision`.
 """
 

@@ -5,7 +5,7 @@ left alone must give what it gave before, from the same arguments: with a its va
 
     error of a site = max |a − b| / max |a|,      error of a pass = the largest of its sites and of the outputs
 
-must stay below `FOLD_RELATIVE_ERROR`. Readers go on with a, so that a site cannot hide behind a ReLU that is off for
+must stay below `FOLD_RELATIVE_ERROR`. Readers continue with a, so that a site cannot hide behind a ReLU that is off for
 the example, and a badly conditioned network cannot blow up the round-off of an exact pass. The finished graph then runs
 whole, on further inputs and batches, see `passes.proof`. The first graph is compared with the untouched module in
 the module's own precision; at the end everything returns to what it was recorded in, see `passes.widen`.

@@ -124,7 +124,7 @@ class ReferenceRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
-    """A model where converters start; its program files lie in the workspace."""
+    """A model where converters start; its program files are in the workspace."""
 
     seen: ReferenceRun
     model: ModelInfo

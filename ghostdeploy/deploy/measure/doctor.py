@@ -33,7 +33,7 @@ class TargetState(Record, frozen=True, kw_only=True):
     reason: str | None
     """Which packages are missing."""
     install: str | None
-    """The pip command that brings them."""
+    """The pip command that installs them."""
 
 
 class Fact(Record, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@
     bandwidth(s)     3 s/3 / t of a = b + c on float32 arrays of s bytes together, each thread on its own share
 
 The best of many repetitions counts: a limit is what can happen, not what usually does. Bytes are counted as in STREAM,
-two reads and a write. Sizes go from a core's cache to four times the last-level cache. It runs in a process of its own,
+two reads and a write. Sizes go from a core's cache to four times the last-level cache. It runs in its own process,
 because the matrix library takes its thread count from the environment when it is loaded.
 """
 

@@ -42,7 +42,7 @@ class Limit(Record, frozen=True, kw_only=True):
     layers: int
     """Layers that were summed; 1 where the graph could not be read."""
     compute_share: float
-    """Share of the limit that lies in layers bound by arithmetic; the rest is bound by bytes."""
+    """Share of the limit in layers bound by arithmetic; the rest is bound by bytes."""
 
 
 def limit_of(path: Path, batch: int, rates: Rates) -> Limit:

@@ -9,7 +9,7 @@ first graph, and further targets convert from the quantized graph. Where a finis
 the intake of its row.
 
 The program of a float precision has had the rewrites that suit the row's engine. Rows that need other rewrites than the
-first row of their chain get a first step of their own, `onnx-for-tensorrt`. Quantizers start from the plain fold: a sum
+first row of their chain get their own first step, `onnx-for-tensorrt`. Quantizers start from the plain fold: a sum
 of split layers would be one more tensor to quantize. If a converter accepts only one form of something, every program
 has that form.
 """

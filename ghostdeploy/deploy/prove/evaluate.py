@@ -59,7 +59,7 @@ class Comparison(Record, frozen=True, kw_only=True):
     max_drop: float
     """Drop that the answer refers to."""
     answer: judge.Answer
-    """Whether the whole interval of the drop lies on one side of `max_drop`."""
+    """Whether the whole interval of the drop is on one side of `max_drop`."""
 
 
 class Evaluation(Record, frozen=True, kw_only=True):

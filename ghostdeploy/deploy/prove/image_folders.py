@@ -155,7 +155,7 @@ class _Walk:
             waiting += [(one, (real, *above)) for one, real in inside]
 
     def own(self, files: Iterable[Path]) -> set[Path]:
-        """Returns the real paths of the images that lie in the set itself; empty where no link was met."""
+        """Returns the real paths of the images in the set itself; empty where no link was met."""
         if not self._linked:
             return set()
         return {self._real / file.relative_to(self._root) for file in files if file not in self._linked}

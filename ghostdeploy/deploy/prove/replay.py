@@ -1,6 +1,6 @@
 """INT8 outputs for the golden images, compared with what the export recorded for the same images.
 
-Two correct executions of one quantized graph differ where a value lies on the border of two steps and rounds the other
+Two correct executions of one quantized graph differ where a value is on the border of two steps and rounds the other
 way. Such a step is as large as the quantization error itself, so for one output, golden r, in the stored simulation s,
 executed y, with mean power per image |·|²:
 

@@ -1,7 +1,7 @@
 """Activations of a float graph, in chunks of bounded size.
 
 The wanted tensors become outputs of the graph, and as many images as fit are run together. Where one run of the graph's
-own batch gives too much, the tensors are taken in groups, each with a session of its own: an engine holds all outputs
+own batch gives too much, the tensors are taken in groups, each with its own session: an engine holds all outputs
 of a graph until the run ends, whether they are fetched or not.
 """
 

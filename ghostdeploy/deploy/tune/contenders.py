@@ -52,7 +52,7 @@ class Contenders:
         return [key for key in self.entries() if key not in found or found[key].rounds < QUICK_ROUNDS]
 
     def anchor(self) -> str | None:
-        """Returns the entry that sits in every quick round."""
+        """Returns the entry that is in every quick round."""
         return contest.find_anchor(self.journal.rounds, list(self.entries()), self.kind)
 
     def scores(self) -> dict[str, Ratio]:

@@ -51,7 +51,7 @@ def times(found: Round, kind: Kind) -> dict[str, float]:
 
 
 def ratio(rounds: Iterable[Round], ours: str, theirs: str, kind: Kind) -> Ratio | None:
-    """Returns how much longer `ours` takes than `theirs`; None when they never sat together."""
+    """Returns how much longer `ours` takes than `theirs`; None when they never shared a round."""
     both = (times(one, kind) for one in rounds)
     values = [seen[ours] / seen[theirs] for seen in both if ours in seen and theirs in seen]
     if not values:
@@ -106,7 +106,7 @@ def is_decided(rounds: Sequence[Round], leader: str, others: Collection[str], ki
 
 
 def placed(rounds: Sequence[Round], kind: Kind) -> list[str]:
-    """Returns the entries of one sitting that are still alive at its end, the fastest first."""
+    """Returns the entries of one session that are still alive at its end, the fastest first."""
     keys = list(times(rounds[-1], kind)) if rounds else []
     found = {key: one.value for key in keys if (one := ratio(rounds, key, keys[0], kind)) is not None}
     return sorted(found, key=lambda key: found[key])
@@ -122,7 +122,7 @@ def is_faster_always(rounds: Sequence[Round], ours: str, theirs: str, kind: Kind
 
 
 def settle(rounds: Sequence[Round], order: Sequence[str], threads: Mapping[str, int], kind: Kind) -> str:
-    """Returns the entry to pick: the fastest, or one with fewer threads that it does not beat in every sitting.
+    """Returns the entry to pick: the fastest, or one with fewer threads that it does not beat in every session.
 
     Args:
         rounds: All measurements.

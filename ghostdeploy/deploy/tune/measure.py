@@ -62,7 +62,7 @@ def sit(
         rounds: Blocks of each, at most.
         queue: Measure submissions too.
         on_round: Called with seconds per call and per queued image by entry; returns whether that was enough.
-        on_failure: Called with the entry that could not be loaded or died, and why; the others go on.
+        on_failure: Called with the entry that could not be loaded or died, and why; the others continue.
         on_start: Called with the entry that is being loaded.
     """
     with ExitStack() as stack:

@@ -216,7 +216,7 @@ class Tuning:
     def _sit(
         self, keys: list[str], most: int, step: str, is_enough: Callable[[list[Round]], bool]
     ) -> tuple[int, list[Round]]:
-        """Measures entries in turn; returns the number of the sitting and its rounds, which are in the journal."""
+        """Measures entries in turn; returns the number of the session and its rounds, which are in the journal."""
         entries, progress, journal = self.contenders.entries(), self._progress, self._journal
         sitting = 1 + max((one.sitting for one in journal.rounds), default=0)
         mine: list[Round] = []

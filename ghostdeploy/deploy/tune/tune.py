@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 def tune(asked: TuneRequest, watcher: Watcher | None = None) -> Tuned:
     """Finds the best bundle of a model for this machine, and how to run it.
 
-    Everything is kept in `OUT/<model>-tune`: bundles, journal, tables. A second call goes on where the first one ended.
+    Everything is kept in `OUT/<model>-tune`: bundles, journal, tables. A second call continues where the first one
+    ended.
 
     Args:
         asked: The request.
         watcher: Is shown the progress.
 
     Returns:
-        The record; the winning bundle lies in `OUT/<model>-<target>-<precision>`.
+        The record; the winning bundle is in `OUT/<model>-<target>-<precision>`.
 
     Raises:
         GateFailed: No bundle passed its gates, or none is within the limits.

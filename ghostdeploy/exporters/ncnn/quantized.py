@@ -53,7 +53,7 @@ class Integers:
 def integers_of(model: onnx.ModelProto) -> dict[str, Integers]:
     """Takes the Q/DQ pairs out of a graph, in place, and returns the scales of its quantized layers by name."""
     graph = OnnxGraph(model)
-    origin: dict[str, str] = {}
+    unquantized: dict[str, str] = {}
     scale_of: dict[str, NDArray[Any]] = {}
     floats = []
     for node in graph.nodes:
@@ -63,18 +63,18 @@ def integers_of(model: onnx.ModelProto) -> dict[str, Integers]:
         scale_of[node.output[0]] = scale
         stored = graph.constants.get(node.input[0])
         if stored is None:
-            origin[node.output[0]] = graph.producer[node.input[0]].input[0]
+            unquantized[node.output[0]] = graph.producer[node.input[0]].input[0]
         else:
             floats.append(_restored(numpy_helper.to_array(stored), scale, attribute(node, "axis", 1), node.output[0]))
     found = {}
     constants = {tensor.name for tensor in floats}
     for node in graph.nodes:
-        if len(node.input) > 1 and node.input[0] in origin and node.input[1] in constants:
+        if len(node.input) > 1 and node.input[0] in unquantized and node.input[1] in constants:
             weights = next(tensor for tensor in floats if tensor.name == node.input[1])
             features = _features(node, weights)
             scales = np.broadcast_to(scale_of[node.input[1]].astype(np.float32), (features,))
             found[node.name] = Integers(scales, float(scale_of[node.input[0]]))
-    _rewire(model.graph, origin, floats)
+    _rewire(model.graph, unquantized, floats)
     return found
 
 
@@ -90,12 +90,12 @@ def _restored(codes: NDArray[Any], scale: NDArray[Any], axis: int, name: str) ->
     return numpy_helper.from_array(values.astype(np.float32), name)
 
 
-def _rewire(graph: onnx.GraphProto, origin: dict[str, str], floats: list[onnx.TensorProto]) -> None:
+def _rewire(graph: onnx.GraphProto, unquantized: dict[str, str], floats: list[onnx.TensorProto]) -> None:
     """Leaves the Q/DQ nodes out, and the integers that nobody reads any more."""
     kept = [node for node in graph.node if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
-    given = {origin[value.name]: value.name for value in graph.output if value.name in origin}
+    given = {unquantized[value.name]: value.name for value in graph.output if value.name in unquantized}
     for node in kept:  # an output after a pair is now what the pair read
-        node.input[:] = [given.get(origin.get(name, name), origin.get(name, name)) for name in node.input]
+        node.input[:] = [given.get(unquantized.get(name, name), unquantized.get(name, name)) for name in node.input]
         node.output[:] = [given.get(name, name) for name in node.output]
     ordered = onnx.GraphProto(node=kept).node
     del graph.node[:]

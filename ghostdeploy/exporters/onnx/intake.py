@@ -34,7 +34,7 @@ class OnnxIntake:
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
-    """Gives every node a name of its own: its present one, else that of its first output; changed in place."""
+    """Gives every node its own name: its present one, else that of its first output; changed in place."""
     taken: set[str] = set()
     for node in graph.node:
         stem = node.name or node.output[0]

@@ -56,7 +56,7 @@ class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers
 
     def CreateNumpyVector(self, x: NDArray[Any]) -> int:  # noqa: N802 - the packer's own name
         """Returns the place of a vector with the values of `x`."""
-        if x.dtype == np.uint8:  # data of a buffer, which has an alignment of its own
+        if x.dtype == np.uint8:  # data of a buffer, which has its own alignment
             return int(super().CreateNumpyVector(x))
         key = (x.dtype.str, x.tobytes())
         if key not in self._written:
@@ -192,7 +192,7 @@ def name_tensors(
     inputs: Sequence[str],
     outputs: Sequence[str],
 ) -> None:
-    """Gives every tensor a name of its own, and the graph's inputs and outputs those of the job.
+    """Gives every tensor its own name, and the graph's inputs and outputs those of the job.
 
     Args:
         model: Changed in place.

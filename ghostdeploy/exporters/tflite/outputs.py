@@ -7,7 +7,7 @@ A tensor has one name, and readers look outputs up by name. The format has no op
 same shape gives the same bits, in floats and in integers.
 
 AI Edge Quantizer 0.10 mistakes outputs that operators read: it puts the conversion to float before some readers
-as well (`RESHAPE`, `PAD`), which then read floats as integers. Before it runs, those outputs get tensors of their own.
+as well (`RESHAPE`, `PAD`), which then read floats as integers. Before it runs, those outputs get their own tensors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ with silent():
 
 
 def separate_outputs(model: Any, *, read: bool = False) -> None:
-    """Gives an output that repeats another output or an input a tensor of its own.
+    """Gives an output that repeats another output or an input its own tensor.
 
     Args:
         model: Changed in place.

@@ -5,7 +5,7 @@ precision on x86 too. A blob is one image. Before an array reaches ncnn its type
 ncnn reads memory as it is, and returns numbers even for wrong sizes.
 
 ncnn's threads are those of OpenMP, which belong to the thread that calls. A forked child has a copy of the calling
-thread and none of its helpers: GNU's OpenMP then waits for them for ever. So requests of that thread run on a
+thread and none of its helpers: GNU's OpenMP then waits for them forever. So requests of that thread run on a
 thread of its own.
 """
 

@@ -13,7 +13,7 @@ load, eight calling threads, free ended in a segmentation fault in six of seven 
 An infer request serves one call at a time, so calls take theirs from a pool. Tensors are set and read one by one: the
 dictionary that `InferRequest.infer` takes and gives costs more than all of this wrapper.
 
-Submitted batches are queued inside OpenVINO (`start_async`), on requests of their own. One thread waits for them in
+Submitted batches are queued inside OpenVINO (`start_async`), on their own requests. One thread waits for them in
 order: OpenVINO 2026.4.1 does not call a request's callback when the inference fails, so a callback alone would never
 complete its future; `wait` raises. Two requests per stream keep each stream busy meanwhile (measured: 6 to 36 %
 more calls per second than one).

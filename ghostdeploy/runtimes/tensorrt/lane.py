@@ -4,7 +4,7 @@
 
 All between the two copies is queued on the lane's own stream, so lanes overlap. With fixed shapes the whole queue is
 recorded once as a CUDA graph and launched with one call; the first run is a plain one, because an engine may still
-allocate and choose kernels in it. Where recording fails, the lane goes on without.
+allocate and choose kernels in it. Where recording fails, the lane continues without.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Lane:
             arrays: C-contiguous, one per input.
 
         Returns:
-            The outputs in the engine's order, in memory of their own.
+            The outputs in the engine's order, in their own memory.
 
         Raises:
             DriverError: A copy or a launch failed.

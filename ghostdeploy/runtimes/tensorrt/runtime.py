@@ -39,7 +39,7 @@ class TensorRTRuntime(Runtime):
     """Runs an engine of the bundle that holds `kit/model.onnx`.
 
     Args:
-        bundle: Its engines lie in `engines/`.
+        bundle: Its engines are in `engines/`.
         interface: Its inputs and outputs.
         settings: See the module.
     """

@@ -23,7 +23,7 @@ def read_costs(bundle: Bundle, batch: int) -> list[LayerCost]:
 
     Args:
         bundle: Holds the file.
-        batch: Not used: the file has a batch of its own.
+        batch: Not used: the file has its own batch.
     """
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(bundle.read(bundle.manifest.payload)))
     graph = model.subgraphs[0]

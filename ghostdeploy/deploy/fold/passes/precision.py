@@ -1,7 +1,7 @@
 """Runs a captured graph and records the result of each node.
 
 `run` proves a pass site by site. With a the value of a call before the pass and b after it, both computed from equal
-arguments, the error of the site is max |a − b| / max |a|; readers go on with a.
+arguments, the error of the site is max |a − b| / max |a|; readers continue with a.
 
 A pass may change the result of a call, and record that in the node's meta, per channel (dimension 1): `scaled`, factors
 f_c, means that the call now gives f_c·a_c; `kept`, positions, that channel c is now channel kept_c, and that others

@@ -92,7 +92,7 @@ def open_onnx(path: Path) -> OnnxModel:
     """Reads and checks an ONNX file.
 
     Args:
-        path: The file; external data lies in its folder or below.
+        path: The file; external data is in its folder or below.
 
     Raises:
         CheckpointError: It is missing, damaged, no ONNX, or nothing that can be deployed.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OPSET = 18
-"""Older graphs are brought to this version of the standard operators; newer ones keep theirs."""
+"""Older graphs are converted to this version of the standard operators; newer ones keep theirs."""
 OLDEST = 7
 """ONNX Runtime, which computes the golden outputs, runs no older one."""
 _ASYMMETRIC = 10
@@ -57,7 +57,7 @@ def upgrade(model: onnx.ModelProto, where: Path | str) -> onnx.ModelProto:
     """Returns the model with operators of version `OPSET` at least.
 
     Raises:
-        CheckpointError: An operator cannot be brought there.
+        CheckpointError: An operator cannot be converted there.
     """
     found = opset_of(model)
     if found >= OPSET:

@@ -7,7 +7,7 @@
     Concat, Sum, Max, Min, Mean of one tensor
     x + 0, x − 0, x · 1, x / 1                       where the shape stays
 
-Limit: a graph input that is also handed out keeps its Identity, because both have names of their own.
+Limit: a graph input that is also handed out keeps its Identity, because both have their own names.
 """
 
 from __future__ import annotations

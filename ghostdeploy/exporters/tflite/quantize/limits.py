@@ -96,7 +96,7 @@ def _cap(model: Any, kind: str, operator: Any, scales: NDArray[np.float64]) -> N
 
 
 def _own(model: Any, operator: Any, place: int) -> Any:
-    """Returns an input of an operator that no other operator reads, with a quantization of its own."""
+    """Returns an input of an operator that no other operator reads, with its own quantization."""
     graph, index = model.subgraphs[0], int(operator.inputs[place])
     found = copy.copy(tf.tensor(model, index))
     found.quantization = copy.copy(found.quantization)

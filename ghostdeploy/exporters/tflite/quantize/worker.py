@@ -1,4 +1,4 @@
-"""The quantizer of TFLite graphs, in a process of its own like every converter."""
+"""The quantizer of TFLite graphs, in its own process like every converter."""
 
 from __future__ import annotations
 
