@@ -100,7 +100,7 @@ def write_failure(error: OSError) -> str:
 
 
 def is_relative_name(name: str) -> bool:
-    """Returns whether a name with slashes stays inside whatever folder it is put behind, and is spelt one way only."""
+    """Returns whether a name with slashes stays inside any folder that it is appended to, and is spelt one way only."""
     parts = name.split("/")
     return not {"", ".", ".."} & set(parts) and not {"\\", "\0"} & set(name) and ":" not in parts[0]
 

@@ -38,7 +38,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     activations: Literal["uint8", "int8", "asymmetric int8"]
     int8_gates: bool = True
-    """Whether layers inside squeeze-and-excite gates and merge branches are quantized; what joins them never is."""
+    """Whether layers inside squeeze-and-excite gates and merge branches are quantized; their joining operations never are."""
     saturation_safe: bool = False
     """Weights are constrained so that no sum of two products leaves 16 bits."""
     quantize_bias: bool = False
@@ -108,7 +108,7 @@ class Target:
     name: str
     """Name on the command line and in manifests."""
     summary: str
-    """One line for tables: what it is for."""
+    """One line for tables: its purpose."""
     parent: str | None
     """Target whose artefact this one is made from; None means from the PyTorch graph."""
     payload: str
@@ -149,8 +149,8 @@ class Target:
     """Passes of `deploy.fold.passes.REWRITES` that make float graphs faster on its engine, some with a parameter behind
     a hyphen, see docs/performance.md."""
     forms: tuple[str, ...] = ()
-    """Passes of `deploy.fold.passes.FORMS` that write what its converter cannot take, or gets wrong, in a form that it
-    takes right; at every precision. Only for rows without a parent: they read the PyTorch graph."""
+    """Passes of `deploy.fold.passes.FORMS` that rewrite what its converter cannot handle, or gets wrong, into a form
+    that it takes right; at every precision. Only for rows without a parent: they read the PyTorch graph."""
     layout: Literal["nhwc"] | None = None
     """Order of the dimensions of image inputs, where the target has its own; None takes that of the request."""
     keeps_wide_weights: bool = False
@@ -208,7 +208,7 @@ def resolve(reference: str, *, requirement: str) -> Any:
 
     Args:
         reference: An import string of a row.
-        requirement: What pip installs to have what the module needs.
+        requirement: What pip must install for the module.
 
     Raises:
         MissingDependency: The import failed; the original error is chained, so a broken library shows its real fault.

@@ -145,7 +145,7 @@ class Bundle:
         return inputs, outputs  # type: ignore[return-value]  # None was refused above
 
     def simulated(self) -> Arrays | None:
-        """Returns what the quantized graph gives for the golden inputs when executed in float; None if not recorded."""
+        """Returns the outputs of the quantized graph for the golden inputs, executed in float; None if not recorded."""
         arrays = self._golden_arrays()
         found = {s.name: arrays[_SIMULATED + s.name] for s in self.manifest.outputs if _SIMULATED + s.name in arrays}
         return found if len(found) == len(self.manifest.outputs) else None

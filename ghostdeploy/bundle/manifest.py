@@ -200,7 +200,7 @@ class Agreement(Record, frozen=True, kw_only=True):
 
 
 class Execution(Record, frozen=True, kw_only=True):
-    """The execution gap: what the engine gave here against the float simulation of the very same quantized graph."""
+    """The execution gap: the engine's outputs here, compared with the float simulation of the same quantized graph."""
 
     isa: str
     """Instruction set it was executed with."""

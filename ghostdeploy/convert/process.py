@@ -50,7 +50,7 @@ class Worker(Protocol):
 
     @property
     def export_requirement(self) -> str:
-        """What pip installs to have what it needs."""
+        """What pip must install for it."""
         ...
 
 
@@ -59,7 +59,7 @@ class Converter:
 
     Args:
         target: What it runs.
-        log: File that receives all that the converter prints; what torch caches is beside it.
+        log: File for the converter's output; torch's cache is beside it.
         frugal: Memory that it frees goes back to the system at once: for work that makes and drops copies of the
             weights, not for work that needs blocks of the same size over and over.
     """

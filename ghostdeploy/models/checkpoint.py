@@ -155,7 +155,7 @@ def _listed(verb: str, names: list[str]) -> str:
 
 
 def _read(path: Path) -> bytes:
-    """Returns the file: what is hashed is what is parsed, also while a training run writes the next one."""
+    """Returns the file: the hashed bytes are the parsed ones, even while a training run writes the next file."""
     try:
         if not stat.S_ISREG(mode := path.stat().st_mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"

@@ -114,7 +114,7 @@ def _find_callable(home: ModuleType, name: str, spec: str) -> Callable[..., Any]
 
 
 def _refuse_needed(factory: Callable[..., Any], given: dict[str, Any], spec: str) -> None:
-    """Raises `UsageError` when the factory cannot be called with what there is."""
+    """Raises `UsageError` when the factory cannot be called with the given arguments."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):  # some C callables have no signature

@@ -118,7 +118,7 @@ def _shapes(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
 
 
 def check_identity(checkpoint: Checkpoint, found: Identity) -> None:
-    """Compares the header with what the tensors are.
+    """Compares the header with the tensors.
 
     Raises:
         CheckpointError: The header names another model or class count.

@@ -126,7 +126,7 @@ def _equal(one: StateDict, other: StateDict) -> bool:
 
 
 def _walk(value: Any, path: tuple[str, ...], depth: int) -> Iterator[StateDict]:
-    """Yields every dictionary with tensors, outer ones first; what a list holds is called by its place."""
+    """Yields every dictionary with tensors, outer ones first; members of a list are named by their position."""
     if isinstance(value, list | tuple):
         value = {str(place): one for place, one in enumerate(value)}
     if not isinstance(value, dict):

@@ -173,7 +173,7 @@ def first_output(parts: Sequence[Sequence[NDArray[Any]]], *, count: int) -> NDAr
 
     Args:
         parts: The outputs of each piece, in order.
-        count: Images of the batch; what was filled up is cut off.
+        count: Images of the batch; padding is removed.
     """
     whole = parts[0][0]
     if len(parts) == 1 and len(whole) == count:

@@ -124,7 +124,7 @@ def sorted_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def read_by(node: onnx.NodeProto) -> Iterator[str]:
-    """Yields the values that a node reads: its inputs, and what its graphs take from around them."""
+    """Yields the values that a node reads: its inputs, and those of its subgraphs from outside."""
     yield from (name for name in node.input if name)
     for graph in subgraphs(node):
         inside = {value.name for value in (*graph.input, *graph.initializer)}

@@ -46,7 +46,7 @@ class Source(Record, frozen=True, kw_only=True):
     converter: str
     """Import string of the target's `DefaultConverter`."""
     requirement: str
-    """What pip installs to have what it needs."""
+    """What pip must install for it."""
 
 
 class DefaultRouteWorker:

@@ -79,7 +79,7 @@ class DefaultRoute:
         self.outputs: Arrays = self.run(self._images)
 
     def run(self, images: NDArray[Any]) -> Arrays:
-        """Returns what the module gives for float32 (N, 3, size, size), by name."""
+        """Returns the module's outputs for float32 (N, 3, size, size), by name."""
         return self._reference.outputs(images)
 
     def export(
@@ -106,7 +106,7 @@ class DefaultRoute:
             UsageError: The row has no default route, or the bundle exists.
             MissingDependency: A package is absent.
             ExportFailed: The vendor's converter failed, crashed or timed out, or its engine refuses the artefact.
-            BundleError: Its artefact does not give what the module gives.
+            BundleError: The outputs of its artefact differ from the module's.
         """
         row = targets.find(target)
         if row.default_route is None:

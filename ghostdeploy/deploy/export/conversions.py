@@ -114,7 +114,7 @@ def _repeatable(step: Step) -> bool:
 
 
 def job_of(step: Step, folded: Folded, run: ExportRun) -> ExportJob:
-    """Returns what a step's worker is to do, and makes the folder `work/<step>` for its files."""
+    """Returns the job of a step's worker, and makes the folder `work/<step>` for its files."""
     folder = run.work / step.name
     folder.mkdir()
     program = folded.seen.interface
@@ -137,7 +137,7 @@ def job_of(step: Step, folded: Folded, run: ExportRun) -> ExportJob:
 
 
 def _quantization(step: Step, recipe: Recipe, folded: Folded, run: ExportRun) -> QuantizeSpec:
-    """Returns what the quantizer of a recipe is to do, and writes the golden inputs that it reads."""
+    """Returns the job of a recipe's quantizer, and writes the golden inputs that it reads."""
     assert folded.seen.evidence is not None  # gathered for this precision
     interface = folded.seen.interface.with_layout(step.layout)
     golden = run.work / f"{step.name}-golden.npy"

@@ -34,7 +34,7 @@ class Request:
     config: ExportConfig
 
     def resolve(self) -> Callable[[], ExportedModel]:
-        """Returns what loads the model, and checks that what it needs is here."""
+        """Returns the loader of the model, and checks that its packages are installed."""
         return resolve_model(
             self.spec, self.config, weights=self.weights, weights_key=self.weights_key, num_classes=self.num_classes
         )

@@ -125,7 +125,7 @@ def _require_passes(passes: Any) -> Sequence[Pass]:
 
 
 def _check_capture(module: nn.Module, captured: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
-    """Raises `CheckpointError` unless the recorded graph gives what the untouched module gives."""
+    """Raises `CheckpointError` unless the captured graph computes what the untouched module computes."""
     own = in_eval_mode(copy_module(module))
     for given in (second(inputs), inputs):
         with undisturbed(), torch.no_grad():

@@ -95,7 +95,7 @@ def half_ranges(
     run: ExportRun,
     watch: Callable[[Graph, Callable[[], Iterator[NDArray[Any]]], Watch], None],
 ) -> dict[str, HalfRange]:
-    """Returns what each program file's graph needs of float16; nothing for other precisions than fp16.
+    """Returns the float16 range of each program file's graph; nothing for other precisions than fp16.
 
     Args:
         graphs: By program file; one graph may be in several.

@@ -116,7 +116,7 @@ def _differs(reference: ReferenceModel, one: NDArray[Any], two: NDArray[Any]) ->
 
 
 def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None, of_two: CheckpointError) -> Fitted:
-    """Returns the reference of a model that does not run on two images; what does not run at all fails where it is run.
+    """Returns the reference of a model that does not run on two images; one that does not run at all fails later.
 
     Raises:
         CheckpointError: It runs on one image, and another batch was requested.

@@ -115,7 +115,7 @@ class ExportedModel(Described, Protocol):
         ...
 
     def digest(self) -> str:
-        """Returns the SHA-256 of all that makes it what it is; untrained weights differ at every start."""
+        """Returns the SHA-256 of everything that defines the model; untrained weights differ at every start."""
         ...
 
 

@@ -137,4 +137,4 @@ class Folded:
     conditioning: dict[float, PassRecord] = field(default_factory=dict)
     """Certificate of the equalization by strength; the quantizer chooses one."""
     half_ranges: dict[str, HalfRange] = field(default_factory=dict)
-    """Of an fp16 export: what the graph of each program file needs of float16."""
+    """Of an fp16 export: the float16 range of each program file's graph."""

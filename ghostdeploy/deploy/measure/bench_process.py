@@ -46,7 +46,7 @@ class Process:
         name: What it measures, for messages.
 
     Raises:
-        BundleError: It could not load what it is to measure, or it ended.
+        BundleError: It could not load its bundle, or it ended.
     """
 
     def __init__(self, words: Sequence[str], name: str) -> None:
@@ -71,7 +71,7 @@ class Process:
         self.close()
 
     def ask(self, kind: str, count: int) -> Answer:
-        """Returns what one order gave."""
+        """Returns the result of one order."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(msgspec.json.encode({"kind": kind, "count": count}) + b"\n")

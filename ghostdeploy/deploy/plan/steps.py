@@ -48,7 +48,7 @@ class Step:
     exporter: str
     """Import string of its worker."""
     export_requirement: str
-    """What pip installs to have what it needs."""
+    """What pip must install for it."""
     source: str
     """File it reads, relative to the workspace."""
     precision: str

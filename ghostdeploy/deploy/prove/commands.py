@@ -100,7 +100,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
 
 
 def _replays(bundle: Bundle, executed: Arrays, golden: Arrays) -> tuple[Replay, ...]:
-    """Holds what this machine gave against what the export recorded."""
+    """Compares this machine's outputs with those recorded by the export."""
     if TOLERANCES[bundle.manifest.precision].cosine is not None:
         return replay.against_parts(executed, golden, bundle.manifest.parity)
     simulated = bundle.simulated()
@@ -110,7 +110,7 @@ def _replays(bundle: Bundle, executed: Arrays, golden: Arrays) -> tuple[Replay, 
 
 
 def _execution_gap(bundle: Bundle, executed: Arrays) -> Execution | None:
-    """Compares what this machine gave with the recorded float simulation of the quantized graph."""
+    """Compares this machine's outputs with the recorded float simulation of the quantized graph."""
     simulated = bundle.simulated()
     if simulated is None:
         return None

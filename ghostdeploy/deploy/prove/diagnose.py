@@ -32,7 +32,7 @@ class LayerNoise(Record, frozen=True, kw_only=True):
 
 
 class UnitGain(Record, frozen=True, kw_only=True):
-    """What returning one unit to float would bring, everything else quantized."""
+    """The gain of returning one unit to float, everything else quantized."""
 
     unit: str
     sqnr_gain_db: float
@@ -56,7 +56,7 @@ class Diagnosis(Record, frozen=True, kw_only=True):
     float_units: tuple[str, ...] = ()
     """Returned to float, in this order."""
     notes: tuple[str, ...] = ()
-    """What was tried, and what each gave."""
+    """The choices that were tried, and the result of each."""
 
 
 def diagnose(path: str | os.PathLike[str]) -> Diagnosis:

@@ -180,7 +180,7 @@ class _Walk:
 
 
 def _is(kind: Callable[[], bool]) -> bool:
-    """Asks what a directory entry is; a link that leads to itself is nothing."""
+    """Returns the kind of a directory entry; False for a link that leads to itself."""
     try:
         return kind()
     except OSError as error:

@@ -65,7 +65,7 @@ def batches(images: ImageSet, spec: Preprocess, *, threads: int) -> Generator[ND
 
 
 def outputs(given: Iterable[NDArray[Any]], submit: Submit) -> Iterator[NDArray[Any]]:
-    """Yields what a model gives for each batch, in order, with `WINDOW` batches under way.
+    """Yields the outputs of a model for each batch, in order, with `WINDOW` batches under way.
 
     Args:
         given: Batches.

@@ -91,7 +91,7 @@ class Evidence:
         return read_batches(self.gate, spec, BATCH)
 
     def spec(self, recipe: Recipe, preprocess: Preprocess, golden: Path, max_drop: float) -> QuantizeSpec:
-        """Returns what a quantizer process is to do."""
+        """Returns the job of a quantizer process."""
         required = TOLERANCES["int8"].agreement_ci95_low
         assert required is not None  # the row sets it
         return QuantizeSpec(

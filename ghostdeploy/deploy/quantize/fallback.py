@@ -83,7 +83,7 @@ def rank(
     *,
     on_progress: Callable[[int, int], None],
 ) -> tuple[UnitGain, ...]:
-    """Measures what returning each unit would bring.
+    """Measures the gain of returning each unit to float.
 
     Args:
         units: All quantized units.

@@ -27,7 +27,7 @@ _QUIET = 4
 
 
 class NoBatchError(ValueError):
-    """An output has no first dimension; the message is its name and what it is."""
+    """An output has no first dimension; the message is its name and kind."""
 
 
 class GraphRunner:

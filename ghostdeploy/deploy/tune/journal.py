@@ -29,7 +29,7 @@ _FIRST = b'{"event":"request"'
 
 
 class Header(Record, frozen=True, kw_only=True, tag="request", tag_field="event"):
-    """For what the state was made."""
+    """The request that the state belongs to."""
 
     schema: int = SCHEMA
     model: str
@@ -96,7 +96,7 @@ class Journal:
     Args:
         folder: The state folder, made when absent.
         header: The request.
-        restart: Forget what an earlier run left, whatever it was for.
+        restart: Discard an earlier run, whatever its request.
 
     Raises:
         UsageError: The folder is that of another request, of something else, or another run has it open.

@@ -41,7 +41,7 @@ class Contestant:
 
 
 def job_of(path: Path, setting: Setting, batch: int) -> Job:
-    """Returns what a process is to load; it is kept on as many cores as it has threads."""
+    """Returns the job of a process; it is kept on as many cores as it has threads."""
     cores = choose_cores(setting.threads)
     return Job(path=str(path), threads=setting.threads, batch=batch, cores=cores, profile=setting.profile)
 

@@ -75,7 +75,7 @@ class TuneRequest:
     config: TuneConfig
 
     def resolve(self) -> Callable[[], ExportedModel]:
-        """Returns what loads the model, and checks that what it needs is here."""
+        """Returns the loader of the model, and checks that its packages are installed."""
         return resolve_model(
             self.spec,
             self.config.export,

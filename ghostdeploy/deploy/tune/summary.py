@@ -1,4 +1,4 @@
-"""From what the journal holds to the record of a run: a row per candidate, the pick, and who is dominated."""
+"""From the journal to the record of a run: a row per candidate, the pick, and who is dominated."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def stored(
 
 
 def content(arrays: Arrays) -> bytes:
-    """Returns what a layer is known by again: the bytes of its float32 weights."""
+    """Returns what identifies a layer: the bytes of its float32 weights."""
     return b"" if arrays.weights is None else arrays.weights.tobytes()
 
 
@@ -130,7 +130,7 @@ def shapes_of(ports: Ports) -> list[tuple[int, ...]]:
 
 
 def with_inputs(layers: Sequence[param.Layer], inputs: Sequence[TensorSpec]) -> list[param.Layer]:
-    """Returns the layers with what an image is in the Input layers, in the order of `inputs`."""
+    """Returns the layers with the image's type and sizes in the Input layers, in the order of `inputs`."""
     specs = {spec.name: spec for spec in inputs}
     own = {layer.outputs[0]: layer for layer in layers if layer.kind == "Input"}
     first = [

@@ -77,7 +77,7 @@ def build_ahead(library: Library, graph: bytes, spec: KitSpec, sm: str, folder: 
 
 
 def build_for_gpu(library: Library, graph: bytes, spec: KitSpec, folder: Path) -> EngineRecord:
-    """Builds an engine for the first GPU of this machine, opens it, and reads back what its layers are."""
+    """Builds an engine for the first GPU of this machine, opens it, and reads its layers back."""
     cache = folder / spec.timing_cache
     built = build_engine(library, graph, spec, timing_cache=cache.read_bytes() if cache.exists() else None)
     layers = found_layers(tuple(spec.layers), inspect_engine(library, built.data, spec))

@@ -171,7 +171,7 @@ def resize_from_the_corner(model: Any) -> None:
 
 
 def fingerprint(values: NDArray[Any]) -> bytes:
-    """Returns the hash of what stays of an array when it is transposed: its sorted values."""
+    """Returns the hash of an array that is independent of transposition: of its sorted values."""
     return hashlib.sha256(np.sort(values, axis=None).tobytes()).digest()
 
 

@@ -1,4 +1,4 @@
-"""LiteRT, or the older tflite-runtime where that is what the board has.
+"""LiteRT, or the older tflite-runtime where the board has that.
 
 profile      interpreters    threads of each
 latency      1               `threads`
@@ -121,7 +121,7 @@ class _Port:
         return codes.astype(self._type)
 
     def decode(self, codes: NDArray[Any]) -> NDArray[np.float32]:
-        """Returns what the tensor holds as float values."""
+        """Returns the values of the tensor as floats."""
         return (codes.astype(np.float32) - np.float32(self._zero)) * np.float32(self._scale)
 
 

@@ -132,7 +132,7 @@ def _sum(module: fx.GraphModule, node: fx.Node) -> Flow | None:
 
 
 def _product(module: fx.GraphModule, node: fx.Node) -> Flow | None:
-    """Of two tensors; a constant factor stays what it is, and scale goes through."""
+    """Of two tensors; a constant factor does not change, and scale passes through."""
     left, right = node.args[0], node.args[1]
     if named_arguments(node).get("rounding_mode"):
         return None

@@ -90,7 +90,7 @@ def check(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _refuse_half(model: onnx.ModelProto, path: Path) -> None:
-    """Raises where layers compute in half precision: no float32 payload gives what such a file gives, to 1e-4.
+    """Raises where layers compute in half precision: no float32 payload matches such a file to 1e-4.
 
     Weights that are stored in half precision and cast to float32 before their layer are none of it.
     """

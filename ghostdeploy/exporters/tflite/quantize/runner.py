@@ -62,7 +62,7 @@ class TFLiteTaps:
 
     Args:
         data: The file.
-        tensors: Names of what it gives.
+        tensors: Names of its outputs.
     """
 
     def __init__(self, data: bytes, tensors: Sequence[str]) -> None:
@@ -116,7 +116,7 @@ def encode(values: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
 
 
 def decode(codes: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
-    """Returns what a tensor holds as values."""
+    """Returns the values of a tensor."""
     scale, zero = detail["quantization"]
     if not scale:
         return codes
