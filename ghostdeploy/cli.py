@@ -39,7 +39,10 @@ def main() -> None:
 @main.command()
 @common
 def doctor(*, as_json: bool) -> None:
-    """Show what this machine can export and run, and what limits its speed."""
+    """Show what this machine can export and run.
+
+    Also what is missing, and the CPU features that decide the speed.
+    """
     from ghostdeploy.deploy.measure.doctor import examine
     from ghostdeploy.terminal import tables
 
@@ -51,7 +54,7 @@ def doctor(*, as_json: bool) -> None:
 @click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
 @common
 def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
-    """Check hashes and replay the golden vectors on this machine; needs no torch."""
+    """Check hashes and replay the golden vectors; needs no torch."""
     from ghostdeploy.deploy.prove import commands as prove
     from ghostdeploy.terminal import proof_tables
 
@@ -121,7 +124,10 @@ def evaluate(
 @click.option("--weights", type=_FOLDER, metavar="FILE", help="With --against: the model's checkpoint.")
 @common
 def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
-    """Measure latency in interleaved rounds; ratios, with intervals, are to the first bundle or the default export."""
+    """Measure the latency of bundles, interleaved in one run.
+
+    Ratios, with intervals, are to the first bundle or, with --against default, to the default export.
+    """
     from ghostdeploy.deploy.measure.bench import bench as measure
     from ghostdeploy.terminal import proof_tables
 
@@ -165,7 +171,10 @@ def run(bundle: Path, images: tuple[Path, ...], top: int, threads: int | None, *
 @click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Layers to show; --json has all.")
 @common
 def diagnose(bundle: Path, top: int, *, as_json: bool) -> None:
-    """Show which layers of a quantized bundle carry the error, by their PyTorch names."""
+    """Show which layers carry the error of a quantized bundle.
+
+    Layers have the names of their PyTorch modules.
+    """
     from ghostdeploy.deploy.prove.diagnose import diagnose as read
     from ghostdeploy.terminal import proof_tables
 
@@ -180,7 +189,10 @@ def diagnose(bundle: Path, top: int, *, as_json: bool) -> None:
 )
 @common
 def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
-    """Finish a TensorRT build kit on the machine that has the GPU: build, check precision, self-test."""
+    """Finish a TensorRT build kit on the machine with the GPU.
+
+    Builds the engine, reads its precision back, and replays the golden vectors.
+    """
     from ghostdeploy.deploy.export.build import build as finish
     from ghostdeploy.terminal import making_tables
 
@@ -194,9 +206,10 @@ def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
 @click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
 @common
 def inspect(bundles: tuple[Path, ...], *, as_json: bool) -> int:
-    """Show what is inside a bundle: provenance, passes, precision, tolerances, hashes.
+    """Show what is inside a bundle.
 
-    With --json, one bundle prints one document, several print a list.
+    Provenance, passes, precision, tolerances and hashes. With --json, one bundle prints one document, several print a
+    list.
     """
     from ghostdeploy.bundle.folder import Bundle, open_bundle
     from ghostdeploy.terminal import tables

@@ -17,7 +17,10 @@ from ghostdeploy.terminal.tune_options import shared_parameters, tune_options
 @click.argument("pattern", default="*")
 @common
 def models(pattern: str, *, as_json: bool) -> None:
-    """List the model zoo: family, parameters, MACs, published accuracy and its source."""
+    """List the model zoo.
+
+    Family, parameters, MACs, published accuracy and its source.
+    """
     from ghostdeploy.models import list_models
     from ghostdeploy.terminal import making_tables
 
@@ -74,7 +77,7 @@ def export(*, as_json: bool, **options: Any) -> int:
 @tune_options
 @common
 def tune(*, as_json: bool, **options: Any) -> None:
-    """Find the best bundle of MODEL for this machine, and the best number of threads.
+    """Find the best bundle and number of threads for this machine.
 
     Exports every target and precision that this machine can run, measures them in interleaved rounds, tries the fastest
     without single fold passes, and measures the best few again. An interrupted run resumes when started again. MODEL

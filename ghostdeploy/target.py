@@ -38,7 +38,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     activations: Literal["uint8", "int8", "asymmetric int8"]
     int8_gates: bool = True
-    """Whether layers inside squeeze-and-excite gates and merge branches are quantized; their joining operations never are."""
+    """Whether layers inside squeeze-and-excite gates and merge branches are quantized; what joins them never is."""
     saturation_safe: bool = False
     """Weights are constrained so that no sum of two products leaves 16 bits."""
     quantize_bias: bool = False
