@@ -175,7 +175,7 @@ def test_the_samples_say_so(exported, image, capsys):
     assert capsys.readouterr().err.count("error: ") == 2
     source = mobile.kotlin(exported("boxes").manifest)
     assert ("CLASS_COUNT" in source, "LABELS_FILE" in source, "softmax" in source) == (False, False, False)
-    assert 'OUTPUT_NAME = "output_0"  // names no classes' in source
+    assert 'OUTPUT_NAME = "output_0"  // not class scores' in source
     assert "CLASS_COUNT = 4" in mobile.kotlin(exported("scores").manifest)
 
 
