@@ -33,7 +33,7 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...] = (1, 3, 224, 224
 
     Args:
         module: Any module that takes one float tensor, `torch.fx.GraphModule` included; on any device.
-        input_shape: Shape of that tensor, batch first.
+        input_shape: Shape of that tensor, batch first. A graph that was recorded with a fixed batch runs with no other.
     """
     first = next(_tensors(module), None)
     device = torch.device("cpu") if first is None else first.device

@@ -58,7 +58,7 @@ def prepare(model: PyTorchModel, run: ExportRun) -> Folded:
     programs = all_programs(folded, passes, example, run)
     ranges = half_ranges({file: graph for file, (graph, _) in programs.items()}, seen, run, watch_graph)
     save_programs({file: graph for file, (graph, _) in programs.items()}, len(example), seen, run)
-    size = seen.preprocess.size
+    images = (batch or 1, *example.shape[1:])
     return Folded(
         seen=seen,
         model=ModelInfo(
@@ -69,7 +69,7 @@ def prepare(model: PyTorchModel, run: ExportRun) -> Folded:
             weights_key=loaded.weights_key,
             num_classes=len(seen.labels),
             params=count_params(reference.module),
-            macs=count_macs(folded, (1, 3, size, size)),
+            macs=count_macs(folded, images) // images[0],
         ),
         passes={file: records for file, (_, records) in programs.items()},
         tools={name: version(name) for name in ("ghostdeploy", "torch")},
