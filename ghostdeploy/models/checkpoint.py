@@ -1,4 +1,4 @@
-"""Reads checkpoint files into plain state dicts, and loads state dicts strictly.
+"""Reads checkpoint files into plain state dicts; `loading` copies them into modules.
 
     file → container (safetensors, torch zip, torch pickle, see `containers`)
          → the state dict that fits (see `state_dicts`) → float32 → check finite
@@ -24,17 +24,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from ghostdeploy.arrays import ALLOWANCE, RATIO
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models.containers import HARMLESS, kind_of
+from ghostdeploy.models.loading import is_counter, listed
 from ghostdeploy.models.state_dicts import choose
-from ghostdeploy.module_copies import tensors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from ghostdeploy.models.state_dicts import Misfit
 
 _log = logging.getLogger("ghostdeploy")
@@ -46,8 +44,6 @@ PREFIXES = ("module.", "_orig_mod.")
 """Put before every key by DataParallel and torch.compile."""
 
 PLAIN_HINT = "in the training code, torch.save(model.state_dict(), FILE) and load that file"
-
-_OUR_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -97,61 +93,6 @@ def read_checkpoint(path: Path, *, misfit: Misfit | None = None, key: str | None
         if chosen is not None:
             state, name, extra = chosen.tensors, chosen.name or None, chosen.extra
     return Checkpoint(path, _clean(state, path, len(data)), digest, metadata, name, extra)
-
-
-def load_state(
-    module: nn.Module, state: Mapping[str, Tensor], *, source: str, explain: Callable[[], str | None] | None = None
-) -> None:
-    """Copies `state` into `module`; BatchNorm's batch counters may be absent, nothing else may.
-
-    Args:
-        module: Receives the weights.
-        state: Tensors by key.
-        source: What the state is called in messages.
-        explain: Called when the two do not fit; may return a sentence that is more helpful than a list of keys.
-
-    Raises:
-        CheckpointError: Lists what is missing, left over or of another shape.
-    """
-    missing, extra, other = _differences(tensors_of(module), state)
-    if missing or extra or other:
-        message = explain() if explain else None
-        if message is None:
-            parts = (_listed("it lacks", missing), _listed("it has unexpected", extra), _listed("it differs in", other))
-            message = f"{source} does not fit {type(module).__name__}: {', '.join(part for part in parts if part)}"
-        raise CheckpointError(message, hint="ghostdeploy export --weights FILE without MODEL shows what the file holds")
-    module.load_state_dict(dict(state), strict=False)
-
-
-def misfit_of(module: nn.Module, state: Mapping[str, Tensor]) -> float:
-    """Returns the share of both sides' tensors that have no counterpart; 0 is what `load_state` takes."""
-    own = tensors_of(module)
-    missing, extra, other = _differences(own, state)
-    odd = len(missing) + len(extra) + len(other)
-    return odd / (odd + len([key for key in own if key in state]) - len(other)) if odd else 0.0
-
-
-def _differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[list[str], list[str], list[str]]:
-    """Returns what is missing, what is left over, and what has another shape or kind."""
-    missing = [key for key in own if key not in state and not key.endswith(_OUR_COUNTER)]
-    extra = [key for key in state if key not in own]
-    other = [
-        f"{key} ({_described(state[key])} instead of {_described(tensor)})"
-        for key, tensor in own.items()
-        if key in state and _described(state[key]) != _described(tensor)
-    ]
-    return missing, extra, other
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{'float' if tensor.is_floating_point() else 'integer'} {tuple(tensor.shape)}"
-
-
-def _listed(verb: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{verb} {', '.join(names[:5])}{more}"
 
 
 def _read(path: Path) -> bytes:
@@ -228,9 +169,11 @@ def _clean(loaded: Any, path: Path, size: int) -> dict[str, Tensor]:
     state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in {"total_ops", "total_params"}}
     others = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if others or not state:
-        found = _listed("holds things other than tensors:", others) if others else "holds no tensors"
+        found = listed("holds things other than tensors:", others) if others else "holds no tensors"
         raise CheckpointError(f"checkpoint {path} {found}", hint=PLAIN_HINT)
     _refuse_huge(state, path, size)
+    # Half precision ends at 65504; a counter beyond that is infinite there, and nobody needs it.
+    state = {key: value for key, value in state.items() if not (is_counter(key) and value.is_floating_point())}
     state = {key: _as_float32(value, key, path) for key, value in state.items()}
     _refuse_not_finite(state, path)
     return state

@@ -22,10 +22,11 @@ import torch
 from ghostdeploy.errors import CheckpointError, UsageError, did_you_mean
 from ghostdeploy.files import is_there
 from ghostdeploy.models import build, create_model, find
-from ghostdeploy.models.checkpoint import Checkpoint, load_state, misfit_of, read_checkpoint
+from ghostdeploy.models.checkpoint import Checkpoint, read_checkpoint
 from ghostdeploy.models.factory import call_factory, plain_module
 from ghostdeploy.models.identify import Identity, check_identity, identify, read_header
 from ghostdeploy.models.keymaps import canonicalise
+from ghostdeploy.models.loading import load_state, misfit_of
 from ghostdeploy.models.timm_source import create_timm_model
 from ghostdeploy.models.zoo import ZOO
 from ghostdeploy.module_copies import in_eval_mode, tensors_of

@@ -10,6 +10,14 @@ agreement, so what fits decides:
                  share of all; 0 fits whole
     chosen       of the candidates that fit whole, the first averaged one, else the first
 
+Averages are often kept of parameters alone, without the statistics of BatchNorm: {"model": …, "ema": {"shadow": …}}.
+What such a dictionary lacks comes from the raw weights beside it, as where the training script evaluates:
+
+    whole        raw weights that fit, with the average's tensors in their places, where it lacks no more than that
+
+Where an average as large has other names, or none (a list in the order of the parameters), one sentence says that the
+raw weights were taken.
+
 Where none fits whole, the one of least misfit is what the message is about. So a loss, a best accuracy or the state of
 a random generator, kept as tensors beside the weights, hide nothing.
 
@@ -20,7 +28,7 @@ ModelEmaV3, NanoDet's `avg_model`, the teacher of a student).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,8 +47,9 @@ DEPTH = 4
 EXTRA = "_extra_state"
 """Last part of the key under which torch keeps what `get_extra_state` returns."""
 
-_AVERAGED = re.compile(r"(^|[._])(ema|avg|averaged?|swa|polyak|teacher)([._]|$)")
+_AVERAGED = re.compile(r"(^|[._])(ema|avg|averaged?|swa|polyak|teacher|shadow|shadow_params)([._]|$)")
 _NO_WEIGHTS = re.compile(r"optim|scheduler|scaler|callback|loop|hyper_parameters|^args$|^config|rng|momentum|grad")
+_STATISTICS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)$")
 _COUNTERS = frozenset({"total_ops", "total_params"})
 """Left in every module by profilers."""
 _AVERAGES = "n_averaged"
@@ -59,6 +68,8 @@ class StateDict:
     """Tensors of the same dictionary that have another prefix."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What modules added to it beside tensors (`get_extra_state`)."""
+    completed: tuple[str, ...] = ()
+    """Keys that an average lacks, taken from raw weights."""
 
     @property
     def shown(self) -> str:
@@ -87,6 +98,7 @@ def choose(loaded: Any, misfit: Misfit, *, key: str | None, source: str) -> tupl
         far = misfit(whole.tensors)
         found.append((far, whole))
         found += [(misfit(part.tensors), part) for part in _groups(whole)] if far else []
+    found += [(0.0, whole) for whole in _completed(found)]
     found.sort(key=lambda one: (one[0], not one[1].averaged if one[0] == 0 else -len(one[1].tensors)))
     fitting = [state for far, state in found if far == 0]
     if key is not None:
@@ -95,16 +107,42 @@ def choose(loaded: Any, misfit: Misfit, *, key: str | None, source: str) -> tupl
             known = ", ".join(state.name for state in fitting if state.name)
             hint = f"those that fit are {known}" if known else "leave it out: no named part of the file fits"
             raise UsageError(f"{source} has no weights called {key!r}", hint=hint)
-        return named[0], None
+        return named[0], _said(named[0], [], None, source) if named[0].completed else None
     if not found:
         return None, None
     chosen = found[0][1]
-    return chosen, _said(
-        chosen, [state for state in fitting[1:] if not _equal(state, chosen)], source
-    ) if fitting else None
+    if not fitting:
+        return chosen, None
+    unused = (
+        None if chosen.averaged else next((one for _, one in found if one.averaged and _is_most(one, chosen)), None)
+    )
+    return chosen, _said(chosen, [state for state in fitting[1:] if not _equal(state, chosen)], unused, source)
 
 
-def _said(chosen: StateDict, others: list[StateDict], source: str) -> str | None:
+def _completed(found: list[tuple[float, StateDict]]) -> Iterator[StateDict]:
+    """Yields the averages that lack only statistics and integers, with those of the first raw weights that fit."""
+    raw = next((state for far, state in found if far == 0 and not state.averaged), None)
+    if raw is None:
+        return
+    shapes = {key: tensor.shape for key, tensor in raw.tensors.items()}
+    learned = {key for key, tensor in raw.tensors.items() if tensor.is_floating_point() and not _STATISTICS.search(key)}
+    for one in (state for far, state in found if far > 0 and state.averaged):
+        fits = all(shapes.get(key) == tensor.shape for key, tensor in one.tensors.items())
+        if fits and learned <= one.tensors.keys():
+            lacking = tuple(key for key in raw.tensors if key not in one.tensors)
+            yield replace(one, tensors=raw.tensors | one.tensors, extra=raw.extra | one.extra, completed=lacking)
+
+
+def _is_most(one: StateDict, whole: StateDict) -> bool:
+    """Tells whether a state dict holds more than half as many values as another."""
+    return 2 * _size(one) > _size(whole)
+
+
+def _size(state: StateDict) -> int:
+    return sum(tensor.numel() for tensor in state.tensors.values())
+
+
+def _said(chosen: StateDict, others: list[StateDict], unused: StateDict | None, source: str) -> str | None:
     kind = "averaged weights" if chosen.averaged else "weights"
     parts = []
     if others:
@@ -112,6 +150,11 @@ def _said(chosen: StateDict, others: list[StateDict], source: str) -> str | None
         option = next((state.name for state in others if state.name), None)
         take = f"; --weights-key {option} takes the other" if option is not None else ""
         parts.append(f"not those of {names}{take}")
+    if unused is not None:
+        parts.append(f"not those of {unused.shown}, which do not fit")
+    if chosen.completed:
+        more = f" and {len(chosen.completed) - 1} more" if len(chosen.completed) > 1 else ""
+        parts.append(f"which lack {chosen.completed[0]}{more}: taken from the raw ones")
     if chosen.left_over and not others:
         parts.append(f"{chosen.left_over} other tensors belong to no part of the model")
     return f"{source}: took the {kind} of {chosen.shown}, {', '.join(parts)}" if parts else None

@@ -56,7 +56,9 @@ def gathered(x):
     return torch.gather(x, 1, torch.tensor([3, 1, 0, 2, 7, 6, 5, 4]).view(1, 8, 1, 1).expand(x.shape))
 
 
-@pytest.mark.parametrize("middle", [viewed, changed_in_place, sampled, gathered, Attention()], ids=lambda m: str(m)[:16])
+@pytest.mark.parametrize(
+    "middle", [viewed, changed_in_place, sampled, gathered, Attention()], ids=lambda m: str(m)[:16]
+)
 def test_the_bundle_gives_what_the_network_gives(middle, tmp_path):
     network = Sized(middle).eval()
     images = np.random.default_rng(0).normal(size=(5, 3, 16, 16)).astype(np.float32)

@@ -20,8 +20,9 @@ from torch import nn
 
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.models import create_model
-from ghostdeploy.models.checkpoint import load_state, read_checkpoint
+from ghostdeploy.models.checkpoint import read_checkpoint
 from ghostdeploy.models.keymaps import canonicalise
+from ghostdeploy.models.loading import load_state
 from ghostdeploy.models.source import load_model
 
 

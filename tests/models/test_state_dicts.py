@@ -161,6 +161,40 @@ def test_two_copies_of_the_same_weights_are_no_choice(spec, raw, tmp_path, caplo
     assert caplog.text == ""
 
 
+def parameters(state):
+    return {key: value for key, value in state.items() if "running" not in key and "num_batches" not in key}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("key", [None, "ema.shadow"])
+def test_an_average_of_parameters_alone_gets_its_statistics_from_the_raw_weights(
+    prefix, key, spec, raw, average, tmp_path, caplog
+):
+    shadow = {prefix + name: value for name, value in parameters(average).items()}
+    model = loaded(spec, {"model": raw, "ema": {"decay": 0.99, "shadow": shadow}}, tmp_path, weights_key=key)
+
+    assert same(model, raw | parameters(average))
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        f"took the averaged weights of ema.shadow{prefix.rstrip('.') and '.module'}, "
+        + ("" if key else "not those of model; --weights-key model takes the other, ")
+        + "which lack 1.running_mean and 2 more: taken from the raw ones"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "average"),
+    [
+        ("shadow_params", lambda s: list(parameters(s).values())),
+        ("ema", lambda s: under("other", s) | {"x": s["5.bias"]}),
+    ],
+)
+def test_an_average_that_nobody_can_place_is_told(name, average, spec, raw, tmp_path, caplog):
+    model = loaded(spec, {"model": raw, name: average({k: v * 1.5 for k, v in raw.items()})}, tmp_path)
+
+    assert same(model, raw) or name == "ema"
+    assert f"{name}" in caplog.records[0].getMessage()
+
+
 def test_the_average_is_not_taken_where_it_is_another_networks(spec, raw, average, tmp_path):
     model = loaded(spec, {"model": raw, "ema": {"0.weight": average["0.weight"]}}, tmp_path)
 
