@@ -80,6 +80,13 @@ def usable_threads(root: Path = _ROOT) -> int:
     return max(1, min(len(_allowed()), quota(root)))
 
 
+def engine_threads(root: Path = _ROOT) -> int:
+    """Returns the threads that an engine starts by default: one per usable core, at most `OMP_NUM_THREADS`."""
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    cores = usable_cores(root)
+    return min(cores, int(limit)) if limit.isascii() and limit.isdecimal() and int(limit) else cores
+
+
 def choose_cores(count: int, root: Path = _ROOT) -> tuple[int, ...]:
     """Returns the logical cores for `count` threads, one of each physical core first; none where this is unknown."""
     if not hasattr(os, "sched_getaffinity"):

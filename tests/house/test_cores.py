@@ -211,6 +211,16 @@ def test_openmp_hears_of_a_quota_unless_the_user_has_spoken(machine, tmp_path, m
     assert os.environ.get("OMP_NUM_THREADS") == expected
 
 
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("1", 1), ("2,4", 2), ("64", 4), ("0", 4), ("many", 4), ("", 4), ("-1", 4), ("²", 4)]
+)
+def test_an_engine_starts_no_more_threads_than_openmp_is_allowed(machine, tmp_path, monkeypatch, limit, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    machine({"sys/fs/cgroup/cpu.max": "400000 100000"})
+
+    assert cores.engine_threads(tmp_path) == expected
+
+
 def test_without_an_affinity_mask_the_machine_counts(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
@@ -245,6 +255,8 @@ def test_an_engine_starts_the_threads_that_a_real_quota_allows(layout, tiny_bund
     ):
         pytest.skip("mount namespaces need root here")
 
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    free = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=free)
 
     assert done.stdout.split() == ["1"]

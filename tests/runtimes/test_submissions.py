@@ -88,7 +88,7 @@ def test_a_batch_of_many_pieces_takes_one_place(held):
 def test_a_wrong_input_takes_no_place(held):
     with Means(queue=1, before=held) as runtime:
         runtime.submit(images(1))
-        with pytest.raises(InputError, match="no image"):
+        with pytest.raises(InputError, match="is empty"):
             runtime.submit(images(1)[:0], timeout=0).result(0)
         held.go.set()
 

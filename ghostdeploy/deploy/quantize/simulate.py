@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.machine import usable_cores
+from ghostdeploy.machine import engine_threads
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -46,7 +46,7 @@ class GraphRunner:
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = _QUIET
-        options.intra_op_num_threads = threads or usable_cores()
+        options.intra_op_num_threads = threads or engine_threads()
         if not fused:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if not packed:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.errors import UnsupportedHardware
-from ghostdeploy.machine import usable_cores
+from ghostdeploy.machine import engine_threads
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
 from ghostdeploy.runtimes.ncnn import param
@@ -49,7 +49,7 @@ class NcnnRuntime(Runtime):
         device = (self._settings.device or "CPU").upper()
         if device != "CPU":
             raise UnsupportedHardware(f"ncnn runs on CPU here, not on {self._settings.device!r}", hint="device CPU")
-        threads = self._settings.threads or usable_cores()
+        threads = self._settings.threads or engine_threads()
         busy = self._settings.profile == "throughput"
         payload = self._bundle.manifest.payload
         text = self._bundle.read(payload).decode("utf-8")

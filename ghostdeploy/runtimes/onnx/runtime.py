@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ghostdeploy.bundle.external_data import refuse_external_data
 from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.errors import UnsupportedHardware, did_you_mean
-from ghostdeploy.machine import usable_cores
+from ghostdeploy.machine import engine_threads
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
 from ghostdeploy.telemetry import silent
@@ -60,7 +60,7 @@ class OnnxRuntime(Runtime):
     def _open(self) -> Engine:
         ort.disable_telemetry_events()
         provider = _provider(self._settings.device or "CPU")
-        threads = self._settings.threads or usable_cores()
+        threads = self._settings.threads or engine_threads()
         busy = self._settings.profile == "throughput"
         options = ort.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY

@@ -31,7 +31,7 @@ import numpy as np
 
 from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.errors import UnsupportedHardware, UsageError
-from ghostdeploy.machine import usable_cores
+from ghostdeploy.machine import engine_threads
 from ghostdeploy.runtimes.base import Runtime, reason
 from ghostdeploy.runtimes.interface import Cached, Engine, Interface, Settings
 from ghostdeploy.runtimes.openvino.compile_cache import CompileCache
@@ -185,7 +185,7 @@ def read_graph(core: Any, bundle: Bundle) -> Any:
 def _config(device: str, interface: Interface, settings: Settings) -> dict[str, Any]:
     config: dict[str, Any] = {"PERFORMANCE_HINT": settings.profile.upper()}
     if device == "CPU":
-        config["INFERENCE_NUM_THREADS"] = settings.threads or usable_cores()
+        config["INFERENCE_NUM_THREADS"] = settings.threads or engine_threads()
         config["ENABLE_CPU_PINNING"] = False
     if interface.precision != "fp16" or not device.startswith(("GPU", "NPU")):
         config["INFERENCE_PRECISION_HINT"] = "f32"

@@ -21,7 +21,7 @@ import numpy as np
 
 from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.errors import UnsupportedHardware
-from ghostdeploy.machine import usable_cores
+from ghostdeploy.machine import engine_threads
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
 from ghostdeploy.streams import hushed
@@ -72,7 +72,7 @@ class TFLiteRuntime(Runtime):
             raise UnsupportedHardware(f"LiteRT runs on CPU here, not on {self._settings.device!r}", hint="device CPU")
         if self._interface.precision == "int8" and _DISTRIBUTION == "tflite-runtime":
             _log.warning("%s has slow kernels for static INT8, %s", _DISTRIBUTION, _SLOW)
-        threads = self._settings.threads or usable_cores()
+        threads = self._settings.threads or engine_threads()
         busy = self._settings.profile == "throughput"
         streams = threads if busy else 1
         data = self._bundle.read(self._bundle.manifest.payload)  # in memory once: each interpreter reads it in place
