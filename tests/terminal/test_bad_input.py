@@ -222,7 +222,7 @@ def test_kill_9_in_the_middle_leaves_no_half_bundle_and_a_rerun_succeeds(net, tm
 
 
 def wait_until(condition):
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)

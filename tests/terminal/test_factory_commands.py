@@ -94,7 +94,7 @@ def test_a_factory_outside_the_working_directory_becomes_a_proven_bundle(folder,
     [
         ("nets.py:wide", 2, ("needs width, depth", "without arguments")),
         ("nets.py:counted", 2, ("needs num_classes", "--num-classes N")),
-        ("nets.py:built", 2, ("is a Sequential already", "wrap it")),
+        ("nets.py:built", 2, ("is already a Sequential", "wrap it")),
         ("nets.py:number", 2, ("is a int", "expected a function")),
         ("nets.py:nett", 2, ("does not exist", "did you mean")),
         ("nets.py:", 2, ("expected package.module:factory",)),
