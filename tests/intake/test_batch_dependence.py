@@ -46,6 +46,26 @@ class Places(nn.Module):
         return torch.nonzero(x > 0).float().mean().expand(len(x), 1)
 
 
+class Beside(nn.Module):
+    """Reads one other image: the first, the last, the one before or the one after."""
+
+    def __init__(self, beside):
+        super().__init__()
+        self.body, self.beside = network(), beside
+
+    def forward(self, x):
+        return self.body(x + self.beside(x))
+
+
+BESIDE = (
+    lambda: Beside(lambda x: x[:1]),
+    lambda: Beside(lambda x: x[-1:]),
+    lambda: Beside(lambda x: x.roll(1, 0)),
+    lambda: Beside(lambda x: x.roll(-1, 0)),
+    lambda: Beside(lambda x: x.cumsum(0)),
+)
+
+
 class One(nn.Module):
     """Written for one image."""
 
@@ -65,7 +85,10 @@ class Nowhere(nn.Module):
         return x.flatten(1) @ torch.zeros(7, 7)
 
 
-@pytest.mark.parametrize(("make", "depends"), [(network, False), (by_batch, True), (MinusMean, True), (Places, True)])
+@pytest.mark.parametrize(
+    ("make", "depends"),
+    [(network, False), (by_batch, True), (MinusMean, True), (Places, True), *((make, True) for make in BESIDE)],
+)
 def test_the_evidence_is_a_changed_neighbour(make, depends):
     assert depends_on_batch(Reference(make().eval()), IMAGES) is depends
     assert depends_on_batch(Reference(make().eval()), IMAGES[:1]) is depends
@@ -120,7 +143,9 @@ def test_a_network_for_one_image_runs_on_one_and_says_so_for_more():
     assert fitted.reference.outputs(IMAGES)["logits"].shape == (5, 5)
     assert fitted.note == "the model runs only on one image at a time"
     for batch, asked in ((4, "4"), (None, "any number")):
-        with pytest.raises(CheckpointError, match=f"one image but not on two, with batch {asked} asked for") as found:
+        with pytest.raises(
+            CheckpointError, match=f"one image but not on several, with batch {asked} asked for"
+        ) as found:
             fit_batch(Reference(One()), IMAGES, batch)
         assert "--batch 1" in found.value.hint
 

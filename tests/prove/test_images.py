@@ -88,16 +88,17 @@ def test_a_sample_smaller_than_the_number_of_classes_does_not_favour_the_first_c
     assert found.labels.max() >= 10
 
 
-def test_a_sample_may_leave_out_images_that_cannot_be_decoded(tmp_path):
+def test_a_sample_may_leave_out_images_that_cannot_be_used(tmp_path):
     for i in range(4):
         picture(tmp_path / f"{i}.png", gray=i)
     (tmp_path / "4.png").write_text("not an image")
-    whole = open_images(tmp_path)
+    Image.new("RGB", (60_000, 1)).save(tmp_path / "5.png")  # decodes; the resize would make gigabytes of it
+    whole, spec = open_images(tmp_path), Preprocess(size=224)
 
-    assert len(whole.sample(5)) == 5
-    assert [path.name for path in whole.sample(5, skip_bad=True).images] == ["0.png", "1.png", "2.png", "3.png"]
-    with pytest.raises(DataError, match="none of the 1 images"):
-        ImageSet("broken", [tmp_path / "4.png"], None, None).sample(1, skip_bad=True)
+    assert len(whole.sample(6)) == 6
+    assert [path.name for path in whole.sample(6, usable_for=spec).images] == ["0.png", "1.png", "2.png", "3.png"]
+    with pytest.raises(DataError, match="none of the 2 images"):
+        ImageSet("broken", [tmp_path / "4.png", tmp_path / "5.png"], None, None).sample(1, usable_for=spec)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ def half_ranges(
     if config.precision != PRECISION:
         return {}
     given = seen.data or seen.images.calibration
-    images = seen.images.golden_images if given is None else given.sample(IMAGES, skip_bad=config.skip_bad)
+    spec = seen.preprocess if config.skip_bad else None
+    images = seen.images.golden_images if given is None else given.sample(IMAGES, usable_for=spec)
     found: dict[int, HalfRange] = {}
     with run.stages.stage("float16 range"):
         for graph in graphs.values():

@@ -2,9 +2,11 @@
 
 Nearly every network treats each image of a batch by itself, and the reference runs on whatever batch is convenient. Two
 kinds do not: one normalises with the statistics of the batch it gets (BatchNorm without running statistics), the other
-was written for one batch size (`view(1, -1)`). Evidence for the first, with images a, b and c = −b/2:
+was written for one batch size (`view(1, -1)`). Evidence for the first, with images a and b:
 
-    y₁ = f([a, b])    y₂ = f([a, c])    depends  ⇔  max |y₁[0] − y₂[0]| > 1e-5 · max |y₁|
+    y₁ = f([b, a, −b/3])    y₂ = f([−b/2, a, b])    depends  ⇔  max |y₁[1] − y₂[1]| > 1e-5 · max |y₁|
+
+`a` has a neighbour on both sides: `x[:1]` reads the first image, a roll the next one.
 
 Both calls have one shape, so they run the same kernels in the same order, and a network that treats images by
 themselves gives the same bits for `a`: float noise is no evidence, and there is none.
@@ -93,30 +95,30 @@ def fit_batch(reference: ReferenceModel, images: NDArray[Any], batch: int | None
 
 
 def depends_on_batch(reference: ReferenceModel, images: NDArray[Any]) -> bool:
-    """Returns whether the output of an image changes with the image beside it, and not by chance.
+    """Returns whether the output of an image changes with the images beside it, and not by chance.
 
     Raises:
-        CheckpointError: The reference does not run on two images.
+        CheckpointError: The reference does not run on several images.
     """
-    first, other = images[0], images[1 % len(images)]
-    beside, changed = (np.stack([first, one]) for one in (other, other / -2))
+    own, other = images[0], images[1 % len(images)]
+    beside, changed = (np.stack([before, own, after]) for before, after in ((other, other / -3), (other / -2, other)))
     if not _differs(reference, beside, changed):
         return False
     return not _differs(reference, beside, beside)  # a network with random numbers is refused for them
 
 
 def _differs(reference: ReferenceModel, one: NDArray[Any], two: NDArray[Any]) -> bool:
-    """Returns whether the output of the first image differs between two batches."""
+    """Returns whether the output of the second image differs between two batches."""
     outputs = (reference.outputs(batch).values() for batch in (one, two))
     for a, b in zip(*outputs, strict=True):
         wide, other = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        if np.abs(wide[0] - other[0]).max(initial=0.0) > _DIFFERENCE * np.abs(wide).max(initial=0.0):
+        if np.abs(wide[1] - other[1]).max(initial=0.0) > _DIFFERENCE * np.abs(wide).max(initial=0.0):
             return True
     return False
 
 
-def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None, of_two: CheckpointError) -> Fitted:
-    """Returns the reference of a model that does not run on two images; one that does not run at all fails later.
+def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None, of_several: CheckpointError) -> Fitted:
+    """Returns the reference of a model that does not run on several images; one that does not run at all fails later.
 
     Raises:
         CheckpointError: It runs on one image, and another batch was requested.
@@ -126,7 +128,7 @@ def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None, o
     if batch != 1 and _runs(reference, images[:1]):
         asked = "any number" if batch is None else str(batch)
         raise CheckpointError(
-            f"the model runs on one image but not on two, with batch {asked} asked for: {of_two.message}",
+            f"the model runs on one image but not on several, with batch {asked} asked for: {of_several.message}",
             hint="add --batch 1, or keep the batch as the first dimension: flatten(1) instead of view(1, -1)",
         )
     return Fitted(reference)

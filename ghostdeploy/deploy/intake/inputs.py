@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy import samples
+from ghostdeploy.deploy.plan.config import apply_overrides
 from ghostdeploy.deploy.plan.steps import JUDGED_ON_IMAGES, QUANTIZED
 from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
 from ghostdeploy.deploy.prove.pixel_range import look
@@ -60,7 +61,8 @@ class Inputs:
         data = open_images(data_path, labelled=True) if data_path else None
         calibration = _calibration(config, sample=sample)
         golden = data or calibration or ImageSet("the shipped photographs", samples.photos(), None, None)
-        return cls(golden.sample(GOLDEN_COUNT, skip_bad=config.skip_bad), data, calibration)
+        spec = apply_overrides(model.preprocess, config.preprocess) if config.skip_bad else None
+        return cls(golden.sample(GOLDEN_COUNT, usable_for=spec), data, calibration)
 
     def look(self, spec: Preprocess) -> None:
         """Warns of pixels that prove little; raises `DataError` where they are black: they were scaled to 0 to 1."""

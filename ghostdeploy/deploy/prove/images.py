@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ import numpy as np
 
 from ghostdeploy.arguments import require_path
 from ghostdeploy.arrays import read_arrays
-from ghostdeploy.decode import open_image
 from ghostdeploy.deploy.prove.image_arrays import check_arrays
 from ghostdeploy.deploy.prove.image_folders import counted, list_folder
 from ghostdeploy.errors import DataError, InputError
@@ -67,24 +67,23 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def sample(self, count: int, *, seed: int = 0, skip_bad: bool = False) -> ImageSet:
+    def sample(self, count: int, *, seed: int = 0, usable_for: Preprocess | None = None) -> ImageSet:
         """Returns `count` images (all, if there are fewer), see `draw`, in their original order.
 
         Args:
             count: How many.
             seed: Of the draw.
-            skip_bad: Draw others for images that cannot be decoded.
+            usable_for: Draw others for images that do not become this input.
 
         Raises:
-            DataError: No image can be decoded.
+            DataError: No image can be used.
         """
-        if count >= len(self) and not skip_bad:
+        if count >= len(self) and usable_for is None:
             return self
-        chosen = np.sort(list(islice(self.draw(self._decodes if skip_bad else None, seed=seed), count))).astype(
-            np.int64
-        )
+        accept = None if usable_for is None else partial(self._becomes, usable_for)
+        chosen = np.sort(list(islice(self.draw(accept, seed=seed), count))).astype(np.int64)
         if not len(chosen):
-            raise DataError(f"none of the {len(self)} images of {self.source} can be decoded")
+            raise DataError(f"none of the {len(self)} images of {self.source} can be used")
         labels = None if self.labels is None else self.labels[chosen]
         return replace(self, images=[self.images[i] for i in chosen], labels=labels, whole=self.whole or self)
 
@@ -137,10 +136,10 @@ class ImageSet:
             digest.update(pixels.tobytes())
         return digest.hexdigest()
 
-    def _decodes(self, index: int) -> bool:
+    def _becomes(self, spec: Preprocess, index: int) -> bool:
         try:
-            open_image(self.images[index])
-        except InputError:
+            self.pixels(index, spec)
+        except Undecodable:
             return False
         return True
 

@@ -35,6 +35,7 @@ from ghostdeploy.exporters.tflite.coverage import (
 from ghostdeploy.exporters.tflite.masks import choose_by_masks, refuse_sizes_by_values
 from ghostdeploy.exporters.tflite.outputs import separate_outputs
 from ghostdeploy.exporters.tflite.read_back import ports, read_precision
+from ghostdeploy.exporters.tflite.repeats import join_repeats
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -121,7 +122,7 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
         print("progress: taken from the cache", flush=True)
         return known
     refuse_sizes_by_values(program)
-    network: nn.Module = keep_pooled_dimensions(choose_by_masks(program.module()))
+    network: nn.Module = keep_pooled_dimensions(join_repeats(choose_by_masks(program.module())))
     example = tuple(program.example_inputs[0]) if program.example_inputs else ()
     if channels_last:
         network = ChannelsLast(network)
