@@ -141,11 +141,11 @@ def wide_png():
 @pytest.mark.parametrize(
     ("body", "kind", "query", "status", "words"),
     [
-        (b"", "image/png", "", 400, "not the promised image/png"),
+        (b"", "image/png", "", 400, "not valid image/png"),
         (encoded("PNG"), "image/jpeg", "", 400, "cannot identify image file"),
-        (encoded("PNG")[:2000], "image/png", "", 400, "not the promised image/png"),
+        (encoded("PNG")[:2000], "image/png", "", 400, "not valid image/png"),
         (encoded("JPEG")[:3000], "image/jpeg", "", 400, "truncated"),
-        (wide_png(), "image/png", "", 400, "not the promised image/png"),
+        (wide_png(), "image/png", "", 400, "not valid image/png"),
         (encoded("PNG", np.zeros((4100, 4100), np.uint8)), "image/png", "", 413, "4100×4100 pixels"),
         (b"hello", "text/plain", "", 415, "text/plain"),
         (b"hello", "", "", 415, "expected image/jpeg, image/png, image/webp or application/octet-stream"),
