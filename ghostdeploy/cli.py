@@ -111,7 +111,7 @@ def evaluate(
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Images per call.")
 @click.option(
     "--rounds",
-    type=click.IntRange(1),
+    type=click.IntRange(8),
     default=20,
     show_default=True,
     metavar="N",

@@ -11,7 +11,7 @@ import pytest
 
 from ghostdeploy.deploy.measure.bench import bench
 from ghostdeploy.deploy.prove.statistics import median_interval, quantile
-from ghostdeploy.errors import BundleError
+from ghostdeploy.errors import BundleError, UsageError
 from tests.commands import run
 from tests.signing import sign_again
 
@@ -66,7 +66,7 @@ def test_the_command_prints_a_table_and_json(paths, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--rounds", "7"), "rounds is 7, expected at least 8"),
+        (("--rounds", "7"), "7 is not in the range x>=8"),
         (("--threads", "4096"), "threads is 4096, expected 1 to "),
     ],
 )
@@ -75,6 +75,11 @@ def test_what_cannot_be_measured_is_a_usage_error(paths, capsys, words, said):
 
     assert answer.code == 2
     assert said in answer.err
+
+
+def test_too_few_rounds_are_an_error_of_the_library_too(paths):
+    with pytest.raises(UsageError, match="rounds is 7, expected at least 8"):
+        bench([paths[0]], rounds=7)
 
 
 def test_a_damaged_bundle_is_told_before_anything_is_measured(paths, tmp_path, capsys):

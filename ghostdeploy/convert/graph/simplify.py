@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ghostdeploy.convert.base import ExportJob
 
 
+WRONG = ["fuse_consecutive_reduce"]
+"""Of onnxsim's (0.8.1): a reduction that drops its axes, behind it one that keeps them, become one that keeps all."""
+
+
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Drops metadata, folds constants once, and infers shapes."""
     for node in model.graph.node:
@@ -32,7 +36,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in (*model.graph.value_info, *model.graph.initializer, *model.graph.input, *model.graph.output):
         del value.metadata_props[:]
     del model.graph.metadata_props[:], model.metadata_props[:]
-    simple, valid = onnxsim.simplify(model)
+    simple, valid = onnxsim.simplify(model, skipped_optimizers=WRONG)
     if not valid:
         raise RuntimeError("onnxsim's own check of the simplified graph failed")
     del simple.metadata_props[:]  # onnxsim's account of its own settings

@@ -33,8 +33,10 @@ def decide(model: onnx.ModelProto, name: str, batch: int | None, size: int) -> o
         return model
     import onnxsim
 
+    from ghostdeploy.convert.graph.simplify import WRONG
+
     try:
-        found, _ = onnxsim.simplify(with_shape(model, batch, size))
+        found, _ = onnxsim.simplify(with_shape(model, batch, size), skipped_optimizers=WRONG)
     except Exception as error:  # its errors are of several unrelated classes
         first = next(iter(str(error).splitlines()), type(error).__name__)[:300]
         raise CheckpointError(f"{name} has branches that onnxsim cannot resolve: {first}", hint=_HINT) from error

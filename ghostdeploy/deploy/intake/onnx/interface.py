@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ghostdeploy.convert.graph.file import write_constant_outputs
+from ghostdeploy.convert.module_names import numbered
 from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -91,6 +92,14 @@ def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
     if (height or width or 1) > MAX_SIDE:
         raise CheckpointError(f"input {value.name!r} of {path} is {text}, expected at most {MAX_SIDE} pixels a side")
     return ImageInput(value.name, batch, height or width)
+
+
+def separate_nodes(model: onnx.ModelProto) -> None:
+    """Gives nodes of one name, which ONNX allows and ONNX Runtime refuses, names of their own; changed in place."""
+    taken: set[str] = set()
+    for node in model.graph.node:
+        node.name = numbered(node.name, taken) if node.name else ""
+        taken.add(node.name)
 
 
 def with_shape(model: onnx.ModelProto, batch: int | None, size: int) -> onnx.ModelProto:

@@ -108,6 +108,7 @@ def open_onnx(path: Path) -> OnnxModel:
     proto = functions.inline(proto, path)
     for content in read_external(proto, path):
         digest.update(content)
+    interface.separate_nodes(proto)
     interface.drop_constant_inputs(proto)
     interface.write_every_output(proto, path)
     image = interface.image_input(proto, path)

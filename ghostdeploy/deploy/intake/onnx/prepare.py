@@ -17,6 +17,7 @@ from ghostdeploy.deploy.intake.onnx import interface
 from ghostdeploy.deploy.intake.onnx.branches import decide
 from ghostdeploy.deploy.intake.onnx.difference import require_same
 from ghostdeploy.deploy.intake.onnx.opset import upgrade
+from ghostdeploy.deploy.intake.onnx.plain_forms import write_plainly
 from ghostdeploy.deploy.intake.onnx.rewrite import rewrite
 from ghostdeploy.deploy.intake.onnx.value_ranges import watch_model
 from ghostdeploy.deploy.intake.records import Folded
@@ -56,7 +57,7 @@ def prepare_onnx(model: OnnxModel, run: ExportRun) -> Folded:
     size = seen.preprocess.size
     model = replace(model, proto=decide(model.proto, model.name, batch, size))
     with run.stages.stage("fold"):
-        shaped = interface.with_shape(upgrade(model.proto, model.name), batch, size)
+        shaped = write_plainly(interface.with_shape(upgrade(model.proto, model.name), batch, size))
         require_same(shaped, seen.golden, seen.interface.golden_outputs, batch, model)
         folded, passes = rewrite(shaped, seen.golden[: batch or 1])
     file = program_file(run.intake)
