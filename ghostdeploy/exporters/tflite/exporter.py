@@ -25,6 +25,7 @@ from ghostdeploy.convert.memory import drop_weights, give_back
 from ghostdeploy.exporters.tflite import file as tflite_file
 from ghostdeploy.exporters.tflite import metadata as tflite_metadata
 from ghostdeploy.exporters.tflite import weights as tflite_weights
+from ghostdeploy.exporters.tflite.broadcasts import write_broadcasts
 from ghostdeploy.exporters.tflite.coverage import (
     NotCoveredError,
     report,
@@ -35,7 +36,6 @@ from ghostdeploy.exporters.tflite.coverage import (
 from ghostdeploy.exporters.tflite.masks import choose_by_masks, refuse_sizes_by_values
 from ghostdeploy.exporters.tflite.outputs import separate_outputs
 from ghostdeploy.exporters.tflite.read_back import ports, read_precision
-from ghostdeploy.exporters.tflite.repeats import join_repeats
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -122,7 +122,7 @@ def converted(program: torch.export.ExportedProgram, *, channels_last: bool) -> 
         print("progress: taken from the cache", flush=True)
         return known
     refuse_sizes_by_values(program)
-    network: nn.Module = keep_pooled_dimensions(join_repeats(choose_by_masks(program.module())))
+    network: nn.Module = keep_pooled_dimensions(write_broadcasts(choose_by_masks(program.module())))
     example = tuple(program.example_inputs[0]) if program.example_inputs else ()
     if channels_last:
         network = ChannelsLast(network)
