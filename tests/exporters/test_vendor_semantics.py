@@ -20,7 +20,6 @@ from tests.commands import assert_one_sentence, run
 functional = nn.functional
 TARGETS = ("onnx", "openvino", "tflite")
 SIZE = 24
-PLACES = torch.tensor([3, 1, 0, 2, 7, 6, 5, 4])
 
 slow = pytest.mark.slow
 
@@ -43,22 +42,12 @@ class Everything(nn.Module):
     def forward(self, x):
         y = self.circular(x)  # (1, 8, 12, 12)
         wh = y.reshape(len(x), 2, 4, 12, 12).permute(0, 1, 3, 4, 2).sigmoid()
-        assigned = y.clone()
-        assigned[:, 3], assigned[:, :, -1] = y[:, 0] * 2, 0.5
         masked = y.clone()
         masked[masked > 0.1] = -1.5
         return {
             "masked": masked,
             "decoded": (wh * 2) ** 2 + (wh + 0.1) ** 0.5,
             "reflect": self.reflect(y),
-            "repeated": self.reflect(y[:, :4].repeat(1, 2, 2, 1)),
-            "tiled": self.reflect(y.tile(3)),
-            "gated": self.reflect(y * y.mean((2, 3), keepdim=True).sigmoid().expand_as(y)),
-            "normalized": self.reflect(functional.normalize(y)) + functional.normalize(y, dim=3),
-            "spread": self.reflect(y.amax(1, keepdim=True).expand(-1, 8, -1, -1) + y[:, :, :1].expand(y.shape)),
-            "gathered": self.reflect(torch.gather(y, 1, PLACES.view(1, 8, 1, 1).expand(y.shape))),
-            "assigned": self.reflect(assigned),
-            "lifted": y.flatten(2).repeat(2, 1, 1, 2).sum(0),
             "up": self.up(y),
             "grouped": self.grouped(y),
             "odd": self.odd(y),

@@ -11,6 +11,7 @@ The squeeze-and-excitation of SENet (`x * y.expand_as(x)`) and `F.normalize` are
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
+_EXPANDED = frozenset({aten.expand.default, aten.expand_as.default})
 MOST = 1 << 22
 """Values of the largest constant that is written out."""
 _SPREADING = frozenset(
@@ -40,15 +42,13 @@ def write_broadcasts(graph_module: Any) -> Any:
     Args:
         graph_module: Of a program; changed in place and returned.
     """
-    graph = graph_module.graph
-    for node in list(graph.find_nodes(op="call_function", target=aten.expand.default)):
+    for node in [node for node in graph_module.graph.nodes if node.target in _EXPANDED]:
         _write_expand(graph_module, node)
-    for target, write in ((aten.repeat.default, _joined), (aten.select_scatter.default, _put_between)):
-        for node in list(graph.find_nodes(op="call_function", target=target)):
-            with graph.inserting_before(node):
-                written = write(graph, node)
-            if written is not None:
-                _replace(node, written)
+    for node in [node for node in graph_module.graph.nodes if node.target in _WRITERS]:
+        with graph_module.graph.inserting_before(node):
+            written = _WRITERS[node.target](graph_module.graph, node)
+        if written is not None:
+            _replace(node, written)
     graph_module.recompile()
     return graph_module
 
@@ -69,14 +69,25 @@ def _write_expand(graph_module: Any, node: fx.Node) -> None:
             user.replace_input_with(node, source)
     if not node.users:
         node.graph.erase_node(node)
-    elif source.op == "get_attr" and node.meta["val"].numel() <= MOST:
-        value = graph_module
-        for part in str(source.target).split("."):
-            value = getattr(value, part)
+    elif _shape(node).numel() <= MOST and (value := _constant(graph_module, source)) is not None:
         name = f"_expanded_{node.name}"
         graph_module.register_buffer(name, value.detach().expand(_shape(node)).contiguous())
         with node.graph.inserting_before(node):
             _replace(node, node.graph.get_attr(name))
+
+
+def _constant(graph_module: Any, node: fx.Node) -> torch.Tensor | None:
+    """Returns what a node computes from stored tensors alone; None where an image has a part in it."""
+    if node.op == "get_attr":
+        found: torch.Tensor = attrgetter(str(node.target))(graph_module)
+        return found
+    random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    values = {one: _constant(graph_module, one) for one in node.all_input_nodes}
+    if node.op != "call_function" or random or any(value is None for value in values.values()):
+        return None
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    made: torch.Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
+    return made
 
 
 def _shape(node: fx.Node) -> torch.Size:
@@ -91,13 +102,14 @@ def _spread(*shapes: torch.Size) -> torch.Size:
 
 def _joined(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     """Returns a repeat as concatenations; None where it cannot be."""
-    source, times = node.args
+    source, counts = node.args
     assert isinstance(source, torch.fx.Node)
-    assert isinstance(times, list | tuple)
-    if not all(isinstance(count, int) and count > 0 for count in times):
+    assert isinstance(counts, list | tuple)
+    if not all(isinstance(count, int) and count > 0 for count in counts):
         return None
-    joined, missing = source, len(times) - len(_shape(source))
-    if missing:
+    joined, missing = source, len(counts) - len(_shape(source))
+    times = [1] * -missing + list(counts)  # `tile` may name fewer axes than there are
+    if missing > 0:
         joined = graph.call_function(aten.reshape.default, (source, [1] * missing + list(_shape(source))))
     for axis, count in enumerate(times):
         if isinstance(count, int) and count > 1:
@@ -119,3 +131,6 @@ def _put_between(graph: fx.Graph, node: fx.Node) -> fx.Node:
     if place < size - 1:
         pieces.append(graph.call_function(aten.slice.Tensor, (whole, axis, place + 1, size)))
     return graph.call_function(aten.cat.default, (pieces, axis))
+
+
+_WRITERS = {aten.repeat.default: _joined, aten.tile.default: _joined, aten.select_scatter.default: _put_between}
