@@ -101,7 +101,7 @@ def test_finite_values_whose_sum_overflows_pass_the_check(runtime, image):
 
 
 def test_an_empty_batch_is_refused(runtime, image):
-    refused(runtime, image[:0], "no image", "at least 1")
+    refused(runtime, image[:0], "is empty", "at least 1")
 
 
 @pytest.mark.parametrize("value", [[[1.0]], None, "cat.jpg", 3.0], ids=repr)

@@ -50,7 +50,7 @@ def test_info_can_be_read_after_close(path):
 
 
 def test_leaving_the_context_by_an_error_closes_and_keeps_the_error(path, tiny):
-    with pytest.raises(InputError, match="no image"), gd.load(path, threads=1) as opened:
+    with pytest.raises(InputError, match="is empty"), gd.load(path, threads=1) as opened:
         opened(tiny.example(1)["input"][:0])
 
     with pytest.raises(UsageError, match="was closed"):

@@ -96,7 +96,7 @@ def test_the_function_stays_and_onnx_runtime_multiplies_integers(kind, between, 
     scheme = compress(model, 1)
 
     onnx.checker.check_model(model, full_check=True)
-    assert "on 2 layers" in scheme
+    assert "on 2 memory-bound layers" in scheme
     assert relative(outputs(model, x), wanted) < 0.02
     assert {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 2} == {onnx.TensorProto.INT8}
     path = tmp_path / "model.onnx"
@@ -117,8 +117,8 @@ def test_the_weights_are_stored_once_in_a_quarter_of_the_bytes():
 def test_layers_too_small_or_shared_by_many_images_stay_float():
     small, busy = dense(16, 32, 8), dense(128, 256, batch=32)
 
-    assert "on 0 layers" in compress(small, 1)
-    assert "on 0 layers" in compress(busy, 32)
+    assert "on 0 memory-bound layers" in compress(small, 1)
+    assert "on 0 memory-bound layers" in compress(busy, 32)
     assert kinds(small) == kinds(dense(16, 32, 8))
     assert kinds(busy) == ["Gemm"]
 
@@ -127,7 +127,7 @@ def test_other_forms_of_a_product_stay_as_they_are():
     model = dense(128, 64)
     model.graph.node[0].attribute.append(helper.make_attribute("alpha", 0.5))
 
-    assert "on 0 layers" in compress(model, 1)
+    assert "on 0 memory-bound layers" in compress(model, 1)
 
 
 def test_one_matrix_of_two_layers_is_stored_once():
@@ -136,7 +136,7 @@ def test_one_matrix_of_two_layers_is_stored_once():
     x = np.random.default_rng(2).normal(size=(1, 96)).astype(np.float32)
     wanted = outputs(model, x)
 
-    assert "on 2 layers" in compress(model, 1)
+    assert "on 2 memory-bound layers" in compress(model, 1)
     assert [tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8] == [
         "layer0.weight_int8"
     ]

@@ -202,7 +202,7 @@ def test_the_record_can_be_read_back_and_an_unknown_field_is_refused(tmp_path):
 def test_int8_without_nvidias_parser_is_refused_with_the_pip_command(tmp_path, monkeypatch):
     monkeypatch.setattr(exporter, "installed", list)
 
-    with pytest.raises(MissingDependency, match=r'tensorrt_rtx: pip install "ghostdeploy\[tensorrt-rtx\]"'):
+    with pytest.raises(MissingDependency, match=r'needs tensorrt_rtx, .*: pip install "ghostdeploy\[tensorrt-rtx\]"'):
         export_kit(quantized(network(Tiny())), tmp_path, "int8")
     with pytest.raises(MissingDependency, match="sm 89"):
         export_kit(named(network(Tiny())), tmp_path, "fp16", sm=("89",))

@@ -191,7 +191,7 @@ def test_a_damaged_state_names_what_it_lacks(key):
 def test_an_unknown_key_is_left_for_strict_loading_to_name(tmp_path):
     state = as_paddle(random_model(0.5, 10)) | {"_ghostbottleneck_16.x._conv.weight": torch.zeros(1)}
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="left over _ghostbottleneck_16"):
+    with pytest.raises(CheckpointError, match="it has unexpected _ghostbottleneck_16"):
         load_model(None, weights=tmp_path / "w.pth")
 
 

@@ -119,7 +119,7 @@ def test_labelled_images_that_all_calibrate_are_refused(tmp_path):
     pixels = noise(20)
     data = from_arrays(pixels[:1], np.array([0]), source="val")
 
-    with pytest.raises(DataError, match="all 1 images of val calibrate") as caught:
+    with pytest.raises(DataError, match="all 1 images of val are used for calibration, none is left") as caught:
         gathered(tmp_path, from_arrays(pixels, source="photos"), data)
 
     assert "--calib" in caught.value.hint

@@ -135,7 +135,7 @@ def test_a_linear_layer_over_tokens_holds():
 
 def test_no_image_is_refused():
     graph, _ = fold(nn.Conv2d(3, 5, 3), image(1, 3, 8, 8))
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="the calibration set has no images"):
         equalize(graph, image(1, 3, 8, 8), [])
 
 
