@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import threading
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -240,3 +242,42 @@ def test_outputs_that_no_graph_can_name_are_one_sentence(key, words, tmp_path):
         gd.export(Keyed(key, "b", "c"), target="onnx", preprocess={"size": 32}, out=tmp_path)
 
     assert caught.value.exit_code == 3
+
+
+class Scaled(nn.Module):
+    def forward(self, weight):
+        return weight * 1.5
+
+
+def parametrized(kind):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net.append(nn.Linear(8, 5))
+    known = nn.utils.parametrizations
+    if kind == "of one's own":
+        for _ in range(2):
+            nn.utils.parametrize.register_parametrization(net[0], "weight", Scaled())
+    else:
+        {"orthogonal": known.orthogonal, "spectral": known.spectral_norm, "norm": known.weight_norm}[kind](net[5])
+    return net
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "spectral", "norm", "of one's own"])
+def test_what_computes_weights_is_computed_once(kind, tmp_path):
+    net = parametrized(kind).eval()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    image = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        wanted = net(image).numpy()
+
+    bundle = gd.export(net, target="onnx", preprocess={"size": 16}, out=tmp_path, name="net")
+
+    assert bundle.manifest.verdict == "passed"
+    assert {node.op_type for node in onnx.load(bundle.path / "model.onnx").graph.node} == {
+        *("Conv", "Relu", "ReduceMean", "Reshape", "Gemm")
+    }
+    with gd.load(bundle.path) as runtime:
+        np.testing.assert_allclose(runtime(image.numpy()), wanted, atol=1e-5)
+    with torch.no_grad():
+        np.testing.assert_array_equal(net(image).numpy(), wanted)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())

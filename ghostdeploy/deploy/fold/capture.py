@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
+from torch.nn.utils import parametrize
 
 from ghostdeploy.convert.process import INDUCTOR_CACHE
 from ghostdeploy.deploy.fold.passes.graph import named_arguments, op_name, prune
@@ -72,7 +73,7 @@ def capture(module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
         # And about the lists of weights that its own recurrent layers keep.
         warnings.filterwarnings("ignore", message=r"The tensor attributes? .*_flat_weights", category=UserWarning)
-        program = _export(in_eval_mode(copy_module(module).cpu()), inputs, shapes)
+        program = _export(_with_plain_weights(in_eval_mode(copy_module(module).cpu())), inputs, shapes)
         recorded = _graph_module(program)
         if not make_functional(recorded):
             recorded = _graph_module(program.run_decompositions({}))
@@ -88,6 +89,22 @@ def capture(module: nn.Module, example: Tensor | tuple[Tensor, ...], *, dynamic_
         if node.op in {"call_function", "call_module"} and name.startswith(_CHECKS) and not node.users:
             recorded.graph.erase_node(node)
     return prune(recorded)
+
+
+def _with_plain_weights(module: nn.Module) -> nn.Module:
+    """Stores what parametrizations compute (orthogonal, spectral norm, weight norm) as weights; changes a module.
+
+    torch's own `remove_parametrizations` changes the class, which the user's module shares.
+    """
+    for part in list(module.modules()):
+        if parametrize.is_parametrized(part):
+            names: Any = part.parametrizations
+            values = {name: getattr(part, name).detach().clone(memory_format=torch.contiguous_format) for name in names}
+            part.__class__ = parametrize.type_before_parametrizations(part)
+            del part.parametrizations
+            for name, value in values.items():
+                part.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
+    return module
 
 
 def _write_type(node: fx.Node) -> None:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ghostdeploy.convert.base import ExportJob
 
 _CONVERTER = ("litert-torch", "litert-converter", "torch")
-_REVISION = 2
+_REVISION = 3
 """Of `converted`: to be raised when it gives something else for the same program."""
 
 
