@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 INSTALLED := onnx,openvino
 JOBS ?= 2
+# Libraries with OpenMP take one core each: with two, every test's threads would wait, spinning, for those of another.
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_THREAD_LIMIT=1
 # Programs whose absence fails their tests instead of skipping them: .ci/run names what it installs.
 PROGRAMS ?=
 
@@ -45,10 +47,10 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: check
-	GHOSTDEPLOY_REQUIRE=$(INSTALLED),$(PROGRAMS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 30
+	GHOSTDEPLOY_REQUIRE=$(INSTALLED),$(PROGRAMS) $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 30
 
 test-all: check
-	GHOSTDEPLOY_REQUIRE=$(INSTALLED),$(PROGRAMS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m ""
+	GHOSTDEPLOY_REQUIRE=$(INSTALLED),$(PROGRAMS) $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m ""
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/wrapper_overhead.py

@@ -25,6 +25,9 @@ USES = {
     "classify": lambda r, _: r.classify(Tiny().images(1)[0]),
 }
 
+SEVERAL_THREADS = {"OMP_THREAD_LIMIT": "8"}
+"""`make test` allows OpenMP one."""
+
 LOADS_AGAIN = """
 import os, signal, sys
 import numpy as np
@@ -95,6 +98,7 @@ def test_a_forked_child_may_load_its_own_and_drop_its_parents(path, profile):
         text=True,
         check=False,
         timeout=300,
+        env=os.environ | SEVERAL_THREADS,
     )
 
     assert done.returncode == 0, done.stderr
@@ -117,7 +121,9 @@ for future in futures:
 def test_a_process_that_ends_without_close_ends_well(path, profile):
     command = [sys.executable, "-c", ENDS, path, profile]
     for _ in range(3):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=300, env=os.environ | SEVERAL_THREADS
+        )
 
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr

@@ -23,7 +23,7 @@ ENGINES = {"ncnn": "ncnn", "onnx": "onnxruntime", "openvino": "openvino", "tflit
 """Of each target that runs on a processor, the package of its engine."""
 SPEAKS_FROM = (1, 29)
 """The release of ONNX Runtime that began to report outside Windows."""
-KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
+KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OMP_THREAD_LIMIT")
 """All that a watched process sees of this one's environment: ONNX Runtime is silent by itself where a variable such as
 `CI` or `BUILDKITE` tells it of a build server, and a test there would prove nothing."""
 

@@ -20,7 +20,7 @@ from ghostdeploy.deploy.fold.program import save_program
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.blocks import roles, units, vector_branches
-from ghostdeploy.deploy.quantize.correct_bias import correct_bias
+from ghostdeploy.deploy.quantize.correct_bias import correct_bias, with_biases
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix, sqnr
 from ghostdeploy.deploy.quantize.layer_errors import layer_errors
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
@@ -106,10 +106,14 @@ def batches(pixels):
     return [as_input(pixels[i : i + 32], SPEC) for i in range(0, IMAGES, 32)]
 
 
-def quantized(floating, recipe, batches, **options):
+def ranges_of(floating, recipe, batches):
     chosen = writer.plan(floating, recipe)
     histograms = rg.collect(floating, chosen.activations, lambda: batches)
-    ranges = shared_ranges(chosen.shared_scales, histograms, "mse", symmetric=recipe.symmetric)
+    return shared_ranges(chosen.shared_scales, histograms, "mse", symmetric=recipe.symmetric)
+
+
+def quantized(floating, recipe, batches, **options):
+    ranges = ranges_of(floating, recipe, batches)
     return writer.write(floating, recipe, writer.plan(floating, recipe, **options), ranges)
 
 
@@ -215,6 +219,31 @@ def test_bias_correction_removes_the_mean_error_of_a_layer(floating, batches):
     ]
 
     assert shift[1].max() <= 0.05 * shift[0].max()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_other_biases_in_a_written_graph_are_those_that_the_quantizer_would_write(floating, batches, name):
+    recipe = RECIPES[name]
+    written = quantized(floating, recipe, batches)
+    corrected = correct_bias(floating, layer_errors(floating, written, batches))
+
+    changed = with_biases(written, corrected)
+
+    wanted = writer.write(corrected, recipe, writer.plan(floating, recipe), ranges_of(floating, recipe, batches))
+    values = [{one.name: numpy_helper.to_array(one) for one in g.graph.initializer} for g in (changed, wanted)]
+    assert list(changed.graph.node) == list(wanted.graph.node)
+    assert values[0].keys() == values[1].keys()
+    assert all(np.array_equal(array, values[1][name]) for name, array in values[0].items())
+
+
+def test_a_bias_that_needs_wider_weight_scales_is_left_to_the_quantizer(floating, batches):
+    written = quantized(floating, RECIPES["onnxruntime"], batches)
+    large = onnx.ModelProto.FromString(floating.SerializeToString())
+    constants = OnnxGraph(large).constants
+    name = OnnxGraph(large).layers()[0].input[2]
+    constants[name].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constants[name]) + np.float32(1e6), name))
+
+    assert with_biases(written, large) is None
 
 
 def test_the_shortest_prefix_is_found_with_few_questions():

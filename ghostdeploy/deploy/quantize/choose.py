@@ -15,7 +15,7 @@ import numpy as np
 
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
-from ghostdeploy.deploy.quantize.correct_bias import correct_bias
+from ghostdeploy.deploy.quantize.correct_bias import correct_bias, with_biases
 from ghostdeploy.deploy.quantize.fallback import sqnr
 from ghostdeploy.deploy.quantize.layer_errors import LayerErrors, layer_errors
 from ghostdeploy.deploy.quantize.recipe import METHODS, Choice
@@ -117,7 +117,8 @@ class QdqTrial:
         errors = layer_errors(floating, graph, self._correcting)
         for correct in (False, True):
             if correct:
-                graph = writer.write(correct_bias(floating, errors), self.recipe, self.plan, ranges)
+                corrected = correct_bias(floating, errors)
+                graph = with_biases(graph, corrected) or writer.write(corrected, self.recipe, self.plan, ranges)
             found = sqnr(GraphRunner(graph).logits(self._judging), self._wanted)
             choice = Choice(strength=strength, ranges=method, correct_bias=correct)
             yield Chosen(found, choice, floating, histograms, ranges, errors)

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import numpy_helper
 
+from ghostdeploy.convert.graph.index import OnnxGraph
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import onnx
+    from numpy.typing import NDArray
 
     from ghostdeploy.deploy.quantize.layer_errors import LayerErrors
 
@@ -48,3 +51,38 @@ def correct_bias(floating: onnx.ModelProto, errors: Mapping[str, LayerErrors]) -
             model.graph.initializer.append(numpy_helper.from_array(shift.astype(np.float32), name))
             node.input.append(name)
     return model
+
+
+_MOST = 1 << 30
+"""Integers of biases beyond it are left to the quantizer: it widens weight scales where a bias would not fit."""
+
+
+def with_biases(quantized: onnx.ModelProto, floating: onnx.ModelProto) -> onnx.ModelProto | None:
+    """Returns a Q/DQ graph with the biases of another float graph; None where only a quantizer can do it.
+
+    Args:
+        quantized: Copied.
+        floating: What it was made from, but for its biases.
+    """
+    model = copy.deepcopy(quantized)
+    ours, theirs = OnnxGraph(floating), OnnxGraph(model)
+    layers = {node.name: node for node in theirs.nodes}
+    for node in ours.layers():
+        if len(node.input) < 3:
+            continue
+        bias, name = numpy_helper.to_array(ours.constants[node.input[2]]), [*layers[node.name].input, "", ""][2]
+        restored = theirs.producer.get(name)
+        if restored is None and name in theirs.constants:
+            theirs.constants[name].CopyFrom(numpy_helper.from_array(bias, name))
+        elif restored is None or not _store(bias, *(theirs.constants[one] for one in restored.input[:2])):
+            return None
+    return model
+
+
+def _store(bias: NDArray[np.float32], codes: onnx.TensorProto, scale: onnx.TensorProto) -> bool:
+    """Writes a bias as integers; returns False where they are too large."""
+    found = (bias.astype(np.float64) / numpy_helper.to_array(scale).astype(np.float64)).round()
+    if not (np.abs(found) <= _MOST).all():
+        return False
+    codes.CopyFrom(numpy_helper.from_array(found.astype(np.int32), codes.name))
+    return True

@@ -47,6 +47,7 @@ class GraphRunner:
         options = ort.SessionOptions()
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = threads or engine_threads()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want the cores, too
         if not fused:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if not packed:

@@ -15,8 +15,10 @@ from ghostdeploy.deploy.quantize import conditioned, writer
 from ghostdeploy.deploy.quantize.blocks import roles, units
 from ghostdeploy.deploy.quantize.choose import QdqTrial
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
+from ghostdeploy.deploy.quantize.free_batch import free_batch
+from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
-from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
+from ghostdeploy.deploy.quantize.quantization import BATCH, LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.telemetry import silent
@@ -41,7 +43,10 @@ class Quantizer:
         """See `Exporter.export`."""
         assert job.quantization is not None  # a quantizer's job
         floating = onnx.shape_inference.infer_shapes(onnx.load(job.source), data_prop=True)
-        work = QdqQuantization(floating, job.quantization)
+        images = next(read_batches(Path(job.quantization.calibration), job.quantization.preprocess, BATCH))
+        freed = free_batch(floating, images, together=BATCH)
+        work = QdqQuantization(freed.model, job.quantization)
+        freed.restore(work.quantized)
         path = Path(job.folder) / "model.onnx"
         onnx_file.write(work.quantized, path)
         work.notes += [f"{one.rule} at {one.module or one.node}: {one.message}" for one in work.lint()]

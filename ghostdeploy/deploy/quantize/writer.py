@@ -19,6 +19,7 @@ from onnx import numpy_helper
 
 from ghostdeploy.convert.graph.index import LAYERS, OnnxGraph, attribute, output_axis
 from ghostdeploy.deploy.quantize.blocks import vector_branches
+from ghostdeploy.deploy.quantize.indexed_model import IndexedModel
 from ghostdeploy.deploy.quantize.saturation import safe_scales
 from ghostdeploy.deploy.quantize.shared_scales import merge
 from ghostdeploy.telemetry import silent
@@ -168,6 +169,7 @@ def write(model: onnx.ModelProto, recipe: Recipe, chosen: Plan, ranges: Mapping[
         op_types_to_quantize=list(recipe.op_types),
         extra_options=options,
     )
+    quantizer.model = IndexedModel(quantizer.model.model)
     for name in chosen.shortcuts:
         quantizer.quantize_activation_tensor(name)
     with _quiet():
