@@ -282,9 +282,9 @@ def test_a_file_that_litert_does_not_prepare_is_the_converters_failure(odd, word
     ],
 )
 def test_what_litert_says_becomes_one_sentence(said, sentence):
-    from ghostdeploy.exporters.tflite.coverage import explained  # imports JAX: not while tests are collected
+    from ghostdeploy.exporters.tflite.payload import explained
 
-    assert explained(said, None) == sentence
+    assert explained(said) == sentence
 
 
 def test_a_payload_with_one_flipped_bit_is_refused_before_it_is_parsed(tiny_bundle, tmp_path, capsys):

@@ -56,6 +56,16 @@ def test_importing_loads_nothing_heavy(code):
     assert loaded(code) == []
 
 
+QUANTIZERS = sorted({row.quantizer for row in targets.ROWS if row.recipe is not None})
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_a_quantizer_needs_neither_torch_nor_a_converter(quantizer):
+    code = "import sys; from ghostdeploy.targets import resolve; resolve(sys.argv[1], requirement='')"
+
+    assert not {"torch", "jax", "litert_torch"} & set(loaded(code, quantizer))
+
+
 EXECUTED = [row for row in targets.TARGETS.values() if row.device is None]
 """Targets whose engine runs on every machine."""
 

@@ -2,14 +2,7 @@
 
 An operation that the converter has no builtin operator for would need the Flex delegate, a TensorFlow on the device.
 The converter stops at the first one; the report names all of them, each with the PyTorch module it came from. The
-written file must have no custom ones; how LiteRT handles the others follows below.
-
-The exporter checks that LiteRT can prepare the converter's file before anything else opens it. The converter writes
-operators of another dialect (`STABLEHLO_SORT`) where TFLite has none of its own. LiteRT runs some of them, some in one
-form only, and reports it when it opens the file or prepares the graph:
-
-    Didn't find op for builtin opcode 'STABLEHLO_SORT' version '1'. An older version of this builtin might be …
-    Only update, Add, … are supported for stablehlo.scatter.Node number 15 (STABLEHLO_SCATTER) failed to prepare.
+written file must have no custom ones; `payload` checks what LiteRT does with the others.
 """
 
 from __future__ import annotations
@@ -21,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from ghostdeploy.convert.base import RefusedError, listed
+from ghostdeploy.convert.base import listed
 from ghostdeploy.convert.module_names import recorded_in
 from ghostdeploy.exporters.tflite import file as tf
-from ghostdeploy.streams import hushed
+from ghostdeploy.exporters.tflite.payload import NotCoveredError
 from ghostdeploy.telemetry import silent
 
 with silent():
-    from ai_edge_litert.interpreter import Interpreter
     from litert_torch.backend import lowerings
     from litert_torch.fx_infra import decomp
 
@@ -47,10 +39,6 @@ _WRITES = {
     "window": ("max_pool2d", "avg_pool2d", "cumsum", "cumprod", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
 }
 """ATen operations that become an operator of another name, by the end of that name."""
-
-
-class NotCoveredError(RefusedError):
-    """Operations have no builtin TFLite operator."""
 
 
 def report(program: torch.export.ExportedProgram) -> str | None:
@@ -92,17 +80,15 @@ def unlegalized(error: Exception, program: torch.export.ExportedProgram) -> str 
     return f"LiteRT's converter cannot convert {with_origin(operation.group(1), sizes, program)}"
 
 
-def with_origin(kind: str, sizes: list[int] | None, program: torch.export.ExportedProgram | None) -> str:
+def with_origin(kind: str, sizes: list[int] | None, program: torch.export.ExportedProgram) -> str:
     """Returns `tfl.pow of 5 dimensions, from pow in decode`; the operator alone where nothing tells its origin.
 
     Args:
         kind: Operator as the converter or LiteRT calls it.
         sizes: Of its result, sorted; None where they are not known.
-        program: What was converted; None where it is not there any more.
+        program: What was converted.
     """
     rank = f" of {len(sizes)} dimensions" if sizes is not None else ""
-    if program is None:
-        return f"{kind}{rank}"
     stem = re.split(r"\.", kind.removeprefix("STABLEHLO_").lower())[-1]
     last = stem.rpartition("_")[2]
     made_of = _WRITES.get(stem) or _WRITES.get(last, ())
@@ -144,40 +130,3 @@ def require_builtin(model: Any) -> None:
     custom = [kind for kind in kinds if kind == "CUSTOM" or kind.startswith("Flex")]
     if custom:
         raise NotCoveredError(f"the converted graph holds {', '.join(f'{kinds[k]} {k}' for k in custom)} operators")
-
-
-_MISSING = re.compile(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'")
-_UNPREPARED = re.compile(r"(?s)(.*?)\s*Node number \d+ \((\w+)\) failed to prepare")
-
-
-def require_prepared(data: bytes, program: torch.export.ExportedProgram | None = None) -> None:
-    """Checks that LiteRT opens a file and prepares all of its operators.
-
-    Args:
-        data: The file.
-        program: What it was converted from, to name modules by; None for a file that another one was made from.
-
-    Raises:
-        NotCoveredError: It does not; with its reason.
-    """
-    try:
-        with hushed():
-            Interpreter(model_content=data, num_threads=1).allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise NotCoveredError(explained(str(error), program)) from error
-
-
-def explained(said: str, program: torch.export.ExportedProgram | None) -> str:
-    """Returns one sentence for what LiteRT said."""
-    if (missing := _MISSING.search(said)) is not None:
-        kind, number = missing.groups()
-        version = "" if number == "1" else f" of version {number}"
-        return f"LiteRT has no kernel for {with_origin(kind, None, program)}{version}"
-    if (unprepared := _UNPREPARED.match(said)) is not None:
-        reason, kind = unprepared.groups()
-        return f"LiteRT cannot prepare {with_origin(kind, None, program)}: {_one_line(reason)}"
-    return f"LiteRT refuses the converted graph: {_one_line(said)}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")[:300] or "it gives no reason"

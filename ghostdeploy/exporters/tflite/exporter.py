@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,18 +23,17 @@ from ghostdeploy.convert.base import Written
 from ghostdeploy.convert.cache import Cache
 from ghostdeploy.convert.memory import drop_weights, give_back
 from ghostdeploy.exporters.tflite import file as tflite_file
-from ghostdeploy.exporters.tflite import metadata as tflite_metadata
 from ghostdeploy.exporters.tflite import weights as tflite_weights
 from ghostdeploy.exporters.tflite.broadcasts import write_broadcasts
 from ghostdeploy.exporters.tflite.coverage import (
-    NotCoveredError,
     report,
     require_builtin,
-    require_prepared,
     unlegalized,
+    with_origin,
 )
 from ghostdeploy.exporters.tflite.masks import choose_by_masks, refuse_sizes_by_values
 from ghostdeploy.exporters.tflite.outputs import separate_outputs
+from ghostdeploy.exporters.tflite.payload import NotCoveredError, write
 from ghostdeploy.exporters.tflite.read_back import ports, read_precision
 from ghostdeploy.telemetry import silent
 
@@ -72,27 +71,11 @@ class TFLiteExporter:
         if job.precision in tflite_weights.COMPRESSED:
             model, scheme = tflite_weights.compress(model, job.precision)
             tools = {"ai-edge-quantizer": version("ai-edge-quantizer")}
-        path, found = write(model, job, program), ports(model)
+        path, found = write(model, job, partial(with_origin, sizes=None, program=program)), ports(model)
         del model
         give_back()
         precision = read_precision(path)
         return Written(precision=precision, tools=tools, scheme=scheme, ports=found, waiting_layers=waiting)
-
-
-def write(model: Any, job: ExportJob, program: torch.export.ExportedProgram | None = None) -> Path:
-    """Writes the payload with its description, and returns its path.
-
-    Raises:
-        NotCoveredError: LiteRT does not prepare it; `program`, what it was converted from, tells the modules.
-    """
-    assert job.about is not None  # the pipeline fills it in
-    tflite_metadata.describe(model, job.about, version=version("ghostdeploy"))
-    tflite_file.drop_unused(model)
-    path = Path(job.folder) / "model.tflite"
-    data = tflite_metadata.append_labels(tflite_file.pack(model), job.about)
-    require_prepared(data, program)
-    path.write_bytes(data)
-    return path
 
 
 class ChannelsLast(nn.Module):

@@ -15,7 +15,8 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
 from ghostdeploy.convert.module_names import recorded_in
-from ghostdeploy.exporters.tflite.coverage import NotCoveredError, operation_of
+from ghostdeploy.exporters.tflite.coverage import operation_of
+from ghostdeploy.exporters.tflite.payload import NotCoveredError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,6 +14,7 @@ from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.recipe import weight_key
 from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.exporters.tflite.outputs import separate_outputs
+from ghostdeploy.exporters.tflite.payload import write
 from ghostdeploy.exporters.tflite.quantize import writer
 from ghostdeploy.exporters.tflite.quantize.float_simulation import in_float
 from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph
@@ -36,8 +37,6 @@ class Quantizer:
 
     def export(self, job: ExportJob) -> Written:
         """See `Exporter.export`."""
-        from ghostdeploy.exporters.tflite.exporter import write
-
         assert job.quantization is not None  # a quantizer's job
         data = Path(job.source).read_bytes()
         work = TFLiteQuantization(data, job.quantization, integer_io=bool(job.settings.get("int8_io")))
