@@ -22,6 +22,15 @@ from tests.further import further
 MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
 TARGETS = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "fp16"))
 SIZED = {"size": 64}
+NETWORK = """
+import torch
+from torch import nn
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 10))
+"""
 
 
 @pytest.fixture(
@@ -237,6 +246,28 @@ def test_eval_without_images_asks_for_them(tmp_path, capsys):
     bundle = gd.export(own, target="onnx", name="tiny", out=tmp_path, preprocess={"size": 32})
 
     assert_one_sentence(run(capsys, "eval", bundle.path), 2, "--data")
+
+
+def test_without_a_model_it_is_the_trained_sample(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    bundle = gd.export()
+
+    assert bundle.path.resolve().parent == tmp_path / "build"
+    assert bundle.manifest.model.source == "sample:ghostnet_050"
+    assert bundle.manifest.verdict == "passed"
+
+
+def test_a_sound_network_is_no_failure_where_no_image_may_be_lost(tmp_path, capsys):
+    """It loses none, and no number of images shows that it never will."""
+    (tmp_path / "net.py").write_text(NETWORK)
+    words = (f"{tmp_path}/net.py:net", "--image-size", 28, "--crop-fraction", 1, "-t", "onnx", "-o", tmp_path)
+
+    answer = run(capsys, "export", *words, "--data", samples.evaluation_set(), "--max-drop", 0, "--json")
+
+    assert answer.code == 0, answer.err
+    accuracy = open_bundle(tmp_path / "net-onnx-fp32").manifest.accuracy
+    assert (accuracy.verdict, accuracy.drop, accuracy.max_drop) == ("unverified", 0, 0)
 
 
 def test_export_refuses_an_unknown_field():
