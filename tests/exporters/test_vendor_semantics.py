@@ -203,7 +203,7 @@ def test_an_operation_that_openvino_does_not_know_is_named(tmp_path):
         constants=[("w", np.ones((3, 3, 1, 1), np.float32))],
     )
 
-    assert said_by_openvino(model, tmp_path) == "OpenVINO has no operation Det, behind stem"
+    assert said_by_openvino(model, tmp_path) == "OpenVINO has no operation Det, after stem"
 
 
 def test_an_error_that_says_nothing_known_goes_on_as_it_came():

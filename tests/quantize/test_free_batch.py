@@ -56,6 +56,25 @@ def test_images_of_many_batches_are_run_at_once_and_give_the_same(images, batch)
     np.testing.assert_allclose(GraphRunner(freed.model)(images)[0], GraphRunner(model)(images)[0], rtol=1e-5, atol=1e-5)
 
 
+def test_masks_and_classes_are_compared_as_well(images):
+    model = graph()
+    for kind, name in (("Greater", "mask"), ("ArgMax", "best")):
+        inputs = ["features", "weight_mean"] if kind == "Greater" else ["features"]
+        model.graph.node.append(
+            onnx.helper.make_node(kind, inputs, [name], name=name, **({"axis": 1} if kind == "ArgMax" else {}))
+        )
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.1), "weight_mean"))
+    for name, element, channels in (("mask", onnx.TensorProto.BOOL, 16), ("best", onnx.TensorProto.INT64, 1)):
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, (1, channels, 4, 4)))
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+    freed = free_batch(model, images, together=16)
+
+    assert freed.batch == 1
+    for one, other in zip(GraphRunner(freed.model)(images), GraphRunner(model)(images), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_a_graph_that_gets_its_batch_back_is_what_it_was(images):
     model = graph()
     freed = free_batch(model, images, together=16)

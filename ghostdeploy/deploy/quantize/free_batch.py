@@ -125,4 +125,5 @@ def _same(model: onnx.ModelProto, freed: onnx.ModelProto, images: NDArray[Any]) 
         pairs = zip(*(GraphRunner(one, fused=True)(images) for one in (model, freed)), strict=True)
     except Exception:  # ONNX Runtime's errors are of a dozen classes under Exception
         return False
-    return all(np.abs(one - other).max() <= FLOAT32_RELATIVE_ERROR * np.abs(one).max() for one, other in pairs)
+    wide = ((np.asarray(one, np.float64), np.asarray(other, np.float64)) for one, other in pairs)  # there may be masks
+    return all(np.abs(one - other).max() <= FLOAT32_RELATIVE_ERROR * np.abs(one).max() for one, other in wide)
