@@ -1,0 +1,188 @@
+"""How boxes come out of a detector's tensors, as data: what a manifest holds, and never code.
+
+A record has one of six kinds. Each says what differs between networks of its kind, so a head is read by what is written
+here and by nothing else; the arithmetic is in `heads`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from ghostdeploy.tasks.detect.suppression import Suppression
+
+Scores = Literal["logits", "probabilities"]
+Unit = Literal["pixels", "relative"]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Decode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What all kinds have."""
+
+    outputs: tuple[str, ...] = ()
+    """Names of the tensors, in the order of levels; scores and boxes as `arrangement` says."""
+    arrangement: Literal["joint", "scores-boxes", "boxes-scores"] = "joint"
+    """Each tensor holds the columns of scores and boxes; or the first half of the tensors holds one, the second the
+    other."""
+    layout: Literal["npc", "ncp", "nchw"] = "npc"
+    """(N, points, columns), (N, columns, points), or maps (N, columns, height, width)."""
+    classes: int = 0
+    """Columns of scores, a background among them; 0 is to be filled in."""
+    scores: Scores = "logits"
+    """What they hold before a sigmoid, or after."""
+    clip: bool = False
+    """Boxes are cut to the network's input before suppression."""
+    eval: Suppression = Suppression(score=0.001, iou=0.6, max=300, multi_label=True)
+    """For measures: low scores count."""
+    predict: Suppression = Suppression(score=0.25, iou=0.45, max=300)
+    """For people and apps."""
+
+
+class Boxes(Decode, frozen=True, kw_only=True, tag="boxes"):
+    """Boxes that the graph has decoded already."""
+
+    arrangement: Literal["joint", "scores-boxes", "boxes-scores"] = "boxes-scores"
+    scores: Scores = "probabilities"
+    format: Literal["xyxy", "xywh", "cxcywh"] = "xyxy"
+    """Corners; corner and size; centre and size."""
+    unit: Unit = "pixels"
+    """Of the network's input."""
+
+
+class Gfl(Decode, frozen=True, kw_only=True, tag="gfl"):
+    """Generalized focal loss heads: NanoDet, PicoDet. Distances are expectations over bins 0 … reg_max."""
+
+    strides: tuple[Positive, ...] = (8, 16, 32, 64)
+    reg_max: Positive = 7
+    """The last bin; there are `reg_max` + 1."""
+    offset: float = 0.0
+    """Of a cell's centre, in cells: 0 for NanoDet-Plus, 0.5 for the first NanoDet and PicoDet v2."""
+    clip: bool = True
+    eval: Suppression = Suppression(score=0.05, iou=0.6, max=100, multi_label=True)
+    predict: Suppression = Suppression(score=0.35, iou=0.6, max=100)
+
+    def __post_init__(self) -> None:
+        """Refuses an offset that no head has.
+
+        Raises:
+            ValueError: It is neither 0 nor 0.5.
+        """
+        if self.offset not in (0.0, 0.5):
+            raise ValueError(f"offset is {self.offset}, expected 0 or 0.5")
+
+
+class YoloV5(Decode, frozen=True, kw_only=True, tag="yolov5"):
+    """Anchors with an objectness: YOLOv3 to v7."""
+
+    strides: tuple[Positive, ...] = (8, 16, 32)
+    anchors: tuple[tuple[tuple[float, float], ...], ...] = (
+        ((10, 13), (16, 30), (33, 23)),
+        ((30, 61), (62, 45), (59, 119)),
+        ((116, 90), (156, 198), (373, 326)),
+    )
+    """Width and height in pixels of the input, by level. Checkpoints hold them in cells: times the stride."""
+    state: Literal["raw", "decoded"] = "decoded"
+    """Maps of the last convolution, or rows cx, cy, w, h, objectness, classes after sigmoid."""
+    order: Literal["anchor-y-x", "y-x-anchor"] = "anchor-y-x"
+    """Of rows within a level."""
+    xy: Literal["v3", "v5"] = "v5"
+    """Formula of centre and size."""
+    unit: Unit = "pixels"
+    scores: Scores = "probabilities"
+
+
+class YoloV8(Decode, frozen=True, kw_only=True, tag="yolov8"):
+    """Without anchors and objectness: YOLOv8, 11, 26. Distances are expectations over `bins`."""
+
+    strides: tuple[Positive, ...] = (8, 16, 32)
+    bins: Positive = 16
+    """1 is a distance itself."""
+    state: Literal["raw", "decoded"] = "decoded"
+    """Distances by bins; or rows cx, cy, w, h, classes."""
+    unit: Unit = "pixels"
+    layout: Literal["npc", "ncp", "nchw"] = "ncp"
+    scores: Scores = "probabilities"
+    eval: Suppression = Suppression(score=0.001, iou=0.7, max=300, multi_label=True)
+    predict: Suppression = Suppression(score=0.25, iou=0.7, max=300)
+
+
+class Ssd(Decode, frozen=True, kw_only=True, tag="ssd"):
+    """Priors with a background class: SSD, SSDLite, the TensorFlow detection models."""
+
+    arrangement: Literal["joint", "scores-boxes", "boxes-scores"] = "scores-boxes"
+    priors: str = "priors.npz"
+    """File of the bundle: `priors` (P, 4) float32, cx, cy, w, h relative to the input. The same class of network gives
+    others by version, so they are numbers and never a formula."""
+    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    """Of x, y, w, h."""
+    box_order: Literal["xywh", "yxhw"] = "xywh"
+    """Of the four offsets."""
+    background: Literal["first", "last", "none"] = "first"
+    """Column that is no class."""
+    scores: Literal["softmax", "logits", "probabilities"] = "softmax"  # type: ignore[assignment]
+    """Logits for a softmax over all columns, logits for a sigmoid each, or probabilities."""
+    state: Literal["raw", "decoded"] = "raw"
+    """Offsets; or corners relative to the input."""
+    eval: Suppression = Suppression(score=0.001, iou=0.55, max=300, multi_label=True, per_class=300)
+    predict: Suppression = Suppression(score=0.3, iou=0.45, max=100)
+
+
+class End2End(Decode, frozen=True, kw_only=True, tag="end2end"):
+    """Detections that the graph has suppressed already: rows of corners, score and class; the rest is empty."""
+
+    columns: tuple[Literal["x0", "y0", "x1", "y1", "score", "class"], ...] = ("x0", "y0", "x1", "y1", "score", "class")
+    unit: Unit = "pixels"
+    scores: Scores = "probabilities"
+    eval: Suppression = Suppression(score=0.001, iou=1.0, max=300)
+    predict: Suppression = Suppression(score=0.25, iou=1.0, max=300)
+
+
+Record = Boxes | Gfl | YoloV5 | YoloV8 | Ssd | End2End
+KINDS: dict[str, type[Record]] = {
+    "boxes": Boxes,
+    "gfl": Gfl,
+    "yolov5": YoloV5,
+    "yolov8": YoloV8,
+    "ssd": Ssd,
+    "end2end": End2End,
+}
+
+
+def parse(text: str) -> Record:
+    """Reads `KIND[:key=value,…]`, as the command line has it; a list is written `8/16/32`.
+
+    Keys of suppression are `eval.score`, `predict.iou` and so on.
+
+    Raises:
+        ValueError: One sentence: an unknown kind or key, or a value that does not fit.
+    """
+    kind, _, rest = text.partition(":")
+    if kind not in KINDS:
+        raise ValueError(f"decode kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    known = KINDS[kind].__struct_fields__
+    values: dict[str, object] = {"kind": kind}
+    nested: dict[str, dict[str, object]] = {}
+    for pair in filter(None, rest.split(",")):
+        key, separator, value = pair.partition("=")
+        name, _, inner = key.partition(".")
+        if not separator or name not in known or bool(inner) != (name in ("eval", "predict")):
+            raise ValueError(f"decode {kind} has no {key!r}; its keys are {', '.join(known)}")
+        if inner:
+            nested.setdefault(name, {})[inner] = value
+        else:
+            values[name] = _listed(value) if "/" in value or name in ("strides", "outputs") else value
+    for name, given in nested.items():
+        values[name] = msgspec.to_builtins(getattr(KINDS[kind](), name)) | given
+    try:
+        return msgspec.convert(values, type=KINDS[kind], strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"decode {kind}: {error}") from error
+
+
+def _listed(text: str) -> object:
+    """Returns `10x13;16x30/30x61;62x45` as nested lists: levels by `/`, anchors by `;`, sides by `x`."""
+    parts = text.split("/")
+    if any("x" in part and part.replace("x", "").replace(";", "").replace(".", "").isdigit() for part in parts):
+        return [[one.split("x") for one in part.split(";")] for part in parts]
+    return parts
