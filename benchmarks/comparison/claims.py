@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from comparison.contest import NETWORKS, RIVAL
 from comparison.run import Entry, Group, ratios, shown
-from ghostdeploy.deploy.prove.statistics import quantile
+from ghostdeploy.statistics import quantile
 from ghostdeploy.targets import TARGETS
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from comparison.contest import FOLDER, Engine, Network
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.deploy.measure.bench_process import Process, block_size, bundle_process, interleave
-from ghostdeploy.deploy.prove.statistics import median_interval, quantile
 from ghostdeploy.errors import GhostDeployError
 from ghostdeploy.machine import choose_cores, cpu_name, instruction_set
 from ghostdeploy.progress import Stages
+from ghostdeploy.statistics import median_interval, quantile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

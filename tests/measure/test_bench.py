@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ghostdeploy.deploy.measure.bench import bench
-from ghostdeploy.deploy.prove.statistics import median_interval, quantile
 from ghostdeploy.errors import BundleError, UsageError
+from ghostdeploy.statistics import median_interval, quantile
 from tests.commands import run
 from tests.signing import sign_again
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import ghostdeploy as gd
-from ghostdeploy.deploy.prove.statistics import paired_drop
 from ghostdeploy.errors import UsageError
+from ghostdeploy.statistics import paired_drop
 from tests.commands import assert_one_sentence, run
 from tests.signing import sign_again
 

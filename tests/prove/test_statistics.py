@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ghostdeploy.deploy.prove.evaluate import Predictions, compare
-from ghostdeploy.deploy.prove.statistics import mcnemar, paired_drop, wilson
+from ghostdeploy.statistics import mcnemar, paired_drop, wilson
 
 
 def test_wilson_agrees_with_newcombes_worked_example():

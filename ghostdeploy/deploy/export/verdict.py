@@ -20,11 +20,11 @@ from ghostdeploy.bundle.manifest import Accuracy, Agreement
 from ghostdeploy.deploy.prove import evaluate, judge, parity, replay
 from ghostdeploy.deploy.prove.class_order import near_chance
 from ghostdeploy.deploy.prove.execution import compare_execution
-from ghostdeploy.deploy.prove.statistics import wilson
 from ghostdeploy.deploy.prove.tolerance import VALUES_SQNR_DB
 from ghostdeploy.deploy.quantize.recipe import read_quantized
 from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.machine import instruction_set
+from ghostdeploy.statistics import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,11 +22,11 @@ from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.deploy.measure.bench_process import block_size, bundle_process, interleave
 from ghostdeploy.deploy.measure.machine_rates import Rates, measure_rates
 from ghostdeploy.deploy.measure.roofline import Limit, limit_of
-from ghostdeploy.deploy.prove.statistics import median_interval, quantile
 from ghostdeploy.errors import UsageError
 from ghostdeploy.machine import cpu_name, instruction_set, usable_threads
 from ghostdeploy.progress import Stages
 from ghostdeploy.runtimes import tell_failed
+from ghostdeploy.statistics import median_interval, quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from ghostdeploy.deploy.measure.bench_worker import Answer, Job, Loaded
-from ghostdeploy.deploy.prove.statistics import quantile
 from ghostdeploy.errors import BundleError
 from ghostdeploy.isolation import child_command, child_environment
 from ghostdeploy.machine import choose_cores
+from ghostdeploy.statistics import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ghostdeploy.bundle.manifest import LeftOut
-from ghostdeploy.deploy.prove.statistics import wilson
 from ghostdeploy.errors import DataError
+from ghostdeploy.statistics import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

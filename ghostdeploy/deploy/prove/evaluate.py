@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from ghostdeploy.bundle.manifest import LeftOut, Record
 from ghostdeploy.deploy.prove import judge
 from ghostdeploy.deploy.prove.class_order import near_chance
-from ghostdeploy.deploy.prove.statistics import mcnemar, paired_drop, wilson
 from ghostdeploy.deploy.prove.streaming import batches, outputs
 from ghostdeploy.deploy.prove.tolerance import MAX_DROP
 from ghostdeploy.errors import DataError
 from ghostdeploy.machine import usable_cores
+from ghostdeploy.statistics import mcnemar, paired_drop, wilson
 
 if TYPE_CHECKING:
     from ghostdeploy.deploy.prove.images import ImageSet

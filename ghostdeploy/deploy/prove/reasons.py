@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.prove import tolerance as limits
-from ghostdeploy.deploy.prove.statistics import wilson
+from ghostdeploy.statistics import wilson
 
 if TYPE_CHECKING:
     from ghostdeploy.bundle.manifest import Accuracy, Agreement, Execution, HalfRange, Parity, Replay

@@ -17,8 +17,8 @@ import numpy as np
 
 from ghostdeploy.deploy.prove.diagnose import UnitGain
 from ghostdeploy.deploy.prove.parity import names_classes
-from ghostdeploy.deploy.prove.statistics import wilson
 from ghostdeploy.deploy.prove.tolerance import VALUES_SQNR_DB
+from ghostdeploy.statistics import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

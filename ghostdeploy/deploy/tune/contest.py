@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ghostdeploy.deploy.prove.statistics import median_interval, quantile
+from ghostdeploy.statistics import median_interval, quantile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.measure.bench_process import Process, block_size, job_process
 from ghostdeploy.deploy.measure.bench_worker import Job
-from ghostdeploy.deploy.prove.statistics import quantile
 from ghostdeploy.errors import BundleError
 from ghostdeploy.machine import choose_cores
+from ghostdeploy.statistics import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Float = NDArray[np.float64]
@@ -75,6 +77,8 @@ class Matches(NamedTuple):
     """(T, D) It took a box that counts."""
     forgotten: NDArray[np.bool_]
     """(T, D) It took a crowd."""
+    scores: Float
+    """(D,)"""
     wanted: Int
     """(images, classes) Boxes that count."""
 
@@ -122,10 +126,22 @@ def match(found: Found, truth: Truth, *, images: int, classes: int) -> Matches:
         if len(rows):
             pairs = _pairs(rows, first, last)
             _take(pairs, found.boxes.xywh, boxes, crowd, taken, right, forgotten)
-    by_class = np.lexsort((-found.scores, found.boxes.label))
-    return Matches(
-        found.boxes.image[by_class], found.boxes.label[by_class], right[:, by_class], forgotten[:, by_class], wanted
-    )
+    return _by_class(Matches(found.boxes.image, found.boxes.label, right, forgotten, found.scores, wanted))
+
+
+def merge(parts: Sequence[Matches]) -> Matches:
+    """Returns the matches of a set from those of its parts, the images of one after those of the other."""
+    starts = np.cumsum([0, *(len(one.wanted) for one in parts)])
+    moved = [one._replace(image=one.image + start) for one, start in zip(parts, starts[:-1], strict=True)]
+    *every, wanted = zip(*moved, strict=True)
+    return _by_class(Matches._make([*(np.concatenate(one, axis=-1) for one in every), np.concatenate(wanted)]))
+
+
+def _by_class(matches: Matches) -> Matches:
+    """Returns matches sorted by class, then score; of equal scores the first image's comes first."""
+    *every, wanted = matches
+    order = np.lexsort((matches.image, -matches.scores, matches.label))
+    return Matches._make([*(one[..., order] for one in every), wanted])
 
 
 class _Pairs(NamedTuple):
@@ -180,7 +196,8 @@ def _overlap(a: Float, b: Float, crowd: NDArray[np.bool_]) -> Float:
     inside = sides[:, 0] * sides[:, 1]
     area_a, area_b = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
     whole = np.where(crowd, area_a, area_a + area_b - inside)
-    return np.divide(inside, whole, out=np.zeros_like(inside), where=whole > 0)
+    shares: Float = np.divide(inside, whole, out=np.zeros_like(inside), where=whole > 0)
+    return shares
 
 
 def _best(found: Found, classes: int) -> Found:
@@ -188,7 +205,7 @@ def _best(found: Found, classes: int) -> Found:
     group = found.boxes.image * classes + found.boxes.label
     order = np.lexsort((-found.scores, group))
     order = order[_ranks(group[order]) < MOST]
-    return Found(Boxes(*(part[order] for part in found.boxes)), found.scores[order])
+    return Found(Boxes._make(part[order] for part in found.boxes), found.scores[order])
 
 
 def _ranks(group: Int) -> Int:

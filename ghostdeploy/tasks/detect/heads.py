@@ -10,8 +10,7 @@ logistic function, and E over softmax-weighted bins 0, 1, …:
     ssd      c = t_xy·v_xy·p_wh + p_xy            size = exp(min(t_wh·v_wh, ln(1000/16)))·p_wh   for prior p
 
 Sources: NanoDet's `nanodet_plus_head.py` and `gfl_head.py`; the published formulas of YOLOv3, v5 and v8; SSD
-(arXiv 1512.02325) with torchvision's bound of the exponent. Scores are looked at first and only boxes above the limit
-are computed: of the 3,598 points of a 416 px NanoDet that is all but free.
+(arXiv 1512.02325) with torchvision's bound of the exponent.
 """
 
 from __future__ import annotations
@@ -22,31 +21,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ghostdeploy.tasks.detect import record as kinds
+from ghostdeploy.tasks.detect.rows import probabilities, read, sigmoid, softmax
 from ghostdeploy.tasks.detect.suppression import Detections, suppress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.tasks.detect.rows import Arrays, Rows
     from ghostdeploy.tasks.detect.suppression import Suppression
 
     Float = NDArray[np.float64]
     Int = NDArray[np.int64]
-    Arrays = Mapping[str, NDArray[Any]]
 
 LARGEST_EXPONENT = math.log(1000 / 16)
-
-
-class Rows(NamedTuple):
-    """A head's tensors as points and columns."""
-
-    scores: NDArray[Any]
-    """(N, P, classes) as the network gives them."""
-    boxes: NDArray[Any]
-    """(N, P, columns)"""
-    objectness: NDArray[Any] | None = None
-    """(N, P)"""
 
 
 def detect(
@@ -61,8 +50,6 @@ def detect(
         rule: `found.eval` or `found.predict`.
         priors: (P, 4), of `ssd`.
     """
-    if isinstance(found, kinds.End2End):
-        return [_finished(found, rows, size, rule) for rows in outputs[found.outputs[0]]]
     rows = read(found, outputs)
     return [_one(found, rows, image, size, rule, priors) for image in range(len(rows.scores))]
 
@@ -71,73 +58,31 @@ def _one(
     found: kinds.Record, rows: Rows, image: int, size: tuple[int, int], rule: Suppression, priors: Float | None
 ) -> Detections:
     scores, points = probabilities(found, rows, image, rule.score)
-    boxes = _BOXES[type(found)](found, np.asarray(rows.boxes[image][points], np.float64), points, size, priors)
+    boxes = decode(found, rows.boxes[image][points], points, size, priors)
     if found.clip:
         boxes = clip(boxes, size)
     return suppress(boxes, scores, rule)
+
+
+def decode(
+    found: kinds.Record, columns: NDArray[Any], points: Int, size: tuple[int, int], priors: Float | None
+) -> Float:
+    """Returns the boxes of some points of one image, (R, 4) x0, y0, x1, y1 in pixels of the network's input.
+
+    Args:
+        found: The record.
+        columns: (R, columns of boxes), see `rows.read`.
+        points: (R,) Which points these are.
+        size: Height and width of the network's input.
+        priors: (P, 4), of `ssd`.
+    """
+    return _BOXES[type(found)](found, np.asarray(columns, np.float64), points, size, priors)
 
 
 def clip(boxes: Float, size: tuple[int, int]) -> Float:
     """Returns boxes (M, 4) cut to an image of height and width `size`."""
     height, width = size
     return np.clip(boxes, 0.0, [width, height, width, height])
-
-
-def probabilities(found: kinds.Record, rows: Rows, image: int, least: float) -> tuple[Float, Int]:
-    """Returns the probabilities (R, classes) of points that have one above `least`, and which points these are."""
-    given = rows.scores[image]
-    if isinstance(found, kinds.Ssd) and found.scores == "softmax":
-        given = softmax(np.asarray(given, np.float64))
-    if isinstance(found, kinds.Ssd) and found.background != "none":
-        given = given[:, 1:] if found.background == "first" else given[:, :-1]
-    logits = found.scores == "logits"
-    limit = _logit(least) if logits else least
-    points = np.flatnonzero(given.max(axis=1, initial=-np.inf) > limit)
-    chosen = np.asarray(given[points], np.float64)
-    chosen = sigmoid(chosen) if logits else chosen
-    if rows.objectness is not None:
-        whole = np.asarray(rows.objectness[image][points], np.float64)
-        chosen = chosen * (sigmoid(whole) if logits else whole)[:, None]
-    return chosen, points
-
-
-def read(found: kinds.Record, outputs: Arrays) -> Rows:
-    """Returns points and columns, whatever the arrangement and layout."""
-    tensors = [outputs[name] for name in found.outputs]
-    if isinstance(found, kinds.YoloV5):
-        joint = np.concatenate([_anchored(found, one) for one in tensors], axis=1)
-        return Rows(joint[..., 5:], joint[..., :4], joint[..., 4])
-    if found.arrangement == "joint":
-        joint = _joined(found, tensors)
-        if isinstance(found, kinds.Gfl):
-            return Rows(joint[..., : found.classes], joint[..., found.classes :])
-        columns = joint.shape[-1] - found.classes
-        return Rows(joint[..., columns:], joint[..., :columns])
-    half = len(tensors) // 2
-    first, second = _joined(found, tensors[:half]), _joined(found, tensors[half:])
-    return Rows(first, second) if found.arrangement == "scores-boxes" else Rows(second, first)
-
-
-def _joined(found: kinds.Record, tensors: list[NDArray[Any]]) -> NDArray[Any]:
-    """Returns tensors of all levels as (N, P, columns)."""
-    if found.layout == "npc":
-        parts = tensors
-    elif found.layout == "ncp":
-        parts = [one.transpose(0, 2, 1) for one in tensors]
-    else:
-        parts = [one.reshape(*one.shape[:2], -1).transpose(0, 2, 1) for one in tensors]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-
-def _anchored(found: kinds.YoloV5, tensor: NDArray[Any]) -> NDArray[Any]:
-    """Returns one level, or all that is decoded, as (N, P, 5 + classes) in the record's order of rows."""
-    if tensor.ndim != 4:
-        return tensor if found.layout == "npc" else tensor.transpose(0, 2, 1)
-    count, channels, height, width = tensor.shape
-    anchors = len(found.anchors[0])
-    split = tensor.reshape(count, anchors, channels // anchors, height, width)
-    axes = (0, 1, 3, 4, 2) if found.order == "anchor-y-x" else (0, 3, 4, 1, 2)
-    return split.transpose(axes).reshape(count, -1, channels // anchors)
 
 
 class Cells(NamedTuple):
@@ -161,15 +106,14 @@ def cells(strides: tuple[int, ...], size: tuple[int, int], *, anchors: int = 1, 
         order: Which runs slowest within a level.
     """
     parts = []
-    for level, stride in enumerate(strides):
-        height, width = (-(-side // stride) for side in size)
+    for level, step in enumerate(strides):
+        height, width = (-(-side // step) for side in size)
         axes = (anchors, height, width) if order == "anchor-y-x" else (height, width, anchors)
         grid = np.indices(axes).reshape(3, -1)
         anchor, y, x = grid if order == "anchor-y-x" else (grid[2], grid[0], grid[1])
         same = np.ones(len(x), np.int64)
-        parts.append((x, y, stride * same, level * same, anchor))
-    x, y, stride, level, anchor = (np.concatenate(one) for one in zip(*parts, strict=True))
-    return Cells(x.astype(float), y.astype(float), stride.astype(float), level, anchor)
+        parts.append((x.astype(float), y.astype(float), step * same.astype(float), level * same, anchor))
+    return Cells._make(np.concatenate(one) for one in zip(*parts, strict=True))
 
 
 def _by_distances(columns: Float, points: Int, strides: tuple[int, ...], size: tuple[int, int], offset: float) -> Float:
@@ -223,28 +167,22 @@ def _ssd(found: kinds.Ssd, columns: Float, points: Int, size: tuple[int, int], p
     return corners(np.concatenate([centre, sides], axis=1), "cxcywh") * _unit("relative", size)
 
 
+def _end2end(found: kinds.End2End, columns: Float, _: Int, size: tuple[int, int], __: Float | None) -> Float:
+    return columns * _unit(found.unit, size)
+
+
 def _boxes(found: kinds.Boxes, columns: Float, _: Int, size: tuple[int, int], __: Float | None) -> Float:
     return corners(columns, found.format) * _unit(found.unit, size)
 
 
 _BOXES: dict[type, Callable[..., Float]] = {
     kinds.Boxes: _boxes,
+    kinds.End2End: _end2end,
     kinds.Gfl: _gfl,
     kinds.YoloV5: _yolov5,
     kinds.YoloV8: _yolov8,
     kinds.Ssd: _ssd,
 }
-
-
-def _finished(found: kinds.End2End, rows: NDArray[Any], size: tuple[int, int], rule: Suppression) -> Detections:
-    """Returns one image's rows that hold a detection, best first."""
-    place = [found.columns.index(name) for name in ("x0", "y0", "x1", "y1")]
-    rows = np.asarray(rows, np.float64)
-    scores = rows[:, found.columns.index("score")]
-    order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] > rule.score][: rule.max]
-    boxes = rows[np.ix_(order, place)] * _unit(found.unit, size)
-    return Detections(boxes, scores[order], np.rint(rows[order, found.columns.index("class")]).astype(np.int64))
 
 
 def corners(boxes: Float, form: str) -> Float:
@@ -258,19 +196,3 @@ def corners(boxes: Float, form: str) -> Float:
 def _unit(unit: str, size: tuple[int, int]) -> Float:
     height, width = size if unit == "relative" else (1, 1)
     return np.array([width, height, width, height], float)
-
-
-def sigmoid(values: Float) -> Float:
-    """Returns 1 / (1 + e^−v) without overflow."""
-    small = np.exp(-np.abs(values))
-    return np.where(values >= 0, 1 / (1 + small), small / (1 + small))
-
-
-def softmax(values: Float) -> Float:
-    """Returns shares along the last axis."""
-    raised = np.exp(values - values.max(axis=-1, keepdims=True))
-    return raised / raised.sum(axis=-1, keepdims=True)
-
-
-def _logit(share: float) -> float:
-    return -math.inf if share <= 0 else (math.inf if share >= 1 else math.log(share / (1 - share)))

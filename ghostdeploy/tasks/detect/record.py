@@ -17,6 +17,10 @@ Unit = Literal["pixels", "relative"]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
+class WrongRecord(ValueError):
+    """A record does not describe the tensors it is given with; the message is one sentence with what proves it."""
+
+
 class Decode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     """What all kinds have."""
 
@@ -40,7 +44,7 @@ class Decode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Boxes(Decode, frozen=True, kw_only=True, tag="boxes"):
-    """Boxes that the graph has decoded already."""
+    """Boxes that the graph has decoded already. Three `outputs` are boxes, scores (N, P) and classes (N, P)."""
 
     arrangement: Literal["joint", "scores-boxes", "boxes-scores"] = "boxes-scores"
     scores: Scores = "probabilities"
@@ -91,6 +95,17 @@ class YoloV5(Decode, frozen=True, kw_only=True, tag="yolov5"):
     unit: Unit = "pixels"
     scores: Scores = "probabilities"
 
+    def __post_init__(self) -> None:
+        """Refuses levels that do not go together.
+
+        Raises:
+            ValueError: There are more strides than levels of anchors, or the reverse, or levels of different size.
+        """
+        if len(self.anchors) != len(self.strides):
+            raise ValueError(f"anchors have {len(self.anchors)} levels, expected {len(self.strides)} as strides")
+        if len({len(level) for level in self.anchors}) != 1:
+            raise ValueError("anchors have levels of different size, expected as many in each")
+
 
 class YoloV8(Decode, frozen=True, kw_only=True, tag="yolov8"):
     """Without anchors and objectness: YOLOv8, 11, 26. Distances are expectations over `bins`."""
@@ -129,7 +144,10 @@ class Ssd(Decode, frozen=True, kw_only=True, tag="ssd"):
 
 
 class End2End(Decode, frozen=True, kw_only=True, tag="end2end"):
-    """Detections that the graph has suppressed already: rows of corners, score and class; the rest is empty."""
+    """Detections that the graph has suppressed already: rows of corners, score and class; the rest is empty.
+
+    Several `outputs` are put together column by column.
+    """
 
     columns: tuple[Literal["x0", "y0", "x1", "y1", "score", "class"], ...] = ("x0", "y0", "x1", "y1", "score", "class")
     unit: Unit = "pixels"

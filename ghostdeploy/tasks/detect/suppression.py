@@ -140,8 +140,10 @@ def overlap(a: Float, b: Float) -> Float:
     sides = np.clip(high - low, 0.0, None)
     inside = sides[..., 0] * sides[..., 1]
     whole = _area(a)[:, None] + _area(b)[None, :] - inside
-    return np.divide(inside, whole, out=np.zeros_like(inside), where=whole > 0)
+    shares: Float = np.divide(inside, whole, out=np.zeros_like(inside), where=whole > 0)
+    return shares
 
 
 def _area(boxes: Float) -> Float:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    areas: Float = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return areas
