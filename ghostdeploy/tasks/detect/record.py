@@ -167,6 +167,9 @@ KINDS: dict[str, type[Record]] = {
 }
 
 
+_LISTS = ("anchors", "columns", "outputs", "strides", "variances")
+
+
 def parse(text: str) -> Record:
     """Reads `KIND[:key=value,…]`, as the command line has it; a list is written `8/16/32`.
 
@@ -189,7 +192,7 @@ def parse(text: str) -> Record:
         if inner:
             nested.setdefault(name, {})[inner] = value
         else:
-            values[name] = _listed(value) if "/" in value or name in ("strides", "outputs") else value
+            values[name] = _listed(name, value) if name in _LISTS else value
     for name, given in nested.items():
         values[name] = msgspec.to_builtins(getattr(KINDS[kind](), name)) | given
     try:
@@ -198,9 +201,7 @@ def parse(text: str) -> Record:
         raise ValueError(f"decode {kind}: {error}") from error
 
 
-def _listed(text: str) -> object:
-    """Returns `10x13;16x30/30x61;62x45` as nested lists: levels by `/`, anchors by `;`, sides by `x`."""
+def _listed(name: str, text: str) -> object:
+    """Returns `8/16/32` as a list, and `10x13;16x30/30x61;62x45` of anchors as nested ones: levels, anchors, sides."""
     parts = text.split("/")
-    if any("x" in part and part.replace("x", "").replace(";", "").replace(".", "").isdigit() for part in parts):
-        return [[one.split("x") for one in part.split(";")] for part in parts]
-    return parts
+    return [[one.split("x") for one in part.split(";")] for part in parts] if name == "anchors" else parts
