@@ -1,0 +1,1 @@
+"""Embeddings: unit vectors, verification of pairs, labelled pairs."""

@@ -1,0 +1,1 @@
+"""Segmentation: masks out of logits, mean intersection over union, labelled masks, pictures."""
