@@ -55,6 +55,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = tuple(_UPRIGHT[code] for code in (5, 6, 7, 8))
 _BITS_PER_SAMPLE = 258
 _ROWS = 256
 """Rows of a wide image that are scaled at a time."""
@@ -93,6 +94,25 @@ def open_image(source: Source) -> Image.Image:
         f"image is {kind}, expected a path, bytes, a binary file object, a PIL image or a uint8 array",
         hint="convert a tensor to a uint8 array (H, W, 3) first" if kind == "Tensor" else None,
     )
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Returns height and width of an image file as `open_image` has it, from its header alone where that tells.
+
+    A PNG whose orientation comes after its pixels is taken for upright.
+
+    Raises:
+        InputError: See `open_image`.
+    """
+    with contextlib.suppress(Exception):  # `open_image` finds the same fault and has the sentence for it
+        if path.is_file():
+            with Image.open(path, formats=FORMATS) as image:
+                _check_area(*image.size, str(path))
+                told = image.format != "PNG" or "exif" in image.info  # Pillow decodes a PNG to look for more
+                turn = _turn(image) if told else None
+                if image.format != "TIFF":  # whose size Pillow has turned already, in some versions
+                    return image.size if turn in _SIDEWAYS else image.size[::-1]
+    return open_image(path).size[::-1]
 
 
 def _from_path(source: str | os.PathLike[str]) -> Image.Image:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostdeploy.decode import FORMATS, MAX_BYTES, MAX_PIXELS, open_image
+from ghostdeploy.decode import FORMATS, MAX_BYTES, MAX_PIXELS, open_image, upright_size
 from ghostdeploy.errors import InputError
 from ghostdeploy.preprocess import Preprocess, prepare
 
@@ -302,3 +302,22 @@ def test_a_pipe_with_a_name_is_refused_and_not_waited_for(tmp_path):
 def test_what_has_no_name_is_told_in_a_whole_sentence(source, said):
     with pytest.raises(InputError, match=f"^{said}, expected"):
         open_image(source)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "BMP"])
+def test_the_size_of_a_file_is_that_of_its_upright_image(kind, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "image"
+    path.write_bytes(file(kind, **({} if kind == "BMP" else {"exif": exif})))
+
+    assert upright_size(path) == open_image(path).size[::-1]
+
+
+def test_a_file_without_a_size_is_refused_as_when_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "text").write_text("no image")
+    for name, said in (("pipe", "not a regular file"), ("text", "is not an image"), ("none", "does not exist")):
+        with pytest.raises(InputError, match=said):
+            upright_size(tmp_path / name)
