@@ -76,6 +76,22 @@ def test_random_sets_give_the_figures_of_pycocotools(seed, whole):
     np.testing.assert_allclose(ours(*given), theirs(*given), atol=1e-6)
 
 
+def test_classes_without_a_box_have_no_part_and_images_without_one_do():
+    """What is found of a class that nobody labelled is not wrong; in an image without a box it is."""
+    truth, found, images, classes = random_set(4)
+    two = truth.boxes.label < 2
+    fewer = Truth(Boxes(*(part[two] for part in truth.boxes)), truth.crowd[two])
+    given = (fewer, found, images, classes)
+
+    assert (truth.boxes.image < images - 1).all()
+    assert ours(*given) == pytest.approx(theirs(*given), abs=1e-6)
+    moved = found._replace(
+        boxes=found.boxes._replace(image=np.where(found.scores > 0.9, images - 1, found.boxes.image))
+    )
+    assert ours(truth, moved, images, classes) == pytest.approx(theirs(truth, moved, images, classes), abs=1e-6)
+    assert ours(truth, moved, images, classes) < ours(truth, found, images, classes)
+
+
 def test_a_hundred_detections_of_an_image_and_class_count():
     """A right one below 149 wrong ones does not exist."""
     boxes = Boxes(np.zeros(1, int), np.zeros(1, int), np.array([[0.0, 0, 10, 10]]))

@@ -84,6 +84,7 @@ BAD = {
         without(COCO, annotations=[BOX, BOX | {"bbox": [20, 20, 35, 29]}]),
         "1 boxes of .* leave their image, such as 20, 20, 35, 29 in b.png of 40×30 pixels",
     ),
+    "a box beyond the left": (without(COCO, annotations=[BOX | {"bbox": [-3, 2, 10, 5]}]), "such as -3, 2, 10, 5 in"),
     "a negative size": (without(COCO, annotations=[BOX | {"bbox": [20, 20, -5, 5]}]), "leave their image"),
     "a box of three": (without(COCO, annotations=[BOX | {"bbox": [20, 20, 5]}]), "is not COCO JSON: .*length 4"),
     "two images of one id": (without(COCO, images=[COCO["images"][0]] * 2), "two images of one id"),

@@ -57,6 +57,16 @@ def test_of_equal_scores_the_first_stays_and_an_iou_equal_to_the_threshold_is_ke
     assert found.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 5]]
 
 
+def test_an_iou_equal_to_the_threshold_is_kept_among_many_boxes():
+    """Boxes are compared in blocks: the first and the last of 600 have an IoU of exactly 0.5."""
+    far = 100.0 * np.arange(1, 599)[:, None] + np.array([0, 0, 10, 10])
+    boxes = np.concatenate([[[0.0, 0, 10, 10]], far, [[0, 0, 10, 5]]])
+
+    found = suppress(boxes, np.linspace(0.9, 0.5, 600)[:, None], Suppression(score=0.1, iou=0.5, max=1000))
+
+    assert len(found.scores) == 600
+
+
 def test_a_score_at_the_threshold_is_none_and_nothing_gives_nothing():
     rule = Suppression(score=0.5, iou=0.5)
 

@@ -36,9 +36,10 @@ def test_the_best_threshold_is_that_of_trying_all(seed):
 
 
 def test_of_equally_good_thresholds_the_one_farthest_from_any_pair_is_taken():
-    similarity = np.array([0.1, 0.2, 0.6, 0.65])
+    """Three of four are right above 0.125 and above 0.75."""
+    similarity = np.array([0.1, 0.15, 0.6, 0.9])
 
-    assert verification.best_threshold(similarity, np.array([False, False, True, True])) == pytest.approx(0.4)
+    assert verification.best_threshold(similarity, np.array([False, True, False, True])) == pytest.approx(0.75)
 
 
 def test_a_file_sorted_by_label_has_the_figure_of_a_shuffled_one():
