@@ -22,6 +22,7 @@ from ghostdeploy import targets
 from ghostdeploy.arguments import require_path
 from ghostdeploy.arrays import parse_arrays
 from ghostdeploy.bundle import manifest as mf
+from ghostdeploy.bundle.whole_numbers import refuse_huge
 from ghostdeploy.errors import BundleError
 from ghostdeploy.files import is_relative_name, is_there, open_regular, read_limited
 
@@ -180,6 +181,7 @@ def open_bundle(path: str | os.PathLike[str], *, check_hashes: bool = True, hold
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise _no_bundle(root, error) from error
     manifest = mf.decode(data, where=str(where))
+    refuse_huge(data, where=str(where))
     row = targets.TARGETS.get(manifest.target)
     if row is None:
         raise BundleError(f"{where} names target {manifest.target!r}, expected {', '.join(targets.TARGETS)}")

@@ -8,6 +8,7 @@ import msgspec
 
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.manifest import Record
+from ghostdeploy.bundle.whole_numbers import refuse_huge
 from ghostdeploy.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
     where = bundle.path / bundles.DIAGNOSIS
     if bundles.DIAGNOSIS not in {record.path for record in bundle.manifest.files}:
         raise BundleError(f"{path} lists no {bundles.DIAGNOSIS}", hint="export the bundle again")
+    data = bundle.read(bundles.DIAGNOSIS)
     try:
-        return msgspec.json.decode(bundle.read(bundles.DIAGNOSIS), type=Diagnosis)
+        found = msgspec.json.decode(data, type=Diagnosis)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{where} is not a valid diagnosis: {error}", hint="export the bundle again") from error
+    refuse_huge(data, where=str(where))
+    return found
