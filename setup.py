@@ -49,33 +49,53 @@ SAMPLES = ("ghostdeploy", "samples")
 
 
 def without_remarks(source: str) -> str:
-    """Empties strings that stand alone, comments and what only type checkers read; every line keeps its number.
+    """Empties strings that stand alone, comments and what only type checkers read, and narrows indentation.
 
-    A function with a decorator keeps its own string: the command line shows it as help. Fields of records stay typed.
+    Every line keeps its number. A function with a decorator keeps its own string: the command line shows it as help.
+    Fields of records stay typed; where there are none, nothing is left that needs `annotations`.
     """
     lines = [line.encode() for line in source.splitlines()]  # ast counts bytes
     for (first, start), (last, end) in sorted(_remarks(ast.parse(source), lines), reverse=True):
         rest = lines[last][end:]
         lines[first : last + 1] = [lines[first][:start] + rest, *[b""] * (last - first)]
     plain = b"\n".join(line.rstrip() for line in lines).decode() + "\n"
-    comments = [
-        token for token in tokenize.generate_tokens(io.StringIO(plain).readline) if token.type == tokenize.COMMENT
-    ]
     text = plain.splitlines()
-    for token in comments:
+    tokens = tokenize.generate_tokens(io.StringIO(plain).readline)
+    for token in (one for one in tokens if one.type == tokenize.COMMENT):
         row, column = token.start
         text[row - 1] = text[row - 1][:column].rstrip()
-    return "\n".join(text) + "\n"
+    for row in _rows_of_idle_imports(ast.parse(plain)):
+        text[row - 1] = ""
+    strings = [node for node in ast.walk(ast.parse(plain)) if isinstance(node, ast.Constant | ast.JoinedStr)]
+    inside = {row for node in strings for row in range(node.lineno + 1, node.end_lineno + 1)}
+    narrow = [line if row in inside else _narrow(line) for row, line in enumerate(text, 1)]
+    return "\n".join(narrow) + "\n"
+
+
+def _narrow(line: str) -> str:
+    """Returns a line with a quarter of its indentation, which is a multiple of four."""
+    bare = line.lstrip(" ")
+    return " " * ((len(line) - len(bare)) // 4) + bare
+
+
+def _rows_of_idle_imports(tree: ast.Module):
+    """Yields the lines of imports from `typing` that nothing left in the module reads."""
+    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for statement in (one for one in tree.body if isinstance(one, ast.ImportFrom) and one.module == "typing"):
+        if not read & {name.asname or name.name for name in statement.names}:
+            yield from range(statement.lineno, statement.end_lineno + 1)
 
 
 def _remarks(tree: ast.Module, lines: list[bytes]):
     """Yields ((first line, byte), (last line, byte)) of each part to be emptied, lines counted from 0."""
+    typed = any(isinstance(node, ast.AnnAssign) for node in ast.walk(tree))
     for node in ast.walk(tree):
         body = node.body if isinstance(getattr(node, "body", None), list) else []
         for statement in body[1 if getattr(node, "decorator_list", []) else 0 :]:
             alone = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
             types = isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
-            if types or (alone and isinstance(statement.value.value, str) and len(body) > 1):
+            future = isinstance(statement, ast.ImportFrom) and statement.module == "__future__" and not typed
+            if types or future or (alone and isinstance(statement.value.value, str) and len(body) > 1):
                 yield (statement.lineno - 1, statement.col_offset), (statement.end_lineno - 1, statement.end_col_offset)
         if isinstance(node, ast.FunctionDef):
             for argument in ast.walk(node.args):
