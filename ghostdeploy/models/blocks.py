@@ -14,9 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def round_channels(target: float, divisor: int = 4) -> int:
@@ -98,7 +102,7 @@ class GhostModule(nn.Module):
     Args:
         inputs: Input channels.
         outputs: Output channels.
-        act: Activation after both halves; `nn.Identity` makes the module linear.
+        act: Makes the activation after both halves; `nn.Identity` makes the module linear.
         ratio: s, output channels per primary channel; the Ghost networks use 2.
         cheap_kernel: d, kernel size of the cheap operation; the Ghost networks use 3.
     """
@@ -108,7 +112,7 @@ class GhostModule(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        act: type[nn.Module] = nn.ReLU,
+        act: Callable[[], nn.Module] = nn.ReLU,
         ratio: int = 2,
         cheap_kernel: int = 3,
     ) -> None:

@@ -41,7 +41,39 @@ STAGES: tuple[tuple[Row, ...], ...] = (
 )
 
 
-class GhostNet(nn.Module):
+class GhostStages(nn.Module):
+    """Stem and bottlenecks, without a forward of its own.
+
+    Args:
+        width: Multiplier of every channel count.
+        bottleneck: Builds one block from its scaled table row.
+        stages: The stage table at width 1.
+    """
+
+    def __init__(
+        self, *, width: float, bottleneck: Callable[[BlockSpec], nn.Module], stages: tuple[tuple[Row, ...], ...]
+    ) -> None:
+        super().__init__()
+        channels = round_channels(16 * width)
+        self.conv_stem = nn.Conv2d(3, channels, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.act1 = nn.ReLU()
+        self.blocks = nn.Sequential()
+        self.channels: list[int] = []
+        """Of the map that each stage returns."""
+        index = 0
+        for stage in stages:
+            blocks: list[nn.Module] = []
+            for kernel, hidden, outputs, squeeze, stride in stage:
+                scaled = round_channels(hidden * width), round_channels(outputs * width)
+                blocks.append(bottleneck(BlockSpec(index, channels, *scaled, kernel, stride, squeeze)))
+                channels = scaled[1]
+                index += 1
+            self.blocks.append(nn.Sequential(*blocks))
+            self.channels.append(channels)
+
+
+class GhostNet(GhostStages):
     """Image classifier: float32 (N, 3, H, W) to logits (N, `num_classes`).
 
     Args:
@@ -61,23 +93,9 @@ class GhostNet(nn.Module):
         stages: tuple[tuple[Row, ...], ...] = STAGES,
         last: int = 960,
     ) -> None:
-        super().__init__()
-        channels = round_channels(16 * width)
-        self.conv_stem = nn.Conv2d(3, channels, 3, 2, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.act1 = nn.ReLU()
-        self.blocks = nn.Sequential()
-        index = 0
-        for stage in stages:
-            blocks: list[nn.Module] = []
-            for kernel, hidden, outputs, squeeze, stride in stage:
-                scaled = round_channels(hidden * width), round_channels(outputs * width)
-                blocks.append(bottleneck(BlockSpec(index, channels, *scaled, kernel, stride, squeeze)))
-                channels = scaled[1]
-                index += 1
-            self.blocks.append(nn.Sequential(*blocks))
+        super().__init__(width=width, bottleneck=bottleneck, stages=stages)
         features = round_channels(last * width)
-        self.blocks.append(nn.Sequential(ConvBnAct(channels, features)))
+        self.blocks.append(nn.Sequential(ConvBnAct(self.channels[-1], features)))
         self.conv_head = nn.Conv2d(features, 1280, 1)
         self.act2 = nn.ReLU()
         self.classifier = nn.Linear(1280, num_classes)

@@ -6,6 +6,7 @@ What a file may leave out or spell otherwise without a choice being made:
     ties         a tensor that the module has under several names is stored under one of them, as `safetensors` does
     indices      an integer buffer, such as a table of positions, in floats that are the module's own numbers, rounded
                  as `{k: v.half() for k, v in state.items()}` rounds them: the module keeps its own
+    training     tensors whose keys start as the module's `only_in_training` says, such as those of an auxiliary head
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def load_state(
             parts = (listed("it lacks", missing), listed("it has unexpected", extra), listed("it differs in", other))
             message = f"{source} does not fit {type(module).__name__}: {', '.join(part for part in parts if part)}"
         raise CheckpointError(message, hint="ghostdeploy export --weights FILE without MODEL shows what the file holds")
-    module.load_state_dict({key: value for key, value in state.items() if _same_kind(own[key], value)}, strict=False)
+    kept = {key: value for key, value in state.items() if key in own and _same_kind(own[key], value)}
+    module.load_state_dict(kept, strict=False)
 
 
 def misfit_of(module: nn.Module, state: Mapping[str, Tensor]) -> float:
@@ -81,7 +83,8 @@ def _differences(
         for key in own
         if key not in state and not is_counter(key) and not any(t in state for t in twins.get(key, ()))
     ]
-    extra = [key for key in state if key not in own]
+    training: tuple[str, ...] = getattr(module, "only_in_training", ())
+    extra = [key for key in state if key not in own and not key.startswith(training)]
     other = [
         f"{key} ({_described(state[key])} instead of {_described(tensor)})"
         for key, tensor in own.items()
