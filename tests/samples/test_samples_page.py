@@ -15,14 +15,14 @@ from ghostdeploy import samples
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "samples.md", ROOT / "docs" / "mobile.md"]
 TEXT = "\n".join(page.read_text("utf-8") for page in PAGES)
-COMMANDS = sorted(set(re.findall(r"python -m (ghostdeploy\.samples\.\w+)([^\n`)]*)", TEXT)))
+COMMANDS = sorted(set(re.findall(r"python -m (ghostdeploy\.samples(?:\.\w+)+)([^\n`)]*)", TEXT)))
 APPS = {
     path.stem if path.suffix else path.name
     for path in Path(samples.__file__).parent.iterdir()
     if (path / "__main__.py").is_file()
     or (
         path.suffix == ".py"
-        and path.stem not in {"__init__", "demo"}
+        and path.stem not in {"__init__", "demo", "records"}
         and "train_" not in path.stem
         and "prepare_" not in path.stem
     )
