@@ -41,7 +41,7 @@ class QuantizeSpec(Record, frozen=True, kw_only=True):
     conditioned: str | None
     """Path of equalized weights, see `deploy.quantize.condition`; None to quantize the graph as it is."""
     calibration: str
-    """Path of the calibration pixels, uint8 `.npy` (N, H, W, 3)."""
+    """Path of the calibration pixels, uint8 `.npy` (N, H, W, C)."""
     fingerprint: Calibration
     gate: str
     """Path of the pixels that the gate looks at, same form."""
@@ -150,7 +150,7 @@ class DefaultConverter(Protocol):
 
         Args:
             module: `nn.Module` in eval mode.
-            example: Tensor (N, 3, size, size).
+            example: Tensor (N, C, H, W).
             folder: Existing folder.
         """
         ...

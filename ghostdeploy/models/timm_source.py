@@ -59,16 +59,36 @@ def create_timm_model(name: str, num_classes: int | None, *, pretrained: bool) -
     return TimmModel(module.eval(), spec, getattr(module, "num_classes", None), fetch)
 
 
+_RESIZES: dict[str, Literal["crop", "stretch", "letterbox"]] = {
+    "center": "crop",
+    "squash": "stretch",
+    "border": "letterbox",
+}
+"""Names of timm's ways to crop."""
+
+
 def _preprocess(name: str, config: dict[str, Any]) -> Preprocess:
+    """Returns the record of timm's own transforms for evaluation.
+
+    timm resizes to ⌊size / crop_pct⌋ where torchvision's recipes round, and pads with the mean in whole pixels.
+    """
     channels, height, width = config["input_size"]
-    if channels != 3 or height != width:
-        raise CheckpointError(f"timm:{name} takes inputs of {config['input_size']}, expected square RGB images")
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
+    mode, fraction = config.get("crop_mode", "center"), float(config["crop_pct"])
+    resize = _RESIZES.get(mode, "crop")
+    if channels != 3 or (resize != "crop" and fraction != 1):
+        raise CheckpointError(
+            f"timm:{name} takes inputs of {config['input_size']}, {mode} with crop_pct {fraction:g}, expected RGB "
+            f"images, and crop_pct 1 where not the centre is cropped",
+            hint="give it as path/file.py:factory, and its preprocessing with --resize and the options beside it",
+        )
     mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
     return Preprocess(
-        size=height,
-        crop_fraction=float(config["crop_pct"]),
-        interpolation=interpolation,
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
+        size=height if height == width else (height, width),
+        crop_fraction=fraction,
+        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        mean=mean,
+        std=std,
+        resize=resize,
+        rounding="floor" if resize == "crop" else "round",
+        pad=tuple(round(255 * value) for value in mean) if resize == "letterbox" else 0.0,
     )

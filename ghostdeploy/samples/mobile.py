@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ghostdeploy.bundle.folder import LABELS, open_bundle
 from ghostdeploy.bundle.placing import write_own
 from ghostdeploy.errors import BundleError, GhostDeployError, UsageError
+from ghostdeploy.preprocess import described
 from ghostdeploy.runtimes.ranking import scored_classes
 from ghostdeploy.samples import report
 
@@ -47,11 +48,13 @@ def contract(manifest: Manifest) -> list[Constant]:
     """Returns the constants that an app needs, in the order in which it needs them.
 
     Raises:
-        BundleError: Not one image in and one row of logits out, or a batch that an app does not have.
+        BundleError: Not one image in and one row of logits out, a batch that an app does not have, or preprocessing
+            that the code of docs/mobile.md does not do.
     """
     image, *more = manifest.inputs
     spec = manifest.preprocess
     batch = image.shape[0]
+    _refuse_other_preprocessing(manifest)
     if more or image.layout is None or image.dtype not in {"float32", "uint8"} or batch not in {1, None}:
         found = ", ".join(f"{one.name} {one.dtype} {list(one.shape)} {one.layout}" for one in manifest.inputs)
         raise BundleError(
@@ -73,13 +76,27 @@ def contract(manifest: Manifest) -> list[Constant]:
         Constant("input_type", image.dtype),
         Constant("channels_last", image.layout == "nhwc"),
         Constant("output_name", manifest.outputs[0].name, _SCORES[manifest.scores] if classes else _NO_SCORES),
-        Constant("resize_short_side", spec.resize, "pixels; the long side keeps the aspect ratio, rounded down"),
-        Constant("crop_size", spec.size, "pixels, from the centre"),
+        Constant(
+            "resize_short_side",
+            spec.rounded(spec.sides[0] / spec.crop_fraction),
+            "pixels; the long side keeps the aspect ratio, rounded down",
+        ),
+        Constant("crop_size", spec.sides[0], "pixels, from the centre"),
         Constant("interpolation", spec.interpolation, "antialiased when it shrinks"),
         Constant("normalise", image.dtype == "float32", _normalise_comment(image.dtype)),
-        Constant("mean", spec.mean, "RGB, on the 0 to 1 scale"),
-        Constant("standard_deviation", spec.std, "RGB, on the 0 to 1 scale"),
+        Constant("mean", tuple(value / spec.white for value in spec.mean), "RGB, on the 0 to 1 scale"),
+        Constant("standard_deviation", tuple(value / spec.white for value in spec.std), "RGB, on the 0 to 1 scale"),
     ]
+
+
+def _refuse_other_preprocessing(manifest: Manifest) -> None:
+    spec = manifest.preprocess
+    ways = (spec.resize, spec.sampling, spec.color)
+    if ways != ("crop", "half-pixel", "rgb") or spec.sides[0] != spec.sides[1]:
+        raise BundleError(
+            f"{manifest.name} prepares images by {described(spec)}, expected the centre crop of a square RGB image",
+            hint="write the preprocessing of this model by hand, after ghostdeploy/preprocess",
+        )
 
 
 _SCORES: dict[Scores, str] = {

@@ -54,7 +54,7 @@ def to_input(pixels: Tensor) -> Tensor:
 
 def augment(pixels: Tensor, rng: torch.Generator) -> Tensor:
     """Flips half of the images, shifts each by up to four pixels, and erases a patch in half of them."""
-    count, side = len(pixels), SPEC.size
+    count, side = len(pixels), SPEC.sides[0]
     flip = torch.rand(count, generator=rng) < 0.5
     pixels = torch.where(flip[:, None, None], pixels.flip(2), pixels)
     padded = nn.functional.pad(pixels, (SHIFT, SHIFT, SHIFT, SHIFT))

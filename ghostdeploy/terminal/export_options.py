@@ -18,19 +18,29 @@ if TYPE_CHECKING:
 _FOLDER = GivenPath()
 
 
-def _triple(text: str) -> tuple[float, float, float]:
+def _per_channel(text: str) -> tuple[float, ...]:
     try:
-        red, green, blue = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not three numbers such as 0.485,0.456,0.406") from error
-    return red, green, blue
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3):
+        raise click.BadParameter(f"{text!r} is not three numbers such as 0.485,0.456,0.406, or one for gray")
+    return values
 
 
-def _side(text: str) -> int:
+def _pad(text: str) -> float | tuple[float, ...]:
+    values = _per_channel(text)
+    return values[0] if len(values) == 1 else values
+
+
+def _size(text: str) -> int | tuple[int, int]:
     try:
-        return int(text)
+        height, width = (int(part) for part in (text.split(",") if "," in text else [text, text]))
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not one number of pixels: images are square") from error
+        raise click.BadParameter(
+            f"{text!r} is neither one number of pixels nor height and width such as 192,320"
+        ) from error
+    return height if height == width else (height, width)
 
 
 def _batch(text: str) -> int | None:
@@ -55,6 +65,46 @@ def _of_a_target(option: Option) -> Callable[..., Any]:
     choice, default = click.Choice(option.choices), option.choices[0]
     return click.option(option.flag, type=choice, default=default, show_default=True, help=option.help)
 
+
+_PREPROCESSING = (
+    click.option(
+        "--image-size",
+        "size",
+        type=_size,
+        metavar="N|H,W",
+        help="Input height and width in pixels; one number for both.",
+    ),
+    click.option(
+        "--crop-fraction", type=float, metavar="F", help="Centre crop as a fraction of the resized short side."
+    ),
+    click.option("--interpolation", type=click.Choice(["bilinear", "bicubic"]), help="Resize filter."),
+    click.option("--mean", type=_per_channel, metavar="R,G,B", help="Per-channel mean on the scale of --unit."),
+    click.option(
+        "--std", type=_per_channel, metavar="R,G,B", help="Per-channel standard deviation on the scale of --unit."
+    ),
+    click.option("--unit", type=click.Choice(["0-1", "0-255"]), help="Scale of pixels for --mean and --std."),
+    click.option("--color", type=click.Choice(["rgb", "bgr", "gray"]), help="Channels of the input, in their order."),
+    click.option("--channels", type=click.Choice(["1", "3"]), help="1 is gray, 3 is colour."),
+    click.option(
+        "--resize",
+        type=click.Choice(["crop", "stretch", "letterbox"]),
+        help="Crop the centre, stretch, or fit the whole image and pad.",
+    ),
+    click.option(
+        "--rounding", type=click.Choice(["round", "floor", "ceil"]), help="Of resized sides, to whole pixels."
+    ),
+    click.option(
+        "--sampling",
+        type=click.Choice(["half-pixel", "corner"]),
+        help="corner resizes as OpenCV's warpPerspective does for NanoDet.",
+    ),
+    click.option("--anchor", type=click.Choice(["center", "corner"]), help="Place of the image in a letterbox."),
+    click.option("--pad", type=_pad, metavar="V|R,G,B", help="Padding of a letterbox."),
+    click.option(
+        "--pad-space", type=click.Choice(["pixels", "normalized"]), help="Scale of --pad: pixels of 0-255, or inputs."
+    ),
+    click.option("--upscale/--no-upscale", default=None, help="Whether a letterbox enlarges small images."),
+)
 
 _OPTIONS = (
     click.argument("model", required=False),
@@ -106,13 +156,7 @@ _OPTIONS = (
         help="Zero-pad channels to a multiple of this, exactly, so that GPU INT8 kernels take every layer.",
     ),
     *(_of_a_target(option) for row in targets.TARGETS.values() for option in row.options),
-    click.option("--image-size", "size", type=_side, metavar="N", help="Input height and width in pixels."),
-    click.option(
-        "--crop-fraction", type=float, metavar="F", help="Centre crop as a fraction of the resized short side."
-    ),
-    click.option("--interpolation", type=click.Choice(["bilinear", "bicubic"]), help="Resize filter."),
-    click.option("--mean", type=_triple, metavar="R,G,B", help="Per-channel mean on the 0-1 scale."),
-    click.option("--std", type=_triple, metavar="R,G,B", help="Per-channel standard deviation on the 0-1 scale."),
+    *_PREPROCESSING,
     click.option("--labels", type=_FOLDER, metavar="FILE", help="Class names, one per line."),
     click.option(
         "--batch", type=_batch, default="1", show_default=True, metavar="N|dynamic", help="Images per inference."

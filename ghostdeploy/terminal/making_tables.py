@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ghostdeploy.preprocess import described
 from ghostdeploy.terminal.layout import agreement, note, reference, relative, sqnr, stacked, table, verdict
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ def models(entries: Sequence[ZooEntry]) -> None:
 
 def plan(found: Plan) -> None:
     """Prints what an export would do."""
-    spec = found.preprocess
     rows: list[tuple[str, str | Text]] = [
         ("model", f"{found.model} ({found.family})"),
         ("source", found.source),
@@ -37,10 +37,7 @@ def plan(found: Plan) -> None:
         ("precision", found.precision),
         ("batch", found.batch),
         ("input", found.input),
-        (
-            "image",
-            f"{spec.size} px, crop {spec.crop_fraction:g}, {spec.interpolation}, mean {spec.mean}, std {spec.std}",
-        ),
+        ("image", described(found.preprocess)),
         ("accuracy gate", f"{found.data}, drop ≤ {found.max_drop:g}" if found.data else "none (no --data)"),
         ("bundles", stacked(found.bundles)),
     ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ghostdeploy.deploy.prove.image_folders import counted
+from ghostdeploy.preprocess import described
 from ghostdeploy.runtimes.ranking import scored_classes
 from ghostdeploy.terminal.layout import (
     bounds,
@@ -44,8 +45,6 @@ def _classes(m: Manifest) -> str:
 def inspected(bundle: Bundle) -> None:
     """Prints a bundle's manifest."""
     m = bundle.manifest
-    spec = m.preprocess
-    image = f"{spec.size} px, crop {spec.crop_fraction:g}, {spec.interpolation}, mean {spec.mean}, std {spec.std}"
     rows = [
         ("model", f"{m.model.name} ({m.model.family}), {_classes(m)}"),
         ("source", m.model.source),
@@ -55,7 +54,7 @@ def inspected(bundle: Bundle) -> None:
         ("created", f"{m.created} by {', '.join(f'{k} {v}' for k, v in m.tools.items())}"),
         *((f"input {t.name}", f"{t.dtype} {shape(t.shape)} {t.layout or ''}") for t in m.inputs),
         *((f"output {t.name}", f"{t.dtype} {shape(t.shape)}") for t in m.outputs),
-        ("image", image),
+        ("image", described(m.preprocess)),
         *((("batch", m.batch_note),) if m.batch_note else ()),
         ("precision", m.precision_achieved.how),
     ]

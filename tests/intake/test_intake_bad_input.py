@@ -189,7 +189,6 @@ MODELS = {
     "negative size": (negative_weight, ("damaged", "-5×-8")),
     "huge tensor": (huge_value, ("32768 GiB", "Expand")),
     "huge image": (lambda: small(size=100_000), ("100000", "8192 pixels")),
-    "no square": (lambda: oblong(), ("N×3×H×W with H = W",)),
     "channels last": (channels_last, ("1×32×32×3", "channels first")),
     "pixels": (lambda: small(dtype=TensorProto.UINT8), ("'pixels'", "uint8", "--input uint8-nhwc")),
     "half precision": (lambda: small(dtype=TensorProto.FLOAT16), ("float16", "float32", "--fp16")),
@@ -200,12 +199,6 @@ MODELS = {
     "unknown operator": (lambda: renamed("Relu", "Rleu"), ("Rleu",)),
     "dangling tensor": (lambda: rewired("l", "nowhere"), ("nowhere",)),
 }
-
-
-def oblong():
-    model = small()
-    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 48
-    return model
 
 
 def renamed(old, new):

@@ -1,4 +1,4 @@
-"""Networks that do not take one square RGB image, and what is handed over in place of a module: one sentence each."""
+"""Networks that do not take the image they get, and what is handed over in place of a module: one sentence each."""
 
 from __future__ import annotations
 
@@ -99,10 +99,10 @@ def export(capsys, nets, name, tmp_path, *more):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("gray", ("takes images of 1 channel", "one square RGB image", "wrap it")),
-        ("depth", ("takes images of 4 channels", "one square RGB image")),
-        ("wide", ("cannot run on an input of shape", "--image-size", "square")),
-        ("Pair", ("takes 2 inputs (a, b)", "one square RGB image")),
+        ("gray", ("takes images of 1 channel", "gives 3", "--color gray")),
+        ("depth", ("takes images of 4 channels", "gives 3")),
+        ("wide", ("cannot run on an input of shape", "--image-size", "H,W")),
+        ("Pair", ("takes 2 inputs (a, b)", "one image")),
         ("script", ("returned a TorchScript program", "expected the torch.nn.Module", "state_dict()")),
         ("weights", ("returned OrderedDict", "load_state_dict")),
     ],
@@ -140,10 +140,10 @@ def test_an_output_that_is_none_is_left_out(form, nets, tmp_path, capsys):
         assert [output["name"] for output in manifest["outputs"]] == outputs
 
 
-def test_a_size_of_two_numbers_is_told_that_images_are_square(nets, tmp_path, capsys):
+def test_a_size_in_another_form_is_told_which(nets, tmp_path, capsys):
     answer = run(capsys, "export", f"{nets}:wide", "-t", "onnx", "--image-size", "32x48", "-o", tmp_path / "out")
 
-    assert_one_sentence(answer, 2, "32x48", "square")
+    assert_one_sentence(answer, 2, "32x48", "192,320")
 
 
 def test_a_torchscript_file_is_told_from_a_checkpoint(nets, tmp_path, capsys):

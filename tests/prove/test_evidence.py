@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ghostdeploy.deploy.intake.inputs import Inputs
-from ghostdeploy.deploy.plan.config import apply_overrides
+from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.prove.images import from_arrays, open_images
 from ghostdeploy.deploy.quantize.evidence import gather, shared_with, without
 from ghostdeploy.errors import DataError, UsageError

@@ -302,7 +302,7 @@ def test_an_image_without_pixels_is_refused():
         ({"mean": (float("nan"), 0.0, 0.0)}, "mean is"),
         ({"mean": (float("inf"), 0.0, 0.0)}, "mean is"),
         ({"crop_fraction": float("nan")}, "crop_fraction is"),
-        ({"size": "3"}, "size is '3', expected int, got str"),
+        ({"size": "3"}, "size is '3', expected int \\| array, got str"),
         ({"size": None}, "size is None, expected int"),
         ({"std": 1.0}, "std is 1.0, expected array"),
         ({"mean": (0.0, 0.0)}, "mean is .*, expected array of length 3"),

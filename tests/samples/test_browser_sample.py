@@ -128,6 +128,8 @@ def test_an_altered_payload_never_reaches_the_engine(tiny_bundle, modules, tmp_p
     assert "model.onnx was altered" in page.text["status"]
 
 
+BOXED = {"resize": "letterbox", "crop_fraction": 1.0}
+GRAY = {"color": "gray", "channels": 1, "mean": (0.5,), "std": (0.25,)}
 SIZES = [
     ((28, 28), Preprocess(size=64, crop_fraction=1.0, interpolation="bilinear"), "float32", "nchw"),
     ((240, 320), Preprocess(size=64, interpolation="bilinear"), "float32", "nchw"),
@@ -137,6 +139,16 @@ SIZES = [
     ((64, 64), Preprocess(size=64, crop_fraction=1.0), "float32", "nhwc"),
     ((50, 63), Preprocess(size=50, crop_fraction=1.0, interpolation="bilinear"), "uint8", "nhwc"),
     ((1, 40), Preprocess(size=8, crop_fraction=0.7, interpolation="bilinear"), "uint8", "nhwc"),
+    ((300, 90), Preprocess(size=64, crop_fraction=0.9), "float32", "nchw"),
+    ((53, 40), Preprocess(size=28, crop_fraction=0.95, rounding="floor"), "float32", "nchw"),
+    ((53, 40), Preprocess(size=(24, 36), crop_fraction=0.9), "float32", "nchw"),
+    ((53, 40), Preprocess(size=(24, 36), resize="stretch", crop_fraction=1.0, color="bgr"), "float32", "nchw"),
+    ((53, 40), Preprocess(size=(24, 36), **BOXED, pad=(1, 2, 3), color="bgr"), "uint8", "nhwc"),
+    ((40, 53), Preprocess(size=33, **BOXED, pad=114, rounding="ceil", unit="0-255"), "float32", "nhwc"),
+    ((1, 300), Preprocess(size=32, **BOXED, anchor="corner", rounding="floor"), "float32", "nchw"),
+    ((9, 12), Preprocess(size=32, **BOXED, upscale=False, pad_space="normalized"), "float32", "nchw"),
+    ((40, 53), Preprocess(size=33, **BOXED, **GRAY, pad=7), "float32", "nchw"),
+    ((40, 53), Preprocess(size=32, **GRAY), "uint8", "nhwc"),
 ]
 
 PROGRAM = """

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from ghostdeploy.bundle.folder import Bundle, open_bundle, sha256
@@ -82,22 +83,23 @@ class _Made:
     logs: Path
     batch: int
     stages: Stages
-    routes: dict[tuple[Named, int], DefaultRoute] = field(default_factory=dict)
-    bundles: dict[tuple[Named, int, str, int], Path] = field(default_factory=dict)
+    routes: dict[tuple[Named, Preprocess], DefaultRoute] = field(default_factory=dict)
+    bundles: dict[tuple[Named, Preprocess, str, int], Path] = field(default_factory=dict)
 
     def partner(self, bundle: Bundle, model: str | None, weights: Path | None) -> Path:
         """Returns the default bundle to compare with."""
         manifest = bundle.manifest
-        named, size = name_model(bundle, model, weights), manifest.preprocess.size
+        named = name_model(bundle, model, weights)
+        spec = msgspec.structs.replace(manifest.preprocess, layout="nchw", dtype=None)
         inputs, golden = bundle.golden()
         images = float_images(next(iter(inputs.values())), manifest.preprocess)
-        if (named, size) not in self.routes:
+        if (named, spec) not in self.routes:
             with self.stages.stage("load model"):
-                self.routes[named, size] = DefaultRoute(named, size=size, images=images)
-        route = self.routes[named, size]
+                self.routes[named, spec] = DefaultRoute(named, preprocess=spec, images=images)
+        route = self.routes[named, spec]
         require_same_model(bundle, route, images, golden)
         batch = manifest.inputs[0].shape[0] or self.batch
-        key = (named, size, manifest.target, batch)
+        key = (named, spec, manifest.target, batch)
         if key not in self.bundles:
             with self.stages.stage(f"default export to {manifest.target}"):
                 name = f"{route.model.name}-{manifest.target}-default"
@@ -138,7 +140,7 @@ def name_model(bundle: Bundle, model: str | None, weights: Path | None) -> Named
 
 
 def float_images(golden: NDArray[Any], preprocess: Preprocess) -> NDArray[Any]:
-    """Returns golden inputs as the untouched module takes them: normalised float32 (N, 3, size, size)."""
+    """Returns golden inputs as the untouched module takes them: normalised float32 (N, C, H, W)."""
     nhwc = preprocess.layout == "nhwc"
     if preprocess.takes_pixels:
         return normalise(golden if nhwc else golden.transpose(ORDERS["nhwc"]), preprocess)

@@ -41,8 +41,8 @@ class Source(Record, frozen=True, kw_only=True):
     state: str
     """File with the state dictionary: a factory may draw other weights at each call."""
     batch: int
-    size: int
-    """Height and width of the input in pixels."""
+    shape: tuple[int, int, int]
+    """Channels, height and width of the input."""
     converter: str
     """Import string of the target's `DefaultConverter`."""
     requirement: str
@@ -61,6 +61,6 @@ class DefaultRouteWorker:
         self.tools = converter.tools
         module = in_eval_mode(source.model.load().module)
         module.load_state_dict(torch.load(source.state, weights_only=True))
-        shape = (source.batch, 3, source.size, source.size)
+        shape = (source.batch, *source.shape)
         example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         return converter.write(module, example, Path(job.folder))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Arrays, Bundle
     from ghostdeploy.convert.base import ExportResult, Ports
     from ghostdeploy.models.source import LoadedModel
+    from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.targets import Target
 
 TIMEOUT = 900.0
@@ -58,8 +59,8 @@ class DefaultRoute:
 
     Args:
         named: The model.
-        size: Height and width of the input in pixels; None takes the model's own.
-        images: Golden inputs, float32 (N, 3, size, size); None takes some of the shipped photographs.
+        preprocess: How it takes an image, layout `nchw`; None takes the model's own.
+        images: Golden inputs, float32 (N, C, H, W); None takes some of the shipped photographs.
 
     Attributes:
         model: What was loaded.
@@ -69,18 +70,25 @@ class DefaultRoute:
         GhostDeployError: See `load_model` and `Reference.outputs`.
     """
 
-    def __init__(self, named: Named, *, size: int | None = None, images: NDArray[Any] | None = None) -> None:
+    def __init__(
+        self, named: Named, *, preprocess: Preprocess | None = None, images: NDArray[Any] | None = None
+    ) -> None:
         self.model: LoadedModel = named.load()
         self._named = named
-        changed = {} if size is None else {"size": size}
-        self._preprocess = msgspec.structs.replace(self.model.preprocess, **changed)
+        self._preprocess = preprocess or self.model.preprocess
         self._reference = Reference(self.model.module)
         self._images = prepare(samples.photos()[:_PHOTOS], self._preprocess) if images is None else images
         self.outputs: Arrays = self.run(self._images)
 
     def run(self, images: NDArray[Any]) -> Arrays:
-        """Returns the module's outputs for float32 (N, 3, size, size), by name."""
+        """Returns the module's outputs for float32 (N, C, H, W), by name."""
         return self._reference.outputs(images)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an input."""
+        height, width, channels = self._preprocess.shape
+        return channels, height, width
 
     def export(
         self,
@@ -130,7 +138,7 @@ class DefaultRoute:
             model=self._named,
             state=str(state),
             batch=batch,
-            size=self._preprocess.size,
+            shape=self._shape,
             converter=reference,
             requirement=row.export_requirement,
         )
@@ -174,7 +182,7 @@ class DefaultRoute:
         self, row: Target, name: str, found: Ports, stored: str, result: ExportResult, folder: Path
     ) -> Manifest:
         assert result.written is not None  # a result with status "done" has it
-        model, size = self.model, self._preprocess.size
+        model = self.model
         info = ModelInfo(
             name=model.name,
             family=model.family,
@@ -182,7 +190,7 @@ class DefaultRoute:
             weights_sha256=model.weights_sha256,
             num_classes=classes_of(self.outputs) or 0,
             params=count_params(self._reference.module),
-            macs=count_macs(self._reference.module, (1, 3, size, size)),
+            macs=count_macs(self._reference.module, (1, *self._shape)),
         )
         image = msgspec.structs.replace(found.inputs[0], layout="nchw")
         return Manifest(

@@ -15,7 +15,7 @@ from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.deploy.export.pipeline import refuse_existing
 from ghostdeploy.deploy.intake.batching import fit_batch
 from ghostdeploy.deploy.intake.inputs import Inputs, classes_of, read_labels, require_logits
-from ghostdeploy.deploy.plan.config import apply_overrides
+from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.prove.class_order import fit_classes
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 

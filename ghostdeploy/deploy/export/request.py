@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy import targets
 from ghostdeploy.deploy.intake.resolve import resolve_model
+from ghostdeploy.deploy.plan import preprocessing
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import MissingDependency, UsageError
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.intake.protocol import ExportedModel
     from ghostdeploy.progress import Listener
     from ghostdeploy.targets import Target
-
-_PREPROCESS = ("size", "crop_fraction", "interpolation", "mean", "std")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ def from_options(**options: Any) -> Request:
     if len(precisions) > 1:
         raise UsageError(f"--{' and --'.join(precisions)} are mutually exclusive", hint="one precision per command")
     precision = precisions[0] if precisions else "fp32"
-    preprocess = {key: value for key in _PREPROCESS if (value := options.pop(key)) is not None}
+    preprocess = preprocessing.from_options(options)
     spec, name = options.pop("model"), options.pop("name")
     source = {key: options.pop(key) for key in ("weights", "weights_key", "num_classes")}
     if name is not None and Path(name).name != name:

@@ -1,8 +1,8 @@
 """The folded graph as one file that a converter process can load.
 
-With `uint8-nhwc` the preprocessing arithmetic becomes part of the graph, per channel c:
+With `uint8-nhwc` the preprocessing arithmetic becomes part of the graph, per channel c of `Preprocess.color`:
 
-    (x/255 − mean_c) / std_c  =  x · 1/(255 std_c) − mean_c/std_c
+    (x/w − mean_c) / std_c  =  x · 1/(w std_c) − mean_c/std_c,   w = 255 with unit 0-1, 1 with unit 0-255
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _CONTAINERS = (tuple, list, dict, OrderedDict)
 
 
 class PixelInput(nn.Module):
-    """Takes uint8 pixels (N, H, W, 3) before a network that takes normalised float32 (N, 3, H, W)."""
+    """Takes uint8 pixels (N, H, W, C) before a network that takes normalised float32 (N, C, H, W)."""
 
     def __init__(self, network: nn.Module, spec: Preprocess) -> None:
         super().__init__()
         self.network = network
         mean = torch.tensor(spec.mean, dtype=torch.float64)
         std = torch.tensor(spec.std, dtype=torch.float64)
-        self.register_buffer("scale", (1 / (255 * std)).float().reshape(1, 3, 1, 1))
-        self.register_buffer("shift", (-mean / std).float().reshape(1, 3, 1, 1))
+        self.register_buffer("scale", (1 / (255 / spec.white * std)).float().reshape(1, -1, 1, 1))
+        self.register_buffer("shift", (-mean / std).float().reshape(1, -1, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> Any:
         """Normalises and runs the network."""

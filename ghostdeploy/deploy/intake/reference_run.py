@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ghostdeploy.deploy.intake.batching import fit_batch
 from ghostdeploy.deploy.intake.inputs import Inputs, classes_of, read_labels, require_logits
 from ghostdeploy.deploy.intake.records import Interface, ReferenceRun
-from ghostdeploy.deploy.plan.config import apply_overrides
+from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.plan.steps import JUDGED_ON_IMAGES
 from ghostdeploy.deploy.prove.class_order import fit_classes, near_chance
 from ghostdeploy.deploy.prove.evaluate import Predictions, predict

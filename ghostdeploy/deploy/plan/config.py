@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 INPUTS = ("float32-nchw", "uint8-nhwc")
 DEFAULT_OUT = Path("build")
 DEFAULT_TIMEOUT = 900.0
-LARGEST_STD = 2.0
-"""Standard deviation of pixels scaled to 0 … 1; those of pixels of 0 … 255 are some 60."""
-
 
 _PATH = (str, os.PathLike)
 _MAYBE_PATH = (*_PATH, type(None))
@@ -216,26 +213,5 @@ def known_options(options: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"unknown option {unknown!r}", hint=hint)
     found = {name: value for name, value in options.items() if name not in own}
     if isinstance(spec := options.get("preprocess"), Preprocess):
-        found["preprocess"] = msgspec.to_builtins(spec)
+        found["preprocess"] = msgspec.structs.asdict(spec)
     return found | {"settings": {name: value for name, value in options.items() if name in own}}
-
-
-def apply_overrides(preprocess: Preprocess, overrides: dict[str, Any]) -> Preprocess:
-    """Returns the model's record with the given fields replaced.
-
-    Raises:
-        UsageError: A field is unknown, has an impossible value, or is in units of pixels from 0 to 255.
-    """
-    try:
-        found = msgspec.convert(msgspec.to_builtins(preprocess) | overrides, type=Preprocess)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"invalid preprocessing: {error}") from error
-    for name, values, most in (("mean", found.mean, 1.0), ("std", found.std, LARGEST_STD)):
-        if max(map(abs, values)) > most:
-            said = ",".join(f"{value:g}" for value in values)
-            scaled = ",".join(f"{value / 255:.4g}" for value in values)
-            raise UsageError(
-                f"{name} is {said}, expected values for pixels scaled to 0 … 1",
-                hint=f"divide values for pixels of 0 … 255 by 255: --{name} {scaled}",
-            )
-    return found

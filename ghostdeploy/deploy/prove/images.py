@@ -118,7 +118,7 @@ class ImageSet:
             yield as_input(np.stack(list(self.decoded(places, spec))), spec)
 
     def decoded(self, places: Iterable[int], spec: Preprocess) -> Iterator[NDArray[np.uint8]]:
-        """Yields images, decoded and cropped, as uint8 (size, size, 3).
+        """Yields images, decoded and cropped, as uint8 (height, width, channels).
 
         Raises:
             DataError: An image cannot be decoded; all such images of the set are named.
@@ -144,7 +144,7 @@ class ImageSet:
         return True
 
     def pixels(self, index: int, spec: Preprocess) -> NDArray[np.uint8]:
-        """Returns one image, decoded and cropped, as uint8 (size, size, 3).
+        """Returns one image, decoded and cropped, as uint8 (height, width, channels).
 
         Raises:
             Undecodable: It cannot be decoded; it is named.

@@ -40,7 +40,7 @@ class PixelRange:
         self._count = self._plain = 0
 
     def see(self, pixels: NDArray[np.uint8]) -> None:
-        """Takes in one image (H, W, 3)."""
+        """Takes in one image (H, W, C)."""
         low, high = int(pixels.min()), int(pixels.max())
         self._count += 1
         self._plain += low == high or bool((pixels == pixels[:1, :1]).all())

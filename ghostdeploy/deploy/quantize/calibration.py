@@ -46,7 +46,7 @@ class CalibrationSet:
     """Chosen images, decoded."""
 
     path: Path
-    """uint8 (N, H, W, 3), `.npy`."""
+    """uint8 (N, H, W, C), `.npy`."""
     count: int
     sha256: str
     """Over the pixels, in order."""
@@ -97,7 +97,7 @@ def select(
     sieve = _Sieve(images, spec, skip_bad=skip_bad)
     chosen: list[int] = []
     path, other = folder / "calibration.npy", folder / "held-out.npy"
-    with PixelFile(path, spec.size) as calibration, PixelFile(other, spec.size) as rest:
+    with PixelFile(path, spec.shape) as calibration, PixelFile(other, spec.shape) as rest:
         turns = _Turns(images, count=count, held_out=held_out)
         for done, index in enumerate(islice(images.draw(sieve.accepts, seed=seed), wanted), 1):
             if turns.holds_out(index):
@@ -149,13 +149,13 @@ class _Sieve:
     """Decodes one image after the other, and lets through those that decode and are new.
 
     Attributes:
-        pixels: Of the last image let through, uint8 (size, size, 3).
+        pixels: Of the last image let through, uint8 (height, width, channels).
     """
 
     def __init__(self, images: ImageSet, spec: Preprocess, *, skip_bad: bool) -> None:
         self._images, self._spec, self._skip_bad = images, spec, skip_bad
         self._seen: set[bytes] = set()
-        self.pixels = np.empty((spec.size, spec.size, 3), np.uint8)
+        self.pixels = np.empty(spec.shape, np.uint8)
         self.skipped = self.duplicates = 0
         self._range = PixelRange(images.source)
 

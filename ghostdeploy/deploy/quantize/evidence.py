@@ -55,7 +55,7 @@ class Evidence:
     calibration: CalibrationSet | None
     """None where nothing is calibrated."""
     gate: Path
-    """Pixels uint8 (N, H, W, 3), `.npy`."""
+    """Pixels uint8 (N, H, W, C), `.npy`."""
     gate_source: str
     reference: Path
     """Logits float32 (N, classes) of the unfolded PyTorch model, `.npy`."""
@@ -139,7 +139,7 @@ def gather(inputs: Inputs, preprocess: Preprocess, reference: ReferenceModel, ru
         few = data.sample(GATE_COUNT)
         gate, labels = work / "gate.npy", work / "gate-labels.npy"
         pixels = msgspec.structs.replace(preprocess, layout="nhwc")
-        write_pixels(gate, (image for batch in few.batches(pixels) for image in batch), preprocess.size)
+        write_pixels(gate, (image for batch in few.batches(pixels) for image in batch), preprocess.shape)
         assert few.labels is not None  # the set was opened as a labelled one
         np.save(labels, few.labels, allow_pickle=False)
     logits = np.concatenate([reference.logits(batch) for batch in read_batches(gate, preprocess, BATCH)])

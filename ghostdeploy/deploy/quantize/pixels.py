@@ -26,23 +26,23 @@ class PixelFile:
     A file mapped into memory would be shorter to write, but a full disk would kill the process.
 
     Args:
-        path: Becomes uint8 (N, size, size, 3), `.npy`.
-        size: Height and width in pixels.
+        path: Becomes uint8 (N, height, width, channels), `.npy`.
+        shape: Height, width and channels of an image.
 
     Raises:
         OSError: It cannot be written.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
         self.count = 0
-        self._size = size
+        self._shape = shape
         self._digest = hashlib.sha256()
         self._stream = path.open("wb")
         self._write_header()
         self._start = self._stream.tell()
 
     def append(self, image: NDArray[np.uint8]) -> None:
-        """Adds one image, uint8 (size, size, 3)."""
+        """Adds one image, uint8 (height, width, channels)."""
         data = image.tobytes()
         self._digest.update(data)
         self._stream.write(data)
@@ -64,22 +64,22 @@ class PixelFile:
                 assert self._stream.tell() == self._start  # NumPy leaves room for the first dimension to grow
 
     def _write_header(self) -> None:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, self._size, self._size, 3)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self._shape)}
         np.lib.format.write_array_header_1_0(self._stream, header)
 
 
-def write_pixels(path: Path, images: Iterable[NDArray[np.uint8]], size: int) -> str:
+def write_pixels(path: Path, images: Iterable[NDArray[np.uint8]], shape: tuple[int, int, int]) -> str:
     """Writes a pixel file and returns the SHA-256 over its pixels, see `PixelFile`.
 
     Args:
-        path: Becomes uint8 (N, size, size, 3), `.npy`.
-        images: uint8 (size, size, 3) each, any number.
-        size: Height and width.
+        path: Becomes uint8 (N, height, width, channels), `.npy`.
+        images: uint8 (height, width, channels) each, any number.
+        shape: Height, width and channels.
 
     Raises:
         OSError: It cannot be written.
     """
-    with PixelFile(path, size) as file:
+    with PixelFile(path, shape) as file:
         for image in images:
             file.append(image)
     return file.sha256
@@ -89,7 +89,7 @@ def read_batches(path: Path, spec: Preprocess, size: int = 32) -> Iterator[NDArr
     """Yields model inputs of up to `size` images from a pixel file; only one batch is in memory.
 
     Args:
-        path: uint8 (N, H, W, 3), `.npy`.
+        path: uint8 (N, H, W, C), `.npy`.
         spec: What the model takes.
         size: Images per batch.
     """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy import targets
 from ghostdeploy.deploy.intake.resolve import resolve_model
+from ghostdeploy.deploy.plan import preprocessing
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.tune.candidates import OBJECTIVES, Objective, choose_rows
 from ghostdeploy.errors import UsageError, did_you_mean
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from ghostdeploy.deploy.intake.protocol import ExportedModel
 
-_PREPROCESS = ("size", "crop_fraction", "interpolation", "mean", "std")
 _UNITS = {"": 1e6, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 DEFAULT_BUDGET = 600.0
 
@@ -93,7 +93,7 @@ def from_options(**options: Any) -> TuneRequest:
         MissingDependency: A package that a requested target needs is absent.
         UnsupportedHardware: The hardware of a requested target is absent.
     """
-    preprocess = {key: value for key in _PREPROCESS if (value := options.pop(key)) is not None}
+    preprocess = preprocessing.from_options(options)
     spec, name = options.pop("model"), options.pop("name")
     source = {key: options.pop(key) for key in ("weights", "weights_key", "num_classes")}
     if name is not None and Path(name).name != name:

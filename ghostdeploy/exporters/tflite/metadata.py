@@ -6,7 +6,7 @@ Slots below are the places of fields in the schema's tables.
 
     pixel of an image in 0 … 255 → (pixel − mean) / std
 
-so mean and std of the record, which are on the scale 0 … 1, are written times 255.
+so mean and std of a record with unit 0-1 are written times 255. The schema knows RGB and gray, and no BGR.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ghostdeploy.convert.base import About
+    from ghostdeploy.preprocess import Preprocess
 
 FIELD = "TFLITE_METADATA"
 LABELS = "labels.txt"
 _IDENTIFIER = b"M001"
 _PARSER = "1.0.0"
-_RGB, _IMAGE_PROPERTIES, _NORMALIZATION, _AXIS_LABELS = 1, 2, 1, 2
+_COLOR = {"bgr": 0, "rgb": 1, "gray": 2}
+_IMAGE_PROPERTIES, _NORMALIZATION, _AXIS_LABELS = 2, 1, 2
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -66,20 +68,20 @@ def append_labels(data: bytes, about: About) -> bytes:
 def _metadata(about: About, version: str) -> bytes:
     b = flatbuffers.Builder(1024)
     image = about.preprocess
-    size = _table(b, {0: image.size, 1: image.size}, wide=True)
-    properties = _table(b, {0: _RGB, 1: _Offset(size)})
+    height, width = image.sides
+    size = _table(b, {0: width, 1: height}, wide=True)
+    properties = _table(b, {0: _COLOR[image.color], 1: _Offset(size)})
     content = _table(b, {0: _IMAGE_PROPERTIES, 1: _Offset(properties)})
-    mean, std = ([0.0], [1.0]) if image.takes_pixels else ([255 * v for v in image.mean], [255 * v for v in image.std])
+    mean, std = ([0.0], [1.0]) if image.takes_pixels else _in_pixels(image)
     options = _table(b, {0: _floats(b, mean), 1: _floats(b, std)})
     unit = _table(b, {0: _NORMALIZATION, 1: _Offset(options)})
     low, high = ([0.0], [255.0]) if image.takes_pixels else _ends(mean, std)
     stats = _table(b, {0: _floats(b, high), 1: _floats(b, low)})
-    how = f"RGB, short side {image.resize} px {image.interpolation}, centre crop {image.size} x {image.size} px"
     given = _table(
         b,
         {
             0: _text(b, "image"),
-            1: _text(b, how),
+            1: _text(b, _how(image)),
             3: _Offset(content),
             4: _offsets(b, [unit]),
             5: _Offset(stats),
@@ -99,6 +101,22 @@ def _metadata(about: About, version: str) -> bytes:
     )
     b.Finish(root, file_identifier=_IDENTIFIER)
     return bytes(b.Output())
+
+
+def _in_pixels(image: Preprocess) -> tuple[list[float], list[float]]:
+    scale = 255 / image.white
+    return [scale * value for value in image.mean], [scale * value for value in image.std]
+
+
+def _how(image: Preprocess) -> str:
+    """Returns how an image becomes the input, for people."""
+    height, width = image.sides
+    begin, size = image.color.upper() if image.channels == 3 else "gray", f"{width} x {height} px"
+    if image.resize != "crop":
+        pad = f", image at the {image.anchor}, padding {image.pad_pixels}" if image.resize == "letterbox" else ""
+        return f"{begin}, {image.resize} {size} {image.interpolation}, {image.sampling} sampling{pad}"
+    short = image.rounded(min(height, width) / image.crop_fraction)
+    return f"{begin}, short side {short} px {image.interpolation}, centre crop {size}"
 
 
 def _logits(b: flatbuffers.Builder) -> int:

@@ -6,7 +6,7 @@
 
 import * as ort from "/engine/ort.wasm.bundle.min.mjs";
 import { judge, readNpz, reference } from "/golden.js";
-import { cropped, decoded, toInput } from "/preprocess.js";
+import { cropped, decoded, sides, toInput } from "/preprocess.js";
 
 ort.env.wasm.numThreads = 1; // threads need SharedArrayBuffer, and that needs cross-origin isolation
 ort.env.wasm.wasmPaths = { wasm: "/engine/ort-wasm-simd-threaded.wasm" };
@@ -125,7 +125,7 @@ async function classify(model, file) {
   times.push(performance.now());
   const [logits] = await model.run({ [inputs[0].name]: input }, 1);
   times.push(performance.now());
-  Object.assign($("seen"), { width: preprocess.size, height: preprocess.size });
+  Object.assign($("seen"), { width: crop.width, height: crop.height });
   $("seen").getContext("2d").putImageData(crop, 0, 0);
   showClasses(model.labels, model.manifest.scores === "probabilities" ? Array.from(logits) : softmax(logits));
   const [decode, prepare, infer] = [0, 1, 2].map((i) => (times[i + 1] - times[i]).toFixed(1));
@@ -202,7 +202,7 @@ async function start() {
   const { manifest } = model;
   const version = ort.env.versions.web ?? ort.env.versions.common;
   $("model").textContent = document.title = manifest.name;
-  const facts = [manifest.precision, `${manifest.model.num_classes} classes`, `${manifest.preprocess.size} px`, `onnxruntime-web ${version}`];
+  const facts = [manifest.precision, `${manifest.model.num_classes} classes`, `${[...new Set(sides(manifest.preprocess))].join("×")} px`, `onnxruntime-web ${version}`];
   $("facts").replaceChildren(...facts.map((fact) => element("li", "", fact)));
   await showExamples();
   listen(model);

@@ -1,6 +1,6 @@
-// From image file to model input, as ghostdeploy/preprocess.py does it.
+// From image file to model input, as ghostdeploy/preprocess does it.
 //
-//   decode → EXIF orientation → RGB → resize (short side) → centre crop → (x / 255 − mean) / std
+//   decode → EXIF orientation → RGB or gray → crop, stretch or letterbox → (x − mean) / std
 //
 // The resize computes what Pillow's does, integer for integer, so it cannot differ from training. What may differ is the
 // browser's decoder: another JPEG library can round a pixel by one or two, and a canvas forgets the colour below alpha.
@@ -56,20 +56,27 @@ function resampled(pixels, out, lines, step, outLines, outStep, places) {
   });
 }
 
-// RGBX pixels in, RGBX pixels out; Uint8ClampedArray clips what the bicubic filter overshoots.
+// RGBX pixels in, RGBX pixels out; Uint8ClampedArray clips what the bicubic filter overshoots. Pillow 13 takes the
+// vertical pass first where the height shrinks by more than twice as many pixels as the width.
 function resize(pixels, width, height, newWidth, newHeight, filter) {
   const starts = (count, step) => Array.from({ length: count }, (_, i) => i * step);
-  let [source, columns] = [pixels, width];
-  if (newWidth !== width) {
-    source = new Uint8ClampedArray(4 * newWidth * height);
-    columns = newWidth;
-    resampled(pixels, source, starts(height, 4 * width), 4, starts(height, 4 * columns), 4, taps(width, newWidth, filter));
-  }
-  if (newHeight === height) return source;
-  const out = new Uint8ClampedArray(4 * columns * newHeight);
-  const lines = starts(columns, 4);
-  resampled(source, out, lines, 4 * columns, lines, 4 * columns, taps(height, newHeight, filter));
-  return out;
+  let image = { data: pixels, width, height };
+  const horizontally = ({ data, width, height }) => {
+    const out = new Uint8ClampedArray(4 * newWidth * height);
+    resampled(data, out, starts(height, 4 * width), 4, starts(height, 4 * newWidth), 4, taps(width, newWidth, filter));
+    return { data: out, width: newWidth, height };
+  };
+  const vertically = ({ data, width, height }) => {
+    const out = new Uint8ClampedArray(4 * width * newHeight);
+    const lines = starts(width, 4);
+    resampled(data, out, lines, 4 * width, lines, 4 * width, taps(height, newHeight, filter));
+    return { data: out, width, height: newHeight };
+  };
+  const passes = [newWidth !== width && horizontally, newHeight !== height && vertically];
+  const saved = height - newHeight;
+  if (saved > 0 && saved > 2 * (width - newWidth)) passes.reverse();
+  for (const pass of passes.filter(Boolean)) image = pass(image);
+  return image.data;
 }
 
 // The upright pixels of an image file, RGBX; no colour profile is applied, as Pillow applies none.
@@ -86,41 +93,86 @@ export async function decoded(blob) {
   return canvas.getImageData(0, 0, width, height);
 }
 
-// The resized centre crop as ImageData of size × size; outside the image it is black.
-export function cropped({ data, width, height }, { size, crop_fraction, interpolation }) {
-  const target = roundHalfEven(size / crop_fraction);
-  const short = Math.min(width, height);
-  let pixels = data;
-  if (short !== target) {
-    const [newWidth, newHeight] = [width, height].map((side) => (side === short ? target : Math.trunc((target * side) / short)));
-    if (newWidth * newHeight > MAX_PIXELS) throw new Error(`image of ${width}×${height} pixels is too long to be resized`);
-    pixels = resize(data, width, height, newWidth, newHeight, FILTERS[interpolation]);
-    [width, height] = [newWidth, newHeight];
+const ROUNDINGS = { round: roundHalfEven, floor: Math.floor, ceil: (x) => Math.ceil(x - 1e-9) };
+
+// Height and width of the model input.
+export const sides = ({ size }) => (Array.isArray(size) ? size : [size, size]);
+
+// Where an image lands: its height and width after the resize, and the place of its corner; see geometry.py.
+function place(spec, own) {
+  const { resize = "crop", crop_fraction, rounding = "round", anchor = "center", upscale = true } = spec;
+  const full = sides(spec);
+  const rounded = ROUNDINGS[rounding];
+  if (resize === "stretch") return { sides: full, corner: [0, 0] };
+  if (resize === "letterbox") {
+    const ratio = Math.min(...full.map((most, i) => most / own[i]), upscale ? Infinity : 1);
+    const fitted = own.map((side, i) => (ratio === full[i] / side ? full[i] : rounded(side * ratio)));
+    const found = fitted.map((side, i) => Math.min(full[i], Math.max(1, side)));
+    return { sides: found, corner: found.map((side, i) => (anchor === "corner" ? 0 : Math.floor((full[i] - side) / 2))) };
   }
-  const [left, top] = [width, height].map((side) => roundHalfEven((side - size) / 2));
-  const crop = new ImageData(size, size);
-  for (let y = 0; y < size; y++) {
-    for (let x = 0; x < size; x++) {
-      const from = 4 * ((y + top) * width + x + left);
-      const inside = x + left >= 0 && x + left < width && y + top >= 0 && y + top < height;
-      crop.data.set(inside ? pixels.subarray(from, from + 3) : [0, 0, 0], 4 * (y * size + x));
-      crop.data[4 * (y * size + x) + 3] = 255;
+  const covered = full.map((side) => rounded(side / crop_fraction));
+  const short = Math.min(...own);
+  const ratio = Math.min(...own.map((side, i) => side / covered[i]));
+  const square = (side) => (side === short ? covered[0] : short === covered[0] ? side : Math.trunc((covered[0] * side) / short));
+  const found = own.map((side) => (covered[0] === covered[1] ? square(side) : roundHalfEven(side / ratio)));
+  return { sides: found, corner: found.map((side, i) => -roundHalfEven((side - full[i]) / 2)) };
+}
+
+// Pillow's luma, in all three channels.
+function gray(data) {
+  const out = new Uint8ClampedArray(data.length);
+  for (let i = 0; i < data.length; i += 4) {
+    out.fill((data[i] * 19595 + data[i + 1] * 38470 + data[i + 2] * 7471 + 0x8000) >> 16, i, i + 3);
+  }
+  return out;
+}
+
+// What one pixel of the padding is, RGB.
+function padding({ pad = 0, pad_space = "pixels", color, mean, std, unit = "0-1" }) {
+  const values = Array.isArray(pad) ? pad : mean.map(() => pad);
+  const white = unit === "0-1" ? 255 : 1;
+  const found = pad_space === "pixels" ? values : values.map((p, i) => roundHalfEven((p * std[i] + mean[i]) * white));
+  return color === "bgr" ? found.reverse() : found.length === 1 ? [found[0], found[0], found[0]] : found;
+}
+
+// The image as it fills the model input, as ImageData; a crop that is larger than the image is black outside.
+export function cropped({ data, width, height }, spec) {
+  if (spec.sampling === "corner") throw new Error("this model samples from the corner, which this page cannot do");
+  const {
+    sides: [newHeight, newWidth],
+    corner: [top, left],
+  } = place(spec, [height, width]);
+  if (newWidth * newHeight > MAX_PIXELS) throw new Error(`image of ${width}×${height} pixels is too long to be resized`);
+  const source = spec.color === "gray" ? gray(data) : data;
+  const pixels = resize(source, width, height, newWidth, newHeight, FILTERS[spec.interpolation]);
+  const outside = padding(spec);
+  const [rows, columns] = sides(spec);
+  const crop = new ImageData(columns, rows);
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++) {
+      const from = 4 * ((y - top) * newWidth + x - left);
+      const inside = x >= left && x < left + newWidth && y >= top && y < top + newHeight;
+      crop.data.set(inside ? pixels.subarray(from, from + 3) : outside, 4 * (y * columns + x));
+      crop.data[4 * (y * columns + x) + 3] = 255;
     }
   }
   return crop;
 }
 
 // The crop as the payload takes it: normalised float32, or uint8 pixels where the graph normalises.
-export function toInput({ data }, { dtype, layout }, { mean, std }) {
+export function toInput({ data }, { dtype, layout }, { mean, std, color, unit = "0-1" }) {
   const count = data.length / 4;
-  const out = dtype === "uint8" ? new Uint8Array(3 * count) : new Float32Array(3 * count);
+  const channels = mean.length;
+  const out = dtype === "uint8" ? new Uint8Array(channels * count) : new Float32Array(channels * count);
   const f = Math.fround; // each step in float32, as NumPy does it
-  for (let channel = 0; channel < 3; channel++) {
+  const white = unit === "0-1" ? 255 : 1;
+  for (let channel = 0; channel < channels; channel++) {
     const values = Array.from({ length: 256 }, (_, pixel) =>
-      dtype === "uint8" ? pixel : f(f(f(pixel / 255) - f(mean[channel])) / f(std[channel])),
+      dtype === "uint8" ? pixel : f(f(f(pixel / white) - f(mean[channel])) / f(std[channel])),
     );
+    const from = color === "bgr" ? 2 - channel : channel;
     for (let i = 0; i < count; i++) {
-      out[layout === "nhwc" ? 3 * i + channel : channel * count + i] = values[data[4 * i + channel]];
+      out[layout === "nhwc" ? channels * i + channel : channel * count + i] = values[data[4 * i + from]];
     }
   }
   return out;

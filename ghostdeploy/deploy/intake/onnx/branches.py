@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import onnx
 
 
-def decide(model: onnx.ModelProto, name: str, batch: int | None, size: int) -> onnx.ModelProto:
+def decide(model: onnx.ModelProto, name: str, batch: int | None, size: int | tuple[int, int]) -> onnx.ModelProto:
     """Returns the model without branches, itself where it has none.
 
     Args:
         model: As it was read.
         name: Of the model, for messages.
         batch: Images per inference; None is free.
-        size: Height and width of an image.
+        size: Height and width of an image; one number for both.
 
     Raises:
         CheckpointError: A condition depends on the values of the image.

@@ -14,6 +14,7 @@ from ghostdeploy.deploy.intake.onnx.reference import reason
 from ghostdeploy.deploy.prove.tolerance import FLOAT32_RELATIVE_ERROR
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.errors import CheckpointError, GhostDeployError, UsageError
+from ghostdeploy.preprocess import pixels_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,10 +96,11 @@ def _explained(
             f"time give different outputs",
             hint="export it in eval mode, without batch statistics",
         )
-    size = golden.shape[-1]
+    size = golden.shape[2], golden.shape[3]
     if own == batch or difference(interface.with_shape(upgraded, own, size), golden, wanted) is not None:
         return CheckpointError(
-            f"{name} gives {why} when it is fixed to images of {size} pixels", hint="export it again with that size"
+            f"{name} gives {why} when it is fixed to images of {pixels_text(size)} pixels",
+            hint="export it again with that size",
         )
     asked = "dynamic" if batch is None else str(batch)
     return UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -13,25 +13,23 @@ from onnx import TensorProto, helper, numpy_helper
 from ghostdeploy.convert.graph.file import write_constant_outputs
 from ghostdeploy.convert.module_names import numbered
 from ghostdeploy.errors import CheckpointError
+from ghostdeploy.preprocess import MAX_SIDE, Preprocess
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ghostdeploy.preprocess import Preprocess
-
-MAX_SIDE = 8192
-"""Pixels; the limit of `Preprocess`."""
-
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """The one input: float32 (N, 3, H, W) with H = W."""
+    """The one input: float32 (N, C, H, W)."""
 
     name: str
     batch: int | None
     """None where any number is taken."""
-    size: int | None
-    """Height and width; None where any are taken."""
+    channels: int
+    """1 or 3."""
+    size: int | tuple[int, int] | None
+    """Height and width, one number where they are equal; None where any are taken."""
 
 
 def drop_constant_inputs(model: onnx.ModelProto) -> None:
@@ -63,7 +61,7 @@ def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
     """Returns the input of a graph.
 
     Raises:
-        CheckpointError: There is not exactly one input, or it is not a square float32 RGB image.
+        CheckpointError: There is not exactly one input, or it is not a float32 image of one or three channels.
     """
     inputs = model.graph.input
     if len(inputs) != 1:
@@ -85,13 +83,24 @@ def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
         raise CheckpointError(f"input {value.name!r} of {path} has {count} dimensions, expected (N, 3, H, W)")
     sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim]
     batch, channels, height, width = sizes
+    height, width = height or width, width or height
     text = "×".join("any" if size is None else str(size) for size in sizes)
-    if channels != 3 or (height or width) != (width or height):
-        hint = "export it with channels first (NCHW)" if sizes[3] == 3 else None
-        raise CheckpointError(f"input {value.name!r} of {path} is {text}, expected N×3×H×W with H = W", hint=hint)
-    if (height or width or 1) > MAX_SIDE:
+    if channels not in (1, 3):
+        hint = "export it with channels first (NCHW)" if sizes[3] in (1, 3) else None
+        raise CheckpointError(
+            f"input {value.name!r} of {path} is {text}, expected N×3×H×W, or N×1×H×W for gray", hint=hint
+        )
+    if max(height or 1, width or 1) > MAX_SIDE:
         raise CheckpointError(f"input {value.name!r} of {path} is {text}, expected at most {MAX_SIDE} pixels a side")
-    return ImageInput(value.name, batch, height or width)
+    size = height if height is None or width is None or height == width else (height, width)
+    return ImageInput(value.name, batch, channels, size)
+
+
+def preprocess_of(image: ImageInput) -> Preprocess:
+    """Returns how an image becomes the input, as far as a graph says it."""
+    size: dict[str, Any] = {} if image.size is None else {"size": image.size}
+    gray: dict[str, Any] = {"color": "gray", "channels": 1, "mean": (0.0,), "std": (1.0,)}
+    return Preprocess(**size, **(gray if image.channels == 1 else {}))
 
 
 def separate_nodes(model: onnx.ModelProto) -> None:
@@ -102,13 +111,13 @@ def separate_nodes(model: onnx.ModelProto) -> None:
         taken.add(node.name)
 
 
-def with_shape(model: onnx.ModelProto, batch: int | None, size: int) -> onnx.ModelProto:
+def with_shape(model: onnx.ModelProto, batch: int | None, size: int | tuple[int, int]) -> onnx.ModelProto:
     """Returns a copy for that batch and image size, with all other shapes inferred again.
 
     Args:
-        model: One input (N, 3, H, W).
+        model: One input (N, C, H, W).
         batch: Images per inference; None leaves it free.
-        size: Height and width.
+        size: Height and width; one number for both.
     """
     model = copy.deepcopy(model)
     graph = model.graph
@@ -119,18 +128,18 @@ def with_shape(model: onnx.ModelProto, batch: int | None, size: int) -> onnx.Mod
         dims[0].dim_param = "batch"
     else:
         dims[0].dim_value = batch
-    for dim in dims[2:]:
+    for dim, side in zip(dims[2:], (size, size) if isinstance(size, int) else size, strict=True):
         dim.Clear()
-        dim.dim_value = size
+        dim.dim_value = side
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
 def with_pixels(model: onnx.ModelProto, spec: Preprocess) -> onnx.ModelProto:
-    """Returns a copy that takes uint8 pixels (N, H, W, 3) and normalises them, under the name of the old input.
+    """Returns a copy that takes uint8 pixels (N, H, W, C) and normalises them, under the name of the old input.
 
-    (x/255 − mean_c) / std_c  =  x · 1/(255 std_c) − mean_c/std_c
+    (x/w − mean_c) / std_c  =  x · 1/(w std_c) − mean_c/std_c,   w = 255 with unit 0-1, 1 with unit 0-255
     """
     model = copy.deepcopy(model)
     graph = model.graph
@@ -138,8 +147,8 @@ def with_pixels(model: onnx.ModelProto, spec: Preprocess) -> onnx.ModelProto:
     inner = f"{value.name}/normalised"
     for node in graph.node:
         node.input[:] = [inner if name == value.name else name for name in node.input]
-    mean, std = (np.asarray(values, np.float64).reshape(1, 3, 1, 1) for values in (spec.mean, spec.std))
-    arrays = {f"{inner}/scale": 1 / (255 * std), f"{inner}/shift": -mean / std}
+    mean, std = (np.asarray(values, np.float64).reshape(1, -1, 1, 1) for values in (spec.mean, spec.std))
+    arrays = {f"{inner}/scale": 1 / (255 / spec.white * std), f"{inner}/shift": -mean / std}
     graph.initializer.extend(numpy_helper.from_array(a.astype(np.float32), name) for name, a in arrays.items())
     steps = (
         helper.make_node("Transpose", [value.name], [f"{inner}/nchw"], perm=[0, 3, 1, 2], name=f"{inner}/Transpose"),

@@ -75,7 +75,7 @@ class OnnxModel:
         """Decides its branches for images of that size."""
         from ghostdeploy.deploy.intake.onnx.branches import decide
 
-        decide(self.proto, self.name, config.batch, golden.shape[2])
+        decide(self.proto, self.name, config.batch, golden.shape[2:4])
 
     def prepare(self, run: ExportRun) -> Folded:
         """See `ExportedModel.prepare`."""
@@ -120,7 +120,7 @@ def open_onnx(path: Path) -> OnnxModel:
         name=path.stem,
         source=f"onnx:{path.name}, run by ONNX Runtime without optimisation",
         weights_sha256=digest.hexdigest(),
-        preprocess=Preprocess() if image.size is None else Preprocess(size=image.size),
+        preprocess=interface.preprocess_of(image),
     )
 
 

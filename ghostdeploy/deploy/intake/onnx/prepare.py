@@ -22,9 +22,10 @@ from ghostdeploy.deploy.intake.onnx.rewrite import rewrite
 from ghostdeploy.deploy.intake.onnx.value_ranges import watch_model
 from ghostdeploy.deploy.intake.records import Folded
 from ghostdeploy.deploy.intake.reference_run import run_reference
-from ghostdeploy.deploy.plan.config import apply_overrides
+from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.plan.steps import program_file
 from ghostdeploy.errors import UsageError
+from ghostdeploy.preprocess import pixels_text
 
 if TYPE_CHECKING:
     import onnx
@@ -54,7 +55,7 @@ def prepare_onnx(model: OnnxModel, run: ExportRun) -> Folded:
     """
     batch = run.config.batch
     seen = run_reference(model, model.reference(), run)
-    size = seen.preprocess.size
+    size = seen.preprocess.sides
     model = replace(model, proto=decide(model.proto, model.name, batch, size))
     with run.stages.stage("fold"):
         shaped = write_plainly(interface.with_shape(upgrade(model.proto, model.name), batch, size))
@@ -92,19 +93,25 @@ def preprocess_of(model: OnnxModel, config: ExportConfig) -> Preprocess:
     """Returns how an image becomes the model's input.
 
     Raises:
-        UsageError: `--image-size` is another size than the one that the file fixes.
+        UsageError: Size or channels are not those that the file fixes.
     """
     spec = apply_overrides(model.preprocess, config.preprocess)
     if model.image.size is None and "size" not in config.preprocess:
-        _log.warning("%s takes images of any size: exported for %d pixels, see --image-size", model.name, spec.size)
+        size = pixels_text(spec.sides)
+        _log.warning("%s takes images of any size: exported for %s pixels, see --image-size", model.name, size)
     if not config.preprocess.keys() & {"mean", "std"}:
-        _log.warning(
-            "%s does not record its normalisation: using ImageNet's mean and std, see --mean and --std", model.name
-        )
-    if model.image.size not in (None, spec.size):
+        used = "ImageNet's mean and std" if spec.channels == 3 else "mean 0 and std 1"
+        _log.warning("%s does not record its normalisation: using %s, see --mean and --std", model.name, used)
+    if model.image.size is not None and model.preprocess.sides != spec.sides:
         raise UsageError(
-            f"{model.name} takes images of {model.image.size} pixels, --image-size says {spec.size}",
+            f"{model.name} takes images of {pixels_text(model.image.size)} pixels, --image-size says "
+            f"{pixels_text(spec.sides)}",
             hint="leave out --image-size, or export the ONNX file with free height and width",
+        )
+    if model.image.channels != spec.channels:
+        raise UsageError(
+            f"{model.name} takes {model.image.channels} channels, the preprocessing gives {spec.channels}",
+            hint="leave out --color and --channels",
         )
     return spec
 

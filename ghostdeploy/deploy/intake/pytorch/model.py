@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ghostdeploy.deploy.plan.config import apply_overrides
+from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.folder import Arrays
 
-_ONE_IMAGE = "ghostdeploy exports networks that take one square RGB image"
-_CHANNELS = re.compile(r"expected input\[.*\] to have (\d+) channels, but got 3 channels")
+_ONE_IMAGE = "ghostdeploy exports networks that take one image"
+_CHANNELS = re.compile(r"expected input\[.*\] to have (\d+) channels, but got (\d+) channels")
 _SIZES = re.compile(
     r"mat1 and mat2 shapes cannot be multiplied|shape '\[.*\]' is invalid for input of size|Sizes of tensors"
 )
@@ -35,7 +35,7 @@ class Reference:
     """Runs a module on arrays.
 
     Args:
-        module: Any module from one float32 (N, 3, H, W) tensor to tensors.
+        module: Any module from one float32 (N, C, H, W) tensor to tensors.
         shared: Somebody else uses it: it is copied, not changed.
     """
 
@@ -120,7 +120,7 @@ def why_it_cannot_run(module: nn.Module, shape: tuple[int, ...], error: Exceptio
 
     Args:
         module: The network.
-        shape: Of the input that it was given, (N, 3, H, W).
+        shape: Of the input that it was given, (N, C, H, W).
         error: What it raised.
     """
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -131,15 +131,16 @@ def why_it_cannot_run(module: nn.Module, shape: tuple[int, ...], error: Exceptio
             "export the part that takes one image, as a factory of its own",
         )
     if found := _CHANNELS.search(reason):
-        count = int(found[1])
+        count, given = int(found[1]), int(found[2])
         channels = "1 channel" if count == 1 else f"{count} channels"
+        cures = {1: "add --color gray --mean M --std S, each one number", 3: "add --color rgb"}
         return (
-            f"the network takes images of {channels}, {_ONE_IMAGE}",
-            "wrap it in a module that computes its input from RGB" if count == 1 else "export the part that takes RGB",
+            f"the network takes images of {channels}, the preprocessing gives {given}",
+            cures.get(count, "export the part that takes an image of 1 or 3 channels"),
         )
     message = f"the model cannot run on an input of shape {shape}: {reason}"
     if _SIZES.search(reason):
-        return message, f"give the size it was trained with: --image-size; {_ONE_IMAGE}"
+        return message, f"give the size it was trained with: --image-size N, or H,W; {_ONE_IMAGE}"
     return message, f"{_ONE_IMAGE}: call the network on such a tensor in PyTorch to see where it fails"
 
 
