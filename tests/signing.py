@@ -1,14 +1,20 @@
-"""Makes an altered bundle honest about itself: the manifest lists the sizes and hashes that the files have now."""
+"""Makes an altered bundle honest about itself: sizes and hashes that the files have now, the manifest's own digest."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ghostdeploy.bundle.digest import digest_of
 from ghostdeploy.bundle.folder import MANIFEST, describe_file
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def sealed(document: dict[str, Any]) -> str:
+    """Returns a manifest as JSON, with the digest that it has now."""
+    return json.dumps(document | {"digest": digest_of(json.dumps(document).encode())})
 
 
 def sign_again(folder: Path) -> None:
@@ -18,4 +24,4 @@ def sign_again(folder: Path) -> None:
     for record in manifest["files"]:
         now = describe_file(folder, record["path"])
         record["bytes"], record["sha256"] = now.bytes, now.sha256
-    where.write_text(json.dumps(manifest))
+    where.write_text(sealed(manifest))

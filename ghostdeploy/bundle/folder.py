@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ MAX_GOLDEN = 4 << 30
 
 _AGAIN = "export the bundle again"
 _BLOCK = 1 << 20
+_IMAGES = re.compile(r"pixels_\d{1,4}|normalised_levels")
+"""Names of original images in `golden.npz`, and of what is kept beside them."""
 _SIMULATED = "simulated."
 """Prefix of the outputs of the quantized graph executed in float, in `golden.npz`."""
 
@@ -151,6 +154,12 @@ class Bundle:
         found = {s.name: arrays[_SIMULATED + s.name] for s in self.manifest.outputs if _SIMULATED + s.name in arrays}
         return found if len(found) == len(self.manifest.outputs) else None
 
+    def recorded_images(self) -> Arrays:
+        """Returns `pixels_N`, the original image of golden input N, and what is kept beside; none in early bundles."""
+        tensors = {spec.name for specs in self._specs() for spec in specs}
+        arrays = self._golden_arrays().items()
+        return {name: array for name, array in arrays if name not in tensors and _IMAGES.fullmatch(name)}
+
     def _golden_arrays(self) -> Arrays:
         path = self.path / GOLDEN
         try:
@@ -218,7 +227,9 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_golden(folder: Path, inputs: Arrays, outputs: Arrays, simulated: Arrays | None = None) -> None:
+def write_golden(
+    folder: Path, inputs: Arrays, outputs: Arrays, simulated: Arrays | None = None, images: Arrays | None = None
+) -> None:
     """Writes `golden.npz`: one array per input and output tensor, keyed by its name, in C order for readers elsewhere.
 
     Args:
@@ -226,8 +237,9 @@ def write_golden(folder: Path, inputs: Arrays, outputs: Arrays, simulated: Array
         inputs: Golden inputs.
         outputs: The reference's outputs.
         simulated: Outputs of the quantized graph executed in float, if any.
+        images: Original images of the first golden inputs, see `deploy.prove.preparation`.
     """
-    arrays = inputs | outputs | {_SIMULATED + name: array for name, array in (simulated or {}).items()}
+    arrays = (images or {}) | inputs | outputs | {_SIMULATED + name: array for name, array in (simulated or {}).items()}
     ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     np.savez_compressed(folder / GOLDEN, **ordered)  # type: ignore[arg-type]  # numpy's stub has no **arrays
 

@@ -1,7 +1,6 @@
 """The records of `manifest.json`, schema 1, read and written strictly by msgspec.
 
-The manifest records where a bundle came from, what was done to it, what was measured, and the hash of each file.
-Reading needs neither torch nor any runtime.
+Where a bundle came from, what was done to it, what was measured, its files. Read without torch or any runtime.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from ghostdeploy.bundle.digest import digest_of, require
 from ghostdeploy.errors import BundleError
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 
@@ -128,15 +128,13 @@ class OutputParity(Record, frozen=True, kw_only=True):
     sqnr_db: float | None
     """None when they are identical."""
     part_sqnr_db: float | None = None
-    """Of a map: that of the channel, or of the place on the last axis, that is furthest off; 999 when all are
-    identical. A head may have boxes in pixels beside scores from 0 to 1."""
+    """Of a map: that of the channel, or of the place on the last axis, that is furthest off; 999 for none."""
 
 
 class Parity(Record, frozen=True, kw_only=True):
     """The artefact's outputs compared with the golden ones: every figure is that of the worst output."""
 
     count: int
-    """Golden images compared."""
     max_abs: float
     """Of the output whose error is largest on its own scale."""
     reference_max_abs: float
@@ -193,7 +191,6 @@ class Agreement(Record, frozen=True, kw_only=True):
     reference_class: int | None = None
     """The top-1 class of every image by the reference; None where there are several, or one column."""
     verdict: Verdict
-    """`unverified`: too few images to decide."""
     how: Literal["executed", "simulated in float"] = "executed"
     non_finite: int = 0
     """Images with NaN or infinite logits: each counts as a changed class, and one fails."""
@@ -314,17 +311,18 @@ class Manifest(Record, frozen=True, kw_only=True):
     batch_note: str | None = None
     """What the batch means for the outputs; None where each image is treated by itself."""
     files: tuple[FileRecord, ...] = ()
+    digest: str | None = None
+    """See `bundle.digest`; None in bundles of early versions."""
 
 
-class _Header(msgspec.Struct):
-    """Only what must be known before the rest may be read."""
-
+class _Header(msgspec.Struct):  # what must be known before the rest may be read
     schema: int
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Returns the manifest as indented UTF-8 JSON."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    """Returns the manifest as indented UTF-8 JSON, with its digest."""
+    sealed = msgspec.structs.replace(manifest, digest=digest_of(msgspec.json.encode(manifest)))
+    return msgspec.json.format(msgspec.json.encode(sealed), indent=2) + b"\n"
 
 
 def decode(data: bytes, *, where: str) -> Manifest:
@@ -335,16 +333,18 @@ def decode(data: bytes, *, where: str) -> Manifest:
         where: Its path, for messages.
 
     Raises:
-        BundleError: Not JSON, another schema, or a field that is missing, unknown or of the wrong type.
+        BundleError: Not JSON, another schema, a field that is missing, unknown or of the wrong type, or another digest.
     """
     try:
         schema = msgspec.json.decode(data, type=_Header).schema
         if schema != SCHEMA:
             hint = "read it with the ghostdeploy version that wrote it, or export again"
             raise BundleError(f"{where} has schema {schema}, expected {SCHEMA}", hint=hint)
-        return msgspec.json.decode(data, type=Manifest)
+        found = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, RecursionError) as error:
         why = error if isinstance(error, msgspec.DecodeError) else "nested too deeply"
         raise BundleError(f"{where} is not a valid manifest: {why}", hint="export the bundle again") from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{where} is not UTF-8 text", hint="export the bundle again") from error
+    require(data, found.digest, where=where)
+    return found

@@ -53,6 +53,9 @@ def _resized(image: Image.Image, placed: Placement, spec: Preprocess) -> Image.I
     if image.size == (placed.width, placed.height):
         return image
     if spec.sampling == "half-pixel":
+        saved = image.height - placed.height
+        if saved > 0 and saved > 2 * (image.width - placed.width):  # Pillow 13's order of passes, in every version
+            image = image.resize((image.width, placed.height), _RESAMPLING[spec.interpolation])
         return image.resize((placed.width, placed.height), _RESAMPLING[spec.interpolation])
     pixels = np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
     found = resize_from_corner(pixels, placed.height, placed.width)

@@ -126,7 +126,7 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if len(self._pads) != self.channels:
             raise ValueError(f"pad is {self.pad}, expected one number or {self.channels}, one per channel")
         whole = self.pad_space == "normalized" or all(float(one).is_integer() for one in self._pads)
-        if not (whole and all(map(math.isfinite, self._pads)) and all(0 <= one <= 255 for one in self.pad_pixels)):
+        if not (whole and all(-0.5 <= one < 255.5 for one in self._padding)):
             space = "values of pixels, normalised" if self.pad_space == "normalized" else "whole numbers"
             raise ValueError(f"pad is {self.pad}, expected {space} from 0 to 255")
 
@@ -155,12 +155,17 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return (self.pad,) * self.channels if isinstance(self.pad, (int, float)) else tuple(self.pad)
 
     @property
+    def _padding(self) -> list[float]:
+        """What `pad` is on the scale of pixels."""
+        if self.pad_space == "pixels":
+            return list(self._pads)
+        scale = 255 / self.white
+        return [(p * s + m) * scale for p, s, m in zip(self._pads, self.std, self.mean, strict=True)]
+
+    @property
     def pad_pixels(self) -> tuple[int, ...]:
         """Pixel values of the padding, one per channel."""
-        if self.pad_space == "pixels":
-            return tuple(map(round, self._pads))
-        scale = 255 / self.white
-        return tuple(round((p * s + m) * scale) for p, s, m in zip(self._pads, self.std, self.mean, strict=True))
+        return tuple(map(round, self._padding))
 
     def rounded(self, length: float) -> int:
         """Returns a length in whole pixels, see `rounding`."""

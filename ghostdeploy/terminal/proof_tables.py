@@ -55,8 +55,17 @@ def verified(found: Sequence[Verification]) -> None:
                 f"{v.name}: the golden outputs never name different classes, so agreement would prove nothing",
                 style="dim",
             )
+        note(f"{v.name}: {_preprocessing(v)}", style="dim")
         if because := v.failed_because or v.unverified_because:
             note(f"{v.name}: {because}")
+
+
+def _preprocessing(found: Verification) -> str:
+    if found.preprocessing is None:
+        return "no original images in golden.npz, so its preprocessing is not checked"
+    exact = found.preprocessing.exact
+    how = "exactly" if exact == 1 else f"{exact:.1%} of the values exactly"
+    return f"preprocessing of {found.preprocessing.images} original images gives the golden inputs, {how}"
 
 
 def evaluated(found: Sequence[Evaluation]) -> None:

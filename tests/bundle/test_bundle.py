@@ -15,7 +15,7 @@ from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle, write_golden
 from ghostdeploy.errors import BundleError
 from tests.commands import assert_one_sentence, run
-from tests.signing import sign_again
+from tests.signing import sealed, sign_again
 
 ROWS = list(targets.TARGETS.values())
 FILES = [
@@ -35,7 +35,7 @@ def rewrite(folder, change):
     where = folder / "manifest.json"
     document = json.loads(where.read_text())
     change(document)
-    where.write_text(json.dumps(document))
+    where.write_text(sealed(document))
 
 
 def flip(path, at):

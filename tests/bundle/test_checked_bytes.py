@@ -18,7 +18,7 @@ from ghostdeploy.bundle.folder import MAX_MANIFEST, open_bundle
 from ghostdeploy.errors import BundleError
 from tests.commands import assert_one_sentence, run
 from tests.conftest import require
-from tests.signing import sign_again
+from tests.signing import sealed, sign_again
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,7 +184,7 @@ def test_a_file_has_one_name(copied, spelling):
     folder = copied()
     document = json.loads((folder / "manifest.json").read_text())
     document["files"].append({"path": spelling, "bytes": 1, "sha256": "0" * 64})
-    (folder / "manifest.json").write_text(json.dumps(document))
+    (folder / "manifest.json").write_text(sealed(document))
 
     with pytest.raises(BundleError, match="is outside the bundle; refused"):
         open_bundle(folder)
@@ -194,7 +194,7 @@ def test_a_manifest_that_lists_a_file_again_and_again_is_refused_before_it_is_ha
     folder = copied()
     document = json.loads((folder / "manifest.json").read_text())
     document["files"] += [document["files"][0]] * 10_000
-    (folder / "manifest.json").write_text(json.dumps(document))
+    (folder / "manifest.json").write_text(sealed(document))
 
     with pytest.raises(BundleError, match="lists a file twice"):
         open_bundle(folder)
@@ -229,7 +229,7 @@ def test_weights_beside_the_graph_are_refused_even_where_the_engine_would_find_t
     if listed:
         document = json.loads((folder / "manifest.json").read_text())
         document["files"].append({"path": "weights.bin", "bytes": 0, "sha256": ""})
-        (folder / "manifest.json").write_text(json.dumps(document))
+        (folder / "manifest.json").write_text(sealed(document))
     sign_again(folder)
     monkeypatch.chdir(tmp_path)
 

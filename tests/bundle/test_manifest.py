@@ -21,6 +21,7 @@ from ghostdeploy.bundle.manifest import (
     encode,
 )
 from ghostdeploy.errors import BundleError
+from tests.signing import sealed
 
 HALF_RANGE = HalfRange(
     images=10,
@@ -40,7 +41,7 @@ def data(tiny_bundle):
 
 
 def changed(data, **fields):
-    return json.dumps({**json.loads(data), **fields}).encode()
+    return sealed({**json.loads(data), **fields}).encode()
 
 
 def test_what_was_written_is_read_back(data):
@@ -126,7 +127,7 @@ def test_a_manifest_without_the_fields_that_came_later_is_read(data):
     document = {key: value for key, value in json.loads(data).items() if key not in later}
     del document["precision_achieved"]["int8_mac_share"]
 
-    manifest = decode(json.dumps(document).encode(), where="here")
+    manifest = decode(sealed(document).encode(), where="here")
 
     assert (manifest.agreement, manifest.execution, manifest.precision_achieved.int8_mac_share) == (None, None, None)
 

@@ -27,6 +27,7 @@ from ghostdeploy.models.checkpoint import read_checkpoint
 from ghostdeploy.models.identify import read_header
 from tests.commands import run
 from tests.fuzzing import mutations
+from tests.signing import sealed
 
 resource = pytest.importorskip("resource", reason="memory is measured as POSIX systems do")
 
@@ -61,7 +62,7 @@ def documents(manifest, count, seed):
         changed = copy.deepcopy(manifest)
         for _ in range(draw.randint(1, 3)):
             _change(changed, draw)
-        yield json.dumps(changed).encode()
+        yield sealed(changed).encode()
 
 
 def _change(document, draw):

@@ -12,7 +12,7 @@ import ghostdeploy as gd
 from ghostdeploy import targets
 from ghostdeploy.errors import BundleError, InputError, UsageError
 from tests.conformance.cases import parsed
-from tests.signing import sign_again
+from tests.signing import sealed, sign_again
 
 USES = {
     "call": lambda r, tiny: r(tiny.example(1)["input"]),
@@ -117,7 +117,7 @@ def test_a_manifest_that_disagrees_with_the_payload_is_refused(path, case, what,
         manifest["outputs"][0]["name"] = "scores"
     else:
         manifest["inputs"].append({**entry, "name": "second"})
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    (copy / "manifest.json").write_text(sealed(manifest))
 
     with pytest.raises(BundleError, match=r"expected .* by its manifest"):
         gd.load(copy, threads=1)

@@ -18,6 +18,7 @@ from ghostdeploy.errors import CheckpointError, GateFailed, UsageError
 from tests.commands import assert_one_sentence, run
 from tests.exported import sample_bundle
 from tests.further import further
+from tests.signing import sealed
 
 MODELS = ("ghostnet_050", "g_ghost_regnetx_002")
 TARGETS = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "fp16"))
@@ -201,7 +202,7 @@ def spoil_golden(folder):
     for file in document["files"]:
         if file["path"] == GOLDEN:
             file |= {"bytes": record.bytes, "sha256": record.sha256}
-    (folder / MANIFEST).write_text(json.dumps(document))
+    (folder / MANIFEST).write_text(sealed(document))
 
 
 def test_a_failed_gate_raises_in_python(tmp_path, monkeypatch):

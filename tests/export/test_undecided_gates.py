@@ -24,6 +24,7 @@ from ghostdeploy.deploy.quantize.fallback import Gate, agreement
 from ghostdeploy.errors import BundleError, DataError
 from tests.bundles import CLASSES, Tiny, make_bundle, network
 from tests.commands import run
+from tests.signing import sealed
 
 LABELS = np.zeros(200, np.int64)  # all images are of class 0: what NaN's argmax says
 
@@ -157,7 +158,7 @@ def test_bench_refuses_an_engine_that_gives_nan(tmp_path):
     onnx.save(model, path / "model.onnx")
     manifest = json.loads((path / bundles.MANIFEST).read_text())
     manifest["files"] = [msgspec.to_builtins(describe_file(path, one["path"])) for one in manifest["files"]]
-    (path / bundles.MANIFEST).write_text(json.dumps(manifest))
+    (path / bundles.MANIFEST).write_text(sealed(manifest))
 
     with pytest.raises(BundleError, match="gives NaN or infinity in logits"):
         bench([path], rounds=8)

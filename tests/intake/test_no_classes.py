@@ -19,6 +19,7 @@ from ghostdeploy.preprocess import Preprocess
 from ghostdeploy.runtimes.ranking import scored_classes
 from ghostdeploy.samples import classify_image, classify_stream, mobile
 from tests.commands import assert_one_sentence, run
+from tests.signing import sealed
 
 SIZE = 16
 SPEC = {"size": SIZE}
@@ -152,7 +153,7 @@ def test_a_bundle_that_counted_the_rows_of_its_map_loads_and_is_no_classifier(ex
     for file in manifest["files"]:
         if file["path"] == bundles.LABELS:
             file |= {"bytes": record.bytes, "sha256": record.sha256}
-    (folder / bundles.MANIFEST).write_text(json.dumps(manifest), "utf-8")
+    (folder / bundles.MANIFEST).write_text(sealed(manifest), "utf-8")
 
     assert run(capsys, "verify", folder).code == 0
     assert "not a classifier" in run(capsys, "inspect", folder).out

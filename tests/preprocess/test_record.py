@@ -62,6 +62,7 @@ def test_every_field_comes_back_from_json():
         ({**LETTERBOX, "pad": (1, 2)}, "pad is .*expected one number or 3"),
         ({**LETTERBOX, "pad": 9, "pad_space": "normalized"}, "pad is 9, expected values of pixels, normalised"),
         ({**LETTERBOX, "pad": float("nan"), "pad_space": "normalized"}, "pad is nan, expected values"),
+        ({**LETTERBOX, "pad": 1e308, "std": (1e9,) * 3, "pad_space": "normalized"}, "pad is 1e.308, expected values"),
         ({"unit": "0-2"}, "unit is '0-2', "),
         ({"resize": "fit"}, "resize is 'fit', "),
     ],

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import onnx
 
 _ROOT = Path(__file__).parents[2]
-_LEFT_OUT = frozenset({"created", "tools", "sha256", "bytes", "weights_sha256", "time", "seconds"})
+_LEFT_OUT = frozenset({"created", "tools", "digest", "sha256", "bytes", "weights_sha256", "time", "seconds"})
 _BY_MACHINE = {
     "int8": ("accuracy", "agreement", "execution", "parity", "passes", "precision_achieved", "quantization", "replay"),
     "hybrid": ("precision_achieved", "quantization"),

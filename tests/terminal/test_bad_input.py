@@ -19,7 +19,7 @@ from PIL import Image
 from ghostdeploy import samples
 from ghostdeploy.models import create_model
 from tests.commands import assert_one_sentence, run
-from tests.signing import sign_again
+from tests.signing import sealed, sign_again
 
 TRACE = "a pickle ran code"
 NETS = """
@@ -260,7 +260,7 @@ def test_a_normalisation_that_leaves_float32_is_one_sentence(field, value, tiny_
     folder = shutil.copytree(tiny_bundle("onnx"), tmp_path / "copy")
     document = json.loads((folder / "manifest.json").read_text())
     document["preprocess"][field] = [value] * 3
-    (folder / "manifest.json").write_text(json.dumps(document))
+    (folder / "manifest.json").write_text(sealed(document))
     Image.fromarray(np.full((20, 20, 3), 200, np.uint8)).save(tmp_path / "image.png")
 
     answer = run(capsys, "run", folder, tmp_path / "image.png")

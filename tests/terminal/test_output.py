@@ -19,6 +19,7 @@ from ghostdeploy.convert.cache import Cache
 from ghostdeploy.streams import hushed
 from ghostdeploy.terminal.output import make_printable, print_json
 from tests.bundles import make_bundle
+from tests.signing import sealed
 
 ENCODINGS = ("ascii", "cp1252", "iso8859-1", "koi8-r")
 COMMANDS = ("models", "doctor", "export", "verify", "eval", "bench", "tune", "run", "diagnose", "build", "inspect")
@@ -57,7 +58,7 @@ def bundle(tmp_path_factory):
     files = [f for f in manifest["files"] if f["path"] != bundles.LABELS]
     record = bundles.describe_file(folder, bundles.LABELS)
     files.append({"path": record.path, "bytes": record.bytes, "sha256": record.sha256})
-    (folder / bundles.MANIFEST).write_text(json.dumps(manifest | {"files": files}), "utf-8")
+    (folder / bundles.MANIFEST).write_text(sealed(manifest | {"files": files}), "utf-8")
     return folder
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from ghostdeploy.bundle.folder import write_labels
 from ghostdeploy.visible import LONGEST, visible, visible_json, visible_line
 from tests.commands import assert_one_sentence, run
-from tests.signing import sign_again
+from tests.signing import sealed, sign_again
 
 STEERING = "\x1b[2J\x1b]0;title\x07\x9b31m\u202egnp.exe\u2066\x00\x7f"
 SHOWN = "␛[2J␛]0;title␇�31m�gnp.exe�␀␡"
@@ -49,7 +49,7 @@ def test_a_line_feed_in_a_label_or_a_manifest_makes_no_row(capsys, tiny_bundle, 
     document = json.loads((folder / "manifest.json").read_text())
     document["model"]["source"] = "here\nverdict   passed"
     document["unverified_because"] = FORGED
-    (folder / "manifest.json").write_text(json.dumps(document))
+    (folder / "manifest.json").write_text(sealed(document))
     sign_again(folder)
 
     answer = run(capsys, "inspect", folder)
@@ -103,7 +103,7 @@ def test_no_message_quotes_a_long_text_of_a_manifest_whole(place, tiny_bundle, t
     folder = shutil.copytree(tiny_bundle("onnx"), tmp_path / "copy")
     document = json.loads((folder / "manifest.json").read_text())
     PLACES[place](document, "word " * 20_000)
-    (folder / "manifest.json").write_text(json.dumps(document))
+    (folder / "manifest.json").write_text(sealed(document))
 
     for command in ("inspect", "verify"):
         answer = run(capsys, command, folder)
@@ -140,7 +140,7 @@ def steering(tiny_bundle, tmp_path):
         (document["parity"]["tolerance"], "why"),
     ):
         place[name] = STEERING
-    (folder / "manifest.json").write_text(json.dumps(document))
+    (folder / "manifest.json").write_text(sealed(document))
     write_labels(folder, [f"{STEERING}{index}" for index in range(10)])
     sign_again(folder)
     return folder

@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.bundle import folder as bundles
-from ghostdeploy.bundle.manifest import SCHEMA, Manifest, Precision, Quantization, encode
+from ghostdeploy.bundle.manifest import SCHEMA, Manifest, Precision, Quantization, decode, encode
 from ghostdeploy.deploy.export.verdict import decide_verdict
 from ghostdeploy.deploy.fold import half_range
+from ghostdeploy.deploy.prove import preparation
 from ghostdeploy.deploy.quantize.recipe import Quantized, read_quantized
 from ghostdeploy.runtimes.ranking import kind_of
 
@@ -102,14 +103,15 @@ def package(converted: Converted, folded: Folded, run: ExportRun, folder: Path) 
         if row.simulation is None:  # the engine runs it: what it should have given is kept for every later machine
             with np.load(converted.quantizer / "golden.npz", allow_pickle=False) as archive:
                 simulated = {name: archive[name] for name in archive.files}
-    bundles.write_golden(folder, converted.interface.golden_inputs, converted.interface.golden_outputs, simulated)
+    interface, originals = converted.interface, folded.seen.images.originals
+    kept = preparation.recorded(originals, interface.preprocess)
+    bundles.write_golden(folder, interface.golden_inputs, interface.golden_outputs, simulated, kept)
     bundles.write_labels(folder, folded.seen.labels)
     names += [bundles.GOLDEN, bundles.LABELS]
     manifest = _unjudged(converted, folded, run, tuple(bundles.describe_file(folder, name) for name in names))
     _write(folder, manifest)
     manifest = decide_verdict(bundles.Bundle(folder, manifest), converted, folded.seen, run)
-    _write(folder, manifest)
-    return bundles.Bundle(folder, manifest)
+    return bundles.Bundle(folder, _write(folder, manifest))
 
 
 def _unjudged(converted: Converted, folded: Folded, run: ExportRun, files: tuple[FileRecord, ...]) -> Manifest:
@@ -172,5 +174,8 @@ def _quantization(found: Quantized | None, converted: Converted, folded: Folded)
     )
 
 
-def _write(folder: Path, manifest: Manifest) -> None:
-    (folder / bundles.MANIFEST).write_bytes(encode(manifest))
+def _write(folder: Path, manifest: Manifest) -> Manifest:
+    """Returns the manifest as it was written, with its digest."""
+    data = encode(manifest)
+    (folder / bundles.MANIFEST).write_bytes(data)
+    return decode(data, where=str(folder / bundles.MANIFEST))

@@ -11,17 +11,19 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ghostdeploy import samples
+from ghostdeploy.deploy.intake.originals import originals_of
 from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.plan.steps import JUDGED_ON_IMAGES, QUANTIZED
 from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
 from ghostdeploy.deploy.prove.pixel_range import look
 from ghostdeploy.errors import DataError, UsageError
+from ghostdeploy.preprocess import prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +49,8 @@ class Inputs:
     """Labelled set for the accuracy gate."""
     calibration: ImageSet | None
     """Set for the quantizer, there for every precision with one; without labelled images it judges as well."""
+    originals: tuple[NDArray[np.uint8], ...] = ()
+    """Images (H, W, 3) that take the place of the first golden ones, see `originals_of`."""
 
     @classmethod
     def choose(cls, model: Described, config: ExportConfig) -> Inputs:
@@ -61,8 +65,9 @@ class Inputs:
         data = open_images(data_path, labelled=True) if data_path else None
         calibration = _calibration(config, sample=sample)
         golden = data or calibration or ImageSet("the shipped photographs", samples.photos(), None, None)
-        spec = apply_overrides(model.preprocess, config.preprocess) if config.skip_bad else None
-        return cls(golden.sample(GOLDEN_COUNT, usable_for=spec), data, calibration)
+        spec = apply_overrides(model.preprocess, config.preprocess)
+        chosen = golden.sample(GOLDEN_COUNT, usable_for=spec if config.skip_bad else None)
+        return cls(chosen, data, calibration, originals_of(chosen.images, spec))
 
     def look(self, spec: Preprocess) -> None:
         """Warns of pixels that prove little; raises `DataError` where they are black: they were scaled to 0 to 1."""
@@ -71,8 +76,11 @@ class Inputs:
             _log.warning("%s", note)
 
     def golden(self, spec: Preprocess) -> NDArray[Any]:
-        """Returns the golden inputs, at most `GOLDEN_COUNT` images."""
-        return np.concatenate(list(self.golden_images.batches(spec)))
+        """Returns the golden inputs, at most `GOLDEN_COUNT` images: the originals, and the rest of the golden ones."""
+        rest = self.golden_images.images[len(self.originals) :]
+        others = replace(self.golden_images, images=rest, labels=None, whole=self.golden_images)
+        begin = [prepare(self.originals, spec)] if self.originals else []
+        return np.concatenate([*begin, *others.batches(spec)])
 
 
 def _calibration(config: ExportConfig, *, sample: bool) -> ImageSet | None:

@@ -15,11 +15,12 @@ from ghostdeploy.arguments import require_path, require_paths, require_share
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Execution, Parity, Record, Replay, Verdict
 from ghostdeploy.deploy.prove import evaluate as ev
-from ghostdeploy.deploy.prove import judge, parity, replay
+from ghostdeploy.deploy.prove import judge, parity, preparation, replay
 from ghostdeploy.deploy.prove.class_order import fit_classes
 from ghostdeploy.deploy.prove.execution import compare_execution
 from ghostdeploy.deploy.prove.images import ImageSet, open_images
 from ghostdeploy.deploy.prove.pixel_range import look
+from ghostdeploy.deploy.prove.preparation import Preparation  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.deploy.prove.tolerance import MAX_DROP, TOLERANCES
 from ghostdeploy.errors import BundleError, DataError, GhostDeployError, UsageError
 from ghostdeploy.machine import instruction_set
@@ -57,6 +58,8 @@ class Verification(Record, frozen=True, kw_only=True):
     part of every map."""
     failed_because: str | None = None
     unverified_because: str | None = None
+    preprocessing: Preparation | None = None
+    """Of the original images in `golden.npz`; None in bundles of early versions, which have none."""
     export_verdict: Verdict | None = None
     """Verdict of the export; nothing that failed there passes here."""
 
@@ -78,6 +81,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     """
     bundle = open_bundle(path, hold=True)
     inputs, outputs = bundle.golden()
+    prepared, inputs = preparation.check(bundle, inputs)
     with run_bundle(bundle, Settings()) as runtime:
         executed = runtime.infer(inputs)
         info = runtime.info()
@@ -95,7 +99,10 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         execution=gap,
         replay=replays,
         export_verdict=bundle.manifest.verdict,
-        **judge.verified(bundle.manifest, found, gap, replays)._asdict(),
+        preprocessing=prepared,
+        **judge.verified(
+            bundle.manifest, found, gap, replays, None if prepared is None else prepared.verdict
+        )._asdict(),
     )
 
 

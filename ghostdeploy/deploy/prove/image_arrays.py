@@ -16,16 +16,16 @@ def check_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str)
     """Refuses arrays that are no image set.
 
     Args:
-        images: To be uint8 (N, H, W, 3).
+        images: To be uint8 (N, H, W, 3), or (N, H, W, 1) for gray.
         labels: To be integers (N,); None where there are none.
         source: Name for messages.
 
     Raises:
         DataError: Wrong dtype or shape, or another number of labels than of images; the hint holds the cure.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise DataError(
-            f"images of {source} are {images.dtype} {images.shape}, expected uint8 (N, H, W, 3)",
+            f"images of {source} are {images.dtype} {images.shape}, expected uint8 (N, H, W, 3), gray (N, H, W, 1)",
             hint=_cure_of_images(images),
         )
     if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
@@ -41,12 +41,10 @@ def _cure_of_images(images: NDArray[Any]) -> str | None:
     """Returns the expression that converts the images, where their values show which."""
     steps = ""
     if images.ndim == 3:
-        steps = "[..., None].repeat(3, axis=3)"
-    elif images.ndim == 4 and images.shape[3] == 1:
-        steps = ".repeat(3, axis=3)"
+        steps = "[..., None]"
     elif images.ndim == 4 and images.shape[1] == 3:
         steps = ".transpose(0, 2, 3, 1)"
-    elif images.ndim != 4 or images.shape[3] != 3:
+    elif images.ndim != 4 or images.shape[3] not in (1, 3):
         return None
     if images.dtype == np.uint8:
         return f"store images{steps}"

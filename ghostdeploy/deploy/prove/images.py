@@ -187,7 +187,7 @@ def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> Imag
 
     Args:
         path: A folder of images, a folder with one sub-folder per class (see `image_folders`; `class_order` finds the
-            class of each), or an `.npz` with `images` uint8 (N, H, W, 3) and, if labelled, `labels` integers (N,).
+            class of each), or an `.npz` with `images` uint8 (N, H, W, C) and, if labelled, `labels` integers (N,).
         labelled: Labels are needed.
 
     Raises:
@@ -224,7 +224,7 @@ def from_arrays(images: NDArray[Any], labels: NDArray[Any] | None = None, *, sou
     """Returns an image set over arrays.
 
     Args:
-        images: uint8 (N, H, W, 3).
+        images: uint8 (N, H, W, C), three channels or gray.
         labels: Class index per image (N,).
         source: Name for messages.
 

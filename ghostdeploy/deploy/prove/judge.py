@@ -119,6 +119,11 @@ def replay_verdict(noise: float, allowed: float, far_images: int = 0, *, proves:
     return _verdict(far_images or not noise <= allowed, not proves)
 
 
+def preparation_verdict(exact: float, farthest: float) -> Verdict:
+    """Judges prepared images by the share of values that are those of the export, and the largest step of 255."""
+    return _verdict(not exact >= limits.EXACT_PIXELS or not farthest <= limits.PIXEL_STEPS)
+
+
 def evaluation(
     non_finite: int, count: int, drop: float, max_drop: float | None
 ) -> tuple[Literal["measured", "failed"], str | None]:
@@ -151,9 +156,24 @@ def failures(manifest: Manifest) -> list[str]:
     return [one for one in found if one is not None]
 
 
-def verified(manifest: Manifest, parity: Parity, execution: Execution | None, replays: tuple[Replay, ...]) -> Ruling:
-    """Judges a bundle's results on this machine together with the verdict of its export."""
+def verified(
+    manifest: Manifest,
+    parity: Parity,
+    execution: Execution | None,
+    replays: tuple[Replay, ...],
+    prepared: Verdict | None = None,
+) -> Ruling:
+    """Judges a bundle's results on this machine together with the verdict of its export.
+
+    Args:
+        manifest: The bundle's.
+        parity: Golden outputs.
+        execution: Execution gap of a quantized bundle.
+        replays: Against what the export recorded.
+        prepared: Verdict of the preprocessing; None where the bundle has no original images.
+    """
     faults = [fault(one, manifest.precision) for one in (parity, execution, *replays)]
+    faults.append(reasons.OTHER_PIXELS if prepared == "failed" else None)
     failed, left_open = _recorded(manifest)
     return rule((*faults, failed), (*map(doubt, replays), left_open))
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.manifest import Accuracy, Agreement, Execution, HalfRange, Parity, Replay
 
 
+OTHER_PIXELS = "preprocessing gives other pixels than at export"
+
+
 def not_finite(images: int, count: int) -> str | None:
     """Returns the message for images whose logits are not finite; None when there are none."""
     return f"logits of {images} of {count} images are NaN or infinite" if images else None

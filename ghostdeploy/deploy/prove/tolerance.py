@@ -102,6 +102,12 @@ output has one column, or the reference gives one class for every image."""
 MAX_DROP = 0.01
 """Default of the largest allowed top-1 drop: one point."""
 
+PIXEL_STEPS = 1
+EXACT_PIXELS = 0.99
+"""What preprocessing may differ by from that of the export, in steps of 255, and the smallest share of equal values. It
+is integer arithmetic and single float32 operations: Pillow 10.4, 11.3 and 13.0 give equal bits. The rest is for a
+library to come."""
+
 WORK_SHARE = 0.8
 """Smallest share of the multiply-accumulates done in the requested precision that needs no explanation. An INT8 payload
 may have less where rules and fallback left layers in float and list them."""

@@ -1,0 +1,87 @@
+"""The original images that a bundle carries, so that `verify` can run the preprocessing too.
+
+They are small copies of the export's own images, cut to different shapes, whatever shapes those have:
+
+    0  as it is     1  portrait     2  landscape     3  7/8 of both sides, smaller than the model's input
+
+Longest sides are odd numbers, so that roundings of resized sides differ. Gray images cannot show the order of colours:
+there the last one is a shipped photograph, as are those that a small set lacks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ghostdeploy import samples
+from ghostdeploy.decode import open_image
+from ghostdeploy.errors import InputError
+from ghostdeploy.preprocess import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.preprocess import Preprocess
+
+_LONGEST = (251, 227, 239, 199)
+"""Pixels; four such images compress to less than half a megabyte."""
+
+
+def originals_of(sources: Sequence[Any], spec: Preprocess) -> tuple[NDArray[np.uint8], ...]:
+    """Returns four images uint8 (H, W, 3) of different sizes, one of them portrait.
+
+    Args:
+        sources: The export's golden images, whatever `open_image` takes.
+        spec: How the model takes an image.
+
+    Returns:
+        None at all where one cannot be decoded or prepared, which stops the export a little later, with its name.
+    """
+    photos = samples.photos()
+    chosen = [*sources, *photos][: len(_LONGEST)]
+    try:
+        pictures = [open_image(source) for source in chosen]
+        found = _shaped(pictures, photos[0], spec)
+        prepare(found, spec)
+    except InputError:
+        return ()
+    return found
+
+
+def _shaped(pictures: list[Image.Image], photo: Path, spec: Preprocess) -> tuple[NDArray[np.uint8], ...]:
+    if spec.channels == 3 and all(map(_is_gray, pictures)):
+        pictures = [*pictures[:-1], open_image(photo)]
+    longest = [*_LONGEST[:-1], max(1, min(_LONGEST[-1], 3 * min(spec.sides) // 4))]
+    return tuple(
+        _small(_cut(picture, place), most) for place, (picture, most) in enumerate(zip(pictures, longest, strict=True))
+    )
+
+
+def _cut(picture: Image.Image, place: int) -> Image.Image:
+    """Returns the middle of a picture, in the shape of its place."""
+    width, height = picture.size
+    if place == 1:
+        width = min(7 * width // 8, 3 * height // 4)
+    elif place == 2:
+        height = min(7 * height // 8, 3 * width // 4)
+    elif place == 3:
+        width, height = 7 * width // 8, 7 * height // 8
+    width, height = max(1, width), max(1, height)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def _small(picture: Image.Image, most: int) -> NDArray[np.uint8]:
+    scale = min(1.0, most / max(picture.size))
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), np.uint8)
+
+
+def _is_gray(picture: Image.Image) -> bool:
+    pixels = np.asarray(picture)
+    return bool((pixels == pixels[:, :, :1]).all())
