@@ -10,7 +10,7 @@ from ghostdeploy.bundle.whole_numbers import refuse_huge
 from ghostdeploy.errors import BundleError
 from tests.bundles import make_bundle
 from tests.commands import assert_one_sentence, run
-from tests.signing import sign_again
+from tests.signing import sealed, sign_again
 
 HUGE = 10**400
 
@@ -21,7 +21,7 @@ def test_a_manifest_is_refused_with_the_key(tmp_path, capsys, command, key):
     folder = make_bundle(tmp_path, "onnx")
     document = json.loads((folder / "manifest.json").read_text())
     document["model"][key] = HUGE
-    (folder / "manifest.json").write_text(json.dumps(document))
+    (folder / "manifest.json").write_text(sealed(document))
 
     assert_one_sentence(run(capsys, command, folder), 3, f"manifest.json has a number beyond 64 bits at model.{key}")
 
