@@ -33,12 +33,12 @@ LEFT_OUT = (
     "ghostdeploy.deploy.quantize",
     "ghostdeploy.deploy.tune",
     "ghostdeploy.samples",
-    "ghostdeploy.tasks",
 )
-"""Rooms that make bundles, and `tasks`, which no command of a device uses yet; those that run, prove and measure them
-are taken whole."""
+"""Rooms that make bundles, and tasks that no command of a device uses yet; those that run, prove and measure them are
+taken whole."""
 UNUSED = {
     "ghostdeploy": {"making", "module_copies", "undisturbed"},
+    "ghostdeploy.tasks": {"agreement", "bootstrap", "drawing", "labelled"},
     "ghostdeploy.bundle": {"placing", "staging", "workspaces"},
     "ghostdeploy.terminal": {"export_options", "making_tables", "tune_options", "tune_tables"},
 }

@@ -17,6 +17,7 @@ from ghostdeploy.terminal.several import Several
 
 if TYPE_CHECKING:
     from ghostdeploy.deploy.prove.evaluate import Evaluation
+    from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
 
 _FOLDER = GivenPath()
 _ELSEWHERE = dict.fromkeys(("export", "models", "tune"), "ghostdeploy.making")
@@ -86,11 +87,14 @@ def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
 def evaluate(
     bundles: tuple[Path, ...], data: Path | None, reference: Path | None, max_drop: float | None, *, as_json: bool
 ) -> int:
-    """Measure top-1 and top-5 with confidence intervals."""
+    """Measure accuracy on labelled images, with intervals.
+
+    Top-1 and top-5 of classifiers; mAP, NME, verification accuracy or mIoU by the task of the bundle.
+    """
     from ghostdeploy.deploy.prove import commands as prove
     from ghostdeploy.terminal import proof_tables
 
-    several: Several[Evaluation] = Several(arguments=bundles)
+    several: Several[Evaluation | TaskEvaluation] = Several(arguments=bundles)
     with Bars() as bars:
         found = prove.evaluate(
             bundles, data=data, reference=reference, max_drop=max_drop, listener=bars, on_error=several.note
@@ -149,20 +153,23 @@ def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
 @click.argument("images", nargs=-1, required=True, type=_FOLDER)
 @click.option("-k", "--top", type=click.IntRange(1, 1000), default=5, show_default=True, help="Classes to show.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the engine.")
+@click.option("-o", "--out", type=_FOLDER, metavar="DIR", help="Draw boxes, points or masks into copies of the images.")
 @common
-def run(bundle: Path, images: tuple[Path, ...], top: int, threads: int | None, *, as_json: bool) -> int:
-    """Classify images."""
+def run(
+    bundle: Path, images: tuple[Path, ...], top: int, threads: int | None, out: Path | None, *, as_json: bool
+) -> int:
+    """Run a model on images: classes, boxes, points, masks, by its task."""
     from ghostdeploy.runtimes import load
-    from ghostdeploy.terminal import proof_tables
+    from ghostdeploy.terminal import answers
 
-    several: Several[list[tuple[str, float]]] = Several(arguments=images)
+    several: Several[Any] = Several(arguments=images)
     with load(bundle, threads=threads) as runtime:
-        runtime.require_classes()
-        several.run(lambda path: runtime.classify(path, k=top))
+        answer = answers.answering(runtime, top=top, out=out)
+        several.run(answer)
     if as_json:
-        print_json(several.entries(proof_tables.classes_document, "image", classes=[]))
+        print_json(several.entries(answer.document, "image", **answer.empty))
     elif several.results:
-        proof_tables.classified(several.results)
+        answer.show(several.results)
     return several.leave()
 
 

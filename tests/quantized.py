@@ -143,7 +143,8 @@ def judge(
         tiny: What both were made from.
     """
     from ghostdeploy.bundle.folder import Bundle
-    from ghostdeploy.deploy.export.verdict import agree, executor
+    from ghostdeploy.deploy.export.executor import executor
+    from ghostdeploy.deploy.export.verdict import agree
     from ghostdeploy.deploy.prove import parity, replay
     from ghostdeploy.deploy.prove.execution import compare_execution
     from ghostdeploy.deploy.prove.judge import conclude

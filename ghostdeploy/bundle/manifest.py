@@ -10,18 +10,19 @@ from typing import Literal
 import msgspec
 
 from ghostdeploy.bundle.digest import digest_of, require
+from ghostdeploy.bundle.fidelity import Execution as Execution  # noqa: TC001 - msgspec resolves annotations at run time
+from ghostdeploy.bundle.fidelity import Fidelity as Fidelity  # noqa: TC001 - likewise
+from ghostdeploy.bundle.fidelity import Measured as Measured  # noqa: TC001 - likewise
+from ghostdeploy.bundle.record import Record as Record
+from ghostdeploy.bundle.record import Verdict as Verdict
 from ghostdeploy.errors import BundleError
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
+from ghostdeploy.tasks.base import TaskInfo
 
 SCHEMA = 1
 
-Verdict = Literal["passed", "failed", "unverified"]
 Scores = Literal["logits", "probabilities"]
 Precision = Literal["fp32", "fp16", "int8", "hybrid"]
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all records: immutable, keyword-only, unknown fields refused."""
 
 
 class TensorSpec(Record, frozen=True, kw_only=True):
@@ -34,6 +35,8 @@ class TensorSpec(Record, frozen=True, kw_only=True):
     """None stands for any size (a dynamic batch)."""
     layout: Literal["nchw", "nhwc"] | None = None
     """Inputs that are images only."""
+    role: str | None = None
+    """What an output is to the task; None for inputs, and for outputs that the task does not use."""
 
 
 class ModelInfo(Record, frozen=True, kw_only=True):
@@ -196,21 +199,6 @@ class Agreement(Record, frozen=True, kw_only=True):
     """Images with NaN or infinite logits: each counts as a changed class, and one fails."""
 
 
-class Execution(Record, frozen=True, kw_only=True):
-    """The execution gap: the engine's outputs here, compared with the float simulation of the same quantized graph."""
-
-    isa: str
-    """Instruction set it was executed with."""
-    count: int
-    agreement: float | None
-    """Share of images with the same top-1 class; None where it proves nothing, see `parity.names_classes`."""
-    sqnr_db: float | None
-    """Simulation over difference in decibels; None when they are identical."""
-    saturable_channels: int
-    """Output channels whose weights can overflow 16-bit sums on processors without dot-product instructions."""
-    verdict: Verdict
-
-
 class HalfRange(Record, frozen=True, kw_only=True):
     """How far the values of the float graph stay inside float16, and on which images that was seen."""
 
@@ -301,6 +289,11 @@ class Manifest(Record, frozen=True, kw_only=True):
     unverified_because: str | None = None
     failed_because: str | None = None
     agreement: Agreement | None = None
+    task: TaskInfo = TaskInfo()
+    """What the outputs mean."""
+    fidelity: Fidelity | None = None
+    measured: Measured | None = None
+    """The task's measure on labelled images; of `classify` it is `accuracy`."""
     execution: Execution | None = None
     half_range: HalfRange | None = None
     """fp16 bundles: the largest values that hardware in float16 has to represent."""

@@ -18,6 +18,7 @@ from msgspec import field
 from ghostdeploy.bundle.manifest import Calibration, PrecisionAchieved, Record, TensorSpec
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.target import Recipe, Setting  # noqa: TC001 - likewise
+from ghostdeploy.tasks.base import TaskInfo  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,8 +46,10 @@ class QuantizeSpec(Record, frozen=True, kw_only=True):
     fingerprint: Calibration
     gate: str
     """Path of the pixels that the gate looks at, same form."""
-    reference: str
-    """Path of the PyTorch model's float32 logits of those, `.npy` (N, classes)."""
+    task: TaskInfo
+    """What the outputs mean."""
+    reference: dict[str, str]
+    """Paths of the float model's outputs that judge, `.npy` (N, …), by output."""
     labels: str | None
     """Path of their class indices, `.npy` (N,)."""
     preprocess: Preprocess
@@ -57,6 +60,10 @@ class QuantizeSpec(Record, frozen=True, kw_only=True):
     """Largest allowed drop of top-1, as a share."""
     required_agreement: float
     """Smallest lower 95 % bound of the agreement with the reference."""
+    required_db: float
+    """Smallest SQNR of an output against the reference."""
+    values_judge: bool
+    """It must be reached; False where decisions alone count."""
 
 
 class ExportJob(Record, frozen=True, kw_only=True):

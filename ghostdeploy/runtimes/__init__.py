@@ -18,7 +18,8 @@ from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.machine import usable_threads
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import PROFILES, Interface, Profile, Settings
-from ghostdeploy.runtimes.ranking import scored_classes
+from ghostdeploy.runtimes.scores import scored_classes
+from ghostdeploy.tasks.table import find
 from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def _interface(bundle: Bundle) -> Interface:
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         preprocess=manifest.preprocess,
-        labels=bundle.labels() if scored_classes(manifest) else [],
+        labels=bundle.labels() if scored_classes(manifest) or not find(manifest.task.name).ranks else [],
+        task=manifest.task,
         scores=manifest.scores,
         fingerprint=_fingerprint(bundle),
     )

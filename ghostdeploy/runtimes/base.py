@@ -24,12 +24,11 @@ import numpy as np
 
 from ghostdeploy.arguments import require_count
 from ghostdeploy.errors import BundleError, GhostDeployError, UnsupportedHardware, UsageError
-from ghostdeploy.preprocess import prepare
+from ghostdeploy.runtimes.answers import Answers
 from ghostdeploy.runtimes.gate import Gate, watch
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings, describe, require_match
 from ghostdeploy.runtimes.pool import Pool
 from ghostdeploy.runtimes.ports import InputPort, check_all, chunks, first_output
-from ghostdeploy.runtimes.ranking import rank, require_classes
 from ghostdeploy.runtimes.submissions import Submissions, Work
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ghostdeploy.bundle.folder import Arrays
-    from ghostdeploy.decode import Source
     from ghostdeploy.runtimes.submissions import Done
 
 
@@ -51,7 +49,7 @@ _NO_MEMORY = re.compile(
 """Out-of-memory messages of C++, CUDA, ONNX Runtime and the C library, the last one about threads."""
 
 
-class Runtime(ABC):
+class Runtime(Answers, ABC):
     """A loaded model. One object may be called from many threads at once.
 
     Args:
@@ -176,37 +174,6 @@ class Runtime(ABC):
             self._gate.leave()
             raise
         return self._submissions.add(pieces, work)
-
-    def classify(self, image: Source, k: int = 5) -> list[tuple[str, float]]:
-        """Classifies one image.
-
-        Args:
-            image: A file path, the bytes of a file, a binary file object, a PIL image, or a uint8 array (H, W, 3); see
-                `ghostdeploy.decode.open_image`.
-            k: Classes to return; fewer when the model has fewer.
-
-        Returns:
-            (label, probability), best first: the softmax of the first output, or that output itself where the network
-            ends in Softmax.
-
-        Raises:
-            BundleError: The first output is not a score per label.
-            InputError: The image is missing, damaged, too large, of another format, or no image at all.
-            UsageError: `k` is not a whole number from 1, or this runtime was closed.
-        """
-        k = require_count("k", k)
-        self.require_classes()
-        values = self(prepare([image], self._interface.preprocess))[0]
-        return rank(values, self._interface.labels, k, where=self._where, scores=self._interface.scores)
-
-    def require_classes(self) -> None:
-        """Checks that this is a classifier.
-
-        Raises:
-            BundleError: The first output is not a score per class: it is a map, boxes, or anything else.
-        """
-        facts = self._interface
-        require_classes(facts.labels, facts.outputs[0].shape[1:], self._where)
 
     def warmup(self, runs: int = 3) -> None:
         """Runs `runs` times on zeros, so that the first real call finds memory and threads warm.

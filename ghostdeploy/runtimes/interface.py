@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ghostdeploy.errors import BundleError
+from ghostdeploy.tasks.base import TaskInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,8 @@ class Interface:
     preprocess: Preprocess
     labels: list[str]
     """One per class; none where the first output names no classes."""
+    task: TaskInfo = field(default_factory=TaskInfo)
+    """What the outputs mean."""
     scores: Scores = "logits"
     fingerprint: str = ""
     """SHA-256 over the hashes of the payload's files; they were compared where a cache is used."""

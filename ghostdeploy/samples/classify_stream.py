@@ -27,8 +27,8 @@ from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.decode import open_image
 from ghostdeploy.errors import DataError, InputError, MissingDependency
 from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, prepare
-from ghostdeploy.runtimes.ranking import rank
 from ghostdeploy.samples import report
+from ghostdeploy.tasks.ranking import rank
 from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from ghostdeploy.bundle.folder import LABELS, open_bundle
 from ghostdeploy.bundle.placing import write_own
 from ghostdeploy.errors import BundleError, GhostDeployError, UsageError
 from ghostdeploy.preprocess import described
-from ghostdeploy.runtimes.ranking import scored_classes
+from ghostdeploy.runtimes.scores import scored_classes
 from ghostdeploy.samples import report
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ghostdeploy import targets
+from ghostdeploy.tasks import table as tasks
 from ghostdeploy.terminal.console import GivenPath
 
 if TYPE_CHECKING:
@@ -138,9 +139,25 @@ _OPTIONS = (
     click.option(
         "--max-drop",
         type=float,
-        default=0.01,
-        show_default=True,
-        help="Largest allowed top-1 drop, absolute (0.01 is one point).",
+        help="Largest allowed drop of the task's measure (default: 0.01, one point; landmarks: 0.03 of the error).",
+    ),
+    click.option(
+        "--task",
+        metavar="TASK",
+        help=f"What the outputs mean: {', '.join(row.name for row in tasks.ROWS)} (default: classify where there are "
+        "labels, else raw).",
+    ),
+    click.option(
+        "--decode",
+        metavar="KIND[:KEY=VALUE,...]",
+        help="With --task detect: how boxes come out of the outputs: boxes, gfl, yolov5, yolov8, ssd or end2end.",
+    ),
+    click.option("--min-sqnr", type=float, metavar="DB", help="SQNR that every output must keep (raise it above 20)."),
+    click.option(
+        "--min-agreement",
+        type=float,
+        metavar="SHARE",
+        help="Share of decisions that INT8 must keep, by its lower 95 % bound (raise it above 0.95).",
     ),
     click.option("--skip-bad", is_flag=True, help="Leave out calibration images that cannot be decoded."),
     click.option(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
     from rich.segment import Segment
 
+    from ghostdeploy.bundle.fidelity import Fidelity
     from ghostdeploy.bundle.manifest import Execution, HalfRange, Manifest, Parity, Tolerance
     from ghostdeploy.deploy.prove.evaluate import Share
 
@@ -151,6 +152,28 @@ def gap(execution: Execution) -> str:
     if execution.agreement is not None:
         share = f"{agreeing(execution.agreement)} of {share} agree"
     return f"executed on {execution.isa}, compared with its own graph in float: {share}, {amount}, {execution.verdict}"
+
+
+def fidelity(found: Fidelity) -> str:
+    """Returns how near an artefact's outputs are on real images, as one phrase."""
+    values = ", ".join(f"{one.name} {_decibels(one.sqnr_db)}" for one in found.outputs)
+    said = [f"{values} on {found.count} images, at least {found.required_sqnr_db:g} dB needed"] if values else []
+    if found.agreement is not None and found.agreement_ci95 is not None:
+        low, high = found.agreement_ci95
+        kept = f"{found.agreement:.2%} of {found.decided} {found.decision} ({low:.1%} to {high:.1%}) stay"
+        said.append(f"{kept}, at least {found.required_agreement:.0%} needed")
+    return f"{'; '.join(said)}, {found.how}: {found.verdict}"
+
+
+def fidelity_in_short(found: Fidelity) -> str:
+    """Returns the share of decisions that stay, else the SQNR of the worst output."""
+    if found.agreement is not None:
+        return f"{found.agreement:.2%} agree"
+    return _decibels(min((one.sqnr_db for one in found.outputs if one.sqnr_db is not None), default=None))
+
+
+def _decibels(ratio: float | None) -> str:
+    return "exact" if ratio is None else f"{ratio:.1f} dB"
 
 
 def half_range(found: HalfRange) -> str:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ghostdeploy.preprocess import described
-from ghostdeploy.terminal.layout import agreement, note, reference, relative, sqnr, stacked, table, verdict
+from ghostdeploy.terminal.layout import (
+    agreement,
+    fidelity_in_short,
+    note,
+    reference,
+    relative,
+    sqnr,
+    stacked,
+    table,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +70,8 @@ def exported(found: Exported) -> None:
         parity = "–" if m.parity is None else relative(m.parity)
         if m.agreement is not None:
             parity = agreed(m.agreement)
+        if m.fidelity is not None:
+            parity = fidelity_in_short(m.fidelity)
         rows.append((str(bundle.path), m.precision, f"{bundle.size / 1e6:.2f} MB", parity, top1, verdict(m.verdict)))
     rows += [(target, "", "–", "–", "–", "no bundle") for target in found.failures]
     table(("bundle", "precision", ">size", ">parity", ">top-1", "verdict"), rows)

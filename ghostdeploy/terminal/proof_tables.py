@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ghostdeploy.deploy.prove.evaluate import Evaluation
 from ghostdeploy.deploy.prove.image_folders import counted
+from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
 from ghostdeploy.terminal.layout import (
     agreement,
     bounds,
@@ -21,12 +23,10 @@ from ghostdeploy.terminal.layout import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from ghostdeploy.deploy.measure.bench import Bench
     from ghostdeploy.deploy.prove.commands import Verification
     from ghostdeploy.deploy.prove.diagnose import Diagnosis
-    from ghostdeploy.deploy.prove.evaluate import Evaluation
 
 
 def verified(found: Sequence[Verification]) -> None:
@@ -68,8 +68,43 @@ def _preprocessing(found: Verification) -> str:
     return f"preprocessing of {found.preprocessing.images} original images gives the golden inputs, {how}"
 
 
-def evaluated(found: Sequence[Evaluation]) -> None:
+def evaluated(found: Sequence[Evaluation | TaskEvaluation]) -> None:
     """Prints accuracy, and the comparison with the reference."""
+    by_task = [one for one in found if isinstance(one, TaskEvaluation)]
+    if by_task:
+        _measured(by_task)
+    if classified := [one for one in found if isinstance(one, Evaluation)]:
+        _classified(classified)
+
+
+def _measured(found: Sequence[TaskEvaluation]) -> None:
+    names = list(found[0].figures)
+    rows = [
+        (folder_name(e.bundle), str(e.count), *("–" if (f := e.figures[n]) is None else f"{f:.4f}" for n in names))
+        for e in found
+    ]
+    table(("bundle", ">images", *(f">{name}" for name in names)), rows)
+    compared = [(e, e.comparison) for e in found if e.comparison is not None]
+    rows = [
+        (
+            folder_name(e.bundle),
+            folder_name(e.reference or ""),
+            f"{c.drop:+.4f}" + ("" if c.drop_ci95 is None else f" ({c.drop_ci95[0]:+.4f} to {c.drop_ci95[1]:+.4f})"),
+            f"{c.max_drop:g}",
+        )
+        for e, c in compared
+    ]
+    if rows:
+        kind = f"drop of {found[0].measure}"
+        if compared[0][1].relative:
+            kind = f"rise of {found[0].measure}, relative"
+        table(("bundle", "reference", f">{kind} (95 %)", ">allowed"), rows)
+    for e in found:
+        if e.failed_because:
+            note(f"{folder_name(e.bundle)} failed: {e.failed_because}")
+
+
+def _classified(found: Sequence[Evaluation]) -> None:
     table(
         ("bundle", ">images", ">top-1 (95 %)", ">top-5 (95 %)"),
         [(folder_name(e.bundle), str(e.count), share(e.top1), share(e.top5)) for e in found],
@@ -97,21 +132,6 @@ def evaluated(found: Sequence[Evaluation]) -> None:
             ("bundle", "reference", ">agreement", ">drop, points (95 %)", ">lost / won", ">McNemar p", "allowed drop"),
             rows,
         )
-
-
-def classes_document(image: Path, classes: Sequence[tuple[str, float]]) -> dict[str, Any]:
-    """Returns the classes of an image as a JSON document."""
-    return {"image": str(image), "classes": [{"label": label, "probability": share} for label, share in classes]}
-
-
-def classified(found: Sequence[tuple[Path, Sequence[tuple[str, float]]]]) -> None:
-    """Prints the classes of each image."""
-    rows = [
-        (str(image) if rank == 0 else "", label, f"{probability:.1%}")
-        for image, classes in found
-        for rank, (label, probability) in enumerate(classes)
-    ]
-    table(("image", "class", ">probability"), rows)
 
 
 def diagnosed(found: Diagnosis, top: int) -> None:

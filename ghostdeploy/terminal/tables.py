@@ -8,10 +8,11 @@ import msgspec
 
 from ghostdeploy.deploy.prove.image_folders import counted
 from ghostdeploy.preprocess import described
-from ghostdeploy.runtimes.ranking import scored_classes
+from ghostdeploy.runtimes.scores import scored_classes
 from ghostdeploy.terminal.layout import (
     bounds,
     cosine,
+    fidelity,
     gap,
     half_range,
     reference,
@@ -53,7 +54,8 @@ def inspected(bundle: Bundle) -> None:
         ("target", f"{m.target} {m.precision}, runs on {', '.join(m.runtimes)}"),
         ("created", f"{m.created} by {', '.join(f'{k} {v}' for k, v in m.tools.items())}"),
         *((f"input {t.name}", f"{t.dtype} {shape(t.shape)} {t.layout or ''}") for t in m.inputs),
-        *((f"output {t.name}", f"{t.dtype} {shape(t.shape)}") for t in m.outputs),
+        ("task", m.task.name),
+        *((f"output {t.name}", f"{t.dtype} {shape(t.shape)}{f', {t.role}' if t.role else ''}") for t in m.outputs),
         ("image", described(m.preprocess)),
         *((("batch", m.batch_note),) if m.batch_note else ()),
         ("precision", m.precision_achieved.how),
@@ -112,6 +114,8 @@ def _quantized(m: Manifest) -> list[tuple[str, str]]:
             share = f"{_one_class(g)}; {share}"
             needed.append(f"{g.required_sqnr_db:.0f} dB")
         rows.append(("agreement", f"{share}, at least {' and '.join(needed)} needed, {g.how}: {g.verdict}"))
+    if m.fidelity is not None:
+        rows.append(("fidelity", fidelity(m.fidelity)))
     if m.execution is not None:
         rows.append(("execution gap", gap(m.execution)))
     return rows

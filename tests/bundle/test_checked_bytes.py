@@ -249,7 +249,7 @@ def test_the_word_alone_refuses_nothing(copied):
 
 
 def test_the_simulation_of_a_kit_reads_nothing_from_the_working_folder(copied, tmp_path, monkeypatch):
-    from ghostdeploy.deploy.export.verdict import simulation
+    from ghostdeploy.deploy.export.executor import simulation
 
     folder = copied("tensorrt", "int8")
     graph = targets.find("tensorrt").simulation

@@ -18,14 +18,18 @@ from ghostdeploy.deploy.prove import commands as prove
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.deploy.prove.class_order import fit_classes
 from ghostdeploy.deploy.prove.evaluate import Predictions, best_five, compare
+from ghostdeploy.deploy.prove.fidelity import agreement
 from ghostdeploy.deploy.prove.images import ImageSet
 from ghostdeploy.deploy.prove.judge import conclude, failures
-from ghostdeploy.deploy.quantize.fallback import Gate, agreement
+from ghostdeploy.deploy.quantize.fallback import Gate
 from ghostdeploy.errors import BundleError, DataError
+from ghostdeploy.tasks.base import TaskInfo
+from ghostdeploy.tasks.classify import Classify
 from tests.bundles import CLASSES, Tiny, make_bundle, network
 from tests.commands import run
 from tests.signing import sealed
 
+TASK = Classify(TaskInfo(), (32, 32))
 LABELS = np.zeros(200, np.int64)  # all images are of class 0: what NaN's argmax says
 
 
@@ -52,18 +56,18 @@ def test_two_models_without_classes_do_not_agree():
 
     assert compare(nothing, nothing, "itself").agreement.value == 0
     assert parity.agreement(np.full((4, 3), np.nan), np.full((4, 3), np.nan)) == 0
-    assert agreement(np.full((4, 3), np.nan), np.eye(4, 3)) == 0
+    assert agreement(TASK, {"logits": np.full((4, 3), np.nan)}, {"logits": np.eye(4, 3)}) == 0
     found = agree(np.full((200, 10), np.nan), _logits(), source="tests", required=0.95)
     assert (found.top1, found.non_finite, found.verdict) == (0.0, 200, "failed")
 
 
 def test_the_quantizer_keeps_no_candidate_that_gives_nan():
-    judge = Gate(reference=_logits(), labels=LABELS, required_agreement=0.95, max_drop=0.01)
+    judge = Gate(TASK, {"logits": _logits()}, LABELS, 0.95, required_db=20, values_judge=False, max_drop=0.01)
     broken = _logits()
     broken[:, 3] = np.nan
 
-    assert judge.holds(_logits())
-    assert not judge.holds(broken)
+    assert judge.holds({"logits": _logits()})
+    assert not judge.holds({"logits": broken})
 
 
 class _Nan:

@@ -16,13 +16,14 @@ from ghostdeploy import samples, targets
 from ghostdeploy.bundle.folder import DIAGNOSIS, open_bundle
 from ghostdeploy.bundle.manifest import Calibration
 from ghostdeploy.convert.base import QuantizeSpec
-from ghostdeploy.deploy.quantize.fallback import sqnr
+from ghostdeploy.deploy.prove.fidelity import ratio_db
 from ghostdeploy.exporters.tflite import file as tf
 from ghostdeploy.exporters.tflite.quantize.float_simulation import in_float
 from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph
 from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner
 from ghostdeploy.exporters.tflite.quantize.worker import TFLiteQuantization
 from ghostdeploy.preprocess import as_input, prepare
+from ghostdeploy.tasks.base import TaskInfo
 from tests import tiny_tflite
 from tests.bundles import for_target
 from tests.exported import sample_bundle
@@ -64,8 +65,8 @@ def test_the_float_simulation_is_what_the_processor_computes(int8):
     plain = TFLiteRunner(payload(int8), delegate=False).logits([batch])
     simulated = TFLiteRunner(tf.pack(in_float(tf.read(payload(int8)))), delegate=False).logits([batch])
 
-    assert sqnr(executed, simulated) >= 40
-    assert sqnr(executed, simulated) > sqnr(executed, plain) + 3
+    assert ratio_db(executed, simulated) >= 40
+    assert ratio_db(executed, simulated) > ratio_db(executed, plain) + 3
     assert (executed.argmax(axis=1) == simulated.argmax(axis=1)).mean() >= 0.99
 
 
@@ -128,8 +129,8 @@ def test_the_quantizers_own_calibration_loses_much_more(tmp_path_factory):
     wanted, default, chosen = (
         TFLiteRunner(data, delegate=True).logits([test]) for data in (payload(floating), theirs, payload(ours))
     )
-    assert sqnr(chosen, wanted) > 30
-    assert sqnr(default, wanted) < sqnr(chosen, wanted) - 8
+    assert ratio_db(chosen, wanted) > 30
+    assert ratio_db(default, wanted) < ratio_db(chosen, wanted) - 8
 
 
 @pytest.fixture
@@ -198,11 +199,14 @@ def job(tiny, tmp_path):
             calibration=str(tmp_path / "pixels.npy"),
             fingerprint=Calibration(count=96, sha256="0" * 64),
             gate=str(tmp_path / "pixels.npy"),
-            reference=str(tmp_path / "reference.npy"),
+            task=TaskInfo(),
+            reference={"logits": str(tmp_path / "reference.npy")},
             labels=None,
             golden=str(tmp_path / "golden.npy"),
             max_drop=0.01,
             required_agreement=0.5,
+            required_db=20.0,
+            values_judge=False,
         )
         return msgspec.structs.replace(spec, **changes)
 
@@ -233,7 +237,7 @@ def test_a_missed_gate_returns_the_guilty_unit_to_float(graph, job):
     assert work.gains[0].unit == "classifier"
     assert work.float_units == work.diagnosis().float_units == ("classifier",)
     assert work.summary().float_layers == ("classifier",)
-    assert work.gate.holds(work.gate_logits)
+    assert work.gate.holds(work.gate_outputs)
     kinds = {
         name: tf.TYPES[tf.tensor(m, op.inputs[1]).type]
         for m in [tf.read(work.quantized)]
@@ -249,7 +253,7 @@ def test_a_gate_that_nothing_reaches_gives_back_no_more_than_half_of_the_work(gr
 
     work = TFLiteQuantization(data, spec, integer_io=False)
 
-    assert not work.gate.holds(work.gate_logits)
+    assert not work.gate.holds(work.gate_outputs)
     assert work.float_units == ()
     assert {gain.unit for gain in work.gains} == {"first", "depthwise", "classifier"}
 

@@ -13,11 +13,11 @@ from torch import nn
 import ghostdeploy as gd
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.convert.base import About
-from ghostdeploy.deploy.intake.inputs import classes_of
 from ghostdeploy.exporters.tflite.metadata import append_labels
 from ghostdeploy.preprocess import Preprocess
-from ghostdeploy.runtimes.ranking import scored_classes
+from ghostdeploy.runtimes.scores import scored_classes
 from ghostdeploy.samples import classify_image, classify_stream, mobile
+from ghostdeploy.tasks.classify import classes_of
 from tests.commands import assert_one_sentence, run
 from tests.signing import sealed
 
@@ -164,8 +164,9 @@ def test_a_bundle_that_counted_the_rows_of_its_map_loads_and_is_no_classifier(ex
 def test_a_gate_that_needs_classes_is_refused(kind, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3), np.uint8)
 
-    with pytest.raises(gd.errors.UsageError, match=r"int8 is judged by the top-1 class, .* of scores"):
-        gd.export(Net(kind).eval(), target="onnx", precision="int8", calibration=images, out=tmp_path, preprocess=SPEC)
+    options = {"target": "onnx", "precision": "int8", "calibration": images, "out": tmp_path, "preprocess": SPEC}
+    with pytest.raises(gd.errors.UsageError, match=r"classify judges by the top-1 class, .* of scores"):
+        gd.export(Net(kind).eval(), task="classify", **options)
 
 
 def test_the_samples_say_so(exported, image, capsys):

@@ -19,6 +19,8 @@ from ghostdeploy.deploy.prove.judge import conclude
 from ghostdeploy.deploy.quantize.evidence import gather
 from ghostdeploy.deploy.quantize.fallback import Gate
 from ghostdeploy.preprocess import Preprocess
+from ghostdeploy.tasks.base import TaskInfo
+from ghostdeploy.tasks.classify import Classify
 from ghostdeploy.terminal import making_tables, tables
 from tests import bundles
 from tests.commands import run
@@ -34,6 +36,7 @@ def logits(classes=5, *, bias=0.0):
     return found
 
 
+TASK = Classify(TaskInfo(), (32, 32))
 ONE_COLUMN, ONE_CLASS, MANY = logits(1), logits(bias=20), logits()
 
 
@@ -95,10 +98,12 @@ def test_a_disagreement_with_one_class_is_told():
 
 
 def test_the_quantizer_goes_on_until_the_values_are_near():
-    judge = Gate(reference=ONE_CLASS, labels=None, required_agreement=0.95, max_drop=0.01)
+    reference = {"logits": ONE_CLASS}
+    values_judge = TASK.values_judge(reference)
+    judge = Gate(TASK, reference, None, 0.95, required_db=20, values_judge=values_judge, max_drop=0.01)
 
-    assert judge.holds(ONE_CLASS * 1.05)
-    assert not judge.holds(ONE_CLASS * 1.2)
+    assert judge.holds({"logits": ONE_CLASS * 1.05})
+    assert not judge.holds({"logits": ONE_CLASS * 1.2})
 
 
 class Constant:
@@ -119,7 +124,8 @@ def test_export_and_tune_say_that_the_float_model_gives_one_class(tmp_path, capl
     spec = Preprocess(size=16, crop_fraction=1.0, interpolation="bilinear")
 
     with caplog.at_level(logging.WARNING):
-        gather(Inputs(photos.sample(16), None, photos), spec, Constant(), run_in(tmp_path, precision="int8"))
+        inputs, golden = Inputs(photos.sample(16), None, photos), {"logits": np.zeros((1, 3), np.float32)}
+        gather(inputs, spec, Constant(), run_in(tmp_path, precision="int8"), TASK, golden)
 
     assert "the float model gives class 1 for all 100 images of photos" in caplog.text
 

@@ -51,21 +51,20 @@ def test_outputs_without_keys_are_numbered(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "judge"),
+    "options",
     [
-        ({"precision": "int8", "calibration": samples.calibration_set()}, "int8"),
-        ({"data": samples.evaluation_set()}, "--data"),
+        {"precision": "int8", "calibration": samples.calibration_set(), "task": "classify"},
+        {"data": samples.evaluation_set()},
     ],
+    ids=["named", "labels"],
 )
-def test_what_is_judged_by_classes_is_refused_for_maps(options, judge, tmp_path):
-    with pytest.raises(
-        gd.errors.UsageError, match=f"{judge} is judged by the top-1 class, .* output_0 has shape"
-    ) as error:
+def test_what_is_judged_by_classes_is_refused_for_maps(options, tmp_path):
+    with pytest.raises(gd.errors.UsageError, match=r"judges by the top-1 class, .* output_0 has shape") as error:
         gd.export(Maps(), target="onnx", out=tmp_path, preprocess={"size": 32}, **options)
-    assert "fp16" in error.value.hint
+    assert "raw" in error.value.hint
 
 
-@pytest.mark.parametrize("options", [("--int8", *CALIB), DATA], ids=["int8", "data"])
+@pytest.mark.parametrize("options", [("--int8", *CALIB, "--task", "classify"), DATA], ids=["named", "labels"])
 def test_the_same_holds_for_an_onnx_backbone(options, capsys, tmp_path):
     model = small()
     del model.graph.output[0]

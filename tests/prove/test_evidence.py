@@ -12,9 +12,12 @@ from PIL import Image
 from ghostdeploy.deploy.intake.inputs import Inputs
 from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.prove.images import from_arrays, open_images
-from ghostdeploy.deploy.quantize.evidence import gather, shared_with, without
+from ghostdeploy.deploy.quantize.apart import shared_with, without
+from ghostdeploy.deploy.quantize.evidence import fitting, gather
 from ghostdeploy.errors import DataError, UsageError
 from ghostdeploy.preprocess import Preprocess
+from ghostdeploy.tasks.base import TaskInfo
+from ghostdeploy.tasks.classify import Classify
 from tests.runs import run_in
 
 SPEC = Preprocess(size=32, crop_fraction=1.0, interpolation="bilinear")
@@ -39,7 +42,10 @@ def noise(count, seed=0):
 def gathered(tmp_path, calibration, data=None, precision="int8"):
     inputs = Inputs((data or calibration).sample(16), data, calibration)
     (tmp_path / "work").mkdir(exist_ok=True)
-    return gather(inputs, SPEC, Corner(), run_in(tmp_path / "work", precision=precision))
+    golden = {"logits": np.zeros((1, 3), np.float32)}
+    return gather(
+        inputs, SPEC, Corner(), run_in(tmp_path / "work", precision=precision), Classify(TaskInfo(), (32, 32)), golden
+    )
 
 
 def pixels_of(path):
@@ -59,13 +65,19 @@ def test_without_labelled_images_the_gate_looks_at_images_that_did_not_calibrate
     assert not pixels_of(found.gate) & pixels_of(found.calibrated.path)
     assert (found.fingerprint.count, found.fingerprint.held_out) == (100, 100)
     assert found.gate_source == "photos, images held out from calibration"
-    assert found.reference_logits().shape == (100, 3)
+    assert found.reference_outputs()["logits"].shape == (100, 3)
+
+
+def test_large_outputs_are_judged_on_fewer_images():
+    assert fitting({"logits": np.zeros((16, 1000), np.float32)}) == 1000
+    assert fitting({"maps": np.zeros((2, 1 << 20), np.float32)}) == 64
+    assert fitting({"maps": np.zeros((2, 1 << 17), np.float32)}) == 256
 
 
 def test_hybrid_calibrates_nothing_so_that_all_images_judge(tmp_path):
     found = gathered(tmp_path, from_arrays(noise(120), source="photos"), precision="hybrid")
 
-    assert len(found.reference_logits()) == 120
+    assert len(found.reference_outputs()["logits"]) == 120
     assert found.gate_source == "photos"
 
 

@@ -17,11 +17,11 @@ from ghostdeploy.convert.base import ExportJob, QuantizeSpec
 from ghostdeploy.convert.graph.index import OnnxGraph
 from ghostdeploy.deploy.fold.fold import fold
 from ghostdeploy.deploy.fold.program import save_program
+from ghostdeploy.deploy.prove.fidelity import ratio_db
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.blocks import roles, units, vector_branches
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias, with_biases
-from ghostdeploy.deploy.quantize.fallback import sqnr
 from ghostdeploy.deploy.quantize.layer_errors import layer_errors
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
 from ghostdeploy.deploy.quantize.saturation import count_saturable
@@ -31,6 +31,7 @@ from ghostdeploy.deploy.quantize.worker import QdqQuantization, Quantizer
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models.blocks import GhostModule
 from ghostdeploy.preprocess import Preprocess
+from ghostdeploy.tasks.base import TaskInfo
 from tests.recipes import FUSED, RECIPES
 from tests.shared import shared_folder
 
@@ -146,7 +147,7 @@ def test_every_recipe_quantizes_all_its_layers_and_keeps_the_logits(floating, ba
     graph = quantized(floating, recipe, batches)
     wanted = GraphRunner(floating).logits(batches)
 
-    assert sqnr(GraphRunner(graph).logits(batches), wanted) > 25
+    assert ratio_db(GraphRunner(graph).logits(batches), wanted) > 25
     layers = {node.name: node for node in graph.graph.node if node.op_type in {"Conv", "Gemm"}}
     produced = {output: node.op_type for node in graph.graph.node for output in node.output}
     floats = {name for name, node in layers.items() if produced.get(node.input[0]) != "DequantizeLinear"}
@@ -260,11 +261,14 @@ def job(floating, pixels, batches, tmp_path):
             calibration=str(tmp_path / "pixels.npy"),
             fingerprint=Calibration(count=IMAGES, sha256="0" * 64),
             gate=str(tmp_path / "pixels.npy"),
-            reference=str(tmp_path / "reference.npy"),
+            task=TaskInfo(),
+            reference={"logits": str(tmp_path / "reference.npy")},
             labels=None,
             golden=str(tmp_path / "golden.npy"),
             max_drop=0.01,
             required_agreement=0.5,
+            required_db=20.0,
+            values_judge=False,
         )
         return msgspec.structs.replace(spec, **changes)
 
@@ -331,6 +335,6 @@ def test_a_missed_gate_returns_the_guilty_unit_to_float(floating, job, batches):
     work = QdqQuantization(onnx.shape_inference.infer_shapes(broken), spec)
 
     assert work.float_units[0] == "head"
-    assert work.gate.holds(work.gate_logits)
+    assert work.gate.holds(work.gate_outputs)
     assert work.summary().float_layers[0] == "head"
     assert work.gains[0].unit == "head"

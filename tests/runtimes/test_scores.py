@@ -12,8 +12,9 @@ import ghostdeploy as gd
 from ghostdeploy import targets
 from ghostdeploy.errors import BundleError
 from ghostdeploy.preprocess import prepare
-from ghostdeploy.runtimes.ranking import kind_of, rank
+from ghostdeploy.runtimes.scores import kind_of
 from ghostdeploy.samples import mobile
+from ghostdeploy.tasks.ranking import rank
 from tests.commands import run
 from tests.conftest import require
 

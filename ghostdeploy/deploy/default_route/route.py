@@ -23,13 +23,14 @@ from ghostdeploy.convert.base import ExportJob
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.default_route.model import Named, Source
 from ghostdeploy.deploy.export.failures import converter_to_blame, keep_log
-from ghostdeploy.deploy.intake.inputs import classes_of, read_labels
+from ghostdeploy.deploy.intake.inputs import read_labels
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.deploy.prove import judge, parity
 from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.models.count import count_macs, count_params
 from ghostdeploy.preprocess import prepare
 from ghostdeploy.runtimes import load
+from ghostdeploy.tasks.classify import classes_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

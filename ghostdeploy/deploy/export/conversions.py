@@ -142,4 +142,4 @@ def _quantization(step: Step, recipe: Recipe, folded: Folded, run: ExportRun) ->
     interface = folded.seen.interface.with_layout(step.layout)
     golden = run.work / f"{step.name}-golden.npy"
     np.save(golden, next(iter(interface.golden_inputs.values())), allow_pickle=False)
-    return folded.seen.evidence.spec(recipe, interface.preprocess, golden, run.config.max_drop)
+    return folded.seen.evidence.spec(recipe, interface.preprocess, golden, run.config.top1_drop)

@@ -17,7 +17,7 @@ from ghostdeploy.deploy.export.verdict import decide_verdict
 from ghostdeploy.deploy.fold import half_range
 from ghostdeploy.deploy.prove import preparation
 from ghostdeploy.deploy.quantize.recipe import Quantized, read_quantized
-from ghostdeploy.runtimes.ranking import kind_of
+from ghostdeploy.runtimes.scores import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,6 +133,7 @@ def _unjudged(converted: Converted, folded: Folded, run: ExportRun, files: tuple
         inputs=interface.inputs,
         outputs=interface.outputs,
         preprocess=interface.preprocess,
+        task=folded.seen.task.info,
         passes=(*folded.passes[converted.program], *_conditioned(quantized, folded)),
         quantization=_quantization(quantized, converted, folded),
         precision_achieved=converted.written.precision,

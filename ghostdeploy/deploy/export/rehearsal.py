@@ -14,7 +14,8 @@ from ghostdeploy import targets
 from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.deploy.export.pipeline import refuse_existing
 from ghostdeploy.deploy.intake.batching import fit_batch
-from ghostdeploy.deploy.intake.inputs import Inputs, classes_of, read_labels, require_logits
+from ghostdeploy.deploy.intake.inputs import Inputs, read_labels
+from ghostdeploy.deploy.intake.task import choose_task
 from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.prove.class_order import fit_classes
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
@@ -69,7 +70,7 @@ def plan(asked: Request) -> Plan:
         input=config.input,
         preprocess=apply_overrides(model.preprocess, config.preprocess),
         data=None if data is None else f"{data.source} ({len(data)} images)",
-        max_drop=config.max_drop,
+        max_drop=config.top1_drop,
         bundles=tuple(str(config.folder(name, row)) for row in config.rows),
     )
 
@@ -91,8 +92,8 @@ def rehearse(model: ExportedModel, inputs: Inputs, config: ExportConfig) -> None
     inputs.look(spec)
     golden = np.concatenate(list(inputs.golden_images.sample(IMAGES).batches(spec)))
     outputs = fit_batch(reference, golden, config.batch).reference.outputs(golden)
-    require_logits(outputs, inputs, config)
-    labels = read_labels(config.labels, model.labels, classes_of(outputs))
+    task = choose_task(model, inputs, outputs, config, spec)
+    labels = read_labels(config.labels, model.labels, task.classes(outputs))
     if inputs.data is not None:
         fit_classes(inputs.data, labels)
     model.rehearse(reference, golden, config)

@@ -8,99 +8,41 @@ runs in float instead, and every figure is marked as such.
 
 from __future__ import annotations
 
-import math
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from ghostdeploy import targets
 from ghostdeploy.bundle.manifest import Accuracy, Agreement
-from ghostdeploy.deploy.prove import evaluate, judge, parity, replay
+from ghostdeploy.deploy.export.executor import executor
+from ghostdeploy.deploy.prove import evaluate, judge, measuring, parity, replay
 from ghostdeploy.deploy.prove.class_order import near_chance
-from ghostdeploy.deploy.prove.execution import compare_execution
+from ghostdeploy.deploy.prove.execution import execution_of
+from ghostdeploy.deploy.prove.fidelity import measure
 from ghostdeploy.deploy.prove.tolerance import VALUES_SQNR_DB
 from ghostdeploy.deploy.quantize.recipe import read_quantized
-from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.machine import instruction_set
 from ghostdeploy.statistics import wilson
+from ghostdeploy.tasks.classify import names_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.bundle.fidelity import Fidelity, Measured
     from ghostdeploy.bundle.folder import Arrays, Bundle
     from ghostdeploy.bundle.manifest import Execution, Manifest, Parity, Replay
+    from ghostdeploy.deploy.export.executor import Executor
     from ghostdeploy.deploy.export.packaging import Converted
     from ghostdeploy.deploy.intake.records import ReferenceRun
     from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.deploy.quantize.evidence import Evidence
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.targets import Target
-
-SIMULATED = "simulated in float"
-
-
-class Executor:
-    """Whatever gives the outputs of a payload: its runtime, or the float simulation of its graph.
-
-    Attributes:
-        infer: Arrays by input name → arrays by output name.
-        logits: One model input → first output.
-        unverified_because: Why the engine did not run; None when it did.
-    """
-
-    def __init__(
-        self,
-        infer: Callable[[Arrays], Arrays],
-        logits: Callable[[NDArray[Any]], NDArray[Any]],
-        unverified_because: str | None = None,
-    ) -> None:
-        self.infer = infer
-        self.logits = logits
-        self.unverified_because = unverified_because
-
-    @property
-    def how(self) -> Any:
-        """For the manifest's records."""
-        return "executed" if self.unverified_because is None else SIMULATED
-
-
-@contextmanager
-def executor(bundle: Bundle, row: Target) -> Iterator[Executor]:
-    """Gives the bundle's runtime, or its simulation where the hardware is missing and the row allows it."""
-    from ghostdeploy.runtimes import load
-
-    try:
-        runtime = load(bundle.path)
-    except UnsupportedHardware as error:
-        if row.simulation is None:
-            raise
-        missing = error.message if targets.has_device(row) else f"no {row.device}"
-        yield simulation(bundle, row.simulation, f"built, not executed: {missing}")
-        return
-    with runtime:
-        yield Executor(runtime.infer, runtime)
-
-
-def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:
-    """Returns the executor that runs an ONNX graph of the bundle as it is written, without fusion."""
-    import onnx
-
-    from ghostdeploy.bundle.external_data import refuse_external_data
-    from ghostdeploy.deploy.quantize.simulate import GraphRunner
-
-    data = bundle.read(graph)
-    refuse_external_data(data, str(bundle.path))
-    runner = GraphRunner(onnx.load_model_from_string(data))
-
-    def infer(inputs: Arrays) -> Arrays:
-        return dict(zip(runner.outputs, runner(next(iter(inputs.values()))), strict=True))
-
-    return Executor(infer, lambda batch: runner(batch)[0], unverified_because)
+    from ghostdeploy.tasks.base import Task
+    from ghostdeploy.tasks.measure import Measure
 
 
 def decide_verdict(bundle: Bundle, converted: Converted, seen: ReferenceRun, run: ExportRun) -> Manifest:
@@ -112,66 +54,111 @@ def decide_verdict(bundle: Bundle, converted: Converted, seen: ReferenceRun, run
         seen: What the reference said.
         run: The export.
     """
-    agreement: Agreement | None = None
-    execution: Execution | None = None
+    proofs: dict[str, Any] = {}
     replays: tuple[Replay, ...] = ()
-    interface = converted.interface
+    interface, evidence = converted.interface, seen.evidence
     with executor(bundle, converted.row) as engine:
         outputs = engine.infer(interface.golden_inputs)
         found = parity.compare(outputs, interface.golden_outputs, run.config.precision)
         found = msgspec.structs.replace(found, how=engine.how)
         if engine.unverified_because is None and (simulated := bundle.simulated()) is not None:
             replays = replay.compare_with_simulation(outputs, simulated, interface.golden_outputs)
-        logits = None
-        if seen.evidence is not None:
-            batches = seen.evidence.gate_batches(interface.preprocess)
-            logits = np.concatenate([engine.logits(batch) for batch in batches])
-            agreement = _agreement(logits, seen.evidence, found, engine)
+        gate: Arrays | None = None
+        if evidence is not None:
+            gate = _collect(engine, evidence.gate_batches(interface.preprocess), evidence.reference)
+            record = _PROOFS[seen.task.proof](gate, evidence, found)
+            proofs[seen.task.proof] = msgspec.structs.replace(record, how=engine.how)
             if converted.quantizer is not None and engine.unverified_because is None:
-                execution = _execution(logits, converted.row, converted.quantizer)
-        accuracy = _accuracy(engine, logits, seen, interface.preprocess, run)
+                proofs["execution"] = _execution(gate, converted.row, converted.quantizer, seen.task)
+        accuracy = _accuracy(engine, gate, seen, interface.preprocess, run)
+        if seen.measure is not None:
+            proofs["measured"] = _measured(engine, seen.measure, seen, interface.preprocess, run)
         unverified = engine.unverified_because
-    manifest = msgspec.structs.replace(
-        bundle.manifest, parity=found, accuracy=accuracy, agreement=agreement, execution=execution, replay=replays
-    )
+    manifest = msgspec.structs.replace(bundle.manifest, parity=found, accuracy=accuracy, replay=replays, **proofs)
     return judge.conclude(manifest, unverified)
 
 
-def _agreement(logits: NDArray[Any], evidence: Evidence, found: Parity, engine: Executor) -> Agreement:
+def _collect(engine: Executor, batches: Iterable[NDArray[Any]], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Returns the named outputs for all batches."""
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    for batch in batches:
+        outputs = engine.run(batch)
+        for name, parts in found.items():
+            parts.append(outputs[name])
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _agreement(outputs: Arrays, evidence: Evidence, found: Parity) -> Agreement:
+    (logits,), (reference,) = outputs.values(), evidence.reference_outputs().values()
+    return agree(
+        logits,
+        reference,
+        source=evidence.gate_source,
+        required=_required(evidence, found),
+        required_db=evidence.limits.sqnr_db if evidence.limits.values_judge else None,
+        certain=found.tolerance.agreement_ci95_low is not None,
+    )
+
+
+def _fidelity(outputs: Arrays, evidence: Evidence, found: Parity) -> Fidelity:
+    return measure(
+        evidence.task,
+        outputs,
+        evidence.reference_outputs(),
+        source=evidence.gate_source,
+        required_db=evidence.limits.sqnr_db,
+        required_agreement=_required(evidence, found),
+    )
+
+
+_PROOFS: dict[str, Callable[[Arrays, Evidence, Parity], Agreement | Fidelity]] = {
+    "agreement": _agreement,
+    "fidelity": _fidelity,
+}
+
+
+def _required(evidence: Evidence, found: Parity) -> float:
+    """Returns the agreement that this precision needs, or what was asked for where that is more."""
     bound, share = found.tolerance.agreement_ci95_low, found.tolerance.top1_agreement
     required = share if bound is None else bound
     assert required is not None  # the rows of precisions that are judged on images set one
-    measured = agree(
-        logits,
-        evidence.reference_logits(),
-        source=evidence.gate_source,
-        required=required,
-        certain=bound is not None,
-    )
-    return msgspec.structs.replace(measured, how=engine.how)
+    return max(required, evidence.limits.agreement)
 
 
-def _execution(logits: NDArray[Any], row: Target, quantizer: Path) -> Execution:
-    simulated = np.load(quantizer / "gate.npy", allow_pickle=False)
+def _execution(outputs: Arrays, row: Target, quantizer: Path, task: Task) -> Execution:
+    with np.load(quantizer / "gate.npz", allow_pickle=False) as archive:
+        simulated = {name: archive[name] for name in archive.files}
     made = read_quantized(quantizer)
-    return compare_execution(
-        logits, simulated, isa=instruction_set(row.instruction_limit), saturable_channels=made.saturable_channels
+    return execution_of(
+        task,
+        outputs,
+        simulated,
+        isa=instruction_set(row.instruction_limit),
+        saturable_channels=made.saturable_channels,
     )
+
+
+def _measured(
+    engine: Executor, reference: Measure, seen: ReferenceRun, preprocess: Preprocess, run: ExportRun
+) -> Measured:
+    ours = measuring.measure(engine.run, seen.task, reference.data, preprocess, seen.labels, run.stages)
+    return msgspec.structs.replace(measuring.compare(ours, reference, run.config.max_drop), how=engine.how)
 
 
 def _accuracy(
-    engine: Executor, gate_logits: NDArray[Any] | None, seen: ReferenceRun, preprocess: Preprocess, run: ExportRun
+    engine: Executor, gate_outputs: Arrays | None, seen: ReferenceRun, preprocess: Preprocess, run: ExportRun
 ) -> Accuracy | None:
     data, reference, classes = seen.data, seen.predictions, len(seen.labels)
     if data is None or reference is None:
         return None
-    if gate_logits is not None and len(gate_logits) == len(data):  # the gate looked at the whole set
-        ours = evaluate.Predictions.of(gate_logits, reference.labels)
+    name = next(iter(seen.interface.golden_outputs))
+    if gate_outputs is not None and len(gate_outputs[name]) == len(data):  # the gate looked at the whole set
+        ours = evaluate.Predictions.of(gate_outputs[name], reference.labels)
     else:
-        ours = evaluate.predict(engine.logits, data, preprocess, classes, run.stages)
+        ours = evaluate.predict(lambda batch: engine.run(batch)[name], data, preprocess, classes, run.stages)
     note = near_chance(reference.top1_share, data, classes, who="the float model")
     return msgspec.structs.replace(
-        gate(ours, reference, run.config.max_drop),
+        gate(ours, reference, run.config.top1_drop),
         how=engine.how,
         class_order=data.class_order,
         left_out=data.left_out,
@@ -204,7 +191,13 @@ def gate(ours: evaluate.Predictions, reference: evaluate.Predictions, max_drop: 
 
 
 def agree(
-    logits: NDArray[Any], reference: NDArray[Any], *, source: str, required: float, certain: bool = True
+    logits: NDArray[Any],
+    reference: NDArray[Any],
+    *,
+    source: str,
+    required: float,
+    required_db: float | None = None,
+    certain: bool = True,
 ) -> Agreement:
     """Measures the agreement of an artefact with the float reference on real images.
 
@@ -216,6 +209,7 @@ def agree(
         reference: The reference's (N, classes).
         source: Where the images came from.
         required: What passes.
+        required_db: What the logits must reach; None is `VALUES_SQNR_DB` where classes prove nothing.
         certain: The lower 95 % bound must reach it, and where only the upper one does, more images must decide. Else
             the share itself must.
     """
@@ -225,9 +219,10 @@ def agree(
     low, high = wilson(same, count)
     rows = [(np.asarray(logits, np.float64), np.asarray(reference, np.float64))]
     ratio = parity.sqnr_db(rows) if finite.all() else parity.NOTHING_DB
-    one_column, classes = reference.shape[1:] == (1,), parity.names_classes(reference)
+    one_column, classes = reference.shape[1:] == (1,), names_classes(reference)
     judged = (1.0, 1.0) if one_column else ((low, high) if certain else (same / count, same / count))
-    values_db = math.inf if classes or ratio is None else ratio
+    least_db = required_db or (None if classes else VALUES_SQNR_DB)
+    near = least_db is None or ratio is None or ratio >= least_db
     proves_nothing = not classes and same == count
     return Agreement(
         source=source,
@@ -236,8 +231,8 @@ def agree(
         top1_ci95=None if proves_nothing else (low, high),
         sqnr_db=ratio,
         required=required,
-        required_sqnr_db=None if classes else VALUES_SQNR_DB,
+        required_sqnr_db=least_db,
         reference_class=None if classes or one_column else int(reference[0].argmax()),
-        verdict=judge.agreement_verdict(judged, required, values_db, int((~finite).sum())),
+        verdict=judge.agreement_verdict(judged, required, int((~finite).sum()), values_near=near),
         non_finite=int((~finite).sum()),
     )

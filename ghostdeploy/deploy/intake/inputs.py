@@ -21,19 +21,22 @@ from ghostdeploy.deploy.intake.originals import originals_of
 from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.plan.steps import JUDGED_ON_IMAGES, QUANTIZED
 from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
+from ghostdeploy.deploy.prove.measuring import images_of, read
 from ghostdeploy.deploy.prove.pixel_range import look
+from ghostdeploy.deploy.quantize.apart import shared_with, without
 from ghostdeploy.errors import DataError, UsageError
 from ghostdeploy.preprocess import prepare
+from ghostdeploy.tasks import table as tasks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.protocol import Described
     from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.preprocess import Preprocess
+    from ghostdeploy.tasks.measure import Labelled
 
 GOLDEN_COUNT = 16
 
@@ -51,6 +54,8 @@ class Inputs:
     """Set for the quantizer, there for every precision with one; without labelled images it judges as well."""
     originals: tuple[NDArray[np.uint8], ...] = ()
     """Images (H, W, 3) that take the place of the first golden ones, see `originals_of`."""
+    labelled: Labelled | None = None
+    """Labelled set of a task that has a measure of its own."""
 
     @classmethod
     def choose(cls, model: Described, config: ExportConfig) -> Inputs:
@@ -62,12 +67,17 @@ class Inputs:
         """
         sample = model.source.startswith("sample:")
         data_path = config.data or (samples.evaluation_set() if sample else None)
-        data = open_images(data_path, labelled=True) if data_path else None
+        named = None if config.task is None else tasks.find(config.task.partition(":")[0])
+        labelled = read(named.name, data_path) if data_path and named is not None and named.data else None
+        data = open_images(data_path, labelled=True) if data_path and labelled is None else None
         calibration = _calibration(config, sample=sample)
-        golden = data or calibration or ImageSet("the shipped photographs", samples.photos(), None, None)
+        if labelled is not None and calibration is not None:
+            calibration = _without_judges(calibration, images_of(labelled))
+        photos = ImageSet("the shipped photographs", samples.photos(), None, None)
+        golden = data or (None if labelled is None else images_of(labelled)) or calibration or photos
         spec = apply_overrides(model.preprocess, config.preprocess)
         chosen = golden.sample(GOLDEN_COUNT, usable_for=spec if config.skip_bad else None)
-        return cls(chosen, data, calibration, originals_of(chosen.images, spec))
+        return cls(chosen, data, calibration, originals_of(chosen.images, spec), labelled)
 
     def look(self, spec: Preprocess) -> None:
         """Warns of pixels that prove little; raises `DataError` where they are black: they were scaled to 0 to 1."""
@@ -81,6 +91,24 @@ class Inputs:
         others = replace(self.golden_images, images=rest, labels=None, whole=self.golden_images)
         begin = [prepare(self.originals, spec)] if self.originals else []
         return np.concatenate([*begin, *others.batches(spec)])
+
+
+def _without_judges(calibration: ImageSet, judging: ImageSet) -> ImageSet:
+    """Returns the calibration set without the images that judge.
+
+    Raises:
+        DataError: All of them judge.
+    """
+    shared = shared_with(calibration, judging.images)
+    if not shared.any():
+        return calibration
+    if shared.all():
+        raise DataError(
+            f"all {len(calibration)} images of {calibration.source} are labelled ones that judge",
+            hint="give different images with --calib and --data",
+        )
+    _log.warning("%d images of %s are kept for judging and not used for calibration", shared.sum(), calibration.source)
+    return without(calibration, shared, "images kept for judging")
 
 
 def _calibration(config: ExportConfig, *, sample: bool) -> ImageSet | None:
@@ -98,47 +126,6 @@ def _calibration(config: ExportConfig, *, sample: bool) -> ImageSet | None:
             f"{config.precision} needs calibration images", hint="add --calib with a folder of images or an .npz"
         )
     return open_images(samples.calibration_set())
-
-
-def classes_of(outputs: Arrays) -> int | None:
-    """Returns how many classes the first output scores; None where it is a map, boxes, or what a top-k leaves.
-
-        scores      float (N, C), also (N, C, 1, 1)
-        of a top-k  (N, k) in falling order in every row, beside integers of the same shape
-
-    Args:
-        outputs: What the reference gives, by name.
-    """
-    first, *others = outputs.values()
-    count = int(first.shape[1])
-    if first.dtype.kind != "f" or first.size != len(first) * count:
-        return None
-    indices = any(other.dtype.kind in "iu" and other.shape == first.shape for other in others)
-    falls = count > 1 and bool((np.diff(first.reshape(len(first), count), axis=1) <= 0).all())
-    return None if indices and falls else count
-
-
-def require_logits(outputs: Arrays, inputs: Inputs, config: ExportConfig) -> None:
-    """Checks that the first output names a class where a gate judges by it.
-
-    Args:
-        outputs: What the reference gives, by name.
-        inputs: The image sets of the export.
-        config: The request.
-
-    Raises:
-        UsageError: It is a map, such as a detector backbone gives, and the export is quantized or has labelled images.
-    """
-    name, array = next(iter(outputs.items()))
-    images = inputs.calibration is not None or inputs.data is not None
-    judge = config.precision if config.precision in JUDGED_ON_IMAGES and images else "--data" if inputs.data else None
-    if judge is not None and (array.ndim != 2 or classes_of(outputs) is None):
-        kind = "" if array.dtype.kind == "f" else f" of {array.dtype}"
-        raise UsageError(
-            f"{judge} is judged by the top-1 class, the model's first output {name} has shape (N, "
-            f"{', '.join(map(str, array.shape[1:]))}){kind}, expected (N, classes) of scores",
-            hint="export a backbone as fp32 or fp16, without --data",
-        )
 
 
 def read_labels(path: Path | None, own: list[str] | None, num_classes: int | None) -> list[str]:

@@ -68,6 +68,11 @@ class Described(Protocol):
         ...
 
     @property
+    def classifies(self) -> bool:
+        """Whether it is known to score classes, without being told."""
+        ...
+
+    @property
     def intake(self) -> Target | None:
         """Row whose finished file it is; None is PyTorch."""
         ...

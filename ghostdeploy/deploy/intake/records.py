@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.deploy.quantize.evidence import Evidence
     from ghostdeploy.preprocess import Preprocess
+    from ghostdeploy.tasks.base import Task
+    from ghostdeploy.tasks.measure import Measure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,9 @@ class Interface:
     golden_outputs: Arrays
 
     @classmethod
-    def of(cls, name: str, golden: NDArray[Any], outputs: Arrays, preprocess: Preprocess, batch: int | None) -> Self:
+    def of(
+        cls, name: str, golden: NDArray[Any], outputs: Arrays, preprocess: Preprocess, batch: int | None, task: Task
+    ) -> Self:
         """Returns the interface of a payload that is built for `batch` images, None being any.
 
         Args:
@@ -46,10 +50,15 @@ class Interface:
             outputs: What the reference gives for them, by name.
             preprocess: How the payload takes an image.
             batch: Images per inference.
+            task: What the outputs mean.
         """
+        roles = task.roles(outputs)
 
         def spec(name: str, array: NDArray[Any], layout: Any = None) -> TensorSpec:
-            return TensorSpec(name=name, dtype=str(array.dtype), shape=(batch, *array.shape[1:]), layout=layout)
+            shape = (batch, *array.shape[1:])
+            return TensorSpec(
+                name=name, dtype=str(array.dtype), shape=shape, layout=layout, role=None if layout else roles[name]
+            )
 
         return cls(
             preprocess=preprocess,
@@ -82,7 +91,10 @@ class Interface:
             return self
         found = {spec.name: spec for spec in (*ports.inputs, *ports.outputs)}
         inputs, outputs = (
-            tuple(msgspec.structs.replace(found.get(spec.name, spec), layout=spec.layout) for spec in specs)
+            tuple(
+                msgspec.structs.replace(found.get(spec.name, spec), layout=spec.layout, role=spec.role)
+                for spec in specs
+            )
             for specs in (self.inputs, self.outputs)
         )
         golden = {spec.name: _as_type(self.golden_outputs[spec.name], spec.dtype) for spec in outputs}
@@ -105,6 +117,8 @@ class ReferenceRun:
     """How the reference takes an image."""
     golden: NDArray[Any]
     """Golden inputs, as the reference takes them."""
+    task: Task
+    """What the outputs mean."""
     interface: Interface
     """Of the program that converters start from."""
     labels: list[str]
@@ -113,6 +127,8 @@ class ReferenceRun:
     """Images and reference logits of a precision that is judged on images."""
     predictions: Predictions | None
     """The reference's on the images that judge."""
+    measure: Measure | None = None
+    """The reference's, on the labelled images of a task that has a measure of its own."""
     batch_note: str | None
     """What the batch means for the outputs; None where it means nothing, see `ghostdeploy.deploy.intake.batching`."""
 

@@ -7,18 +7,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.intake.batching import fit_batch
-from ghostdeploy.deploy.intake.inputs import Inputs, classes_of, read_labels, require_logits
+from ghostdeploy.deploy.intake.inputs import Inputs, read_labels
 from ghostdeploy.deploy.intake.records import Interface, ReferenceRun
+from ghostdeploy.deploy.intake.task import choose_task
 from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.plan.steps import JUDGED_ON_IMAGES
 from ghostdeploy.deploy.prove.class_order import fit_classes, near_chance
 from ghostdeploy.deploy.prove.evaluate import Predictions, predict
+from ghostdeploy.deploy.prove.measuring import measure
 
 if TYPE_CHECKING:
+    from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.protocol import ExportedModel, ReferenceModel
     from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.deploy.quantize.evidence import Evidence
     from ghostdeploy.preprocess import Preprocess
+    from ghostdeploy.tasks.base import Task
+    from ghostdeploy.tasks.measure import Measure
 
 _log = logging.getLogger("ghostdeploy")
 
@@ -44,34 +49,45 @@ def run_reference(model: ExportedModel, reference: ReferenceModel, run: ExportRu
         fitted = fit_batch(reference, golden, config.batch)
         reference = fitted.reference
         outputs = reference.outputs(golden)
-        require_logits(outputs, images, config)
+        task = choose_task(model, images, outputs, config, preprocess)
         payload = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
         taken = images.golden(payload) if payload.takes_pixels else golden
-    labels = read_labels(config.labels, model.labels, classes_of(outputs))
+    labels = read_labels(config.labels, model.labels, task.classes(outputs))
     if images.data is not None:
         images = replace(images, data=fit_classes(images.data, labels))
-    evidence = _evidence(images, preprocess, reference, run)
+    evidence = _evidence(images, preprocess, reference, run, task, outputs)
     seen = ReferenceRun(
         images=images,
         preprocess=preprocess,
         golden=golden,
-        interface=Interface.of(reference.input_name, taken, outputs, payload, config.batch),
+        task=task,
+        interface=Interface.of(reference.input_name, taken, outputs, payload, config.batch, task),
         labels=labels,
         evidence=evidence,
         predictions=None,
         batch_note=fitted.note,
     )
-    return replace(seen, predictions=_predictions(seen, reference, run))
+    return replace(seen, predictions=_predictions(seen, reference, run), measure=_measure(seen, reference, run))
 
 
-def _evidence(images: Inputs, preprocess: Preprocess, reference: ReferenceModel, run: ExportRun) -> Evidence | None:
+def _measure(seen: ReferenceRun, reference: ReferenceModel, run: ExportRun) -> Measure | None:
+    """Returns the task's measure of the reference, before a converter starts."""
+    if (data := seen.images.labelled) is None:
+        return None
+    with run.stages.stage("reference on labelled images"):
+        return measure(reference.outputs, seen.task, data, seen.preprocess, seen.labels, run.stages)
+
+
+def _evidence(
+    images: Inputs, preprocess: Preprocess, reference: ReferenceModel, run: ExportRun, task: Task, golden: Arrays
+) -> Evidence | None:
     """Gathers calibration and gate images for the precisions that need them."""
     if run.config.precision not in JUDGED_ON_IMAGES or not (images.calibration or images.data):
         return None
     from ghostdeploy.deploy.quantize.evidence import gather
 
     with run.stages.stage("calibration images"):
-        return gather(images, preprocess, reference, run)
+        return gather(images, preprocess, reference, run, task, golden)
 
 
 def _predictions(seen: ReferenceRun, reference: ReferenceModel, run: ExportRun) -> Predictions | None:
@@ -82,7 +98,7 @@ def _predictions(seen: ReferenceRun, reference: ReferenceModel, run: ExportRun) 
     data, classes = seen.data, len(seen.labels)
     if data is None:
         return None
-    logits = None if seen.evidence is None else seen.evidence.reference_logits()
+    (logits,) = (None,) if seen.evidence is None else seen.evidence.reference_outputs().values()
     if logits is not None and len(logits) == len(data):  # the gate looks at the whole set
         assert data.labels is not None  # fitted
         found = Predictions.of(logits, data.labels)

@@ -13,9 +13,10 @@ import numpy as np
 from ghostdeploy import targets
 from ghostdeploy.arguments import require_count, require_kind, require_path, require_seconds, require_share
 from ghostdeploy.deploy.fold.passes import check_names
-from ghostdeploy.deploy.prove.tolerance import MAX_DROP
+from ghostdeploy.deploy.prove.tolerance import MAX_DROP, TOLERANCES, VALUES_SQNR_DB
 from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.preprocess import Preprocess
+from ghostdeploy.tasks import table as tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +38,10 @@ _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("input", (str,), " or ".join(INPUTS)),
     ("calibration", (*_MAYBE_PATH, np.ndarray), "a path or a uint8 array (N, H, W, 3)"),
     ("data", _MAYBE_PATH, "a path of labelled images"),
+    ("task", (str, type(None)), "the name of a task"),
+    ("decode", (str, type(None)), "a kind of head, such as gfl"),
+    ("min_sqnr", (int, float, type(None)), "a number of decibels"),
+    ("min_agreement", (int, float, type(None)), "a share, such as 0.98"),
     ("labels", _MAYBE_PATH, "a path of a text file with one class name per line"),
     ("preprocess", (dict,), "a dictionary with fields of Preprocess"),
     ("out", _PATH, "a path"),
@@ -65,8 +70,16 @@ class ExportConfig:
     """Image set without labels: calibration and golden vectors."""
     data: Path | None = None
     """Labelled image set for the accuracy gate."""
-    max_drop: float = MAX_DROP
-    """Largest allowed drop of top-1, absolute."""
+    max_drop: float | None = None
+    """Largest allowed drop of the task's measure; None is 0.01, absolute, and of landmarks 0.03 of the error."""
+    task: str | None = None
+    """`NAME` or `NAME:key=value,…`, of the table of tasks; None lets the model decide, see `deploy.intake.task`."""
+    decode: str | None = None
+    """How boxes come out of a detector's outputs, `KIND[:key=value,…]`, see `tasks.detect.record`."""
+    min_sqnr: float | None = None
+    """Decibels that every output must keep on real images; None is the table's, 20."""
+    min_agreement: float | None = None
+    """Share of decisions that must stay, by the lower 95 % bound; None is the table's, 0.95."""
     labels: Path | None = None
     """Text file with one class name per line."""
     preprocess: dict[str, Any] = field(default_factory=dict)
@@ -104,7 +117,11 @@ class ExportConfig:
             raise UsageError(f"align_channels is {self.align_channels}, expected 8, 16 or 32")
         if self.input not in INPUTS:
             raise UsageError(f"unknown input {self.input!r}", hint=f"inputs are {' and '.join(INPUTS)}")
-        object.__setattr__(self, "max_drop", require_share("max drop", self.max_drop))
+        if self.max_drop is not None:
+            object.__setattr__(self, "max_drop", require_share("max drop", self.max_drop))
+        if self.task is not None:
+            tasks.find(self.task.partition(":")[0])
+        self._check_limits()
         object.__setattr__(self, "timeout", require_seconds("timeout", self.timeout))
         for name in ("calibration", "data", "labels", "out"):
             if isinstance(value := getattr(self, name), str):
@@ -116,6 +133,16 @@ class ExportConfig:
             require_kind(name, given, kinds, expected)
             for one in given if kinds == _SEVERAL else ():
                 require_kind(f"one of {name}", one, str, "a name")
+
+    def _check_limits(self) -> None:
+        """Limits may be raised: the table's are what a bundle promises."""
+        least = TOLERANCES["int8"].agreement_ci95_low or 0.0
+        for name, value, low, high in (
+            ("min SQNR", self.min_sqnr, VALUES_SQNR_DB, 200.0),
+            ("min agreement", self.min_agreement, least, 1.0),
+        ):
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name} is {value:g}, expected {low:g} to {high:g}: it can only be raised")
 
     def _refuse_free_batch(self) -> None:
         fixed = [row.name for row in self.rows if row.fixed_batch]
@@ -130,6 +157,11 @@ class ExportConfig:
     def folder(self, name: str, row: Target) -> Path:
         """Returns where the bundle of a target goes, the model being called `name`."""
         return self.out / f"{name}-{row.name}-{self.precision}"
+
+    @property
+    def top1_drop(self) -> float:
+        """Largest allowed drop of top-1, absolute."""
+        return MAX_DROP if self.max_drop is None else self.max_drop
 
     @property
     def rows(self) -> list[Target]:

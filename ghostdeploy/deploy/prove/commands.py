@@ -15,9 +15,9 @@ from ghostdeploy.arguments import require_path, require_paths, require_share
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Execution, Parity, Record, Replay, Verdict
 from ghostdeploy.deploy.prove import evaluate as ev
-from ghostdeploy.deploy.prove import judge, parity, preparation, replay
+from ghostdeploy.deploy.prove import judge, parity, preparation, replay, task_evaluation
 from ghostdeploy.deploy.prove.class_order import fit_classes
-from ghostdeploy.deploy.prove.execution import compare_execution
+from ghostdeploy.deploy.prove.execution import execution_of
 from ghostdeploy.deploy.prove.images import ImageSet, open_images
 from ghostdeploy.deploy.prove.pixel_range import look
 from ghostdeploy.deploy.prove.preparation import Preparation  # noqa: TC001 - msgspec resolves annotations at run time
@@ -27,13 +27,16 @@ from ghostdeploy.machine import instruction_set
 from ghostdeploy.progress import Listener, Stages
 from ghostdeploy.runtimes import load, run_bundle
 from ghostdeploy.runtimes.interface import Settings
-from ghostdeploy.runtimes.ranking import require_classes, scored_classes
+from ghostdeploy.runtimes.scores import scored_classes
+from ghostdeploy.tasks.ranking import require_classes
+from ghostdeploy.tasks.table import task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ghostdeploy.bundle.folder import Arrays, Bundle
     from ghostdeploy.deploy.prove.evaluate import Evaluation, Predictions
+    from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
 
 _log = logging.getLogger("ghostdeploy")
 
@@ -121,11 +124,11 @@ def _execution_gap(bundle: Bundle, executed: Arrays) -> Execution | None:
     simulated = bundle.simulated()
     if simulated is None:
         return None
-    first = bundle.manifest.outputs[0].name
     recorded = bundle.manifest.execution
-    return compare_execution(
-        executed[first],
-        simulated[first],
+    return execution_of(
+        task_of(bundle.manifest.task, bundle.manifest.preprocess.sides),
+        executed,
+        simulated,
         isa=instruction_set(targets.find(bundle.manifest.target).instruction_limit),
         saturable_channels=0 if recorded is None else recorded.saturable_channels,
     )
@@ -139,8 +142,8 @@ def evaluate(
     max_drop: float | None = None,
     listener: Listener | None = None,
     on_error: Callable[[Path, GhostDeployError], None] | None = None,
-) -> list[Evaluation]:
-    """Measures top-1 and top-5 of bundles on labelled images.
+) -> list[Evaluation] | list[TaskEvaluation]:
+    """Measures bundles on labelled images: top-1 and top-5 of classifiers, of others the measure of their task.
 
     Args:
         paths: Bundles, or one.
@@ -160,6 +163,12 @@ def evaluate(
     """
     paths = require_paths("bundle", paths)
     _require_comparison(paths, reference, max_drop)
+    if (task := task_evaluation.measured_task(paths)) is not None:
+        if data is None or isinstance(data, ImageSet):
+            raise UsageError(f"no labelled set to evaluate task {task} on", hint="add --data with its labels")
+        return task_evaluation.evaluate(
+            paths, task, data=data, reference=reference, max_drop=max_drop, stages=Stages(listener), on_error=on_error
+        )
     given = _shipped(paths) if data is None else data
     images = given if isinstance(given, ImageSet) else open_images(given, labelled=True)
     stages = Stages(listener)

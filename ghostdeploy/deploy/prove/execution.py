@@ -19,18 +19,63 @@ import numpy as np
 
 from ghostdeploy.bundle.manifest import Execution
 from ghostdeploy.deploy.prove import judge
-from ghostdeploy.deploy.prove.parity import NOTHING_DB, names_classes, sqnr_db
+from ghostdeploy.deploy.prove.fidelity import EQUAL_DB, worst_db
+from ghostdeploy.deploy.prove.parity import NOTHING_DB, sqnr_db
 from ghostdeploy.deploy.prove.tolerance import EXECUTION_DB, FEW_IMAGES, FORGIVEN_DEVIATIONS
 from ghostdeploy.errors import BundleError
+from ghostdeploy.tasks.base import finite_images
+from ghostdeploy.tasks.classify import names_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ghostdeploy.bundle.folder import Arrays
+    from ghostdeploy.tasks.base import Task
+
+
+def execution_of(
+    task: Task, executed: Arrays, simulated: Arrays, *, isa: str, saturable_channels: int = 0
+) -> Execution:
+    """Measures the execution gap of the outputs that a task judges.
+
+    Args:
+        task: What the outputs mean.
+        executed: What the engine gave, by output.
+        simulated: What the same graph gave in float.
+        isa: Instruction set of the engine's kernels, see `machine.instruction_set`.
+        saturable_channels: Output channels with unsafe weights, see `saturation`.
+
+    Raises:
+        BundleError: The shapes differ.
+    """
+    judged = task.judged(simulated)
+    if task.proof == "agreement":
+        (name,) = judged
+        return compare_execution(executed[name], simulated[name], isa=isa, saturable_channels=saturable_channels)
+    for name, wanted in judged.items():
+        _require_one_shape(executed[name], wanted, name)
+    finite = all(finite_images(task.judged(outputs).values()).all() for outputs in (executed, simulated))
+    worst = worst_db(task, executed, simulated) if finite else NOTHING_DB
+    sqnr = None if worst == EQUAL_DB else worst
+    return Execution(
+        isa=isa,
+        count=len(next(iter(judged.values()))),
+        agreement=None,
+        sqnr_db=sqnr,
+        saturable_channels=saturable_channels,
+        verdict=judge.execution_verdict(1.0, sqnr, saturable_channels),
+    )
+
+
+def _require_one_shape(executed: NDArray[Any], simulated: NDArray[Any], name: str) -> None:
+    if executed.shape != simulated.shape:
+        raise BundleError(f"the executed {name} have shape {executed.shape}, the simulated ones {simulated.shape}")
 
 
 def compare_execution(
     executed: NDArray[Any], simulated: NDArray[Any], *, isa: str, saturable_channels: int = 0
 ) -> Execution:
-    """Measures the execution gap.
+    """Measures the execution gap of a classifier.
 
     Args:
         executed: What the engine gave, (N, classes).
@@ -44,8 +89,7 @@ def compare_execution(
     Raises:
         BundleError: The shapes differ.
     """
-    if executed.shape != simulated.shape:
-        raise BundleError(f"the executed logits have shape {executed.shape}, the simulated ones {simulated.shape}")
+    _require_one_shape(executed, simulated, "logits")
     got, reference = np.asarray(executed, np.float64), np.asarray(simulated, np.float64)
     finite = bool(np.isfinite(got).all() and np.isfinite(reference).all())
     sqnr = sqnr_db([(got, reference)]) if finite else NOTHING_DB

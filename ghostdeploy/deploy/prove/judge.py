@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
+from ghostdeploy.bundle.fidelity import Fidelity, Measured
 from ghostdeploy.bundle.manifest import Accuracy, Agreement, HalfRange, Parity, Replay
 from ghostdeploy.deploy.prove import reasons
 from ghostdeploy.deploy.prove import tolerance as limits
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.manifest import Execution, Manifest, PrecisionAchieved, Tolerance, Verdict
 
-    Judged = Parity | Accuracy | Agreement | Execution | HalfRange | Replay
+    Judged = Parity | Accuracy | Agreement | Fidelity | Measured | Execution | HalfRange | Replay
 
 Answer = Literal["within", "exceeded", "not enough images to decide"]
 
@@ -87,18 +88,40 @@ def accuracy_verdict(drop: float, drop_ci95: tuple[float, float], max_drop: floa
     return _verdict(non_finite or drop > max_drop, answer(drop_ci95, max_drop) != "within")
 
 
-def agreement_verdict(share: tuple[float, float], required: float, values_db: float, non_finite: int) -> Verdict:
+def agreement_verdict(
+    share: tuple[float, float], required: float, non_finite: int, *, values_near: bool = True
+) -> Verdict:
     """Judges logits on real images.
 
     Args:
         share: Least and largest share of images with the same top-1 class that these images allow.
         required: What it must reach.
-        values_db: Signal over error of the logits where top-1 classes prove nothing, else infinite.
         non_finite: Images with NaN or infinity.
+        values_near: The logits are as near as they must be, where classes prove nothing or more was asked for.
     """
     least, largest = share
-    near = values_db >= limits.VALUES_SQNR_DB
-    return _verdict(non_finite or not near or not largest >= required, not least >= required)
+    return _verdict(non_finite or not values_near or not largest >= required, not least >= required)
+
+
+def fidelity_verdict(
+    worst_db: float, required_db: float, interval: tuple[float, float] | None, required: float, non_finite: int
+) -> Verdict:
+    """Judges outputs and decisions on real images.
+
+    Args:
+        worst_db: SQNR of the worst output.
+        required_db: What it must reach.
+        interval: 95 % interval of the share of decisions that are kept; None where there are none.
+        required: What its lower bound must reach.
+        non_finite: Images with NaN or infinity.
+    """
+    least, largest = interval or (1.0, 1.0)
+    return _verdict(non_finite or not worst_db >= required_db or not largest >= required, not least >= required)
+
+
+def measured_verdict(drop: float, max_drop: float) -> Verdict:
+    """Judges what a task's measure lost; NaN fails."""
+    return _verdict(not drop <= max_drop)
 
 
 def execution_verdict(agreement: float, sqnr_db: float | None, saturable_channels: int) -> Verdict:
@@ -141,7 +164,9 @@ def conclude(manifest: Manifest, not_executed: str | None = None, faults: Iterab
         not_executed: Why the engine did not run; None when it did.
         faults: What else is wrong.
     """
-    undecided = [found for one in (manifest.agreement, manifest.accuracy) if (found := doubt(one)) is not None]
+    undecided = [
+        found for one in (manifest.agreement, manifest.fidelity, manifest.accuracy) if (found := doubt(one)) is not None
+    ]
     few = f"not enough images to decide: {'; '.join(undecided)}" if undecided else None
     return msgspec.structs.replace(manifest, **rule((*failures(manifest), *faults), (not_executed or few,))._asdict())
 
@@ -149,7 +174,7 @@ def conclude(manifest: Manifest, not_executed: str | None = None, faults: Iterab
 def failures(manifest: Manifest) -> list[str]:
     """Returns one phrase per gate that the manifest's records miss."""
     m = manifest
-    records = (m.parity, m.accuracy, m.agreement, *m.replay, m.half_range, m.execution)
+    records = (m.parity, m.accuracy, m.agreement, m.fidelity, m.measured, *m.replay, m.half_range, m.execution)
     found = [fault(one, m.precision) for one in records]
     if m.precision == "int8" and m.quantization is not None:
         found.append(int8_fault(m.precision_achieved, (*m.quantization.float_layers, *m.quantization.float_by_rule)))
@@ -214,15 +239,21 @@ def fault(found: Judged | None, precision: str) -> str | None:
         return said or "top-1 drops by more than is allowed"
     if isinstance(found, Agreement):
         return reasons.not_finite(found.non_finite, found.count) or reasons.disagreement(found)
+    if isinstance(found, Fidelity):
+        return reasons.unfaithful(found)
+    if isinstance(found, Measured):
+        return reasons.worse(found)
     return reasons.off_record(found) if isinstance(found, Replay) else reasons.off_simulation(found)
 
 
-def doubt(found: Agreement | Accuracy | Replay | None) -> str | None:
+def doubt(found: Agreement | Fidelity | Accuracy | Replay | None) -> str | None:
     """Returns what a record leaves open, one clause; None when nothing is, or there is none."""
     if found is None or found.verdict != "unverified":
         return None
     if isinstance(found, Agreement):
         return reasons.few_images(found)
+    if isinstance(found, Fidelity):
+        return reasons.few_decisions(found)
     if isinstance(found, Accuracy):
         return reasons.few_labelled_images(found)
     return f"the export recorded nothing to compare output {found.output} with"
@@ -251,7 +282,11 @@ def _beyond(drop: float, max_drop: float) -> str | None:
 
 def _recorded(manifest: Manifest) -> tuple[str | None, str | None]:
     """Returns what the export failed or contradicts, and what its images left open."""
-    records = [(name, one) for name in ("agreement", "accuracy") if (one := getattr(manifest, name)) is not None]
+    records = [
+        (name, one)
+        for name in ("agreement", "fidelity", "accuracy", "measured")
+        if (one := getattr(manifest, name)) is not None
+    ]
     missed, undecided = ([name for name, one in records if one.verdict == word] for word in ("failed", "unverified"))
     because, layers = manifest.failed_because, manifest.precision_achieved.int8_layers
     if because is None and (manifest.verdict == "failed" or missed):

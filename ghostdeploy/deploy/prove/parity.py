@@ -20,7 +20,7 @@ All in float64, all on the arrays stored in the bundle, so the verdict is the sa
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -29,6 +29,7 @@ from ghostdeploy.bundle.manifest import OutputParity, Parity, Tolerance
 from ghostdeploy.deploy.prove import judge
 from ghostdeploy.deploy.prove.tolerance import FP16_STEP, TOLERANCES, relative_error
 from ghostdeploy.errors import BundleError
+from ghostdeploy.tasks.classify import names_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -185,19 +186,6 @@ def agreement(got: Float, reference: Float, *, precision: str = "fp32") -> float
         best = np.partition(reference, -2, axis=1)[:, -2:]
         same |= (best[:, 1] - best[:, 0]) <= FP16_STEP * np.abs(reference).max(axis=1)
     return float((same & finite).mean())
-
-
-def names_classes(reference: NDArray[Any]) -> bool:
-    """Returns whether the top-1 classes of a reference can prove anything.
-
-    Args:
-        reference: (N, classes).
-
-    Returns:
-        False where there is one column, or one class is first on every image: whatever gives it always agrees.
-    """
-    best = reference.argmax(axis=1)  # compared by hand: np.unique would import np.ma, 20 ms of every verify
-    return reference.shape[1] > 1 and bool((best != best[:1]).any())
 
 
 def _tightest(measured: Tolerance, tolerance: Tolerance) -> Tolerance:

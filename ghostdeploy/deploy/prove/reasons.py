@@ -8,6 +8,7 @@ from ghostdeploy.deploy.prove import tolerance as limits
 from ghostdeploy.statistics import wilson
 
 if TYPE_CHECKING:
+    from ghostdeploy.bundle.fidelity import Fidelity, Measured
     from ghostdeploy.bundle.manifest import Accuracy, Agreement, Execution, HalfRange, Parity, Replay
 
 
@@ -46,6 +47,34 @@ def disagreement(found: Agreement) -> str:
         return f"the logits differ: {_decibel(found.sqnr_db)} on {found.count} images, expected {required:.0f} dB"
     at_least = f" (at least {found.top1_ci95[0]:.2%})" if found.top1_ci95 else ""
     return f"only {found.top1 or 0.0:.2%} of {found.count} images keep their top-1 class{at_least}"
+
+
+def unfaithful(found: Fidelity) -> str:
+    """Returns which outputs, or which decisions, are off."""
+    if found.non_finite:
+        return f"outputs of {found.non_finite} of {found.count} images are NaN or infinite"
+    off = [one for one in found.outputs if one.sqnr_db is not None and one.sqnr_db < found.required_sqnr_db]
+    clauses = [f"{one.name} is {_decibel(one.sqnr_db)} from the float model's" for one in off]
+    if clauses:
+        return f"on {found.count} images {', '.join(clauses)}, expected {found.required_sqnr_db:g} dB"
+    low = "" if found.agreement_ci95 is None else f" (at least {found.agreement_ci95[0]:.2%})"
+    kept = f"only {found.agreement or 0.0:.2%} of {found.decided} {found.decision} stay{low}"
+    return f"{kept}, expected {found.required_agreement:.0%}"
+
+
+def worse(found: Measured) -> str:
+    """Returns how much of a task's measure is lost."""
+    before, now = found.reference_figures[found.measure], found.figures[found.measure]
+    change = f"{found.drop:.1%} of it" if found.relative else f"{found.drop:.4f}"
+    allowed = f"{found.max_drop:.1%}" if found.relative else f"{found.max_drop:.4f}"
+    return f"{found.measure} goes from {before or 0.0:.4f} to {now or 0.0:.4f}, a loss of {change}, {allowed} allowed"
+
+
+def few_decisions(found: Fidelity) -> str:
+    """Returns what too few decisions leave of an agreement."""
+    low, high = found.agreement_ci95 or wilson(found.decided, found.decided)
+    between = f"between {low:.1%} and {high:.1%}, {found.required_agreement:.0%} is needed"
+    return f"{found.decided} {found.decision} of {found.count} images leave the agreement {between}"
 
 
 def off_record(found: Replay) -> str:

@@ -1,7 +1,7 @@
 """Chooses by measurement what no rule can: equalization strength, range estimator, bias correction.
 
 The best choice differs from network to network, by several decibels, and none is best for all. Each trial writes the
-Q/DQ graph and simulates it on calibration images; the highest SQNR of the logits wins. Strengths are
+Q/DQ graph and simulates it on calibration images; the highest SQNR of the worst output wins. Strengths are
 compared first, with one estimator; then the estimators with the best strength. Biases are corrected by other images
 than those that judge.
 """
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ghostdeploy.deploy.prove.fidelity import worst_db
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias, with_biases
-from ghostdeploy.deploy.quantize.fallback import sqnr
 from ghostdeploy.deploy.quantize.layer_errors import LayerErrors, layer_errors
 from ghostdeploy.deploy.quantize.recipe import METHODS, Choice
 from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.quantize.recipe import RangeMethod
     from ghostdeploy.targets import Recipe
+    from ghostdeploy.tasks.base import Task
 
     Batches = Sequence[NDArray[Any]]
     Stream = Callable[[], Iterable[NDArray[Any]]]
@@ -43,7 +45,7 @@ class Chosen:
     """The best try.
 
     Attributes:
-        sqnr_db: Of the logits on the judging images.
+        sqnr_db: Of the worst output on the judging images.
         choice: What was tried.
         floating: Float graph with the weights of the chosen strength.
         histograms: Of its activations, by tensor.
@@ -93,13 +95,20 @@ class QdqTrial:
         plan: What is quantized.
         judging: Images that judge.
         correcting: Images that correct the biases.
-        wanted: Float logits of the judging images.
+        wanted: Float outputs of the judging images, by name.
+        task: What they mean.
     """
 
     def __init__(
-        self, recipe: Recipe, plan: writer.Plan, judging: Batches, correcting: Batches, wanted: NDArray[Any]
+        self,
+        recipe: Recipe,
+        plan: writer.Plan,
+        judging: Batches,
+        correcting: Batches,
+        wanted: Arrays,
+        task: Task,
     ) -> None:
-        self.recipe, self.plan = recipe, plan
+        self.recipe, self.plan, self._task = recipe, plan, task
         self._judging, self._correcting, self._wanted = judging, correcting, wanted
 
     def collect(
@@ -119,7 +128,8 @@ class QdqTrial:
             if correct:
                 corrected = correct_bias(floating, errors)
                 graph = with_biases(graph, corrected) or writer.write(corrected, self.recipe, self.plan, ranges)
-            found = sqnr(GraphRunner(graph).logits(self._judging), self._wanted)
+            outputs = GraphRunner(graph).collect(self._judging, self._wanted)
+            found = worst_db(self._task, outputs, self._wanted)
             choice = Choice(strength=strength, ranges=method, correct_bias=correct)
             yield Chosen(found, choice, floating, histograms, ranges, errors)
 

@@ -2,7 +2,7 @@
 
 Equalization changes weights and biases and nothing else, so the float graph is exported once and each strength is a set
 of arrays, one pair per layer in the order in which both graphs call them. A set is used only if the graph gives the
-same logits with it, to float32 rounding: that proves the order as well.
+same outputs with it, to float32 rounding: that proves the order as well.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from ghostdeploy.bundle.folder import Arrays
+
 
 def read(
     path: Path, plain: onnx.ModelProto, images: Sequence[NDArray[Any]]
@@ -37,19 +39,26 @@ def read(
         images: Model inputs for the proof.
     """
     found, notes = {0.0: plain}, []
-    wanted = GraphRunner(plain, fused=True).logits(images)
+    runner = GraphRunner(plain, fused=True)
+    wanted = runner.collect(images, runner.outputs)
     with np.load(path, allow_pickle=False) as archive:
         for strength in archive["strengths"].tolist():
             changed = _with_weights(plain, archive, strength)
             if changed is None:
                 notes.append(f"skipped equalization of strength {strength:g}: the exported graph has other layers")
                 continue
-            error = np.abs(GraphRunner(changed, fused=True).logits(images) - wanted).max() / np.abs(wanted).max()
+            error = largest_error(GraphRunner(changed, fused=True).collect(images, wanted), wanted)
             if error <= FLOAT32_RELATIVE_ERROR:
                 found[strength] = changed
             else:
-                notes.append(f"skipped equalization of strength {strength:g}: it changes the logits by {error:.1e}")
+                notes.append(f"skipped equalization of strength {strength:g}: it changes the outputs by {error:.1e}")
     return found, notes
+
+
+def largest_error(got: Arrays, wanted: Arrays) -> float:
+    """Returns the largest error over the largest value, of the output where that is worst."""
+    pairs = [(np.asarray(got[name], np.float64), np.asarray(array, np.float64)) for name, array in wanted.items()]
+    return max(float(np.abs(ours - own).max() / (np.abs(own).max() or 1.0)) for ours, own in pairs)
 
 
 def _with_weights(plain: onnx.ModelProto, archive: Any, strength: float) -> onnx.ModelProto | None:

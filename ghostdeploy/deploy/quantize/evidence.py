@@ -1,37 +1,31 @@
-"""The inputs and the judges of a quantization: calibration pixels, gate pixels, the reference's logits for those.
-
-Images that calibrated a quantizer must not judge it. Two images are the same where their files, or their arrays, are
-byte for byte. Files are hashed only where another one has as many bytes, so a set of any size costs one look at its
-directory.
-"""
+"""The inputs and the judges of a quantization: calibration pixels, gate pixels, the reference's outputs for those."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from ghostdeploy.bundle.folder import sha256
-from ghostdeploy.bundle.manifest import Calibration, LeftOut
+from ghostdeploy.bundle.manifest import Calibration
 from ghostdeploy.convert.base import QuantizeSpec
 from ghostdeploy.deploy.plan.steps import QUANTIZED
-from ghostdeploy.deploy.prove.parity import names_classes
-from ghostdeploy.deploy.prove.tolerance import TOLERANCES
-from ghostdeploy.deploy.quantize.calibration import COUNT, FEW, FEWEST, select
+from ghostdeploy.deploy.quantize.apart import apart
+from ghostdeploy.deploy.quantize.calibration import select
+from ghostdeploy.deploy.quantize.gate_limits import Limits
 from ghostdeploy.deploy.quantize.pixels import read_batches, write_pixels
-from ghostdeploy.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.inputs import Inputs
     from ghostdeploy.deploy.intake.protocol import ReferenceModel
     from ghostdeploy.deploy.plan.steps import ExportRun
@@ -39,10 +33,15 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.quantize.calibration import CalibrationSet
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.targets import Recipe
+    from ghostdeploy.tasks.base import Task
 
 
 GATE_COUNT = 1000
 """Images that the gate of the quantizer looks at; with labels the bundle is judged on all."""
+GATE_BYTES = 128 << 20
+"""Largest size of their outputs."""
+FEWEST_JUDGES = 64
+"""Images that judge, however large their outputs are."""
 BATCH = 32
 
 _log = logging.getLogger("ghostdeploy")
@@ -57,8 +56,12 @@ class Evidence:
     gate: Path
     """Pixels uint8 (N, H, W, C), `.npy`."""
     gate_source: str
-    reference: Path
-    """Logits float32 (N, classes) of the unfolded PyTorch model, `.npy`."""
+    task: Task
+    """What the outputs mean."""
+    reference: dict[str, Path]
+    """Outputs of the unfolded float model that judge, `.npy` (N, …), by output."""
+    limits: Limits
+    """What an artefact must keep of them."""
     labels: Path | None
     """Class indices (N,), `.npy`."""
     data: ImageSet | None
@@ -81,10 +84,9 @@ class Evidence:
         assert self.calibration is not None  # ExportConfig and Inputs refuse the request otherwise
         return self.calibration
 
-    def reference_logits(self) -> NDArray[Any]:
-        """Returns the reference's logits of the gate images."""
-        logits: NDArray[Any] = np.load(self.reference, allow_pickle=False)
-        return logits
+    def reference_outputs(self) -> dict[str, NDArray[Any]]:
+        """Returns the reference's outputs for the gate images, those that judge."""
+        return {name: np.load(path, allow_pickle=False) for name, path in self.reference.items()}
 
     def gate_batches(self, spec: Preprocess) -> Iterator[NDArray[Any]]:
         """Yields the gate images as inputs of a model with preprocessing `spec`."""
@@ -92,8 +94,6 @@ class Evidence:
 
     def spec(self, recipe: Recipe, preprocess: Preprocess, golden: Path, max_drop: float) -> QuantizeSpec:
         """Returns the job of a quantizer process."""
-        required = TOLERANCES["int8"].agreement_ci95_low
-        assert required is not None  # the row sets it
         return QuantizeSpec(
             recipe=recipe,
             conditioned=str(self.conditioned) if self.conditioned.exists() else None,
@@ -101,15 +101,20 @@ class Evidence:
             calibration=str(self.calibrated.path),
             fingerprint=self.fingerprint,
             gate=str(self.gate),
-            reference=str(self.reference),
+            task=self.task.info,
+            reference={name: str(path) for name, path in self.reference.items()},
             labels=None if self.labels is None else str(self.labels),
             golden=str(golden),
             max_drop=max_drop,
-            required_agreement=required,
+            required_agreement=self.limits.agreement,
+            required_db=self.limits.sqnr_db,
+            values_judge=self.limits.values_judge,
         )
 
 
-def gather(inputs: Inputs, preprocess: Preprocess, reference: ReferenceModel, run: ExportRun) -> Evidence:
+def gather(
+    inputs: Inputs, preprocess: Preprocess, reference: ReferenceModel, run: ExportRun, task: Task, golden: Arrays
+) -> Evidence:
     """Chooses and decodes the images, and runs the reference on those of the gate.
 
     Args:
@@ -117,101 +122,54 @@ def gather(inputs: Inputs, preprocess: Preprocess, reference: ReferenceModel, ru
         preprocess: How the reference takes an image.
         reference: The unchanged model.
         run: The export.
+        task: What the outputs mean.
+        golden: The reference's outputs for the golden images.
 
     Raises:
         DataError: A set is too small, all alike, or holds an image that cannot be decoded.
     """
     config, work = run.config, run.work
+    most = fitting(task.judged(golden))
     quantized = config.precision in QUANTIZED
     draw = partial(select, spec=preprocess, folder=work, skip_bad=config.skip_bad, on_progress=run.stages.advance)
     chosen = None
     if inputs.data is None:
         assert inputs.calibration is not None  # the caller saw one of the two
         # Where nothing is calibrated, all of them judge.
-        chosen = draw(inputs.calibration, held_out=GATE_COUNT if quantized else 0)
+        chosen = draw(inputs.calibration, held_out=most if quantized else 0)
         gate, source = chosen.held_out or chosen.path, inputs.calibration.source
         source += ", images held out from calibration" if quantized else ""
         data, labels = None, None
     else:
         data, source = inputs.data, inputs.data.source
         if quantized and inputs.calibration is not None:
-            chosen, data = _apart(inputs.calibration, data, draw)
-        few = data.sample(GATE_COUNT)
+            chosen, data = apart(inputs.calibration, data, draw)
+        few = data.sample(most)
         gate, labels = work / "gate.npy", work / "gate-labels.npy"
         pixels = msgspec.structs.replace(preprocess, layout="nhwc")
         write_pixels(gate, (image for batch in few.batches(pixels) for image in batch), preprocess.shape)
         assert few.labels is not None  # the set was opened as a labelled one
         np.save(labels, few.labels, allow_pickle=False)
-    logits = np.concatenate([reference.logits(batch) for batch in read_batches(gate, preprocess, BATCH)])
-    if logits.shape[1] > 1 and not names_classes(logits):
-        _log.warning(
-            "the float model gives class %d for all %d images of %s: agreement of the top-1 class proves "
-            "nothing, so the values are judged too; are the weights trained, and are mean and std right?",
-            logits[0].argmax(),
-            len(logits),
-            source,
-        )
-    np.save(work / "gate-reference.npy", logits, allow_pickle=False)
-    return Evidence(chosen, gate, source, work / "gate-reference.npy", labels, data)
+    outputs = _run(reference, gate, preprocess, task)
+    limits = Limits.of(task, outputs, config)
+    if (doubt := task.doubt(outputs, source)) is not None:
+        _log.warning("%s", doubt)
+    paths = {name: work / f"gate-reference-{index}.npy" for index, name in enumerate(outputs)}
+    for name, path in paths.items():
+        np.save(path, outputs[name], allow_pickle=False)
+    return Evidence(chosen, gate, source, task, paths, limits, labels, data)
 
 
-def _apart(
-    calibration: ImageSet, data: ImageSet, draw: Callable[..., CalibrationSet]
-) -> tuple[CalibrationSet, ImageSet]:
-    """Returns the calibration set and the labelled images, with no image in both: what calibrated must not judge.
-
-    Shared images stay out of the calibration where enough others are left; else half of the set calibrates, and does
-    not judge.
-    """
-    shared = shared_with(calibration, data.images)
-    if not shared.any():
-        return draw(calibration), data
-    if len(calibration) - shared.sum() >= FEW:
-        _log.warning(
-            "%d images of %s are kept for judging and not used for calibration", shared.sum(), calibration.source
-        )
-        return draw(without(calibration, shared, "images kept for judging")), data
-    chosen = draw(calibration, count=max(FEWEST, min(COUNT, len(calibration) // 2)))
-    left_out = shared_with(data, [calibration.images[i] for i in chosen.chosen])
-    if left_out.all():
-        raise DataError(
-            f"all {len(data)} images of {data.source} are used for calibration, none is left to judge",
-            hint="give different images with --calib and --data",
-        )
-    _log.warning(
-        "%d of %d images of %s are used for calibration and not for judging", left_out.sum(), len(data), data.source
-    )
-    return chosen, without(data, left_out, "images used for calibration")
+def fitting(outputs: Arrays) -> int:
+    """Returns how many images can judge: at most `GATE_COUNT`, fewer where their outputs are large."""
+    each = sum(array.nbytes // len(array) for array in outputs.values())
+    return min(GATE_COUNT, max(FEWEST_JUDGES, GATE_BYTES // max(each, 1)))
 
 
-def shared_with(images: ImageSet, others: Iterable[Any]) -> NDArray[np.bool_]:
-    """Returns for each image of a set whether it is among `others`.
-
-    Args:
-        images: Any set.
-        others: File paths, or uint8 arrays (H, W, 3).
-
-    Returns:
-        (N,), one flag per image of the set.
-    """
-    others = list(others)
-    sizes = {_bytes(image) for image in others}
-    known = {_digest(image) for image in others}
-    return np.array([_bytes(image) in sizes and _digest(image) in known for image in images.images], np.bool_)
-
-
-def without(images: ImageSet, left_out: NDArray[np.bool_], reason: str) -> ImageSet:
-    """Returns the set without the flagged images (N,), which are counted with the reason."""
-    kept = np.flatnonzero(~left_out).tolist()
-    labels = None if images.labels is None else images.labels[kept]
-    record = LeftOut(reason=reason, count=int(left_out.sum()))
-    rest = [images.images[i] for i in kept]
-    return replace(images, images=rest, labels=labels, left_out=(*images.left_out, record), whole=images)
-
-
-def _bytes(image: Any) -> int:
-    return Path(image).stat().st_size if isinstance(image, str | Path) else image.nbytes
-
-
-def _digest(image: Any) -> str:
-    return sha256(Path(image)) if isinstance(image, str | Path) else hashlib.sha256(image.tobytes()).hexdigest()
+def _run(reference: ReferenceModel, gate: Path, preprocess: Preprocess, task: Task) -> dict[str, NDArray[Any]]:
+    """Returns the outputs that judge, for the gate images."""
+    found: dict[str, list[NDArray[Any]]] = defaultdict(list)
+    for batch in read_batches(gate, preprocess, BATCH):
+        for name, array in task.judged(reference.outputs(batch)).items():
+            found[name].append(array)
+    return {name: np.concatenate(parts) for name, parts in found.items()}

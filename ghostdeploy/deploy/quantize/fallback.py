@@ -2,7 +2,9 @@
 
 Every quantized unit u is returned to float alone and the rest stays INT8; its gain is
 
-    gain(u) = SQNR(logits without Q/DQ of u) − SQNR(logits with all Q/DQ)     and the same for agreement.
+    gain(u) = SQNR(outputs without Q/DQ of u) − SQNR(outputs with all Q/DQ)     and the same for agreement,
+
+of the output that is worst, so that layers go back to float in the order of what they cost it.
 
 Units are ranked by gain. Errors of different units are nearly independent, so the units to return are a prefix of that
 ranking: its shortest sufficient length is found by doubling and bisection, some ten runs instead of hundreds.
@@ -11,19 +13,21 @@ ranking: its shortest sufficient length is found by doubling and bisection, some
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.prove.diagnose import UnitGain
-from ghostdeploy.deploy.prove.parity import names_classes
-from ghostdeploy.deploy.prove.tolerance import VALUES_SQNR_DB
+from ghostdeploy.deploy.prove.fidelity import agreement, worst_db
 from ghostdeploy.statistics import wilson
+from ghostdeploy.tasks.base import finite_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
+
+    from ghostdeploy.bundle.folder import Arrays
+    from ghostdeploy.tasks.base import Task
 
 
 MOST_IN_FLOAT = 0.5
@@ -32,54 +36,49 @@ MOST_IN_FLOAT = 0.5
 
 @dataclass(frozen=True)
 class Gate:
-    """The condition of an INT8 graph, on simulated logits.
+    """The condition of an INT8 graph, on simulated outputs.
 
     Attributes:
-        reference: Logits of the PyTorch model (N, classes).
+        task: What the outputs mean.
+        reference: Outputs of the float model (N, …), by name.
         labels: Class indices (N,), None without labels.
         required_agreement: Smallest lower 95 % bound of the agreement; with too few images to reach it at all, full
             agreement is asked.
+        required_db: Smallest SQNR of every output.
+        values_judge: It must be reached; False where decisions alone count.
         max_drop: Largest drop of top-1, as a share.
     """
 
-    reference: NDArray[Any]
+    task: Task
+    reference: Arrays
     labels: NDArray[np.int64] | None
     required_agreement: float
+    required_db: float
+    values_judge: bool
     max_drop: float
 
-    def holds(self, logits: NDArray[Any]) -> bool:
-        """Returns whether the logits pass."""
-        if not np.isfinite(logits).all():
+    def holds(self, outputs: Arrays) -> bool:
+        """Returns whether the outputs pass."""
+        if not finite_images(self.task.judged(outputs).values()).all():
             return False  # of NaN the first is the largest, whatever the others are
-        found, wanted = logits.argmax(axis=1), self.reference.argmax(axis=1)
-        agreed, count = int((found == wanted).sum()), len(wanted)
-        enough = wilson(count, count)[0] >= self.required_agreement
-        agrees = wilson(agreed, count)[0] >= self.required_agreement if enough else agreed == count
-        if not names_classes(self.reference):
-            agrees = agrees and sqnr(logits, self.reference) >= VALUES_SQNR_DB
+        if self.values_judge and worst_db(self.task, outputs, self.reference) < self.required_db:
+            return False
+        if (agreed := self.task.agree(outputs, self.reference)) is not None:
+            enough = wilson(agreed.of, agreed.of)[0] >= self.required_agreement
+            least = wilson(*agreed)[0] if enough else float(agreed.same == agreed.of)
+            if least < self.required_agreement:
+                return False
         if self.labels is None:
-            return agrees
-        drop = float((wanted == self.labels).mean() - (found == self.labels).mean())
-        return agrees and drop <= self.max_drop
-
-
-def sqnr(logits: NDArray[Any], reference: NDArray[Any]) -> float:
-    """Returns 10 log10(Σ r² / Σ (y − r)²) in decibels, 200 for equal arrays."""
-    wanted = reference.astype(np.float64)
-    error = float(np.square(logits - wanted).sum())
-    return 10 * float(np.log10(np.square(wanted).sum() / error)) if error else 200.0
-
-
-def agreement(logits: NDArray[Any], reference: NDArray[Any]) -> float:
-    """Returns the share of images with the same top-1 class."""
-    same = logits.argmax(axis=1) == reference.argmax(axis=1)
-    return float((same & np.isfinite(logits).all(axis=1)).mean())
+            return True
+        wanted, found = (self.task.score(one, self.labels) for one in (self.reference, outputs))
+        return wanted - found <= self.max_drop
 
 
 def rank(
     units: Sequence[str],
-    simulate: Callable[[frozenset[str]], NDArray[Any]],
-    reference: NDArray[Any],
+    simulate: Callable[[frozenset[str]], Arrays],
+    reference: Arrays,
+    task: Task,
     *,
     on_progress: Callable[[int, int], None],
 ) -> tuple[UnitGain, ...]:
@@ -87,23 +86,24 @@ def rank(
 
     Args:
         units: All quantized units.
-        simulate: Logits of a few images with the named units in float.
-        reference: The float logits of the same images.
+        simulate: Outputs of a few images with the named units in float.
+        reference: The float outputs of the same images.
+        task: What they mean.
         on_progress: Called with done and total.
 
     Returns:
         One record per unit, best first.
     """
     base = simulate(frozenset())
-    base_sqnr, base_agreement = sqnr(base, reference), agreement(base, reference)
+    base_sqnr, base_agreement = worst_db(task, base, reference), agreement(task, base, reference)
     gains = []
     for index, unit in enumerate(units):
-        logits = simulate(frozenset({unit}))
+        outputs = simulate(frozenset({unit}))
         gains.append(
             UnitGain(
                 unit=unit,
-                sqnr_gain_db=sqnr(logits, reference) - base_sqnr,
-                agreement_gain=agreement(logits, reference) - base_agreement,
+                sqnr_gain_db=worst_db(task, outputs, reference) - base_sqnr,
+                agreement_gain=agreement(task, outputs, reference) - base_agreement,
             )
         )
         on_progress(index + 1, len(units))

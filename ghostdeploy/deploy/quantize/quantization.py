@@ -16,18 +16,20 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.deploy.prove.diagnose import Diagnosis, LayerNoise, UnitGain
-from ghostdeploy.deploy.prove.parity import names_classes
+from ghostdeploy.deploy.prove.fidelity import agreement, worst_db
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, halves
-from ghostdeploy.deploy.quantize.fallback import Gate, affordable, agreement, rank, shortest_prefix, sqnr
+from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix
 from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.recipe import Quantized, scheme
+from ghostdeploy.tasks.table import task_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.convert.base import ExportJob, QuantizeSpec
 
 BATCH = 16
@@ -47,8 +49,8 @@ class Runner(Protocol):
         """Returns the outputs of a batch."""
         ...
 
-    def logits(self, batches: Iterable[NDArray[Any]]) -> NDArray[Any]:
-        """Returns the first output of all batches."""
+    def collect(self, batches: Iterable[NDArray[Any]], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Returns the named outputs of all batches."""
         ...
 
 
@@ -86,16 +88,26 @@ class Quantization(ABC):
         self.floating = floating
         self.layers = self.list_layers()
         self.unit_of = {layer.name: layer.unit for layer in self.layers}
-        self.reference: NDArray[Any] = np.load(spec.reference, allow_pickle=False)
+        self.task = task_of(spec.task, spec.preprocess.sides)
+        self.reference = {name: np.load(path, allow_pickle=False) for name, path in spec.reference.items()}
+        self.gate_count = len(next(iter(self.reference.values())))
         labels = None if spec.labels is None else np.load(spec.labels, allow_pickle=False)
-        self.gate = Gate(self.reference, labels, spec.required_agreement, spec.max_drop)
+        self.gate = Gate(
+            self.task,
+            self.reference,
+            labels,
+            required_agreement=spec.required_agreement,
+            required_db=spec.required_db,
+            values_judge=spec.values_judge,
+            max_drop=spec.max_drop,
+        )
         self.notes: list[str] = []
         self.chosen = self._choose()
         self.floating, self.errors = self.chosen.floating, self.chosen.errors
         self.gains: tuple[UnitGain, ...] = ()
         self.float_units: tuple[str, ...] = ()
         self._accept(frozenset())
-        if not self.gate.holds(self.gate_logits):
+        if not self.gate.holds(self.gate_outputs):
             self._fall_back()
 
     @abstractmethod
@@ -111,7 +123,7 @@ class Quantization(ABC):
         """Returns the float graphs by equalization strength; images are for the proof."""
 
     @abstractmethod
-    def trial(self, judging: Sequence[NDArray[Any]], correcting: Sequence[NDArray[Any]], wanted: NDArray[Any]) -> Trial:
+    def trial(self, judging: Sequence[NDArray[Any]], correcting: Sequence[NDArray[Any]], wanted: Arrays) -> Trial:
         """Returns what tries choices; the arguments are those of `Trial`."""
 
     @abstractmethod
@@ -132,7 +144,7 @@ class Quantization(ABC):
         candidates = {0.0: self.floating} if self.spec.conditioned is None else self.candidates(judging[:2])
         if self.spec.conditioned is None:
             self.notes.append("no equalization: it needs the PyTorch model")
-        wanted = self.runner(self.floating, simulate=False).logits(judging)
+        wanted = self.runner(self.floating, simulate=False).collect(judging, self.reference)
         chosen, notes = choose(
             self.trial(judging, correcting, wanted),
             candidates,
@@ -148,22 +160,22 @@ class Quantization(ABC):
         self.quantized = self._with_float(float_units)
         self.simulation = self.runner(self.quantized, simulate=True)
         gate = read_batches(Path(self.spec.gate), self.spec.preprocess, BATCH)
-        self.gate_logits = self.simulation.logits(gate)
+        self.gate_outputs = self.simulation.collect(gate, self.reference)
 
     def _fall_back(self) -> None:
-        count = min(RANKING_IMAGES, len(self.reference))
+        count = min(RANKING_IMAGES, self.gate_count)
         images = _first(read_batches(Path(self.spec.gate), self.spec.preprocess, BATCH), count)
-        reference = self.reference[:count]
+        reference = {name: array[:count] for name, array in self.reference.items()}
 
-        def simulate(float_units: frozenset[str]) -> NDArray[Any]:
-            return self.runner(self._with_float(float_units), simulate=True).logits(images)
+        def simulate(float_units: frozenset[str]) -> dict[str, NDArray[Any]]:
+            return self.runner(self._with_float(float_units), simulate=True).collect(images, reference)
 
         def holds(float_units: frozenset[str]) -> bool:
             self._accept(float_units)
-            return self.gate.holds(self.gate_logits)
+            return self.gate.holds(self.gate_outputs)
 
         candidates = list(dict.fromkeys(self.unit_of[name] for name in self.errors))
-        self.gains = rank(candidates, simulate, reference, on_progress=say)
+        self.gains = rank(candidates, simulate, reference, self.task, on_progress=say)
         work: Counter[str] = Counter()
         for layer in self.layers:
             work[layer.unit] += layer.macs
@@ -177,9 +189,9 @@ class Quantization(ABC):
         return read_batches(Path(self.spec.calibration), self.spec.preprocess, BATCH)
 
     def leave_results(self, job: ExportJob) -> None:
-        """Writes what the pipeline reads beside the graph: gate logits, golden outputs, diagnosis, summary."""
+        """Writes what the pipeline reads beside the graph: simulated outputs, diagnosis, summary."""
         folder = Path(job.folder)
-        np.save(folder / "gate.npy", self.gate_logits, allow_pickle=False)
+        np.savez(folder / "gate.npz", **self.gate_outputs)  # type: ignore[arg-type]  # numpy's stub has no **arrays
         golden = np.load(self.spec.golden, allow_pickle=False)
         outputs = dict(zip(self.simulation.outputs, self.simulation(golden), strict=True))
         np.savez(folder / "golden.npz", **outputs)  # type: ignore[arg-type]  # numpy's stub has no **arrays
@@ -190,9 +202,11 @@ class Quantization(ABC):
         """Returns where the error comes from."""
         layers = [self._noise(layer) for layer in self.layers if layer.name in self.errors]
         return Diagnosis(
-            images=len(self.reference),
-            sqnr_db=sqnr(self.gate_logits, self.reference),
-            agreement=agreement(self.gate_logits, self.reference) if names_classes(self.reference) else None,
+            images=self.gate_count,
+            sqnr_db=worst_db(self.task, self.gate_outputs, self.reference),
+            agreement=agreement(self.task, self.gate_outputs, self.reference)
+            if self.task.decides(self.reference)
+            else None,
             layers=tuple(sorted(layers, key=lambda layer: (layer.sqnr_db is None, layer.sqnr_db))),
             noise=self.noise,
             gains=self.gains,

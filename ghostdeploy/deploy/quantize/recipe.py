@@ -63,7 +63,7 @@ def scheme(recipe: Recipe, choice: Choice) -> str:
 
 
 class Quantized(Record, frozen=True, kw_only=True):
-    """What the quantizer left in its folder besides `model.onnx`, `gate.npy` and `golden.npy` (simulated outputs)."""
+    """What the quantizer left in its folder besides its graph, `gate.npz` and `golden.npz` (simulated outputs)."""
 
     scheme: str
     tool: str

@@ -79,6 +79,15 @@ class GraphRunner:
             parts.append([output[: len(piece)] for output in outputs])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
+    def collect(self, batches: Iterable[NDArray[Any]], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Returns the named outputs of all batches."""
+        found: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+        for batch in batches:
+            outputs = dict(zip(self.outputs, self(batch), strict=True))
+            for name, parts in found.items():
+                parts.append(outputs[name])
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
     def logits(self, batches: Iterable[NDArray[Any]]) -> NDArray[Any]:
         """Returns the first output of all batches."""
-        return np.concatenate([self(batch)[0] for batch in batches])
+        return self.collect(batches, self.outputs[:1])[self.outputs[0]]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.convert.base import ExportJob, QuantizeSpec
 
 
@@ -89,11 +90,9 @@ class QdqQuantization(Quantization):
         found, self.notes = conditioned.read(Path(self.spec.conditioned), self.floating, images)
         return found
 
-    def trial(
-        self, judging: Sequence[NDArray[Any]], correcting: Sequence[NDArray[Any]], wanted: NDArray[Any]
-    ) -> QdqTrial:
+    def trial(self, judging: Sequence[NDArray[Any]], correcting: Sequence[NDArray[Any]], wanted: Arrays) -> QdqTrial:
         """See `Quantization.trial`."""
-        return QdqTrial(self.recipe, self.plan, judging, correcting, wanted)
+        return QdqTrial(self.recipe, self.plan, judging, correcting, wanted, self.task)
 
     def write(self, float_layers: frozenset[str]) -> onnx.ModelProto:
         """See `Quantization.write`."""

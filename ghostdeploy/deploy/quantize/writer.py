@@ -19,6 +19,7 @@ from onnx import numpy_helper
 
 from ghostdeploy.convert.graph.index import LAYERS, OnnxGraph, attribute, output_axis
 from ghostdeploy.deploy.quantize.blocks import vector_branches
+from ghostdeploy.deploy.quantize.heads import behind_layers
 from ghostdeploy.deploy.quantize.indexed_model import IndexedModel
 from ghostdeploy.deploy.quantize.saturation import safe_scales
 from ghostdeploy.deploy.quantize.shared_scales import merge
@@ -67,6 +68,7 @@ def plan(model: onnx.ModelProto, recipe: Recipe, *, float_layers: frozenset[str]
     by_rule = vector_branches(graph)
     if recipe.int8_gates:
         by_rule -= {node.name for node in graph.layers()}
+    by_rule |= behind_layers(graph)
     if not recipe.int8_groups:
         by_rule |= {node.name for node in graph.layers() if attribute(node, "group", 1) > 1}
     wanted = (n for n in graph.nodes if n.op_type in recipe.op_types and n.name not in by_rule)

@@ -63,6 +63,9 @@ def _nearest_to_passing(contenders: Contenders) -> tuple[str, str]:
         manifest = contenders.bundles[item[0]].manifest
         if manifest.accuracy is not None:
             return manifest.accuracy.drop
+        if (faithful := manifest.fidelity) is not None:
+            worst = min((one.sqnr_db for one in faithful.outputs if one.sqnr_db is not None), default=999.0)
+            return 10 ** (-worst / 20) if faithful.agreement is None else 1 - faithful.agreement
         if (found := manifest.agreement) is None:
             return 1.0
         return 10 ** (-(found.sqnr_db or 999.0) / 20) if found.top1 is None else 1 - found.top1

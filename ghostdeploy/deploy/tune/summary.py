@@ -13,6 +13,7 @@ from ghostdeploy.deploy.tune.results import Final, Row, Speed, Tuned, dominated
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ghostdeploy.bundle.manifest import Manifest
     from ghostdeploy.deploy.tune.candidates import Candidate
     from ghostdeploy.deploy.tune.contenders import Contenders
     from ghostdeploy.deploy.tune.contest import Ratio
@@ -47,7 +48,7 @@ def summarize(
         latency_ms=speed.latency_ms,
         images_per_second=speed.images_per_second,
         objective=config.objective,
-        max_drop=config.export.max_drop,
+        max_drop=config.export.top1_drop,
         max_size=config.max_size,
         max_latency_ms=config.max_latency,
         machine=machine,
@@ -102,9 +103,15 @@ def _row(one: Candidate, contenders: Contenders, workshop: Workshop, pick: str) 
         verdict=None if manifest is None else manifest.verdict,
         size_bytes=None if bundle is None else bundle.size,
         drop=None if manifest is None or manifest.accuracy is None else manifest.accuracy.drop,
-        agreement=None if manifest is None or manifest.agreement is None else manifest.agreement.top1,
+        agreement=None if manifest is None else _agreement(manifest),
         speeds=tuple(speeds),
     )
+
+
+def _agreement(manifest: Manifest) -> float | None:
+    if manifest.fidelity is not None:
+        return manifest.fidelity.agreement
+    return None if manifest.agreement is None else manifest.agreement.top1
 
 
 def _why(one: Candidate, contenders: Contenders) -> str | None:

@@ -32,6 +32,8 @@ class LabelledPairs:
     """For messages."""
     images: tuple[Any, ...]
     """Each once: file paths, or uint8 arrays (H, W, …)."""
+    sizes: NDArray[np.int64]
+    """(N, 2) Height and width of each upright image."""
     pairs: NDArray[np.int64]
     """(P, 2) Indices of images."""
     same: NDArray[np.bool_]
@@ -58,7 +60,6 @@ def read_pairs(path: str | os.PathLike[str]) -> LabelledPairs:
         )
     if found.fold is not None and not found.fold.any():
         raise DataError(f"all pairs of {found.source} are in one fold, expected two folds at least")
-    sizes_of(found.images)
     return found
 
 
@@ -74,6 +75,7 @@ def _from_csv(file: Path) -> LabelledPairs:
     return LabelledPairs(
         str(file),
         tuple(images),
+        sizes_of(images),
         np.array([[index[row["a"]], index[row["b"]]] for row in rows], np.int64),
         np.array([_SAME[row["same"].strip().lower()] for row in rows], bool),
         None if fold is None else _numbered(np.array(fold)),
@@ -95,6 +97,7 @@ def _from_npz(file: Path) -> LabelledPairs:
     return LabelledPairs(
         str(file),
         tuple(arrays["images"]),
+        sizes_of(tuple(arrays["images"])),
         pairs.astype(np.int64),
         same.astype(bool),
         None if fold is None else _numbered(fold),

@@ -61,36 +61,48 @@ class Overlap(NamedTuple):
     """(K,) IoU; NaN of a class that is neither labelled nor found."""
 
 
-def resize(
-    logits: NDArray[Any], size: tuple[int, int], record: Segment, rows: slice = slice(None)
-) -> NDArray[np.float32]:
+def resize(logits: NDArray[Any], size: tuple[int, int], record: Segment) -> NDArray[np.float32]:
     """Returns logits (K, h, w) as (K, H, W), bilinear.
 
     Args:
         logits: Of one image.
         size: H and W.
         record: Where the corners are.
-        rows: Which of the H rows.
+    """
+    rows, columns = (places(*sides, record) for sides in zip(logits.shape[1:], size, strict=True))
+    return sample(logits, rows, columns)
+
+
+def sample(logits: NDArray[Any], rows: Float, columns: Float) -> NDArray[np.float32]:
+    """Returns logits (K, h, w) read between their pixels, bilinear: (K, H, W).
+
+    Args:
+        logits: Of one image.
+        rows: (H,) Where to read, 0 being the middle of the first row; what is outside is at the edge.
+        columns: (W,)
     """
     out = np.asarray(logits, np.float32)
-    for axis, side, part in ((1, size[0], rows), (2, size[1], slice(None))):
-        low, share = _places(out.shape[axis], side, record)
-        low, share = low[part], share[part]
+    for axis, where in ((1, rows), (2, columns)):
+        inside = np.clip(where, 0, out.shape[axis] - 1)
+        low = np.floor(inside).astype(np.int64)
         high = np.minimum(low + 1, out.shape[axis] - 1)
-        weight = share.astype(np.float32).reshape((-1, 1) if axis == 1 else -1)
+        weight = (inside - low).astype(np.float32).reshape((-1, 1) if axis == 1 else -1)
         first = np.take(out, low, axis)
         first += (np.take(out, high, axis) - first) * weight
         out = first
     return out
 
 
-def _places(have: int, want: int, record: Segment) -> tuple[Int, Float]:
-    """Returns the left neighbour of each pixel, and the share of the right one."""
-    pixel = np.arange(want, dtype=np.float64)
-    x = pixel * ((have - 1) / max(want - 1, 1)) if record.align_corners else (pixel + 0.5) * (have / want) - 0.5
-    x = np.clip(x, 0, have - 1)
-    low = np.floor(x).astype(np.int64)
-    return low, x - low
+def places(have: int, want: int, record: Segment) -> Float:
+    """Returns where each of `want` pixels reads, (want,), of `have` logits."""
+    return places_of(np.arange(want, dtype=np.float64) + 0.5, have, want, record)
+
+
+def places_of(where: Float, have: int, want: int, record: Segment) -> Float:
+    """Returns where positions of a side of `want` pixels read, 0.5 being the middle of the first one."""
+    if record.align_corners:
+        return (where - 0.5) * ((have - 1) / max(want - 1, 1))
+    return where * (have / want) - 0.5
 
 
 def mask(logits: NDArray[Any], size: tuple[int, int], record: Segment) -> Mask:
@@ -104,17 +116,25 @@ def mask(logits: NDArray[Any], size: tuple[int, int], record: Segment) -> Mask:
     Raises:
         ValueError: The logits have another form, or more classes than a mask of 8 bits can name.
     """
+    _require_logits(logits)
+    return decide(logits, *(places(*sides, record) for sides in zip(logits.shape[1:], size, strict=True)))
+
+
+def decide(logits: NDArray[Any], rows: Float, columns: Float) -> Mask:
+    """Returns the class at each place, uint8 (H, W), see `sample`."""
+    found = np.empty((len(rows), len(columns)), np.uint8)
+    step = max(1, _CHUNK // (len(logits) * len(columns)))
+    for top in range(0, len(rows), step):
+        part = sample(logits, rows[top : top + step], columns)
+        found[top : top + step] = part[0] > 0 if len(part) == 1 else part.argmax(axis=0)
+    return found
+
+
+def _require_logits(logits: NDArray[Any]) -> None:
     if logits.ndim != 3 or not 1 <= len(logits) <= IGNORED:
         raise ValueError(
             f"logits of an image have shape {logits.shape}, expected (K, h, w) with 1 to {IGNORED} classes"
         )
-    found = np.empty(size, np.uint8)
-    step = max(1, _CHUNK // (len(logits) * size[1]))
-    for top in range(0, size[0], step):
-        rows = slice(top, top + step)
-        part = resize(logits, size, record, rows)
-        found[rows] = part[0] > 0 if len(part) == 1 else part.argmax(axis=0)
-    return found
 
 
 def areas(found: Mask, label: Mask, classes: int) -> Areas:

@@ -50,6 +50,11 @@ class OnnxModel:
     preprocess: Preprocess = field(default_factory=Preprocess)
 
     @property
+    def classifies(self) -> bool:
+        """See `Described.classifies`."""
+        return self.labels is not None
+
+    @property
     def intake(self) -> Target:
         """See `Described.intake`."""
         return targets.find("onnx")

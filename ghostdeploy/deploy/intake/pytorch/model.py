@@ -54,6 +54,11 @@ class PyTorchModel:
         return self.loaded.family
 
     @property
+    def classifies(self) -> bool:
+        """See `Described.classifies`."""
+        return self.loaded.labels is not None or self.loaded.family != "custom"
+
+    @property
     def intake(self) -> None:
         """See `Described.intake`."""
 

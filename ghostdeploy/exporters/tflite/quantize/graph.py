@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FLOAT = 0
+_MOVES = ("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "STRIDED_SLICE", "SLICE", "SPLIT")
 
 
 class TFLiteGraph:
@@ -41,11 +42,12 @@ class TFLiteGraph:
 
     def shared_scales(self) -> list[tuple[str, ...]]:
         """Returns the inputs and output of every concatenation, and of what only moves values."""
+        behind = set(self.behind_layers())
         moving = ("CONCATENATION", "RESHAPE", "PAD", "MAX_POOL_2D", "STRIDED_SLICE", "SLICE", "TRANSPOSE")
         return [
             tuple(tf.name_of(self.model, i) for i in self._floats(kind, op))
             for kind, op in tf.operators(self.model)
-            if kind in moving
+            if kind in moving and tf.name_of(self.model, op.outputs[0]) not in behind
         ]
 
     def layers(self) -> list[LayerFacts]:
@@ -67,6 +69,27 @@ class TFLiteGraph:
                 )
             )
         return found
+
+    def behind_layers(self) -> list[str]:
+        """Returns the outputs of the operators that no layer reads, see `deploy.quantize.heads`."""
+        layers = [operator for _, operator in tf.layers(self.model) if not self._is_expectation(operator)]
+        kept, waiting = {id(operator) for operator in layers}, [int(i) for one in layers for i in one.inputs]
+        while waiting:
+            made_by = self._producer.get(waiting.pop())
+            if made_by is not None and id(made_by[1]) not in kept:
+                kept.add(id(made_by[1]))
+                waiting += map(int, made_by[1].inputs)
+        behind = [operator for _, operator in tf.operators(self.model) if id(operator) not in kept]
+        return [tf.name_of(self.model, index) for operator in behind for index in operator.outputs]
+
+    def _is_expectation(self, operator: Any) -> bool:
+        """Returns whether a layer has one output and reads a softmax: it is a mean over bins."""
+        if tf.tensor(self.model, operator.outputs[0]).shape[-1] != 1:
+            return False
+        made_by = self._producer.get(int(operator.inputs[0]))
+        while made_by is not None and made_by[0] in _MOVES:
+            made_by = self._producer.get(int(made_by[1].inputs[0]))
+        return made_by is not None and made_by[0] == "SOFTMAX"
 
     def module_of(self, operator: Any) -> str:
         """Returns the PyTorch module of a layer."""

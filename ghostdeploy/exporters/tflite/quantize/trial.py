@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ghostdeploy.deploy.prove.fidelity import worst_db
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.choose import Chosen
-from ghostdeploy.deploy.quantize.fallback import sqnr
 from ghostdeploy.deploy.quantize.layer_errors import LayerErrors
 from ghostdeploy.deploy.quantize.recipe import Choice
 from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
@@ -17,12 +17,13 @@ from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner, TFLiteTap
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.quantize.choose import Stream
     from ghostdeploy.deploy.quantize.recipe import RangeMethod
     from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph
+    from ghostdeploy.tasks.base import Task
 
 ERROR_IMAGES = 16
 """Images that the error of each layer is measured on."""
@@ -34,11 +35,12 @@ class TFLiteTrial:
     Args:
         graph: The float graph.
         judging: Images that judge.
-        wanted: Float logits of those.
+        wanted: Float outputs of those, by name.
+        task: What they mean.
     """
 
-    def __init__(self, graph: TFLiteGraph, judging: Sequence[NDArray[Any]], wanted: NDArray[np.generic]) -> None:
-        self._graph, self._judging, self._wanted = graph, judging, wanted
+    def __init__(self, graph: TFLiteGraph, judging: Sequence[NDArray[Any]], wanted: Arrays, task: Task) -> None:
+        self._graph, self._judging, self._wanted, self._task = graph, judging, wanted, task
 
     def collect(self, floating: bytes, batches: Stream, batch_count: int | None = None) -> dict[str, rg.Histogram]:
         """See `Trial.collect`."""
@@ -50,8 +52,9 @@ class TFLiteTrial:
     ) -> Iterator[Chosen]:
         """See `Trial.tries`."""
         ranges = shared_ranges(self._graph.shared_scales(), histograms, method, symmetric=False)
-        data = tf.pack(writer.write(floating, ranges, (), integer_io=False))
-        found = sqnr(TFLiteRunner(data, delegate=True).logits(self._judging), self._wanted)
+        data = tf.pack(writer.write(floating, ranges, self._graph.behind_layers(), integer_io=False))
+        outputs = TFLiteRunner(data, delegate=True).collect(self._judging, self._wanted)
+        found = worst_db(self._task, outputs, self._wanted)
         choice = Choice(strength=strength, ranges=method, correct_bias=False)
         errors = {layer.name: LayerErrors() for layer in self._graph.layers()}
         yield Chosen(found, choice, floating, histograms, ranges, errors)

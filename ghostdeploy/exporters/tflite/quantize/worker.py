@@ -10,6 +10,7 @@ import numpy as np
 
 from ghostdeploy.convert.base import Written
 from ghostdeploy.deploy.prove.tolerance import FLOAT32_RELATIVE_ERROR
+from ghostdeploy.deploy.quantize.conditioned import largest_error
 from ghostdeploy.deploy.quantize.quantization import LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.recipe import weight_key
 from ghostdeploy.exporters.tflite import file as tf
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.convert.base import ExportJob, QuantizeSpec
 
 
@@ -80,7 +82,8 @@ class TFLiteQuantization(Quantization):
         """See `Quantization.candidates`."""
         assert self.spec.conditioned is not None  # checked by the caller
         found = {0.0: self.floating}
-        wanted = self.runner(self.floating, simulate=False).logits(images)
+        runner = self.runner(self.floating, simulate=False)
+        wanted = runner.collect(images, runner.outputs)
         with np.load(self.spec.conditioned, allow_pickle=False) as archive:
             for strength in archive["strengths"].tolist():
                 changed = self._with_weights(archive, strength)
@@ -89,12 +92,11 @@ class TFLiteQuantization(Quantization):
                         f"skipped equalization of strength {strength:g}: the converted graph has other layers"
                     )
                     continue
-                got = self.runner(changed, simulate=False).logits(images)
-                error = np.abs(got - wanted).max() / np.abs(wanted).max()
+                error = largest_error(self.runner(changed, simulate=False).collect(images, wanted), wanted)
                 if error <= FLOAT32_RELATIVE_ERROR:
                     found[strength] = changed
                 else:
-                    text = f"skipped equalization of strength {strength:g}: it changes the logits by {error:.1e}"
+                    text = f"skipped equalization of strength {strength:g}: it changes the outputs by {error:.1e}"
                     self.notes.append(text)
         return found
 
@@ -119,16 +121,16 @@ class TFLiteQuantization(Quantization):
                 return None
         return tf.pack(model)
 
-    def trial(
-        self, judging: Sequence[NDArray[Any]], correcting: Sequence[NDArray[Any]], wanted: NDArray[Any]
-    ) -> TFLiteTrial:
+    def trial(self, judging: Sequence[NDArray[Any]], correcting: Sequence[NDArray[Any]], wanted: Arrays) -> TFLiteTrial:
         """See `Quantization.trial`."""
-        return TFLiteTrial(self._graph, judging, wanted)
+        return TFLiteTrial(self._graph, judging, wanted, self.task)
 
     def write(self, float_layers: frozenset[str]) -> bytes:
         """See `Quantization.write`."""
         outputs = self._graph.outputs()
         floating = [outputs[name] for name in sorted(float_layers)]
+        if not self._integer_io:
+            floating += self._graph.behind_layers()
         return tf.pack(writer.write(self.floating, self.chosen.ranges, floating, integer_io=self._integer_io))
 
     def float_by_rule(self) -> tuple[str, ...]:

@@ -1,0 +1,114 @@
+"""A task's measure on a labelled set, of the reference and of an artefact alike."""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from ghostdeploy.bundle.fidelity import Measured
+from ghostdeploy.deploy.prove import judge
+from ghostdeploy.deploy.prove.images import ImageSet
+from ghostdeploy.deploy.prove.streaming import batches
+from ghostdeploy.machine import usable_cores
+from ghostdeploy.preprocess import geometry
+from ghostdeploy.tasks import table
+from ghostdeploy.tasks.base import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ghostdeploy.bundle.folder import Arrays
+    from ghostdeploy.preprocess import Preprocess
+    from ghostdeploy.progress import Stages
+    from ghostdeploy.tasks.base import Task
+    from ghostdeploy.tasks.measure import Labelled, Measure
+
+
+_NO_FIGURE = 1e308
+"""Drop to a figure that does not exist."""
+
+
+def read(name: str, path: Path) -> Labelled:
+    """Reads the labelled set of a task that has a measure.
+
+    Raises:
+        DataError: It is damaged, or none.
+    """
+    reader = table.find(name).data
+    assert reader is not None  # the caller asked for a task with a measure
+    found: Labelled = table.resolve(reader)(path)
+    return found
+
+
+def images_of(data: Labelled) -> ImageSet:
+    """Returns the images of a labelled set."""
+    return ImageSet(data.source, list(data.images), None, None)
+
+
+def measure(
+    run: Callable[[NDArray[Any]], Arrays],
+    task: Task,
+    data: Labelled,
+    spec: Preprocess,
+    labels: Sequence[str],
+    stages: Stages,
+) -> Measure:
+    """Runs a model on a labelled set.
+
+    Args:
+        run: Model input of N images → outputs by name.
+        task: What they mean.
+        data: The set.
+        spec: How an image becomes the input.
+        labels: Names of the classes.
+        stages: Receives the progress.
+
+    Raises:
+        DataError: The set does not fit the model, or an image cannot be decoded.
+    """
+    row = table.find(task.info.name)
+    assert row.measure is not None  # as for `read`
+    found: Measure = table.resolve(row.measure)(task, data, len(labels) or None)
+    index = 0
+    with closing(batches(images_of(data), spec, threads=usable_cores())) as given:
+        for batch in given:
+            outputs = run(batch)
+            for place in range(len(batch)):
+                size = (int(data.sizes[index][0]), int(data.sizes[index][1]))
+                one = {name: array[place : place + 1] for name, array in outputs.items()}
+                found.add(index, one, Seen(geometry(spec, size), size, labels))
+                index += 1
+            stages.advance(index, len(data.images))
+    return found
+
+
+def figures_of(found: Measure) -> dict[str, float | None]:
+    """Returns the figures of a measure; None for what does not exist, as JSON has no NaN."""
+    return {name: value if value is None or math.isfinite(value) else None for name, value in found.figures().items()}
+
+
+def compare(ours: Measure, reference: Measure, max_drop: float | None) -> Measured:
+    """Compares two models that saw the same images.
+
+    Args:
+        ours: The artefact's.
+        reference: The float model's.
+        max_drop: Largest allowed drop; None is the measure's own.
+    """
+    limit, lost = ours.max_drop if max_drop is None else max_drop, ours.drop(reference)
+    return Measured(
+        measure=ours.main,
+        figures=figures_of(ours),
+        reference_figures=figures_of(reference),
+        count=len(ours.data.images),
+        drop=lost.value if math.isfinite(lost.value) else _NO_FIGURE,
+        drop_ci95=lost.ci95 if all(map(math.isfinite, lost.ci95)) else None,
+        max_drop=limit,
+        relative=ours.relative,
+        verdict=judge.measured_verdict(lost.value, limit),
+        source=ours.data.source,
+    )

@@ -1,0 +1,64 @@
+"""Mean average precision of a detector on a labelled set."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ghostdeploy.tasks.detect.average_precision import Boxes, Found, match, precision
+from ghostdeploy.tasks.detect.comparison import drop_interval
+from ghostdeploy.tasks.detect.heads import detect
+from ghostdeploy.tasks.measure import Drop, Measure
+
+if TYPE_CHECKING:
+    from ghostdeploy.tasks.base import Arrays, Seen
+    from ghostdeploy.tasks.detect.average_precision import Matches
+    from ghostdeploy.tasks.detect.data import LabelledBoxes
+    from ghostdeploy.tasks.detect.suppression import Detections
+    from ghostdeploy.tasks.detect.task import Detect
+
+
+class BoxMeasure(Measure):
+    """See `Measure`."""
+
+    main = "map"
+    task: Detect
+    data: LabelledBoxes
+
+    def __init__(self, task: Detect, data: LabelledBoxes, classes: int | None) -> None:
+        super().__init__(task, data, classes)
+        data.require_classes(classes or 0)
+        self._found: dict[int, Detections] = {}
+
+    def add(self, index: int, outputs: Arrays, seen: Seen) -> None:
+        """See `Measure.add`."""
+        (found,) = detect(self.task.record, outputs, self.task.size, self.task.record.eval)
+        corners = seen.geometry.to_image(found.boxes.reshape(-1, 2, 2))
+        height, width = seen.size
+        boxes = np.clip(corners, 0.0, [width, height]).reshape(-1, 4)
+        self._found[index] = found._replace(boxes=boxes)
+
+    @cached_property
+    def matches(self) -> Matches:
+        """Detections matched with labelled boxes."""
+        order = sorted(self._found)
+        every = [self._found[index] for index in order]
+        image = np.repeat(np.array(order, np.int64), [len(one.scores) for one in every])
+        corners = np.concatenate([one.boxes for one in every]) if every else np.zeros((0, 4))
+        xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        label = np.concatenate([one.classes for one in every]) if every else np.zeros(0, np.int64)
+        scores = np.concatenate([one.scores for one in every]) if every else np.zeros(0)
+        found = Found(Boxes(image, label, xywh), scores)
+        return match(found, self.data.truth, images=len(self.data.images), classes=len(self.data.classes))
+
+    def figures(self) -> dict[str, float | None]:
+        """See `Measure.figures`: mAP 0.5:0.95 and mAP 0.5."""
+        found = precision(self.matches)
+        return {"map": found.mean, "map50": found.half}
+
+    def drop(self, reference: BoxMeasure) -> Drop:
+        """See `Measure.drop`."""
+        value = precision(reference.matches).mean - precision(self.matches).mean
+        return Drop(value, drop_interval(self.matches, reference.matches))
