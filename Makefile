@@ -10,7 +10,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OMP_THREAD_LIMIT=1
 # Programs whose absence fails their tests instead of skipping them: .ci/run names what it installs.
 PROGRAMS ?=
 
-.PHONY: help demo test test-all setup check bench docs fuzz device-wheel clean
+.PHONY: help demo test test-all setup check bench docs fuzz device-wheel app-wheel clean
 
 help:
 	@echo "make demo    export, verify, evaluate and run the shipped model"
@@ -21,6 +21,7 @@ help:
 	@echo "make docs    check that every command and link in the docs is real"
 	@echo "make fuzz    the property tests with many more examples, thousands of damaged files"
 	@echo "make device-wheel  dist/: the wheel for devices, without exporters, models and samples"
+	@echo "make app-wheel   dist/: the wheel for apps, which load and run bundles"
 	@echo "make setup   everything into .venv"
 
 $(BIN)/python:
@@ -66,8 +67,8 @@ fuzz: $(VENV)/.dev
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fold/test_fold_property.py tests/models/test_checkpoint.py \
 		tests/prove/test_image_fuzz.py tests/bundle/test_record_fuzz.py -p no:cacheprovider
 
-device-wheel: | $(BIN)/python
-	GHOSTDEPLOY_WHEEL=device $(BIN)/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir dist .
+device-wheel app-wheel: %-wheel: | $(BIN)/python
+	GHOSTDEPLOY_WHEEL=$* $(BIN)/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,10 +1,11 @@
-"""Two wheels from one source; everything else about the package is in pyproject.toml.
+"""Three wheels from one source; everything else about the package is in pyproject.toml.
 
     pip wheel .                               whole: exports, proves, runs; sample models and images inside
     GHOSTDEPLOY_WHEEL=device pip wheel .      for devices: loads, verifies, evaluates, diagnoses and runs bundles
+    GHOSTDEPLOY_WHEEL=app pip wheel .         for apps: `ghostdeploy.load` and what it returns; no command
 
-The second is tagged `+device`. It leaves out what makes bundles, the sample data, docstrings and comments: these
-would be a fifth of what it takes installed.
+The second is tagged `+device`, the third `+app`. They leave out what makes bundles, the sample data, docstrings and
+comments: these would be a fifth of what they take installed. The third leaves out what proves bundles, too.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 from setuptools.command.egg_info import egg_info
 
-LEFT_OUT = (
+LEFT_OUT = [
     "ghostdeploy.convert",
     "ghostdeploy.models",
     "ghostdeploy.exporters",
@@ -33,12 +34,10 @@ LEFT_OUT = (
     "ghostdeploy.deploy.quantize",
     "ghostdeploy.deploy.tune",
     "ghostdeploy.samples",
-)
-"""Rooms that make bundles, and tasks that no command of a device uses yet; those that run, prove and measure them are
-taken whole."""
+]
+"""Rooms that make bundles; those that run, prove and measure them are taken whole."""
 UNUSED = {
     "ghostdeploy": {"making", "module_copies", "undisturbed"},
-    "ghostdeploy.tasks": {"agreement", "bootstrap", "drawing", "labelled"},
     "ghostdeploy.bundle": {"placing", "staging", "workspaces"},
     "ghostdeploy.terminal": {"export_options", "making_tables", "tune_options", "tune_tables"},
 }
@@ -46,6 +45,12 @@ UNUSED = {
 KEPT = {"ghostdeploy.samples": {"__init__", "classify_image"}}
 """Modules of rooms that are left out otherwise."""
 SAMPLES = ("ghostdeploy", "samples")
+KIND = os.environ.get("GHOSTDEPLOY_WHEEL", "")
+if KIND == "app":
+    LEFT_OUT += ["ghostdeploy.deploy", "ghostdeploy.terminal"]
+    UNUSED["ghostdeploy"] |= {"__main__", "cli", "layer_costs", "progress", "start_child"}
+    UNUSED["ghostdeploy.tasks"] = {"labelled", "measure"}
+    UNUSED |= {f"ghostdeploy.tasks.{name}": {"data", "measure"} for name in ("detect", "embed", "landmarks", "segment")}
 
 
 def without_remarks(source: str) -> str:
@@ -139,20 +144,24 @@ class DeviceBuild(build_py):
 
 
 class DeviceInfo(egg_info):
-    """Describes the package without its README: a device reads none."""
+    """Describes the package without its README: a device reads none; an app's wheel has no command either."""
 
     def run(self):
-        """Leaves the long description out."""
+        """Leaves the long description and absent commands out."""
         self.distribution.metadata.long_description = None
+        if KIND == "app":
+            self.distribution.entry_points = {}
         super().run()
 
 
-if os.environ.get("GHOSTDEPLOY_WHEEL") == "device":
+if KIND:
+    if KIND not in ("device", "app"):
+        raise SystemExit(f"GHOSTDEPLOY_WHEEL is {KIND!r}, it may be device or app")
     # Beside the source it would tell an editable installation that it is the device's.
     with tempfile.TemporaryDirectory() as elsewhere:
         setup(
             cmdclass={"build_py": DeviceBuild, "egg_info": DeviceInfo},
-            options={"egg_info": {"tag_build": "+device", "egg_base": elsewhere}},
+            options={"egg_info": {"tag_build": f"+{KIND}", "egg_base": elsewhere}},
         )
 else:
     setup()

@@ -1,7 +1,8 @@
-"""Which of the two wheels is installed, and the message for what the device wheel lacks.
+"""Which of the three wheels is installed, and the message for what a smaller one lacks.
 
 The device wheel (`make device-wheel`, version ending in `+device`) runs, verifies, evaluates and diagnoses bundles.
-The exporting code, and the sample models and images, are only in the full wheel.
+The app wheel (`make app-wheel`, `+app`) loads and runs them. The exporting code, and the sample models and images, are
+only in the full wheel.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ def not_on_device(what: str) -> MissingDependency:
     Args:
         what: The subject of the sentence.
     """
+    wheel = "device wheel of ghostdeploy, which runs bundles and has no exporters, models or samples"
+    if find_spec("ghostdeploy.deploy") is None:
+        wheel = "app wheel of ghostdeploy, which loads and runs bundles and has no commands"
     return MissingDependency(
-        f"{what} is not in the device wheel of ghostdeploy, which runs bundles and has no exporters, models or samples",
+        f"{what} is not in the {wheel}",
         hint='pip uninstall --yes ghostdeploy && pip install "ghostdeploy[openvino]"',
     )

@@ -1,6 +1,6 @@
 """A device: a fresh environment with one engine and four small libraries runs a bundle, without torch and onnx.
 
-Both wheels are built as a release builds them. The device wheel is put into a folder of its own, which stands before
+The wheels are built as a release builds them. Each smaller one is put into a folder of its own, which stands before
 the whole one in the search path.
 """
 
@@ -100,27 +100,53 @@ def metadata(folder):
 @pytest.fixture(scope="module")
 def device(python, tmp_path_factory):
     """The folder in which the device wheel is installed, bytecode included."""
-    with shared_folder(tmp_path_factory, "device-wheel") as folder:
+    return wheels(python, tmp_path_factory, "device")
+
+
+@pytest.fixture(scope="module")
+def app(python, tmp_path_factory):
+    """The folder in which the app wheel is installed, bytecode included."""
+    return wheels(python, tmp_path_factory, "app")
+
+
+def wheels(python, tmp_path_factory, kind):
+    """Returns the folder in which a wheel is installed."""
+    with shared_folder(tmp_path_factory, f"{kind}-wheel") as folder:
         done, installed = folder / "done", folder / "installed"
         if not done.exists():
             pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
             build = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source(folder)]
             output(*build)  # first the whole one: what it leaves in the build folder must not get into the other
             before = metadata(folder)
-            output(*build, GHOSTDEPLOY_WHEEL="device")
-            assert metadata(folder) == before, "an editable installation would take the device's version for its own"
-            (wheel,) = folder.glob("*+device-*.whl")
+            output(*build, GHOSTDEPLOY_WHEEL=kind)
+            assert metadata(folder) == before, "an editable installation would take that version for its own"
+            (wheel,) = folder.glob(f"*+{kind}-*.whl")
             output(python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", installed, wheel)
             done.touch()
     return installed
 
 
-def test_the_device_wheel_is_below_one_megabyte_installed(device):
-    files = [path for path in device.rglob("*") if path.is_file()]
+def test_the_app_wheel_is_below_one_megabyte_installed_and_the_device_wheel_below_one_and_a_half(app, device):
+    for folder, limit in ((app, 1_000_000), (device, 1_500_000)):
+        files = [path for path in folder.rglob("*") if path.is_file()]
 
-    assert sum(path.stat().st_size for path in files) < 1_000_000
-    assert {path.suffix for path in files if "samples" in path.parts} <= {".py", ".pyc"}
-    assert not (device / "ghostdeploy" / "py.typed").exists()  # it has no types: these would be a fiftieth of it
+        assert sum(path.stat().st_size for path in files) < limit
+        assert {path.suffix for path in files if "samples" in path.parts} <= {".py", ".pyc"}
+        assert not (folder / "ghostdeploy" / "py.typed").exists()  # it has no types: these would be a fiftieth of it
+
+
+def test_the_app_wheel_loads_classifies_and_has_no_command(python, app, bundle):
+    boot = next(image for image in samples.example_images() if image.stem == "ankle_boot")
+    program = (
+        PROGRAM.replace("site-packages", "installed") + "try: gd.verify\nexcept gd.GhostDeployError as e: print(e)"
+    )
+
+    shape, missing = output(python, "-c", program, bundle, PYTHONPATH=str(app)).splitlines()
+
+    assert shape == "3 10"
+    assert "ghostdeploy.verify is not in the app wheel of ghostdeploy, which loads and runs bundles" in missing
+    assert "ankle boot" in output(python, "-m", "ghostdeploy.samples.classify_image", bundle, boot, PYTHONPATH=str(app))
+    assert not list(app.glob("*.dist-info/entry_points.txt"))
 
 
 def test_the_device_wheel_has_the_lines_of_the_source_without_remarks(device):
