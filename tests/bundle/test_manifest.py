@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from ghostdeploy import targets
+from ghostdeploy.bundle.fidelity import Fidelity, Measured, OutputFidelity
 from ghostdeploy.bundle.manifest import (
     Accuracy,
     Agreement,
@@ -53,6 +54,34 @@ def test_what_was_written_is_read_back(data):
 
 
 EXECUTION = Execution(isa="x86-64 AVX2", count=10, agreement=1.0, sqnr_db=None, saturable_channels=0, verdict="passed")
+
+
+FIDELITY = Fidelity(
+    source="here",
+    count=10,
+    outputs=(OutputFidelity(name="boxes", max_abs=0.1, cosine=0.99, sqnr_db=30.0),),
+    required_sqnr_db=20.0,
+    decision="boxes",
+    decided=100,
+    agreement=0.99,
+    agreement_ci95=(0.98, 1.0),
+    required_agreement=0.95,
+    verdict="passed",
+)
+MEASURED = Measured(
+    measure="map",
+    figures={"map": 0.5, "map_50": None},
+    reference_figures={"map": 0.5, "map_50": None},
+    count=10,
+    drop=0.0,
+    drop_ci95=(-0.1, 0.1),
+    max_drop=0.01,
+    relative=False,
+    verdict="passed",
+)
+
+
+JUDGED = {"execution": EXECUTION, "fidelity": FIDELITY, "measured": MEASURED}
 
 
 def test_every_optional_record_survives_writing_and_reading(data):
@@ -102,7 +131,7 @@ def test_every_optional_record_survives_writing_and_reading(data):
                 required=0.95,
                 verdict="unverified",
             ),
-            "execution": EXECUTION,
+            **JUDGED,
             "half_range": HALF_RANGE,
             "unverified_because": "too few",
             "failed_because": "too much",

@@ -69,6 +69,7 @@ def test_a_loaded_model_cannot_be_copied(model, copied):
 def test_a_free_batch_has_two_names():
     assert ExportConfig(targets=("onnx",), batch="dynamic").batch is None
     assert ExportConfig(targets=("onnx",), batch=None).batch is None
+    assert ExportConfig(targets=("onnx",), max_drop=None).max_drop is None  # that of the task
     assert type(ExportConfig(targets=("onnx",), batch=np.int64(4)).batch) is int
 
 
@@ -82,7 +83,7 @@ def test_another_batch_leads_to_the_free_one(value):
 
 @pytest.mark.parametrize(
     "field",
-    [{"batch": "2"}, {"batch": 1.5}, {"max_drop": "x"}, {"max_drop": None}, {"timeout": "9"}, {"timeout": -1}],
+    [{"batch": "2"}, {"batch": 1.5}, {"max_drop": "x"}, {"timeout": "9"}, {"timeout": -1}],
     ids=str,
 )
 def test_numbers_of_an_export_are_numbers(field):

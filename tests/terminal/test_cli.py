@@ -102,7 +102,7 @@ def test_help_and_doctor_import_neither_torch_nor_an_engine():
         (("export", "-t", "onnx", "--batch", "many"), ("many", "dynamic")),
         (("export", "-t", "onnx", "--batch", "0"), ("batch is 0",)),
         (("export", "-t", "onnx", "--max-drop", "2"), ("max drop is 2.0",)),
-        (("export", "-t", "onnx", "--mean", "0.5"), ("0.5", "three numbers")),
+        (("export", "-t", "onnx", "--mean", "0.5"), ("0.5", "one per channel")),
         (("export", "-t", "onnx", "--image-size", "0"), ("size is 0",)),
         (("export", "-t", "onnx", "--name", "../up"), ("../up", "folder name")),
         (("verify",), ("BUNDLES",)),

@@ -58,7 +58,7 @@ def executor(bundle: Bundle, row: Target) -> Iterator[Executor]:
         yield simulation(bundle, row.simulation, f"built, not executed: {missing}")
         return
     with runtime:
-        (name,) = (spec.name for spec in bundle.manifest.inputs)
+        name = bundle.manifest.inputs[0].name
         yield Executor(runtime.infer, lambda batch: runtime.infer({name: batch}))
 
 

@@ -171,7 +171,17 @@ def evaluate(
         )
     given = _shipped(paths) if data is None else data
     images = given if isinstance(given, ImageSet) else open_images(given, labelled=True)
-    stages = Stages(listener)
+    return _classified(paths, images, reference, max_drop, Stages(listener), on_error)
+
+
+def _classified(
+    paths: Sequence[str | os.PathLike[str]],
+    images: ImageSet,
+    reference: str | os.PathLike[str] | None,
+    max_drop: float | None,
+    stages: Stages,
+    on_error: Callable[[Path, GhostDeployError], None] | None,
+) -> list[Evaluation]:
     base = None if reference is None else _predict(reference, images, stages)
     limit, found = MAX_DROP if max_drop is None else max_drop, []
     for path in paths:

@@ -156,6 +156,13 @@ def evaluation(
     return ("failed" if because else "measured"), because
 
 
+def compared(found: Measured | None, max_drop: float | None) -> tuple[Literal["measured", "failed"], str | None]:
+    """Judges an `eval` by a task's measure, likewise."""
+    if found is None or max_drop is None or found.verdict != "failed":
+        return "measured", None
+    return "failed", reasons.worse(found)
+
+
 def conclude(manifest: Manifest, not_executed: str | None = None, faults: Iterable[str | None] = ()) -> Manifest:
     """Returns the manifest with the verdict that its own records give.
 

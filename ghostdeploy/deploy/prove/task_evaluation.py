@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from ghostdeploy.bundle.fidelity import Measured  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.record import Record
-from ghostdeploy.deploy.prove import measuring, reasons
+from ghostdeploy.deploy.prove import judge, measuring
 from ghostdeploy.errors import GhostDeployError, UsageError
 from ghostdeploy.runtimes import load
 from ghostdeploy.tasks import table
@@ -87,7 +87,7 @@ def evaluate(
                 raise
             on_error(path, error)
             continue
-        failed = max_drop is not None and compared is not None and compared.verdict == "failed"
+        verdict, because = judge.compared(compared, max_drop)
         found.append(
             TaskEvaluation(
                 bundle=str(path),
@@ -98,8 +98,8 @@ def evaluate(
                 figures=measuring.figures_of(ours),
                 reference=None if reference is None else str(reference),
                 comparison=compared,
-                verdict="failed" if failed else "measured",
-                failed_because=reasons.worse(compared) if failed and compared is not None else None,
+                verdict=verdict,
+                failed_because=because,
             )
         )
     return found
