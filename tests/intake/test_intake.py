@@ -161,7 +161,9 @@ def test_int8_of_an_onnx_file_passes_its_gates(capsys, tmp_path, tmp_path_factor
     require("openvino")
     path = unfolded(tmp_path_factory, MODELS[0])
 
-    manifest, folder = export(capsys, path, tmp_path, "-t", "openvino", "--int8", *PREPROCESS, *CALIB)
+    manifest, folder = export(
+        capsys, path, tmp_path, "-t", "openvino", "--int8", "--task", "classify", *PREPROCESS, *CALIB
+    )
 
     assert manifest.verdict == manifest.agreement.verdict == manifest.execution.verdict == "passed"
     calibration = manifest.quantization.calibration

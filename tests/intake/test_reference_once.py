@@ -23,6 +23,8 @@ from tests.runs import run_in
 
 PREPROCESS = {"size": 16, "crop_fraction": 1.0, "interpolation": "bilinear"}
 COUNT = 40
+CUT = 3
+"""Golden images that are parts of images of the set; `originals` keeps one whole."""
 
 
 class Counting(Reference):
@@ -63,7 +65,7 @@ def data(tmp_path):
 
 
 def seen(model, config):
-    """Returns how often the reference saw each image of the set, and whether it is a golden one."""
+    """Returns how often the reference saw each image of the set, and whether it is a golden one as it is."""
     (reference,) = model.made
     images = Inputs.choose(model, config)
     spec = model.preprocess_for(config)
@@ -77,7 +79,7 @@ def once_for_each_set(found):
     """Tells whether each image was seen once, and golden ones once more; a few are probed for what the batch does."""
     probed = [times for times, golden in found if golden and times > 2]
     usual = [times == 1 + golden for times, golden in found]
-    return sum(golden for _, golden in found) == GOLDEN_COUNT and usual.count(False) == len(probed) <= 2
+    return sum(golden for _, golden in found) == GOLDEN_COUNT - CUT and usual.count(False) == len(probed) <= 2
 
 
 def test_two_targets_of_different_layouts_run_the_reference_once_on_each_set(model, data, tmp_path):

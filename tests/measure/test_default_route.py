@@ -19,6 +19,8 @@ from tests.commands import assert_one_sentence, run
 from tests.conftest import require
 from tests.exported import sample_bundle
 
+SPEC = Preprocess(size=32)
+
 ROUTES = [row.name for row in targets.TARGETS.values() if row.default_route is not None]
 FACTORY = """
 from torch import nn
@@ -60,7 +62,7 @@ def path(tmp_path_factory):
 @pytest.mark.parametrize("target", ROUTES)
 def test_each_default_route_gives_a_bundle_that_its_runtime_runs(target, factory, tmp_path):
     require(target)
-    route = DefaultRoute(Named(spec=f"{factory}:tiny"), size=32)
+    route = DefaultRoute(Named(spec=f"{factory}:tiny"), preprocess=SPEC)
 
     bundle = route.export(target, tmp_path, batch=2)
 
@@ -78,7 +80,7 @@ def test_a_converter_that_fails_leaves_its_log_and_no_bundle(factory, tmp_path):
     require("tflite")
 
     with pytest.raises(ExportFailed, match="the default tflite converter failed"):
-        DefaultRoute(Named(spec=f"{factory}:unsupported"), size=32).export("tflite", tmp_path)
+        DefaultRoute(Named(spec=f"{factory}:unsupported"), preprocess=SPEC).export("tflite", tmp_path)
 
     assert [path.suffix for path in tmp_path.iterdir()] == [".log"]
 
@@ -87,7 +89,7 @@ def test_an_engine_that_refuses_what_was_just_exported_is_told_without_the_folde
     require("tflite")
 
     with pytest.raises(ExportFailed, match="the tflite payload is unusable") as caught:
-        DefaultRoute(Named(spec=f"{factory}:unprepared"), size=32).export("tflite", tmp_path)
+        DefaultRoute(Named(spec=f"{factory}:unprepared"), preprocess=SPEC).export("tflite", tmp_path)
 
     assert "unprepared-tflite-default" in caught.value.message
     assert str(tmp_path) not in caught.value.message
@@ -96,7 +98,7 @@ def test_an_engine_that_refuses_what_was_just_exported_is_told_without_the_folde
 
 def test_a_target_without_a_default_route_says_which_have_one(factory, tmp_path):
     with pytest.raises(UsageError, match="tensorrt has no default route") as caught:
-        DefaultRoute(Named(spec=f"{factory}:tiny"), size=32).export("tensorrt", tmp_path)
+        DefaultRoute(Named(spec=f"{factory}:tiny"), preprocess=SPEC).export("tensorrt", tmp_path)
 
     assert "onnx, openvino, tflite" in caught.value.hint
 
