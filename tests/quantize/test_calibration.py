@@ -243,7 +243,7 @@ def test_the_shipped_calibration_images_are_distinct(tmp_path):
 
 
 def test_batches_of_a_fixed_size_leave_no_image_out_and_a_batch_beyond_the_set_is_filled_up(tmp_path):
-    write_pixels(tmp_path / "pixels.npy", iter(noise(70)), 32)
+    write_pixels(tmp_path / "pixels.npy", iter(noise(70)), (32, 32, 3))
 
     full = list(read_full_batches(tmp_path / "pixels.npy", SPEC, 32))
     large = list(read_full_batches(tmp_path / "pixels.npy", SPEC, 100))
@@ -288,6 +288,6 @@ def test_a_disk_that_is_full_is_an_error_and_not_the_end_of_the_process(tmp_path
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            write_pixels(tmp_path / "pixels.npy", iter(noise(10)), 32)
+            write_pixels(tmp_path / "pixels.npy", iter(noise(10)), (32, 32, 3))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
