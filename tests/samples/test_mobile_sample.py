@@ -54,7 +54,7 @@ def expected(manifest):
         "input_type": image.dtype,
         "channels_last": image.layout == "nhwc",
         "output_name": manifest.outputs[0].name,
-        "resize_short_side": spec.resize,
+        "resize_short_side": round(spec.size / spec.crop_fraction),
         "crop_size": spec.size,
         "interpolation": spec.interpolation,
         "normalise": image.dtype == "float32",
