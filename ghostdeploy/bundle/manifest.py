@@ -159,6 +159,9 @@ class Parity(Record, frozen=True, kw_only=True):
     """Images for which an output holds NaN or infinity."""
     agreement_proves: bool = True
     """False where one class is first for every image, or there is one column."""
+    reference_error: float | None = None
+    """Largest distance of the float32 reference from itself in float64, as a share of the output's largest magnitude:
+    an engine cannot be held nearer. None where it was not run in float64."""
 
 
 class Replay(Record, frozen=True, kw_only=True):

@@ -148,7 +148,7 @@ def finish(bundle: Bundle, folder: Path, result: ExportResult, finisher: Finishe
     _write(folder, manifest)  # the runtime opens nothing that is not listed
     inputs, outputs = Bundle(folder, manifest).golden()
     with load(folder) as runtime:
-        found = parity.compare(runtime.infer(inputs), outputs, manifest.precision)
+        found = parity.again(runtime.infer(inputs), outputs, old)
         info = runtime.info()
     # Agreement and accuracy stay those of the simulation, and are marked so.
     faults = (made.fault, judge.self_test(found, old.parity))

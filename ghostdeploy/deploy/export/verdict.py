@@ -60,7 +60,7 @@ def decide_verdict(bundle: Bundle, converted: Converted, seen: ReferenceRun, run
     with executor(bundle, converted.row) as engine:
         outputs = engine.infer(interface.golden_inputs)
         found = parity.compare(outputs, interface.golden_outputs, run.config.precision)
-        found = msgspec.structs.replace(found, how=engine.how)
+        found = msgspec.structs.replace(found, how=engine.how, reference_error=seen.error)
         if engine.unverified_because is None and (simulated := bundle.simulated()) is not None:
             replays = replay.compare_with_simulation(outputs, simulated, interface.golden_outputs)
         gate: Arrays | None = None

@@ -56,6 +56,11 @@ class InBatches:
         """Returns the first output."""
         return next(iter(self.outputs(batch).values()))
 
+    def in_double(self) -> InBatches | None:
+        """See `ReferenceModel.in_double`."""
+        exact = self._reference.in_double()
+        return None if exact is None else InBatches(exact, self._batch)
+
 
 @dataclass(frozen=True, slots=True)
 class Fitted:

@@ -38,6 +38,10 @@ class ReferenceModel(Protocol):
         """Returns the first output."""
         ...
 
+    def in_double(self) -> ReferenceModel | None:
+        """Returns a copy that computes in float64; None where there is none."""
+        ...
+
 
 class Described(Protocol):
     """Properties of a model."""

@@ -127,6 +127,8 @@ class ReferenceRun:
     """Images and reference logits of a precision that is judged on images."""
     predictions: Predictions | None
     """The reference's on the images that judge."""
+    error: float | None = None
+    """Of the reference itself, see `Parity.reference_error`."""
     measure: Measure | None = None
     """The reference's, on the labelled images of a task that has a measure of its own."""
     batch_note: str | None

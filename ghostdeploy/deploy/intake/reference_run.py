@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ghostdeploy.deploy.intake.batching import fit_batch
 from ghostdeploy.deploy.intake.inputs import Inputs, read_labels
@@ -15,8 +17,11 @@ from ghostdeploy.deploy.plan.steps import JUDGED_ON_IMAGES
 from ghostdeploy.deploy.prove.class_order import fit_classes, near_chance
 from ghostdeploy.deploy.prove.evaluate import Predictions, predict
 from ghostdeploy.deploy.prove.measuring import measure
+from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.protocol import ExportedModel, ReferenceModel
     from ghostdeploy.deploy.plan.steps import ExportRun
@@ -49,6 +54,7 @@ def run_reference(model: ExportedModel, reference: ReferenceModel, run: ExportRu
         fitted = fit_batch(reference, golden, config.batch)
         reference = fitted.reference
         outputs = reference.outputs(golden)
+        error = _own_error(reference, golden, outputs)
         task = choose_task(model, images, outputs, config, preprocess)
         payload = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
         taken = images.golden(payload) if payload.takes_pixels else golden
@@ -66,8 +72,25 @@ def run_reference(model: ExportedModel, reference: ReferenceModel, run: ExportRu
         evidence=evidence,
         predictions=None,
         batch_note=fitted.note,
+        error=error,
     )
     return replace(seen, predictions=_predictions(seen, reference, run), measure=_measure(seen, reference, run))
+
+
+def _own_error(reference: ReferenceModel, golden: NDArray[Any], outputs: Arrays) -> float | None:
+    """Returns the distance of the reference from float64, see `Parity.reference_error`; None where it cannot be run."""
+    try:
+        exact = reference.in_double()
+        wanted = {} if exact is None else exact.outputs(golden.astype(np.float64))
+    except CheckpointError:  # a module that makes float32 tensors itself
+        return None
+    errors = [
+        np.abs(np.subtract(outputs[name], one)).max() / (np.abs(one).max() or 1)
+        for name, one in wanted.items()
+        if one.dtype.kind == "f"
+    ]
+    worst = float(max(errors, default=np.nan))
+    return worst if np.isfinite(worst) else None
 
 
 def _measure(seen: ReferenceRun, reference: ReferenceModel, run: ExportRun) -> Measure | None:

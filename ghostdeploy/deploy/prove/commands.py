@@ -88,7 +88,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     with run_bundle(bundle, Settings()) as runtime:
         executed = runtime.infer(inputs)
         info = runtime.info()
-    found = parity.compare(executed, outputs, bundle.manifest.precision)
+    found = parity.again(executed, outputs, bundle.manifest)
     gap = _execution_gap(bundle, executed)
     replays = _replays(bundle, executed, outputs)
     return Verification(

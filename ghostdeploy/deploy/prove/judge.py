@@ -240,7 +240,9 @@ def fault(found: Judged | None, precision: str) -> str | None:
         return None
     if isinstance(found, Parity):
         missed = {one.name: missed_bounds(limits.tightest(one), found.tolerance) for one in found.outputs}
-        return reasons.off_golden(found, missed, precision)
+        off = reasons.off_golden(found, missed, precision)
+        bound, own = found.tolerance.max_abs_relative, found.reference_error
+        return off if bound is None or own is None or own <= bound else f"{off}; {reasons.ill_conditioned(own, bound)}"
     if isinstance(found, Accuracy):
         said = reasons.not_finite(found.non_finite, found.count) or _beyond(found.drop, found.max_drop)
         return said or "top-1 drops by more than is allowed"

@@ -40,6 +40,11 @@ def off_golden(found: Parity, missed: dict[str, list[str]], precision: str) -> s
     return f"{text}: {clauses}" if clauses else text
 
 
+def ill_conditioned(own: float, bound: float) -> str:
+    """Returns what the reference's own distance from float64 says, both as shares of the largest magnitude."""
+    return f"the model is ill-conditioned: in float32 PyTorch itself is {own:.1e} from float64, {bound:.1e} allowed"
+
+
 def disagreement(found: Agreement) -> str:
     """Returns how far the logits, or the top-1 classes, are off."""
     if found.required_sqnr_db is not None and (found.sqnr_db or 0.0) < found.required_sqnr_db:

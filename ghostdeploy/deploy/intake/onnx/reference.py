@@ -78,6 +78,9 @@ class OnnxReference:
         check_outputs(named, len(batch), hint=_NO_BATCH_HINT)
         return named
 
+    def in_double(self) -> None:
+        """See `ReferenceModel.in_double`: the file's types are float32."""
+
     def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Returns the first output."""
         return next(iter(self.outputs(batch).values()))

@@ -37,12 +37,13 @@ class Reference:
     Args:
         module: Any module from one float32 (N, C, H, W) tensor to tensors.
         shared: Somebody else uses it: it is copied, not changed.
+        dtype: What it computes in.
     """
 
     input_name = "input"
 
-    def __init__(self, module: nn.Module, *, shared: bool = True) -> None:
-        self.module = in_eval_mode((copy_module(module) if shared else module).cpu().float())
+    def __init__(self, module: nn.Module, *, shared: bool = True, dtype: torch.dtype = torch.float32) -> None:
+        self.module = in_eval_mode((copy_module(module) if shared else module).cpu().to(dtype))
 
     def outputs(self, batch: NDArray[Any]) -> Arrays:
         """Returns all outputs by name.
@@ -82,6 +83,10 @@ class Reference:
     def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Returns the first output."""
         return next(iter(self.outputs(batch).values()))
+
+    def in_double(self) -> Reference:
+        """See `ReferenceModel.in_double`."""
+        return Reference(self.module, dtype=torch.float64)
 
 
 def _as_array(name: str, tensor: torch.Tensor) -> NDArray[Any]:
