@@ -1,12 +1,12 @@
-// Runs an OpenVINO bundle through OpenVINO's C++ API and replays its golden vectors.
+// Runs an OpenVINO bundle through OpenVINO's C++ API: classifies images, or replays its golden vectors.
 //
 //     g++ -std=c++17 -O2 -o classify $(python -m ghostdeploy.samples.cpp)
-//     ./classify BUNDLE
+//     ./classify BUNDLE [IMAGE…]
 //
-// Headers and libraries are those of the `openvino` wheel; besides them only zlib is needed. Prints the class of each
-// golden image, the largest difference to the reference, and how often the first class agrees. Exit codes: 0 within the
-// tolerance of the bundle's precision, 1 outside it, 2 wrong usage, 3 a bundle that cannot be run. The hashes of the
-// manifest are not checked here: `ghostdeploy verify` does that.
+// Headers and libraries are those of the `openvino` wheel; besides them zlib, libjpeg and libpng are needed. Without
+// images it prints the class of each golden one, the largest difference to the reference, and how often the first class
+// agrees. Exit codes: 0 within the tolerance of the bundle's precision, 1 outside it, 2 wrong usage, 3 a bundle or an
+// image that cannot be used. The hashes of the manifest are not checked here: `ghostdeploy verify` does that.
 
 #include <algorithm>
 #include <cmath>
@@ -14,6 +14,7 @@
 #include <openvino/openvino.hpp>
 
 #include "npz.hpp"
+#include "preprocess.hpp"
 
 namespace {
 
@@ -41,14 +42,15 @@ std::string read_text(const std::string& path) {
     return {std::istreambuf_iterator<char>(stream), {}};
 }
 
-// The value of a text field at the top of manifest.json, whose keys are unique.
-std::string manifest_field(const std::string& manifest, const std::string& key) {
-    const std::string start = "\"" + key + "\": \"";
-    const size_t at = manifest.find(start);
-    if (at == std::string::npos) throw std::runtime_error("manifest.json has no \"" + key + "\"");
-    const size_t begin = at + start.size();
-    return manifest.substr(begin, manifest.find('"', begin) - begin);
+json::Value read_manifest(const std::string& bundle) {
+    const std::string text = read_text(bundle + "/manifest.json");
+    json::Value manifest = json::Reader(text).read();
+    if (const std::string target = manifest.at("target").text; target != "openvino")
+        throw std::runtime_error(bundle + " has target " + target + ", expected openvino");
+    return manifest;
 }
+
+bool gives_probabilities(const json::Value& manifest) { return manifest.word("scores", "logits") == "probabilities"; }
 
 std::vector<std::string> read_labels(const std::string& path) {
     std::vector<std::string> labels;
@@ -152,11 +154,56 @@ bool judge(const std::vector<float>& logits, const npz::Array& expected, const T
            cosine >= limit.cosine && (!limit.sqnr || sqnr >= limit.sqnr) && share >= limit.agreement;
 }
 
+// The image as the model's input; a fixed batch is filled with copies of it.
+ov::Tensor prepare(const ov::Output<const ov::Node>& port, const json::Value& record, const std::string& path) {
+    const preprocess::Spec spec(record);
+    const std::vector<uint8_t> pixels = preprocess::pixels(decode::file(path), spec);
+    const size_t channels = spec.channels(), area = pixels.size() / channels, batch = port.get_partial_shape()[0].is_dynamic() ? 1 : port.get_partial_shape()[0].get_length();
+    const size_t height = spec.size[0], width = spec.size[1];
+    const bool last = record.word("layout", "nchw") == "nhwc";
+    ov::Tensor tensor(port.get_element_type(), last ? ov::Shape{batch, height, width, channels} : ov::Shape{batch, channels, height, width});
+    if (!port.get_partial_shape().compatible(tensor.get_shape())) throw std::runtime_error("the preprocessing does not fit the model");
+    const bool bytes = tensor.get_element_type() == ov::element::u8;
+    for (size_t row = 0; row < batch; ++row)
+        for (size_t at = 0; at < area; ++at)
+            for (size_t channel = 0; channel < channels; ++channel) {
+                const uint8_t pixel = pixels[at * channels + channel];
+                const size_t to = row * pixels.size() + (last ? at * channels + channel : channel * area + at);
+                if (bytes) tensor.data<uint8_t>()[to] = pixel;
+                else tensor.data<float>()[to] = preprocess::normalised(pixel, spec, channel);
+            }
+    return tensor;
+}
+
+int classify(const std::string& bundle, const std::vector<std::string>& paths) {
+    const json::Value manifest = read_manifest(bundle);
+    const std::vector<std::string> labels = read_labels(bundle + "/labels.txt");
+    ov::Core core;
+    ov::CompiledModel model = compile(core, bundle + "/model.xml");
+    if (model.inputs().size() != 1) throw std::runtime_error(bundle + " takes more than an image");
+    ov::InferRequest request = model.create_infer_request();
+    int code = 0;
+    for (const std::string& path : paths) {
+        try {
+            request.set_input_tensor(prepare(model.input(), manifest.at("preprocess"), path));
+        } catch (const std::exception& error) {  // the other images are classified all the same
+            std::fprintf(stderr, "error: %s\n", error.what());
+            code = 3;
+            continue;
+        }
+        request.infer();
+        const ov::Tensor output = request.get_output_tensor(0);
+        const float* logits = output.data<float>();
+        const size_t classes = output.get_size() / output.get_shape()[0], winner = best(logits, classes);
+        const double probability = gives_probabilities(manifest) ? logits[winner] : softmax(logits, classes, winner);
+        std::printf("%s: %s %.4f\n", path.c_str(), winner < labels.size() ? labels[winner].c_str() : "?", probability);
+    }
+    return code;
+}
+
 int check(const std::string& bundle) {
-    const std::string manifest = read_text(bundle + "/manifest.json");
-    if (manifest_field(manifest, "target") != "openvino")
-        throw std::runtime_error(bundle + " has target " + manifest_field(manifest, "target") + ", expected openvino");
-    const std::string precision = manifest_field(manifest, "precision");
+    const json::Value manifest = read_manifest(bundle);
+    const std::string precision = manifest.at("precision").text;
     const auto limit = std::find_if(std::begin(TOLERANCES), std::end(TOLERANCES),
                                     [&](const Tolerance& row) { return precision == row.precision; });
     if (limit == std::end(TOLERANCES)) throw std::runtime_error(bundle + " has unknown precision " + precision);
@@ -166,8 +213,8 @@ int check(const std::string& bundle) {
     const std::string output = model.output(0).get_any_name(), simulated = "simulated." + output;
     const std::vector<float> logits = run(model, arrays);
     const npz::Array& expected = golden(arrays, limit->sqnr && arrays.count(simulated) ? simulated : output);
-    const bool probabilities = manifest.find("\"scores\": \"probabilities\"") != std::string::npos;
-    const bool passed = judge(logits, expected, *limit, read_labels(bundle + "/labels.txt"), probabilities);
+    const bool passed =
+        judge(logits, expected, *limit, read_labels(bundle + "/labels.txt"), gives_probabilities(manifest));
     std::printf("%s: %s the %s tolerance\n", bundle.c_str(), passed ? "within" : "outside", limit->precision);
     return passed ? 0 : 1;
 }
@@ -175,12 +222,12 @@ int check(const std::string& bundle) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 2) {
-        std::fprintf(stderr, "usage: classify BUNDLE\n");
+    if (argc < 2) {
+        std::fprintf(stderr, "usage: classify BUNDLE [IMAGE…]\n");
         return 2;
     }
     try {
-        return check(argv[1]);
+        return argc == 2 ? check(argv[1]) : classify(argv[1], {argv + 2, argv + argc});
     } catch (const std::exception& error) {
         std::fprintf(stderr, "error: %s\n", error.what());
         return 3;
