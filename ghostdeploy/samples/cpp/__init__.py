@@ -30,4 +30,13 @@ def compiler_arguments() -> list[str]:
             hint='pip install "ghostdeploy[openvino-runtime]"',
         )
     source = Path(__file__).with_name("classify.cpp")
-    return [str(source), "-isystem", str(include), str(libraries[-1]), f"-Wl,-rpath,{home / 'libs'}", "-lz", "-ljpeg", "-lpng"]
+    return [
+        str(source),
+        "-isystem",
+        str(include),
+        str(libraries[-1]),
+        f"-Wl,-rpath,{home / 'libs'}",
+        "-lz",
+        "-ljpeg",
+        "-lpng",
+    ]
