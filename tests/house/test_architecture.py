@@ -17,6 +17,18 @@ PACKAGE = sorted((ROOT / "ghostdeploy").rglob("*.py"))
 FILES = PACKAGE + sorted((ROOT / "tests").rglob("*.py")) + sorted((ROOT / "benchmarks").rglob("*.py"))
 
 
+def test_no_merge_was_left_half_done():
+    kinds = {".md", ".py", ".toml", ".js", ".hpp", ".cpp", ".sh"}
+    found = [
+        path for room in ("benchmarks", "docs", "findings", "ghostdeploy", "tests") for path in (ROOT / room).rglob("*")
+    ]
+    texts = [path for path in [*ROOT.iterdir(), *found] if path.suffix in kinds]
+    marks = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+
+    assert ROOT / "tests" / "README.md" in texts
+    assert [path for path in texts if marks.search(path.read_text("utf-8", "replace"))] == []
+
+
 def test_no_file_is_longer_than_350_lines():
     assert {str(p.relative_to(ROOT)): n for p in FILES if (n := len(p.read_text().splitlines())) > 350} == {}
 

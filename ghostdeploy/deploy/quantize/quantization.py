@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -31,27 +31,11 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.convert.base import ExportJob, QuantizeSpec
+    from ghostdeploy.deploy.quantize.runner import Runner
 
 BATCH = 16
 RANKING_IMAGES = 64
 """Images that each unit is ranked on."""
-
-
-class Runner(Protocol):
-    """Runs one graph."""
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        """Names of the outputs."""
-        ...
-
-    def __call__(self, batch: NDArray[Any]) -> Sequence[NDArray[Any]]:
-        """Returns the outputs of a batch."""
-        ...
-
-    def collect(self, batches: Iterable[NDArray[Any]], names: Iterable[str]) -> dict[str, NDArray[Any]]:
-        """Returns the named outputs of all batches."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

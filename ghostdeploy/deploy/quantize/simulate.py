@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.deploy.quantize.runner import Runner
 from ghostdeploy.machine import engine_threads
 from ghostdeploy.telemetry import silent
 
@@ -17,8 +18,6 @@ with silent():
     import onnxruntime as ort
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import onnx
     from numpy.typing import NDArray
 
@@ -30,7 +29,7 @@ class NoBatchError(ValueError):
     """An output has no first dimension; the message is its name and kind."""
 
 
-class GraphRunner:
+class GraphRunner(Runner):
     """One graph with one input.
 
     Args:
@@ -78,16 +77,3 @@ class GraphRunner:
                     raise NoBatchError(f"{name} is {'a scalar' if hasattr(output, 'ndim') else 'no tensor'}")
             parts.append([output[: len(piece)] for output in outputs])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-    def collect(self, batches: Iterable[NDArray[Any]], names: Iterable[str]) -> dict[str, NDArray[Any]]:
-        """Returns the named outputs of all batches."""
-        found: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
-        for batch in batches:
-            outputs = dict(zip(self.outputs, self(batch), strict=True))
-            for name, parts in found.items():
-                parts.append(outputs[name])
-        return {name: np.concatenate(parts) for name, parts in found.items()}
-
-    def logits(self, batches: Iterable[NDArray[Any]]) -> NDArray[Any]:
-        """Returns the first output of all batches."""
-        return self.collect(batches, self.outputs[:1])[self.outputs[0]]

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy.deploy.quantize.activations import HELD_BYTES
+from ghostdeploy.deploy.quantize.runner import Runner
 from ghostdeploy.telemetry import silent
 
 with silent():
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 _PLAIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 
 
-class TFLiteRunner:
+class TFLiteRunner(Runner):
     """One file with one input and float results.
 
     Args:
@@ -51,19 +52,6 @@ class TFLiteRunner:
             for column, detail in zip(columns, self._results, strict=True):
                 column.append(decode(self._interpreter.get_tensor(detail["index"]), detail)[:count])
         return [np.concatenate(column) for column in columns]
-
-    def collect(self, batches: Iterable[NDArray[Any]], names: Iterable[str]) -> dict[str, NDArray[Any]]:
-        """Returns the named outputs of all batches."""
-        found: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
-        for batch in batches:
-            outputs = dict(zip(self.outputs, self(batch), strict=True))
-            for name, parts in found.items():
-                parts.append(outputs[name])
-        return {name: np.concatenate(parts) for name, parts in found.items()}
-
-    def logits(self, batches: Iterable[NDArray[Any]]) -> NDArray[Any]:
-        """Returns the first output of all batches."""
-        return self.collect(batches, self.outputs[:1])[self.outputs[0]]
 
 
 class TFLiteTaps:
