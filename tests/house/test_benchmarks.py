@@ -1,4 +1,4 @@
-"""The benchmarks of the runtimes run, on tiny bundles and few calls; only equality and memory are asserted."""
+"""The benchmarks run, on tiny bundles, small sets and few calls; only equality and memory are asserted."""
 
 from __future__ import annotations
 
@@ -50,3 +50,13 @@ def test_the_wrapper_is_measured_against_the_engines_own_call(path):
 
     assert found["raw_us"] > 0
     assert found["wrapped_us"] > 0
+
+
+def test_average_precision_is_measured_beside_pycocotools():
+    pytest.importorskip("pycocotools.cocoeval")
+
+    found = report("coco_figures.py", "--images", 60, "--classes", 5)
+
+    assert found["equal"]
+    assert found["ghostdeploy"]["seconds"] > 0
+    assert found["pycocotools"]["map"] == pytest.approx(found["ghostdeploy"]["map"], abs=1e-6)
