@@ -58,6 +58,7 @@ class GhostFeatures(GhostStages):
         """Copies what a C-GhostNet classifier of the same width has of these stages.
 
         Args:
-            state: Its state dict.
+            state: Its state dict; batch norm's counts of batches may be missing, as in the shipped samples.
         """
-        self.load_state_dict({key: state[key] for key in self.state_dict()})
+        counted = {key: value for key, value in self.state_dict().items() if key.endswith("num_batches_tracked")}
+        self.load_state_dict({key: {**counted, **state}[key] for key in self.state_dict()})

@@ -14,8 +14,11 @@ _FIGURES = {
     "map": "mAP 0.5:0.95",
     "map_50": "mAP 0.5",
     "nme": "normalised mean error of 8 points (normaliser: the diagonal of the box around them)",
+    "failure_rate": "share of images with an error above 0.1 of the normaliser",
     "accuracy": "verification accuracy, ten folds, 3,000 pairs; every second pair of different items is of one class",
+    "tar": "share of pairs of one item accepted where one of a thousand others is (TAR at FAR 0.001)",
     "miou": "mIoU of ten classes and the background",
+    "pixel_accuracy": "share of pixels with the right class",
 }
 _DOES = {
     "detect": "Finds items of clothing in scenes",
