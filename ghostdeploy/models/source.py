@@ -31,6 +31,7 @@ from ghostdeploy.models.timm_source import create_timm_model
 from ghostdeploy.models.zoo import ZOO
 from ghostdeploy.module_copies import in_eval_mode, tensors_of
 from ghostdeploy.preprocess import Preprocess
+from ghostdeploy.samples.records import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ghostdeploy.models.state_dicts import Misfit
+    from ghostdeploy.samples.records import SampleRecord
+    from ghostdeploy.tasks.base import TaskInfo
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,8 @@ class LoadedModel:
     """`None` where only a run can tell."""
     preprocess: Preprocess = field(default_factory=Preprocess)
     labels: list[str] | None = None
+    task: TaskInfo | None = None
+    """What its outputs mean, where that is known and no classification."""
     trained: bool = True
     """False for random weights."""
     shared: bool = False
@@ -215,7 +220,21 @@ def _from_sample(spec: str | None, weights: Path | None, num_classes: int | None
         known = sorted(file.stem for file in SAMPLES.glob("*.safetensors"))
         otherwise = f"the samples are {', '.join(known)}" if known else "reinstall ghostdeploy"
         raise UsageError(f"no sample model is called {name!r}", hint=did_you_mean(name, known, otherwise=otherwise))
-    return replace(_from_weights(path, None, None), source=f"sample:{name}")
+    record = RECORDS.get(name)
+    model = _from_weights(path, None, None) if record is None else _from_record(record)
+    return replace(model, source=f"sample:{name}")
+
+
+def _from_record(record: SampleRecord) -> LoadedModel:
+    """Builds a sample that is no network of the zoo."""
+    built = load_model(record.factory, weights=record.weights)
+    return replace(
+        built,
+        name=record.name,
+        preprocess=Preprocess(**record.preprocess),
+        labels=list(record.labels) or None,
+        task=record.info,
+    )
 
 
 def _from_timm(spec: str, num_classes: int | None, *, pretrained: bool) -> LoadedModel:

@@ -40,14 +40,23 @@ def example_images() -> list[Path]:
     return sorted(data_path("images").glob("*.png"))
 
 
-def calibration_set() -> Path:
-    """Returns the 512 calibration images of the sample models, from the training split."""
-    return data_path("fashion_mnist_calib.npz")
+def calibration_set(name: str = "ghostnet_050") -> Path:
+    """Returns the calibration images of a sample model: for classifiers 512, from the training split."""
+    return data_path(_sets(name)[0])
 
 
-def evaluation_set() -> Path:
-    """Returns the 1,000 labelled test images of the sample models."""
-    return data_path("fashion_mnist_eval.npz")
+def evaluation_set(name: str = "ghostnet_050") -> Path:
+    """Returns the labelled images of a sample model: for classifiers the 1,000 of the test split."""
+    return data_path(_sets(name)[1])
+
+
+def _sets(name: str) -> tuple[str, str]:
+    from ghostdeploy.samples.records import RECORDS
+
+    record = RECORDS.get(name)
+    return (
+        ("fashion_mnist_calib.npz", "fashion_mnist_eval.npz") if record is None else (record.calibration, record.data)
+    )
 
 
 def checkpoint(name: str = "ghostnet_050") -> Path:

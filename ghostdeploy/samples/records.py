@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.samples import data_path
 from ghostdeploy.samples.prepare_fashion_mnist import LABELS
+from ghostdeploy.tasks.base import TaskInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +44,13 @@ class SampleRecord:
     def weights(self) -> Path:
         """The checkpoint."""
         return data_path(f"{self.name}.safetensors")
+
+    @property
+    def info(self) -> TaskInfo:
+        """What its outputs mean, as a manifest records it."""
+        if self.task == "detect":
+            return TaskInfo(name=self.task, decode=dict(self.decode))
+        return TaskInfo(name=self.task, settings=dict(self.decode))
 
     @property
     def preprocess(self) -> dict[str, Any]:

@@ -65,9 +65,11 @@ class Inputs:
             DataError: A given set is unusable.
             UsageError: A quantized precision without calibration images.
         """
-        sample = model.source.startswith("sample:")
-        data_path = config.data or (samples.evaluation_set() if sample else None)
-        named = None if config.task is None else tasks.find(config.task.partition(":")[0])
+        _, _, sample = model.source.partition("sample:")
+        data_path = config.data or (samples.evaluation_set(sample) if sample else None)
+        own = None if model.task is None else model.task.name
+        name = own if config.task is None else config.task.partition(":")[0]
+        named = None if name is None else tasks.find(name)
         labelled = read(named.name, data_path) if data_path and named is not None and named.data else None
         data = open_images(data_path, labelled=True) if data_path and labelled is None else None
         calibration = _calibration(config, sample=sample)
@@ -111,7 +113,7 @@ def _without_judges(calibration: ImageSet, judging: ImageSet) -> ImageSet:
     return without(calibration, shared, "images kept for judging")
 
 
-def _calibration(config: ExportConfig, *, sample: bool) -> ImageSet | None:
+def _calibration(config: ExportConfig, *, sample: str) -> ImageSet | None:
     given = config.calibration
     if isinstance(given, np.ndarray):
         return from_arrays(given, source="the calibration array")
@@ -125,7 +127,7 @@ def _calibration(config: ExportConfig, *, sample: bool) -> ImageSet | None:
         raise UsageError(
             f"{config.precision} needs calibration images", hint="add --calib with a folder of images or an .npz"
         )
-    return open_images(samples.calibration_set())
+    return open_images(samples.calibration_set(sample))
 
 
 def read_labels(path: Path | None, own: list[str] | None, num_classes: int | None) -> list[str]:

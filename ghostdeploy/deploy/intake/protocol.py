@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.targets import Target
+    from ghostdeploy.tasks.base import TaskInfo
 
 _NUMBERS = "biuf"
 """Kinds of dtype: boolean, integers, float."""
@@ -74,6 +75,11 @@ class Described(Protocol):
     @property
     def classifies(self) -> bool:
         """Whether it is known to score classes, without being told."""
+        ...
+
+    @property
+    def task(self) -> TaskInfo | None:
+        """What its outputs mean, where it says so itself."""
         ...
 
     @property

@@ -1,6 +1,7 @@
 """Which task an export is for.
 
 --task                                               what it says
+samples that are no classifiers                      what their record says
 zoo names, timm, samples, labels of the checkpoint,
 --labels, labelled --data                            classify
 else                                                 raw: nobody said what the outputs mean
@@ -45,8 +46,9 @@ def choose_task(
         DataError: The outputs prove that the request describes another network.
         UsageError: The outputs are not those of the task that was named, or that images are to judge.
     """
-    known = config.task is not None or model.classifies or config.labels is not None or inputs.data is not None
-    info = requested(config) or TaskInfo(name="classify" if known else "raw")
+    info = requested(config, model.task)
+    known = info is not None or model.classifies or config.labels is not None or inputs.data is not None
+    info = info or TaskInfo(name="classify" if known else "raw")
     task = table.task_of(info, preprocess.sides)
     judged = config.precision in JUDGED_ON_IMAGES and (inputs.calibration is not None or inputs.data is not None)
     if not known and judged:
@@ -63,12 +65,18 @@ def choose_task(
         raise DataError(f"task {info.name}: {error}", hint="correct --decode, see docs/tasks.md") from error
 
 
-def requested(config: ExportConfig) -> TaskInfo | None:
-    """Returns the task that was named; None where none was.
+def requested(config: ExportConfig, own: TaskInfo | None) -> TaskInfo | None:
+    """Returns the task that was named, else the model's own; None where neither is.
+
+    Args:
+        config: The request.
+        own: Of the model; its settings hold unless others are given.
 
     Raises:
         UsageError: Its settings, or the decode record, cannot be read.
     """
+    if config.decode is None and (config.task is None or (own is not None and config.task == own.name)):
+        return own
     if config.task is None:
         if config.decode is not None:
             raise UsageError("--decode needs --task detect", hint="add --task detect")

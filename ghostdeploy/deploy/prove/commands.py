@@ -164,10 +164,16 @@ def evaluate(
     paths = require_paths("bundle", paths)
     _require_comparison(paths, reference, max_drop)
     if (task := task_evaluation.measured_task(paths)) is not None:
-        if data is None or isinstance(data, ImageSet):
+        if isinstance(data, ImageSet):
             raise UsageError(f"no labelled set to evaluate task {task} on", hint="add --data with its labels")
         return task_evaluation.evaluate(
-            paths, task, data=data, reference=reference, max_drop=max_drop, stages=Stages(listener), on_error=on_error
+            paths,
+            task,
+            data=_shipped(paths) if data is None else data,
+            reference=reference,
+            max_drop=max_drop,
+            stages=Stages(listener),
+            on_error=on_error,
         )
     given = _shipped(paths) if data is None else data
     images = given if isinstance(given, ImageSet) else open_images(given, labelled=True)
@@ -257,14 +263,21 @@ class _Predicted:
 
 
 def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:
+    """Returns the labelled set of the sample that the bundles are made of."""
+    found = {}
     for path in paths:
         try:
             source = open_bundle(path, check_hashes=False).manifest.model.source
         except BundleError:  # reported when its turn comes
             continue
         if not source.startswith("sample:"):
-            raise UsageError(f"no images to evaluate {path} on", hint="add --data with a folder per class or an .npz")
-    return samples.evaluation_set()
+            raise UsageError(f"no images to evaluate {path} on", hint="add --data with its labelled set")
+        found[samples.evaluation_set(source.removeprefix("sample:"))] = path
+    if len(found) > 1:
+        raise UsageError(
+            f"{' and '.join(map(str, found.values()))} have different sets", hint="evaluate each by itself"
+        )
+    return next(iter(found), samples.evaluation_set())
 
 
 def _predict(path: str | os.PathLike[str], images: ImageSet, stages: Stages) -> _Predicted:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.targets import Target
+    from ghostdeploy.tasks.base import TaskInfo
 
 MAX_FILE_BYTES = 2**31 - 1
 """Largest protobuf message."""
@@ -48,6 +49,7 @@ class OnnxModel:
     family: str = "onnx"
     labels: list[str] | None = None
     preprocess: Preprocess = field(default_factory=Preprocess)
+    task: TaskInfo | None = None
 
     @property
     def classifies(self) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.models.source import LoadedModel
     from ghostdeploy.preprocess import Preprocess
+    from ghostdeploy.tasks.base import TaskInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ class PyTorchModel:
     def classifies(self) -> bool:
         """See `Described.classifies`."""
         return self.loaded.labels is not None or self.loaded.family != "custom"
+
+    @property
+    def task(self) -> TaskInfo | None:
+        """See `Described.task`."""
+        return self.loaded.task
 
     @property
     def intake(self) -> None:
