@@ -36,8 +36,8 @@ class Fidelity(Record, frozen=True, kw_only=True):
     """Share of them that the artefact makes, too."""
     agreement_ci95: tuple[float, float] | None
     """Wilson interval."""
-    required_agreement: float
-    """What the lower bound must reach."""
+    required_agreement: float | None
+    """What the lower bound must reach; None where a measure on labelled images decides in its place."""
     verdict: Verdict
     """`unverified`: too few decisions."""
     how: Literal["executed", "simulated in float"] = "executed"

@@ -56,10 +56,13 @@ class QuantizeSpec(Record, frozen=True, kw_only=True):
     """How pixels become the payload's input."""
     golden: str
     """Path of the golden inputs, `.npy`, ready for the payload."""
+    labelled: str | None = None
+    """Path of the labelled set that the images of the gate are, all of it, for the task's own measure."""
+    class_names: tuple[str, ...] = ()
     max_drop: float
-    """Largest allowed drop of top-1, as a share."""
-    required_agreement: float
-    """Smallest lower 95 % bound of the agreement with the reference."""
+    """Largest allowed drop of top-1, or of the task's measure."""
+    required_agreement: float | None
+    """Smallest lower 95 % bound of the agreement with the reference; None where it does not judge."""
     required_db: float
     """Smallest SQNR of an output against the reference."""
     values_judge: bool

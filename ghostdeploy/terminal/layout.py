@@ -161,7 +161,8 @@ def fidelity(found: Fidelity) -> str:
     if found.agreement is not None and found.agreement_ci95 is not None:
         low, high = found.agreement_ci95
         kept = f"{found.agreement:.2%} of {found.decided} {found.decision} ({low:.1%} to {high:.1%}) stay"
-        said.append(f"{kept}, at least {found.required_agreement:.0%} needed")
+        need = found.required_agreement
+        said.append(kept if need is None else f"{kept}, at least {need:.0%} needed")
     return f"{'; '.join(said)}, {found.how}: {found.verdict}"
 
 

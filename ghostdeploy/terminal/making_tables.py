@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from ghostdeploy.bundle.manifest import Agreement
+    from ghostdeploy.bundle.manifest import Agreement, Manifest
     from ghostdeploy.deploy.export.build import Built
     from ghostdeploy.deploy.export.pipeline import Exported
     from ghostdeploy.deploy.export.rehearsal import Plan
@@ -61,20 +61,36 @@ def agreed(found: Agreement) -> str:
     return "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
 
 
+def _figure(m: Manifest) -> str:
+    """Returns what labelled images say of the bundle and of its reference; a dash without any."""
+    if m.accuracy is not None:
+        return f"{m.accuracy.top1:.2%} ({reference(m)} {m.accuracy.reference_top1:.2%})"
+    if m.measured is None:
+        return "–"
+    pair = (found.get(m.measured.measure) for found in (m.measured.figures, m.measured.reference_figures))
+    ours, wanted = ("–" if figure is None else f"{figure:.4f}" for figure in pair)
+    return f"{ours} ({reference(m)} {wanted})"
+
+
 def exported(found: Exported) -> None:
     """Prints the verdicts of an export."""
     rows: list[tuple[str | Text, ...]] = []
     for bundle in found.bundles:
         m = bundle.manifest
-        top1 = "–" if m.accuracy is None else f"{m.accuracy.top1:.2%} ({reference(m)} {m.accuracy.reference_top1:.2%})"
         parity = "–" if m.parity is None else relative(m.parity)
         if m.agreement is not None:
             parity = agreed(m.agreement)
         if m.fidelity is not None:
             parity = fidelity_in_short(m.fidelity)
-        rows.append((str(bundle.path), m.precision, f"{bundle.size / 1e6:.2f} MB", parity, top1, verdict(m.verdict)))
+        rows.append(
+            (str(bundle.path), m.precision, f"{bundle.size / 1e6:.2f} MB", parity, _figure(m), verdict(m.verdict))
+        )
     rows += [(target, "", "–", "–", "–", "no bundle") for target in found.failures]
-    table(("bundle", "precision", ">size", ">parity", ">top-1", "verdict"), rows)
+    measured = found.bundles[0].manifest.measured if found.bundles else None
+    table(
+        ("bundle", "precision", ">size", ">parity", f">{'top-1' if measured is None else measured.measure}", "verdict"),
+        rows,
+    )
     for target, error in found.failures.items():
         note(f"{target}: {error.message}")
     for bundle in found.bundles:

@@ -67,6 +67,25 @@ def test_a_small_output_cannot_hide_behind_a_large_one():
     assert not gate.holds({"pixels": 640 * large, "scores": 1.2 * small})
 
 
+def test_with_a_measure_its_drop_decides_in_place_of_the_decisions():
+    reference = {"logits": np.eye(10)}
+    moved = {"logits": np.roll(np.eye(10), 1, axis=1)}
+    drops = {id(reference): 0.01, id(moved): 0.02}
+
+    def gate(required):
+        return Gate(
+            CLASSIFY, reference, None, required, 20, values_judge=False, max_drop=0.01, drop=lambda one: drops[id(one)]
+        )
+
+    assert gate(None).holds(reference)
+    assert not gate(None).holds(moved)
+    drops[id(moved)] = 0.0
+    assert gate(None).holds(moved)
+    assert not gate(0.95).holds(moved)
+    drops[id(moved)] = float("nan")
+    assert not gate(None).holds(moved)
+
+
 def test_units_are_ranked_by_what_they_bring_to_the_worst_output():
     large, small = np.random.default_rng(0).normal(size=(2, 40, 6))
     reference = {"pixels": 640 * large, "scores": small}

@@ -9,7 +9,12 @@ import pytest
 from PIL import Image
 
 import ghostdeploy as gd
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.deploy.prove import measuring
+from ghostdeploy.deploy.prove.diagnose import diagnose
 from ghostdeploy.errors import DataError, GateFailed
+from ghostdeploy.progress import Stages
+from ghostdeploy.tasks.table import task_of
 from tests.commands import assert_one_sentence, run
 from tests.tasks.test_own_networks import SIZE, TASKS, exported
 
@@ -83,16 +88,19 @@ def test_the_measure_of_the_float_model_and_of_int8_stand_in_the_manifest(task, 
     data = labelled(task, root, sizes)
     limit = {"landmarks": 1.0}.get(task, 0.5)
 
-    found = exported(task, "onnx", tmp_path, data=data, preprocess=LETTERBOX, max_drop=limit).manifest.measured
+    manifest = exported(task, "onnx", tmp_path, data=data, preprocess=LETTERBOX, max_drop=limit).manifest
 
     name, best = MAIN[task]
+    found = manifest.measured
+    assert (manifest.fidelity.count, manifest.fidelity.required_agreement) == (20, None)
+    assert manifest.quantization.calibration.held_out == 0
     assert found is not None
     assert (found.measure, found.count, found.max_drop) == (name, 20, limit)
     assert found.reference_figures[name] == pytest.approx(best, abs=0.1)
     assert found.drop_ci95[0] <= found.drop_ci95[1]
 
 
-def test_a_drop_beyond_the_limit_fails_with_figures(pictures, tmp_path):
+def test_a_drop_beyond_the_limit_sends_layers_back_to_float_and_fails_with_figures(pictures, tmp_path):
     root, sizes = pictures
     data = labelled("segment", root, sizes)
 
@@ -101,6 +109,36 @@ def test_a_drop_beyond_the_limit_fails_with_figures(pictures, tmp_path):
 
     manifest = json.loads((tmp_path / "net-onnx-int8" / "manifest.json").read_text())
     assert "miou goes from 1.0000 to 0." in manifest["failed_because"]
+    assert len(diagnose(tmp_path / "net-onnx-int8").gains) == 3
+
+
+def test_decisions_are_required_beside_the_measure_where_that_was_asked(pictures, tmp_path):
+    root, sizes = pictures
+    data = labelled("segment", root, sizes)
+
+    found = exported("segment", "onnx", tmp_path, data=data, preprocess=LETTERBOX, max_drop=0.5, min_agreement=0.96)
+
+    assert found.manifest.fidelity.required_agreement == 0.96
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_outputs_that_are_there_are_measured_as_those_of_a_run(task, pictures, tmp_path):
+    root, sizes = pictures
+    data = measuring.read(task, labelled(task, root, sizes))
+    bundle = open_bundle(exported(task, "onnx", tmp_path, "fp32", calibration=None, preprocess=LETTERBOX).path)
+    spec, labels = bundle.manifest.preprocess, bundle.labels()
+    meant = task_of(bundle.manifest.task, spec.sides)
+    seen = []
+    with gd.load(bundle.path) as runtime:
+
+        def run_once(batch):
+            seen.append(dict(zip((one.name for one in bundle.manifest.outputs), (runtime(batch),), strict=True)))
+            return seen[-1]
+
+        wanted = measuring.measure(run_once, meant, data, spec, labels, Stages(None))
+    outputs = {name: np.concatenate([one[name] for one in seen]) for name in seen[0]}
+
+    assert measuring.of_outputs(outputs, meant, data, spec, labels).figures() == wanted.figures()
 
 
 def test_a_set_of_other_classes_is_refused(pictures, tmp_path):

@@ -138,8 +138,11 @@ def job_of(step: Step, folded: Folded, run: ExportRun) -> ExportJob:
 
 def _quantization(step: Step, recipe: Recipe, folded: Folded, run: ExportRun) -> QuantizeSpec:
     """Returns the job of a recipe's quantizer, and writes the golden inputs that it reads."""
-    assert folded.seen.evidence is not None  # gathered for this precision
     interface = folded.seen.interface.with_layout(step.layout)
     golden = run.work / f"{step.name}-golden.npy"
     np.save(golden, next(iter(interface.golden_inputs.values())), allow_pickle=False)
-    return folded.seen.evidence.spec(recipe, interface.preprocess, golden, run.config.top1_drop)
+    seen = folded.seen
+    assert seen.evidence is not None  # gathered for this precision
+    default = run.config.top1_drop if seen.measure is None else seen.measure.max_drop
+    limit = default if run.config.max_drop is None else run.config.max_drop
+    return seen.evidence.spec(recipe, interface.preprocess, golden, max_drop=limit, class_names=seen.labels)

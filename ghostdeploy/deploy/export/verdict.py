@@ -72,7 +72,8 @@ def decide_verdict(bundle: Bundle, converted: Converted, seen: ReferenceRun, run
                 proofs["execution"] = _execution(gate, converted.row, converted.quantizer, seen.task)
         accuracy = _accuracy(engine, gate, seen, interface.preprocess, run)
         if seen.measure is not None:
-            proofs["measured"] = _measured(engine, seen.measure, seen, interface.preprocess, run)
+            whole = gate if evidence is not None and evidence.labelled is not None else None
+            proofs["measured"] = _measured(engine, whole, seen.measure, seen, interface.preprocess, run)
         unverified = engine.unverified_because
     manifest = msgspec.structs.replace(bundle.manifest, parity=found, accuracy=accuracy, replay=replays, **proofs)
     return judge.conclude(manifest, unverified)
@@ -107,7 +108,7 @@ def _fidelity(outputs: Arrays, evidence: Evidence, found: Parity) -> Fidelity:
         evidence.reference_outputs(),
         source=evidence.gate_source,
         required_db=evidence.limits.sqnr_db,
-        required_agreement=_required(evidence, found),
+        required_agreement=None if evidence.limits.agreement is None else _required(evidence, found),
     )
 
 
@@ -122,7 +123,7 @@ def _required(evidence: Evidence, found: Parity) -> float:
     bound, share = found.tolerance.agreement_ci95_low, found.tolerance.top1_agreement
     required = share if bound is None else bound
     assert required is not None  # the rows of precisions that are judged on images set one
-    return max(required, evidence.limits.agreement)
+    return max(required, evidence.limits.agreement or 0.0)
 
 
 def _execution(outputs: Arrays, row: Target, quantizer: Path, task: Task) -> Execution:
@@ -139,9 +140,18 @@ def _execution(outputs: Arrays, row: Target, quantizer: Path, task: Task) -> Exe
 
 
 def _measured(
-    engine: Executor, reference: Measure, seen: ReferenceRun, preprocess: Preprocess, run: ExportRun
+    engine: Executor,
+    outputs: Arrays | None,
+    reference: Measure,
+    seen: ReferenceRun,
+    preprocess: Preprocess,
+    run: ExportRun,
 ) -> Measured:
-    ours = measuring.measure(engine.run, seen.task, reference.data, preprocess, seen.labels, run.stages)
+    """Measures the artefact; `outputs` are those for the whole set, where the gate looked at it."""
+    if outputs is None:
+        ours = measuring.measure(engine.run, seen.task, reference.data, preprocess, seen.labels, run.stages)
+    else:
+        ours = measuring.of_outputs(outputs, seen.task, reference.data, preprocess, seen.labels)
     return msgspec.structs.replace(measuring.compare(ours, reference, run.config.max_drop), how=engine.how)
 
 

@@ -56,6 +56,8 @@ class Inputs:
     """Images (H, W, 3) that take the place of the first golden ones, see `originals_of`."""
     labelled: Labelled | None = None
     """Labelled set of a task that has a measure of its own."""
+    labelled_path: Path | None = None
+    """Where it was read from."""
 
     @classmethod
     def choose(cls, model: Described, config: ExportConfig) -> Inputs:
@@ -79,7 +81,8 @@ class Inputs:
         golden = data or (None if labelled is None else images_of(labelled)) or calibration or photos
         spec = apply_overrides(model.preprocess, config.preprocess)
         chosen = golden.sample(GOLDEN_COUNT, usable_for=spec if config.skip_bad else None)
-        return cls(chosen, data, calibration, originals_of(chosen.images, spec), labelled)
+        originals = originals_of(chosen.images, spec)
+        return cls(chosen, data, calibration, originals, labelled, data_path if labelled else None)
 
     def look(self, spec: Preprocess) -> None:
         """Warns of pixels that prove little; raises `DataError` where they are black: they were scaled to 0 to 1."""

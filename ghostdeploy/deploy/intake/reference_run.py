@@ -16,7 +16,7 @@ from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.plan.steps import JUDGED_ON_IMAGES
 from ghostdeploy.deploy.prove.class_order import fit_classes, near_chance
 from ghostdeploy.deploy.prove.evaluate import Predictions, predict
-from ghostdeploy.deploy.prove.measuring import measure
+from ghostdeploy.deploy.prove.measuring import measure, of_outputs
 from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def _measure(seen: ReferenceRun, reference: ReferenceModel, run: ExportRun) -> M
     """Returns the task's measure of the reference, before a converter starts."""
     if (data := seen.images.labelled) is None:
         return None
+    if seen.evidence is not None and seen.evidence.labelled is not None:  # the gate looks at the whole set
+        return of_outputs(seen.evidence.reference_outputs(), seen.task, data, seen.preprocess, seen.labels)
     with run.stages.stage("reference on labelled images"):
         return measure(reference.outputs, seen.task, data, seen.preprocess, seen.labels, run.stages)
 

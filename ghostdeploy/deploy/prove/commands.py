@@ -164,18 +164,20 @@ def evaluate(
     paths = require_paths("bundle", paths)
     _require_comparison(paths, reference, max_drop)
     if (task := task_evaluation.measured_task(paths)) is not None:
+        missing = UsageError(f"no labelled set to evaluate task {task} on", hint="add --data with its labels")
         if isinstance(data, ImageSet):
-            raise UsageError(f"no labelled set to evaluate task {task} on", hint="add --data with its labels")
+            raise missing
         return task_evaluation.evaluate(
             paths,
             task,
-            data=_shipped(paths) if data is None else data,
+            data=_shipped(paths, missing) if data is None else data,
             reference=reference,
             max_drop=max_drop,
             stages=Stages(listener),
             on_error=on_error,
         )
-    given = _shipped(paths) if data is None else data
+    missing = UsageError("no images to evaluate on", hint="add --data with a folder per class or an .npz")
+    given = _shipped(paths, missing) if data is None else data
     images = given if isinstance(given, ImageSet) else open_images(given, labelled=True)
     return _classified(paths, images, reference, max_drop, Stages(listener), on_error)
 
@@ -262,8 +264,8 @@ class _Predicted:
             raise DataError(f"{both} have different class orders", hint="export one of them again")
 
 
-def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:
-    """Returns the labelled set of the sample that the bundles are made of."""
+def _shipped(paths: Sequence[str | os.PathLike[str]], missing: UsageError) -> Path:
+    """Returns the labelled set of the sample that the bundles are made of; raises `missing` for any other model."""
     found = {}
     for path in paths:
         try:
@@ -271,7 +273,7 @@ def _shipped(paths: Sequence[str | os.PathLike[str]]) -> Path:
         except BundleError:  # reported when its turn comes
             continue
         if not source.startswith("sample:"):
-            raise UsageError(f"no images to evaluate {path} on", hint="add --data with its labelled set")
+            raise missing
         found[samples.evaluation_set(source.removeprefix("sample:"))] = path
     if len(found) > 1:
         raise UsageError(

@@ -30,7 +30,7 @@ EQUAL_DB = 200.0
 
 
 def measure(
-    task: Task, got: Arrays, reference: Arrays, *, source: str, required_db: float, required_agreement: float
+    task: Task, got: Arrays, reference: Arrays, *, source: str, required_db: float, required_agreement: float | None
 ) -> Fidelity:
     """Measures an artefact.
 
@@ -40,7 +40,7 @@ def measure(
         reference: Those of the float model.
         source: Where the images came from.
         required_db: What every output must reach.
-        required_agreement: What the lower 95 % bound of the agreement must reach.
+        required_agreement: What the lower 95 % bound of the agreement must reach; None where it does not judge.
     """
     outputs = tuple(_one(name, *pair) for name, pair in task.values(got, reference).items())
     agreed = task.agree(got, reference)

@@ -104,7 +104,7 @@ def agreement_verdict(
 
 
 def fidelity_verdict(
-    worst_db: float, required_db: float, interval: tuple[float, float] | None, required: float, non_finite: int
+    worst_db: float, required_db: float, interval: tuple[float, float] | None, required: float | None, non_finite: int
 ) -> Verdict:
     """Judges outputs and decisions on real images.
 
@@ -112,10 +112,11 @@ def fidelity_verdict(
         worst_db: SQNR of the worst output.
         required_db: What it must reach.
         interval: 95 % interval of the share of decisions that are kept; None where there are none.
-        required: What its lower bound must reach.
+        required: What its lower bound must reach; None where decisions do not judge.
         non_finite: Images with NaN or infinity.
     """
     least, largest = interval or (1.0, 1.0)
+    required = required or 0.0
     return _verdict(non_finite or not worst_db >= required_db or not largest >= required, not least >= required)
 
 

@@ -70,20 +70,36 @@ def measure(
     Raises:
         DataError: The set does not fit the model, or an image cannot be decoded.
     """
-    row = table.find(task.info.name)
-    assert row.measure is not None  # as for `read`
-    found: Measure = table.resolve(row.measure)(task, data, len(labels) or None)
+    found = _empty(task, data, labels)
     index = 0
     with closing(batches(images_of(data), spec, threads=usable_cores())) as given:
         for batch in given:
-            outputs = run(batch)
-            for place in range(len(batch)):
-                size = (int(data.sizes[index][0]), int(data.sizes[index][1]))
-                one = {name: array[place : place + 1] for name, array in outputs.items()}
-                found.add(index, one, Seen(geometry(spec, size), size, labels))
-                index += 1
+            _add(found, index, run(batch), spec, labels)
+            index += len(batch)
             stages.advance(index, len(data.images))
     return found
+
+
+def of_outputs(outputs: Arrays, task: Task, data: Labelled, spec: Preprocess, labels: Sequence[str]) -> Measure:
+    """Measures outputs (N, …) for all N images of a labelled set; the arguments are those of `measure`."""
+    found = _empty(task, data, labels)
+    _add(found, 0, outputs, spec, labels)
+    return found
+
+
+def _empty(task: Task, data: Labelled, labels: Sequence[str]) -> Measure:
+    row = table.find(task.info.name)
+    assert row.measure is not None  # as for `read`
+    found: Measure = table.resolve(row.measure)(task, data, len(labels) or None)
+    return found
+
+
+def _add(found: Measure, start: int, outputs: Arrays, spec: Preprocess, labels: Sequence[str]) -> None:
+    """Adds the outputs for the images from `start` on."""
+    for place in range(len(next(iter(outputs.values())))):
+        height, width = map(int, found.data.sizes[start + place])
+        one = {name: array[place : place + 1] for name, array in outputs.items()}
+        found.add(start + place, one, Seen(geometry(spec, (height, width)), (height, width), labels))
 
 
 def figures_of(found: Measure) -> dict[str, float | None]:

@@ -64,7 +64,7 @@ def unfaithful(found: Fidelity) -> str:
         return f"on {found.count} images {', '.join(clauses)}, expected {found.required_sqnr_db:g} dB"
     low = "" if found.agreement_ci95 is None else f" (at least {found.agreement_ci95[0]:.2%})"
     kept = f"only {found.agreement or 0.0:.2%} of {found.decided} {found.decision} stay{low}"
-    return f"{kept}, expected {found.required_agreement:.0%}"
+    return f"{kept}, expected {found.required_agreement or 0.0:.0%}"
 
 
 def worse(found: Measured) -> str:
@@ -78,7 +78,7 @@ def worse(found: Measured) -> str:
 def few_decisions(found: Fidelity) -> str:
     """Returns what too few decisions leave of an agreement."""
     low, high = found.agreement_ci95 or wilson(found.decided, found.decided)
-    between = f"between {low:.1%} and {high:.1%}, {found.required_agreement:.0%} is needed"
+    between = f"between {low:.1%} and {high:.1%}, {found.required_agreement or 0.0:.0%} is needed"
     return f"{found.decided} {found.decision} of {found.count} images leave the agreement {between}"
 
 

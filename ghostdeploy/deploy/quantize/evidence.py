@@ -14,13 +14,14 @@ import numpy as np
 from ghostdeploy.bundle.manifest import Calibration
 from ghostdeploy.convert.base import QuantizeSpec
 from ghostdeploy.deploy.plan.steps import QUANTIZED
+from ghostdeploy.deploy.prove.measuring import images_of
 from ghostdeploy.deploy.quantize.apart import apart
 from ghostdeploy.deploy.quantize.calibration import select
 from ghostdeploy.deploy.quantize.gate_limits import Limits
 from ghostdeploy.deploy.quantize.pixels import read_batches, write_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -66,6 +67,8 @@ class Evidence:
     """Class indices (N,), `.npy`."""
     data: ImageSet | None
     """Labelled images that did not calibrate; None without labels."""
+    labelled: Path | None
+    """Labelled set of a task with a measure of its own, where the gate looks at all of it."""
 
     @property
     def conditioned(self) -> Path:
@@ -92,7 +95,9 @@ class Evidence:
         """Yields the gate images as inputs of a model with preprocessing `spec`."""
         return read_batches(self.gate, spec, BATCH)
 
-    def spec(self, recipe: Recipe, preprocess: Preprocess, golden: Path, max_drop: float) -> QuantizeSpec:
+    def spec(
+        self, recipe: Recipe, preprocess: Preprocess, golden: Path, *, max_drop: float, class_names: Sequence[str]
+    ) -> QuantizeSpec:
         """Returns the job of a quantizer process."""
         return QuantizeSpec(
             recipe=recipe,
@@ -105,6 +110,8 @@ class Evidence:
             reference={name: str(path) for name, path in self.reference.items()},
             labels=None if self.labels is None else str(self.labels),
             golden=str(golden),
+            labelled=None if self.labelled is None else str(self.labelled),
+            class_names=tuple(class_names),
             max_drop=max_drop,
             required_agreement=self.limits.agreement,
             required_db=self.limits.sqnr_db,
@@ -132,32 +139,36 @@ def gather(
     most = fitting(task.judged(golden))
     quantized = config.precision in QUANTIZED
     draw = partial(select, spec=preprocess, folder=work, skip_bad=config.skip_bad, on_progress=run.stages.advance)
-    chosen = None
-    if inputs.data is None:
+    chosen, data, labels, labelled = None, inputs.data, None, None
+    judging = data if inputs.labelled is None else images_of(inputs.labelled)
+    if judging is None:
         assert inputs.calibration is not None  # the caller saw one of the two
         # Where nothing is calibrated, all of them judge.
         chosen = draw(inputs.calibration, held_out=most if quantized else 0)
         gate, source = chosen.held_out or chosen.path, inputs.calibration.source
         source += ", images held out from calibration" if quantized else ""
-        data, labels = None, None
     else:
-        data, source = inputs.data, inputs.data.source
-        if quantized and inputs.calibration is not None:
+        if quantized and data is not None and inputs.calibration is not None:
             chosen, data = apart(inputs.calibration, data, draw)
-        few = data.sample(most)
-        gate, labels = work / "gate.npy", work / "gate-labels.npy"
+            judging = data
+        elif quantized and inputs.calibration is not None:  # the labelled images are none of it
+            chosen = draw(inputs.calibration)
+        few, gate, source = judging.sample(most), work / "gate.npy", judging.source
         pixels = msgspec.structs.replace(preprocess, layout="nhwc")
         write_pixels(gate, (image for batch in few.batches(pixels) for image in batch), preprocess.shape)
-        assert few.labels is not None  # the set was opened as a labelled one
-        np.save(labels, few.labels, allow_pickle=False)
+        if few.labels is not None:
+            labels = work / "gate-labels.npy"
+            np.save(labels, few.labels, allow_pickle=False)
+        elif len(few) == len(judging):
+            labelled = inputs.labelled_path
     outputs = _run(reference, gate, preprocess, task)
-    limits = Limits.of(task, outputs, config)
+    limits = Limits.of(task, outputs, config, measured=inputs.labelled is not None)
     if (doubt := task.doubt(outputs, source)) is not None:
         _log.warning("%s", doubt)
     paths = {name: work / f"gate-reference-{index}.npy" for index, name in enumerate(outputs)}
     for name, path in paths.items():
         np.save(path, outputs[name], allow_pickle=False)
-    return Evidence(chosen, gate, source, task, paths, limits, labels, data)
+    return Evidence(chosen, gate, source, task, paths, limits, labels, data, labelled)
 
 
 def fitting(outputs: Arrays) -> int:

@@ -43,19 +43,21 @@ class Gate:
         reference: Outputs of the float model (N, …), by name.
         labels: Class indices (N,), None without labels.
         required_agreement: Smallest lower 95 % bound of the agreement; with too few images to reach it at all, full
-            agreement is asked.
+            agreement is asked; None where decisions do not judge.
         required_db: Smallest SQNR of every output.
         values_judge: It must be reached; False where decisions alone count.
-        max_drop: Largest drop of top-1, as a share.
+        max_drop: Largest drop of top-1, or of the task's measure.
+        drop: What outputs lose of the task's measure; None where it is not measured.
     """
 
     task: Task
     reference: Arrays
     labels: NDArray[np.int64] | None
-    required_agreement: float
+    required_agreement: float | None
     required_db: float
     values_judge: bool
     max_drop: float
+    drop: Callable[[Arrays], float] | None = None
 
     def holds(self, outputs: Arrays) -> bool:
         """Returns whether the outputs pass."""
@@ -63,15 +65,22 @@ class Gate:
             return False  # of NaN the first is the largest, whatever the others are
         if self.values_judge and worst_db(self.task, outputs, self.reference) < self.required_db:
             return False
-        if (agreed := self.task.agree(outputs, self.reference)) is not None:
-            enough = wilson(agreed.of, agreed.of)[0] >= self.required_agreement
-            least = wilson(*agreed)[0] if enough else float(agreed.same == agreed.of)
-            if least < self.required_agreement:
-                return False
+        if not self._agrees(outputs):
+            return False
+        if self.drop is not None and not self.drop(outputs) <= self.max_drop:
+            return False
         if self.labels is None:
             return True
         wanted, found = (self.task.score(one, self.labels) for one in (self.reference, outputs))
         return wanted - found <= self.max_drop
+
+    def _agrees(self, outputs: Arrays) -> bool:
+        if (required := self.required_agreement) is None:
+            return True
+        if (agreed := self.task.agree(outputs, self.reference)) is None:
+            return True
+        enough = wilson(agreed.of, agreed.of)[0] >= required
+        return (wilson(*agreed)[0] if enough else float(agreed.same == agreed.of)) >= required
 
 
 def rank(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 import numpy as np
 
+from ghostdeploy.deploy.prove import measuring
 from ghostdeploy.deploy.prove.diagnose import Diagnosis, LayerNoise, UnitGain
 from ghostdeploy.deploy.prove.fidelity import agreement, worst_db
 from ghostdeploy.deploy.quantize import ranges as rg
@@ -25,13 +26,14 @@ from ghostdeploy.deploy.quantize.recipe import Quantized, scheme
 from ghostdeploy.tasks.table import task_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.convert.base import ExportJob, QuantizeSpec
     from ghostdeploy.deploy.quantize.runner import Runner
+    from ghostdeploy.tasks.measure import Measure
 
 BATCH = 16
 RANKING_IMAGES = 64
@@ -84,6 +86,7 @@ class Quantization(ABC):
             required_db=spec.required_db,
             values_judge=spec.values_judge,
             max_drop=spec.max_drop,
+            drop=self._measured_drop(),
         )
         self.notes: list[str] = []
         self.chosen = self._choose()
@@ -121,6 +124,18 @@ class Quantization(ABC):
     def count_saturable(self) -> int:
         """Returns the output channels whose sums can overflow on some processor."""
         return 0
+
+    def _measured_drop(self) -> Callable[[Arrays], float] | None:
+        """Returns what outputs for the gate images lose of the task's measure; None where nothing is measured."""
+        if self.spec.labelled is None:
+            return None
+        data = measuring.read(self.task.info.name, Path(self.spec.labelled))
+
+        def measure(outputs: Arrays) -> Measure:
+            return measuring.of_outputs(outputs, self.task, data, self.spec.preprocess, self.spec.class_names)
+
+        wanted = measure(self.reference)
+        return lambda outputs: measure(outputs).drop(wanted).value
 
     def _choose(self) -> Chosen:
         count = self.spec.fingerprint.count
