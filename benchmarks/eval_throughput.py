@@ -91,10 +91,11 @@ def export(model: str, targets: list[str], out: Path) -> list[Path]:
     import torch
 
     from ghostdeploy.deploy.export.pipeline import run_export
-    from ghostdeploy.models.source import load_model
+    from ghostdeploy.deploy.intake.resolve import resolve_model
 
     torch.manual_seed(0)
-    exported = run_export(lambda: load_model(model), ExportConfig(targets=tuple(targets), out=out / "bundles"))
+    config = ExportConfig(targets=tuple(targets), out=out / "bundles")
+    exported = run_export(resolve_model(model, config), config)
     return [bundle.path for bundle in exported.bundles]
 
 

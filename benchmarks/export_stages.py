@@ -22,16 +22,12 @@ def main() -> None:
     options = parser.parse_args()
     begin = time.perf_counter()
     from ghostdeploy.deploy.export.pipeline import run_export
+    from ghostdeploy.deploy.intake.resolve import resolve_model
     from ghostdeploy.deploy.plan.config import ExportConfig
-
-    def load() -> object:
-        from ghostdeploy.models.source import load_model
-
-        return load_model(options.model)
 
     with tempfile.TemporaryDirectory() as folder:
         config = ExportConfig(targets=(options.target,), out=Path(folder))
-        exported = run_export(load, config)
+        exported = run_export(resolve_model(options.model, config), config)
         verdict = exported.bundles[0].manifest.verdict
     total = time.perf_counter() - begin
     seconds = exported.seconds | {"everything else": total - sum(exported.seconds.values()), "total": total}

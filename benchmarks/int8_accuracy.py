@@ -23,6 +23,7 @@ from ghostdeploy import samples
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.export.verdict import agree
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove.evaluate import Predictions, compare
@@ -30,7 +31,7 @@ from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from ghostdeploy.models.source import load_model
 from ghostdeploy.runtimes import load
-from ghostdeploy.telemetry import absent
+from ghostdeploy.telemetry import silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +89,7 @@ def rows(name: str, images: ImageSet, folder: Path, targets: Sequence[str]) -> l
         lines.append(f"| {name} | {by} | {engine} | {figures} |")
         print(lines[-1], flush=True)
 
-    run_export(lambda: model, ExportConfig(targets=("onnx", "tflite"), out=folder))
+    run_export(lambda: PyTorchModel(model), ExportConfig(targets=("onnx", "tflite"), out=folder))
     calibration = list(open_images(samples.calibration_set()).sample(CALIBRATION).batches(spec, size=1))
     for target in targets:
         if target in DEFAULTS:
@@ -96,7 +97,7 @@ def rows(name: str, images: ImageSet, folder: Path, targets: Sequence[str]) -> l
             floating = open_bundle(folder / f"{name}-{source}-fp32")
             for by, engine, logits in make(floating.payload, calibration, batches, folder):
                 row(by, engine, logits)
-    run_export(lambda: model, ExportConfig(targets=tuple(targets), precision="int8", out=folder))
+    run_export(lambda: PyTorchModel(model), ExportConfig(targets=tuple(targets), precision="int8", out=folder))
     for target in targets:
         path = folder / f"{name}-{target}-int8"
         if target == "tensorrt":
@@ -132,7 +133,7 @@ def onnxruntime_defaults(floating: Path, calibration: list[Any], batches: list[A
 
 def nncf_defaults(floating: Path, calibration: list[Any], batches: list[Any], folder: Path) -> Any:
     """Yields tool, engine and logits of NNCF's default quantization."""
-    with absent():
+    with silent():
         import nncf
         import openvino
 

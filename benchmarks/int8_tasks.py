@@ -21,6 +21,7 @@ from int8_accuracy import DEFAULTS
 from ghostdeploy import samples
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove import measuring
@@ -61,7 +62,7 @@ def rows(name: str, folder: Path, targets: Sequence[str]) -> list[str]:
     model, record = load_model(f"sample:{name}"), RECORDS[name]
     spec, data = model.preprocess, measuring.read(record.task, samples.evaluation_set(name))
     images = measuring.images_of(data)
-    run_export(lambda: model, ExportConfig(targets=("onnx", "tflite"), out=folder))
+    run_export(lambda: PyTorchModel(model), ExportConfig(targets=("onnx", "tflite"), out=folder))
     bundle = open_bundle(folder / f"{name}-onnx-fp32").manifest
     assert bundle.task is not None  # a sample has one
     task, (output,) = task_of(bundle.task, spec.sides), bundle.outputs
@@ -89,7 +90,7 @@ def rows(name: str, folder: Path, targets: Sequence[str]) -> list[str]:
             open_bundle(folder / f"{name}-{source}-fp32").payload, calibration, batches, folder
         ):
             row(by, engine, array)
-        path = exported(name, target, folder, lambda: model)
+        path = exported(name, target, folder, lambda: PyTorchModel(model))
         manifest = open_bundle(path).manifest
         with load(path, profile="throughput") as runtime:
             answers = [runtime(batch) for batch in images.batches(manifest.preprocess)]

@@ -16,6 +16,7 @@ import click
 from ghostdeploy import targets
 from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.fold.passes import REWRITES, base_name
+from ghostdeploy.deploy.intake.resolve import resolve_model
 from ghostdeploy.deploy.measure.bench import bench
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.errors import GhostDeployError
@@ -40,10 +41,8 @@ def export(spec: str, row: targets.Target, variant: str, out: Path) -> Path:
     name = f"{spec}-{''.join(part.title() for part in variant.replace(',', '').split())}"
     path = out / f"{name}-{row.name}-{precision}"
     if not path.exists():
-        from ghostdeploy.models.source import load_model
-
         config = ExportConfig(targets=(row.name,), precision=precision, out=out, skip_passes=skipped)
-        run_export(lambda: load_model(spec), config, name=name)
+        run_export(resolve_model(spec, config), config, name=name)
     return path
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from ghostdeploy import samples, targets
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.export.pipeline import run_export
+from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.prove.images import ImageSet, open_images
@@ -57,7 +58,7 @@ def rows(name: str, images: ImageSet, folder: Path) -> list[str]:
     for precision in targets.PRECISIONS:
         able = [one.name for one in targets.TARGETS.values() if precision in one.precisions and one.device is None]
         config = ExportConfig(targets=tuple(able), precision=precision, out=folder)
-        bundles = run_export(lambda: model, config).bundles
+        bundles = run_export(lambda: PyTorchModel(model), config).bundles
         logits = {bundle.manifest.target: run(bundle.path, images) for bundle in bundles}
         classes = [one.argmax(axis=1) for one in logits.values()]
         least = min(((a == b).mean() for a, b in combinations(classes, 2)), default=None)

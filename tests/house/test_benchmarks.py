@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,25 @@ def test_the_first_result_is_measured_by_stage_beside_the_engine_alone(path):
     ours, raw = found.values()
     assert ours["cache"] in {"hit", "none"}
     assert all(seconds > 0 for row in (ours, raw) for seconds in (row["import"], row["load"], row["first"]))
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.rglob("*.py")), ids=lambda path: path.stem)
+def test_what_a_benchmark_imports_from_the_package_is_there(path):
+    nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+    wanted = [
+        (node.module, name.name)
+        for node in nodes
+        if (node.module or "").startswith("ghostdeploy")
+        for name in node.names
+    ]
+
+    missing = [
+        f"{module}.{name}"
+        for module, name in wanted
+        if not hasattr(import_module(module), name) and find_spec(f"{module}.{name}") is None
+    ]
+
+    assert not missing
 
 
 def test_the_wrapper_is_measured_against_the_engines_own_call(path):
