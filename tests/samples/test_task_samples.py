@@ -21,7 +21,9 @@ from ghostdeploy.samples.records import RECORDS
 from ghostdeploy.samples.scenes import train, training_sets
 from ghostdeploy.samples.scenes.figures import figures
 
-LEAST = {"map": 0.5, "accuracy": 0.95, "miou": 0.6}
+LEAST = {"map": 0.39, "accuracy": 0.75, "miou": 0.42}
+MOST = {"nme": 0.06}
+"""What the networks that ship reach: those that come after them are no worse."""
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_a_sample_is_as_good_as_its_card_says(record):
     promised = json.loads(said["figures"])
     assert measured == pytest.approx(promised, abs=0.005)
     assert all(measured[name] >= least for name, least in LEAST.items() if name in measured)
-    assert measured.get("nme", 0) <= 0.05
+    assert all(measured[name] <= most for name, most in MOST.items() if name in measured)
     assert all(f"| {value:.4f} |" in card for value in promised.values())
     assert f"`{said['command']}`" in card
     assert f"Licence of the weights: {said['licence']}." in card

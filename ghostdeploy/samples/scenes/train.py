@@ -94,7 +94,7 @@ class Trainer:
             self.optimizer.step()
             self.step += 1
             self._update_average()
-            total += float(loss)
+            total += loss.item()
         return total / self.steps
 
     def _rate(self) -> float:
