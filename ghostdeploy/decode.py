@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[Any]"
 """What an image may come in."""
+Upright: TypeAlias = "Image.Image | NDArray[np.uint8]"
+"""An RGB image of 8 bits, or such an array (H, W, 3)."""
 
 MAX_PIXELS = 64_000_000
 """Images above this many pixels are refused before they are decoded (decompression bombs)."""
@@ -94,6 +96,23 @@ def open_image(source: Source) -> Image.Image:
         f"image is {kind}, expected a path, bytes, a binary file object, a PIL image or a uint8 array",
         hint="convert a tensor to a uint8 array (H, W, 3) first" if kind == "Tensor" else None,
     )
+
+
+def open_upright(source: Source) -> Upright:
+    """Returns an image as `open_image` does, or the source itself where it is an RGB array: for reading only.
+
+    Raises:
+        InputError: See `open_image`.
+    """
+    if isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim == 3 and source.shape[2] == 3:
+        _check_area(source.shape[1], source.shape[0], "image array")
+        return source
+    return open_image(source)
+
+
+def height_and_width(image: Upright) -> tuple[int, int]:
+    """Returns the size of an image in pixels."""
+    return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[0], image.shape[1])
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -175,7 +194,8 @@ def _from_pillow(image: Image.Image) -> Image.Image:
     if isinstance(image, ImageFile.ImageFile) and image.format not in _VARIANTS and not _is_loaded(image):
         hint = 'if you trust its source, load it first: image.convert("RGB")'
         raise InputError(f"{name} has format {image.format}, expected {_formats()}", hint=hint)
-    return _upright(image, name)
+    found = _upright(image, name)
+    return found.copy() if found is image else found
 
 
 def _is_loaded(image: ImageFile.ImageFile) -> bool:
@@ -245,7 +265,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         return _from_wide_gray(image, name)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns about the direct way
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_wide_gray(image: Image.Image, name: str) -> Image.Image:
@@ -296,7 +316,8 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in {3, 4})):
         raise InputError(f"image array has shape {array.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
     _check_area(array.shape[1], array.shape[0], "image array")
-    return Image.fromarray(array).convert("RGB")
+    image = Image.fromarray(array)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _formats() -> str:

@@ -7,7 +7,7 @@ package, so they cannot disagree; `ghostdeploy.decode` does what comes before. N
 """
 
 from ghostdeploy.preprocess.geometry import Geometry, geometry
-from ghostdeploy.preprocess.pixels import as_input, normalise, prepare, to_pixels
+from ghostdeploy.preprocess.pixels import as_input, fill, normalise, prepare, to_pixels
 from ghostdeploy.preprocess.record import IMAGE_SUFFIXES, MAX_SIDE, ORDERS, Preprocess, changed, described, pixels_text
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "as_input",
     "changed",
     "described",
+    "fill",
     "geometry",
     "normalise",
     "pixels_text",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ghostdeploy.decode import MAX_PIXELS, open_image
+from ghostdeploy.decode import MAX_PIXELS, height_and_width, open_upright
 from ghostdeploy.errors import InputError
 from ghostdeploy.preprocess.corner import resize_from_corner
 from ghostdeploy.preprocess.geometry import Placement, place
@@ -21,7 +21,7 @@ from ghostdeploy.preprocess.record import ORDERS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ghostdeploy.decode import Source
+    from ghostdeploy.decode import Source, Upright
     from ghostdeploy.preprocess.record import Preprocess
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -37,44 +37,54 @@ def to_pixels(source: Source, spec: Preprocess) -> NDArray[np.uint8]:
     Raises:
         InputError: See `open_image`; or the image is a strip that the resize would make larger than `MAX_PIXELS`.
     """
-    image = open_image(source)
-    placed = place(spec, image.height, image.width)
+    return fill(open_upright(source), spec)
+
+
+def fill(image: Upright, spec: Preprocess) -> NDArray[np.uint8]:
+    """Returns an upright image as `to_pixels` does; the image stays as it is."""
+    height, width = height_and_width(image)
+    placed = place(spec, height, width)
     if placed.height * placed.width > MAX_PIXELS:  # a strip of 1 × 60 000 pixels would become gigabytes
         raise InputError(
-            f"image of {image.width}×{image.height} pixels is too long to be resized to {placed.width}×{placed.height}"
+            f"image of {width}×{height} pixels is too long to be resized to {placed.width}×{placed.height}"
         )
-    if spec.color == "gray":
+    if isinstance(image, np.ndarray) and (spec.color == "gray" or spec.sampling == "half-pixel"):
+        image = Image.fromarray(image)
+    if spec.color == "gray" and isinstance(image, Image.Image):
         image = image.convert("L")
     pixels = _placed(_resized(image, placed, spec), placed, spec)
     return np.ascontiguousarray(pixels[:, :, ::-1]) if spec.color == "bgr" else pixels
 
 
-def _resized(image: Image.Image, placed: Placement, spec: Preprocess) -> Image.Image:
-    if image.size == (placed.width, placed.height):
+def _resized(image: Upright, placed: Placement, spec: Preprocess) -> Upright:
+    if height_and_width(image) == (placed.height, placed.width):
         return image
-    if spec.sampling == "half-pixel":
+    if isinstance(image, Image.Image) and spec.sampling == "half-pixel":
         saved = image.height - placed.height
         if saved > 0 and saved > 2 * (image.width - placed.width):  # Pillow 13's order of passes, in every version
             image = image.resize((image.width, placed.height), _RESAMPLING[spec.interpolation])
         return image.resize((placed.width, placed.height), _RESAMPLING[spec.interpolation])
-    pixels = np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
-    found = resize_from_corner(pixels, placed.height, placed.width)
-    return Image.fromarray(found if found.shape[2] > 1 else found[:, :, 0])
+    pixels = np.asarray(image, np.uint8).reshape(*height_and_width(image), -1)
+    return resize_from_corner(pixels, placed.height, placed.width)
 
 
-def _placed(image: Image.Image, placed: Placement, spec: Preprocess) -> NDArray[np.uint8]:
+def _placed(image: Upright, placed: Placement, spec: Preprocess) -> NDArray[np.uint8]:
     """Returns the crop of the image, or the image in its padding, (height, width, channels); `pad` in RGB order."""
     height, width, channels = spec.shape
-    box = (-placed.left, -placed.top, width - placed.left, height - placed.top)
-    if image.size == (width, height) or not any(spec.pad_pixels):  # Pillow's crop is black outside
-        cut = image if image.size == (width, height) else image.crop(box)
-        return np.asarray(cut, np.uint8).reshape(height, width, channels)
+    if height_and_width(image) == (height, width):
+        return np.asarray(image, np.uint8).reshape(height, width, channels)
+    if isinstance(image, Image.Image) and not any(spec.pad_pixels):  # Pillow's crop is black outside
+        box = (-placed.left, -placed.top, width - placed.left, height - placed.top)
+        return np.asarray(image.crop(box), np.uint8).reshape(height, width, channels)
     pad = spec.pad_pixels[::-1] if spec.color == "bgr" else spec.pad_pixels
     out = np.empty((height, width, channels), np.uint8)
     out[:] = pad
-    rows = slice(placed.top, placed.top + placed.height)
-    columns = slice(placed.left, placed.left + placed.width)
-    out[rows, columns] = np.asarray(image, np.uint8).reshape(placed.height, placed.width, channels)
+    (rows, from_rows), (columns, from_columns) = (
+        (slice(max(begin, 0), begin + old), slice(max(-begin, 0), new - begin))
+        for begin, old, new in ((placed.top, placed.height, height), (placed.left, placed.width, width))
+    )
+    whole = np.asarray(image, np.uint8).reshape(placed.height, placed.width, channels)
+    out[rows, columns] = whole[from_rows, from_columns]
     return out
 
 

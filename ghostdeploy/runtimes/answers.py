@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.arguments import require_count
-from ghostdeploy.decode import open_image
-from ghostdeploy.preprocess import geometry, prepare
+from ghostdeploy.decode import height_and_width, open_upright
+from ghostdeploy.preprocess import as_input, fill, geometry, prepare
 from ghostdeploy.tasks.base import Seen
 from ghostdeploy.tasks.ranking import rank, require_classes
 from ghostdeploy.tasks.table import task_of
@@ -74,10 +74,10 @@ class Answers:
             UsageError: The model has several inputs, or this runtime was closed.
         """
         facts = self._interface
-        upright = open_image(image)
-        size = (upright.height, upright.width)
+        upright = open_upright(image)
+        size = height_and_width(upright)
         (port,) = facts.inputs
-        outputs = self.infer({port.name: prepare([upright], facts.preprocess)})
+        outputs = self.infer({port.name: as_input(fill(upright, facts.preprocess)[None], facts.preprocess)})
         seen = Seen(geometry(facts.preprocess, size), size, facts.labels, facts.scores, facts.where)
         return self.task.predict(outputs, seen)
 

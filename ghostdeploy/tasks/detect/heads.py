@@ -16,6 +16,7 @@ Sources: NanoDet's `nanodet_plus_head.py` and `gfl_head.py`; the published formu
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -96,6 +97,7 @@ class Cells(NamedTuple):
     anchor: Int
 
 
+@lru_cache(maxsize=16)
 def cells(strides: tuple[int, ...], size: tuple[int, int], *, anchors: int = 1, order: str = "anchor-y-x") -> Cells:
     """Returns the points of an input of height and width `size`, level by level.
 
@@ -113,7 +115,10 @@ def cells(strides: tuple[int, ...], size: tuple[int, int], *, anchors: int = 1, 
         anchor, y, x = grid if order == "anchor-y-x" else (grid[2], grid[0], grid[1])
         same = np.ones(len(x), np.int64)
         parts.append((x.astype(float), y.astype(float), step * same.astype(float), level * same, anchor))
-    return Cells._make(np.concatenate(one) for one in zip(*parts, strict=True))
+    found = Cells._make(np.concatenate(one) for one in zip(*parts, strict=True))
+    for array in found:
+        array.flags.writeable = False  # the next caller gets the same
+    return found
 
 
 def _by_distances(columns: Float, points: Int, strides: tuple[int, ...], size: tuple[int, int], offset: float) -> Float:

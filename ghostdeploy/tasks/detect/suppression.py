@@ -122,23 +122,24 @@ def _kept(boxes: Float, groups: Int, iou: float, most: int) -> Int:
             known = np.array(kept)
             hidden = (overlap(boxes[block], boxes[known]) > iou) & (groups[block][:, None] == groups[known])
             block = block[~hidden.any(axis=1)]
-        hides = (overlap(boxes[block], boxes[block]) > iou) & (groups[block][:, None] == groups[block])
+        hides = np.triu((overlap(boxes[block], boxes[block]) > iou) & (groups[block][:, None] == groups[block]), 1)
         alive = np.ones(len(block), bool)
-        for place in range(len(block)):
+        for place in np.flatnonzero(hides.any(axis=1)):
             if alive[place]:
-                kept.append(int(block[place]))
-                if len(kept) == most:
-                    return np.array(kept)
-                alive[place + 1 :] &= ~hides[place, place + 1 :]
+                alive &= ~hides[place]
+        kept += block[alive].tolist()
+        if len(kept) >= most:
+            return np.array(kept[:most])
     return np.array(kept, np.int64)
 
 
 def overlap(a: Float, b: Float) -> Float:
     """Returns the IoU of every box of `a` (M, 4) with every box of `b` (N, 4), both x0, y0, x1, y1: (M, N)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    sides = np.clip(high - low, 0.0, None)
-    inside = sides[..., 0] * sides[..., 1]
+    inside = np.ones((len(a), len(b)))
+    for low, high in ((0, 2), (1, 3)):
+        side = np.minimum(a[:, None, high], b[:, high])
+        side -= np.maximum(a[:, None, low], b[:, low])
+        inside *= np.maximum(side, 0.0, out=side)
     whole = _area(a)[:, None] + _area(b)[None, :] - inside
     shares: Float = np.divide(inside, whole, out=np.zeros_like(inside), where=whole > 0)
     return shares
