@@ -182,11 +182,12 @@ def diagnose(bundle: Path, top: int, *, as_json: bool) -> None:
 
     Layers have the names of their PyTorch modules.
     """
+    from ghostdeploy.bundle.folder import open_bundle
     from ghostdeploy.deploy.prove.diagnose import diagnose as read
     from ghostdeploy.terminal import proof_tables
 
     found = read(bundle)
-    print_json(found) if as_json else proof_tables.diagnosed(found, top)
+    print_json(found) if as_json else proof_tables.diagnosed(found, top, open_bundle(bundle).manifest.outputs)
 
 
 @main.command()

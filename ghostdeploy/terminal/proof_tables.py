@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.prove.evaluate import Evaluation
 from ghostdeploy.deploy.prove.image_folders import counted
 from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
+from ghostdeploy.tasks.table import find, resolve
 from ghostdeploy.terminal.layout import (
     agreement,
     bounds,
@@ -24,6 +26,7 @@ from ghostdeploy.terminal.layout import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ghostdeploy.bundle.manifest import TensorSpec
     from ghostdeploy.deploy.measure.bench import Bench
     from ghostdeploy.deploy.prove.commands import Verification
     from ghostdeploy.deploy.prove.diagnose import Diagnosis
@@ -50,7 +53,7 @@ def verified(found: Sequence[Verification]) -> None:
         if v.execution is not None:
             text = f"{v.name}: {gap(v.execution)}"
         note(text, style="dim")
-        if not v.parity.agreement_proves:
+        if not v.parity.agreement_proves and _names_classes(v.bundle):
             note(
                 f"{v.name}: the golden outputs never name different classes, so agreement would prove nothing",
                 style="dim",
@@ -58,6 +61,11 @@ def verified(found: Sequence[Verification]) -> None:
         note(f"{v.name}: {_preprocessing(v)}", style="dim")
         if because := v.failed_because or v.unverified_because:
             note(f"{v.name}: {because}")
+
+
+def _names_classes(bundle: str) -> bool:
+    """Tells whether a bundle's task is judged by classes."""
+    return bool(resolve(find(open_bundle(bundle, check_hashes=False).manifest.task.name).task).proof == "agreement")
 
 
 def _preprocessing(found: Verification) -> str:
@@ -134,12 +142,13 @@ def _classified(found: Sequence[Evaluation]) -> None:
         )
 
 
-def diagnosed(found: Diagnosis, top: int) -> None:
+def diagnosed(found: Diagnosis, top: int, outputs: Sequence[TensorSpec]) -> None:
     """Prints the layers that carry the error, worst first.
 
     Args:
         found: Of a quantized bundle.
         top: Layers to show.
+        outputs: Of the bundle.
     """
     gains = {gain.unit: gain for gain in found.gains}
     rows = [
@@ -157,7 +166,8 @@ def diagnosed(found: Diagnosis, top: int) -> None:
     titles = ("PyTorch module", "role", f">SQNR {found.noise}", ">clipped", ">unused steps", ">gain if float", "now")
     table(titles, rows)
     overall = "exact" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
-    text = f"{len(found.layers)} quantized layers; logits {overall} against float on {found.images} images" + (
+    what = ", ".join(dict.fromkeys(one.role or one.name for one in outputs))
+    text = f"{len(found.layers)} quantized layers; {what} {overall} against float on {found.images} images" + (
         "" if found.agreement is None else f", {found.agreement:.2%} with the same top-1 class"
     )
     note(text, style="dim")
