@@ -64,7 +64,7 @@ ROWS: tuple[Target, ...] = (
             saturation_safe=True,
             quantize_bias=True,
             final=True,
-            op_types=(*_LAYERS, "Relu", "Add", "Concat", "MaxPool", "Slice", "Flatten", "Reshape"),
+            op_types=("Conv", "Gemm", "MatMul", "Relu", "Add", "Concat", "MaxPool", "Slice", "Flatten", "Reshape"),
             bare_outputs=("Gemm", "MatMul"),
         ),
         int8_time=Int8Time(without_dot_product=2.5, with_dot_product=1.2),

@@ -68,7 +68,7 @@ def plan(model: onnx.ModelProto, recipe: Recipe, *, float_layers: frozenset[str]
     by_rule = vector_branches(graph)
     if recipe.int8_gates:
         by_rule -= {node.name for node in graph.layers()}
-    by_rule |= behind_layers(graph)
+    by_rule |= behind_layers(graph) | {node.name for node in graph.layers() if node.op_type not in recipe.op_types}
     if not recipe.int8_groups:
         by_rule |= {node.name for node in graph.layers() if attribute(node, "group", 1) > 1}
     wanted = (n for n in graph.nodes if n.op_type in recipe.op_types and n.name not in by_rule)
