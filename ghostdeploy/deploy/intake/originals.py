@@ -4,14 +4,17 @@ They are small copies of the export's own images, cut to different shapes, whate
 
     0  as it is     1  portrait     2  landscape     3  7/8 of both sides, smaller than the model's input
 
-Longest sides are odd numbers, so that roundings of resized sides differ. Gray images cannot show the order of colours:
-there the last one is a shipped photograph, as are those that a small set lacks.
+Longest sides are odd numbers, so that roundings of resized sides differ; where they still do not, as with images of the
+model's own size, a few pixels are cut off: one image tells `floor` from `round`, another `ceil`. Gray images cannot
+show the order of colours: there the last one is a shipped photograph, as are those that a small set lacks.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -19,6 +22,7 @@ from ghostdeploy import samples
 from ghostdeploy.decode import open_image
 from ghostdeploy.errors import InputError
 from ghostdeploy.preprocess import prepare
+from ghostdeploy.preprocess.geometry import place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 
 _LONGEST = (251, 227, 239, 199)
 """Pixels; four such images compress to less than half a megabyte."""
+_TRIM = 12
+"""Pixels that may be cut off a side."""
 
 
 def originals_of(sources: Sequence[Any], spec: Preprocess) -> tuple[NDArray[np.uint8], ...]:
@@ -57,9 +63,21 @@ def _shaped(pictures: list[Image.Image], photo: Path, spec: Preprocess) -> tuple
     if spec.channels == 3 and all(map(_is_gray, pictures)):
         pictures = [*pictures[:-1], open_image(photo)]
     longest = [*_LONGEST[:-1], max(1, min(_LONGEST[-1], 3 * min(spec.sides) // 4))]
-    return tuple(
-        _small(_cut(picture, place), most) for place, (picture, most) in enumerate(zip(pictures, longest, strict=True))
-    )
+    found = [_small(_cut(picture, at), most) for at, (picture, most) in enumerate(zip(pictures, longest, strict=True))]
+    for at, rounding in ((1, "floor"), (2, "ceil")):
+        height, width = _telling(found[at].shape[0], found[at].shape[1], spec, rounding)
+        found[at] = found[at][:height, :width]
+    return tuple(found)
+
+
+def _telling(height: int, width: int, spec: Preprocess, rounding: str) -> tuple[int, int]:
+    """Returns the size, cut as little as it takes for this rounding to give another size than `round`, if any does."""
+    if spec.resize != "letterbox":
+        return height, width
+    one, other = (msgspec.structs.replace(spec, rounding=name) for name in ("round", rounding))
+    cuts = sorted(itertools.product(range(min(_TRIM, height)), range(min(_TRIM, width))), key=sum)
+    sizes = ((height - rows, width - columns) for rows, columns in cuts)
+    return next((size for size in sizes if place(one, *size) != place(other, *size)), (height, width))
 
 
 def _cut(picture: Image.Image, place: int) -> Image.Image:
