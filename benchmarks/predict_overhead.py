@@ -1,8 +1,8 @@
 """What `predict` of a detector costs outside the engine: `python benchmarks/predict_overhead.py BUNDLE…`.
 
 An image of 1280×720, as an array and as a JPEG file, is resized, run, decoded and mapped back. The engine's own time is
-taken inside the same call. Times are of the processor, so the machine may be shared. An untrained network finds nothing, so the limit of scores is
-set to where about a hundred points pass, as on a street full of people.
+taken inside the same call. Times are of the processor, so the machine may be shared. An untrained network finds
+nothing, so the limit of scores is set to where about a hundred points pass, as on a street full of people.
 """
 
 from __future__ import annotations

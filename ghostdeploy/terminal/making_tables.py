@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ghostdeploy.preprocess import described
 from ghostdeploy.terminal.layout import (
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from ghostdeploy.models.zoo import ZooEntry
 
 
+_LONGEST = 400
+"""Characters of a value that are shown."""
+
+
 def models(entries: Sequence[ZooEntry]) -> None:
     """Prints the zoo."""
     rows = [
@@ -51,7 +57,15 @@ def plan(found: Plan) -> None:
         ("accuracy gate", f"{found.data}, drop ≤ {found.max_drop:g}" if found.data else "none (no --data)"),
         ("bundles", stacked(found.bundles)),
     ]
+    if found.decode is not None:
+        rows.insert(-2, ("decode", stacked([f"{key} {_short(value)}" for key, value in found.decode.items()])))
     table(("would export", ""), rows)
+
+
+def _short(value: Any) -> str:
+    """Returns a value of a decode record in one line; of thousands of numbers how many there are."""
+    text = msgspec.json.encode(value).decode().replace('"', "")
+    return text if len(text) < _LONGEST else f"{len(value)} of {msgspec.json.encode(value[0]).decode()} …, see --json"
 
 
 def agreed(found: Agreement) -> str:

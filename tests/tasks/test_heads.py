@@ -182,17 +182,17 @@ def test_yolov8_is_read_raw_and_decoded_channels_first():
 
 @pytest.mark.parametrize("order", ["xywh", "yxhw"])
 def test_ssd_offsets_are_of_priors_and_the_background_is_no_class(order):
-    priors = np.array([[0.5, 0.5, 0.2, 0.4], [0.25, 0.5, 0.1, 0.1]])
+    priors = ((0.5, 0.5, 0.2, 0.4), (0.25, 0.5, 0.1, 0.1))
     offsets = np.array([[1.0, -1.0, 0.5, 100.0], [0, 0, 0, 0]])
     logits = np.array([[0.0, 5.0, 1.0], [9.0, 0.0, 0.0]])  # the second point is background
     given = offsets if order == "xywh" else offsets[:, [1, 0, 3, 2]]
-    record = kinds.Ssd(outputs=("s", "b"), classes=3, box_order=order)
+    record = kinds.Ssd(outputs=("s", "b"), classes=3, box_order=order, priors=priors)
 
-    (found,) = detect(record, {"s": logits[None], "b": given[None]}, (100, 200), ALL, priors)
+    (found,) = detect(record, {"s": logits[None], "b": given[None]}, (100, 200), ALL)
 
     cx, cy, w, h = 0.5 + 0.1 * 0.2, 0.5 - 0.1 * 0.4, 0.2 * math.exp(0.2 * 0.5), 0.4 * 1000 / 16
     np.testing.assert_allclose(
-        found.boxes, [[200 * (cx - w / 2), 100 * (cy - h / 2), 200 * (cx + w / 2), 100 * (cy + h / 2)]]
+        found.boxes, [[200 * (cx - w / 2), 100 * (cy - h / 2), 200 * (cx + w / 2), 100 * (cy + h / 2)]], rtol=1e-6
     )
     assert found.classes.tolist() == [0]
     np.testing.assert_allclose(found.scores, math.exp(5) / (1 + math.exp(5) + math.e))
@@ -236,6 +236,7 @@ def test_the_words_of_the_command_line_are_a_record():
         ("gfl:eval=3", "has no 'eval'"),
         ("gfl:eval.score=7", "score is 7"),
         ("ssd:variances=1", "decode ssd:"),
+        ("ssd", "state=raw needs priors=FILE.npy"),
     ],
 )
 def test_words_that_are_none_are_refused_in_one_sentence(text, said):

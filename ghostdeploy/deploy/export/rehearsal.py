@@ -6,7 +6,7 @@ passes, and everything that needs the whole calibration set, are skipped.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.export.request import Request
     from ghostdeploy.deploy.intake.protocol import ExportedModel
     from ghostdeploy.deploy.plan.config import ExportConfig
+    from ghostdeploy.tasks.base import Task
 
 IMAGES = 2
 
 
-class Plan(Record, frozen=True, kw_only=True):
+class Plan(Record, frozen=True, kw_only=True, omit_defaults=True):
     """What an export would do."""
 
     model: str
@@ -45,6 +46,8 @@ class Plan(Record, frozen=True, kw_only=True):
     max_drop: float
     bundles: tuple[str, ...]
     """Folders it would write."""
+    decode: dict[str, Any] | None = None
+    """The finished record of a detector's head."""
 
 
 def plan(asked: Request) -> Plan:
@@ -58,7 +61,7 @@ def plan(asked: Request) -> Plan:
     name = asked.name or model.name
     refuse_existing(config, name)
     inputs = Inputs.choose(model, config)
-    rehearse(model, inputs, config)
+    task = rehearse(model, inputs, config)
     data = inputs.data
     return Plan(
         model=name,
@@ -72,11 +75,12 @@ def plan(asked: Request) -> Plan:
         data=None if data is None else f"{data.source} ({len(data)} images)",
         max_drop=config.top1_drop,
         bundles=tuple(str(config.folder(name, row)) for row in config.rows),
+        decode=task.info.decode,
     )
 
 
-def rehearse(model: ExportedModel, inputs: Inputs, config: ExportConfig) -> None:
-    """Runs a model as its export begins.
+def rehearse(model: ExportedModel, inputs: Inputs, config: ExportConfig) -> Task:
+    """Runs a model as its export begins; returns its task.
 
     Args:
         model: What was loaded.
@@ -97,3 +101,4 @@ def rehearse(model: ExportedModel, inputs: Inputs, config: ExportConfig) -> None
     if inputs.data is not None:
         fit_classes(inputs.data, labels)
     model.rehearse(reference, golden, config)
+    return task

@@ -42,7 +42,6 @@ def check(
     size: tuple[int, int],
     *,
     labels: int | None = None,
-    priors: Float | None = None,
 ) -> None:
     """Refuses a record that does not describe a network's outputs.
 
@@ -51,7 +50,6 @@ def check(
         outputs: Tensors by name that the float model gave for images, not for noise.
         size: Height and width of the network's input.
         labels: Number of class names of the model; None where there are none.
-        priors: (P, 4), of `ssd`.
 
     Raises:
         WrongRecord: One sentence with the fact.
@@ -59,18 +57,18 @@ def check(
     for name in found.outputs:
         if not np.isfinite(outputs[name]).all():
             raise WrongRecord(f"output {name!r} holds values that are not finite")
-    _check_rows(found, outputs, size, priors)
+    _check_rows(found, outputs, size)
     _check_columns(found, outputs, labels)
     rows = read(found, outputs)
     _check_scores(found, rows)
     if rows.classes is not None:
         _check_classes(rows, labels)
-    _check_boxes(found, rows, size, priors)
+    _check_boxes(found, rows, size)
     if isinstance(found, kinds.YoloV5) and found.state == "decoded":
         _check_order(found, rows, size)
 
 
-def _check_rows(found: kinds.Record, outputs: Arrays, size: tuple[int, int], priors: Float | None) -> None:
+def _check_rows(found: kinds.Record, outputs: Arrays, size: tuple[int, int]) -> None:
     """Compares the number of points with what strides and size give, or with the priors."""
     wanted = points(found, size)
     for names in groups(found):
@@ -81,8 +79,9 @@ def _check_rows(found: kinds.Record, outputs: Arrays, size: tuple[int, int], pri
                 f"{_outputs(names)} {_sum(given)} points, expected {_sum(wanted)}: strides {strides} of "
                 f"{size[0]}×{size[1]} pixels"
             )
-        if priors is not None and sum(given) != len(priors):
-            raise WrongRecord(f"{_outputs(names)} {_sum(given)} points, expected {len(priors)} as there are priors")
+        priors = len(found.priors) if isinstance(found, kinds.Ssd) and found.state == "raw" else None
+        if priors is not None and sum(given) != priors:
+            raise WrongRecord(f"{_outputs(names)} {_sum(given)} points, expected {priors} as there are priors")
 
 
 def _check_columns(found: kinds.Record, outputs: Arrays, labels: int | None) -> None:
@@ -137,9 +136,9 @@ def _check_classes(rows: Rows, labels: int | None) -> None:
         raise WrongRecord(f"the column of classes goes up to {chosen.max():.0f}, expected below {labels} labels")
 
 
-def _check_boxes(found: kinds.Record, rows: Rows, size: tuple[int, int], priors: Float | None) -> None:
+def _check_boxes(found: kinds.Record, rows: Rows, size: tuple[int, int]) -> None:
     """Looks at the boxes of the points with the best scores."""
-    boxes = np.concatenate([_best(found, rows, image, size, priors) for image in range(len(rows.scores))])
+    boxes = np.concatenate([_best(found, rows, image, size) for image in range(len(rows.scores))])
     if not len(boxes):
         return
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -162,10 +161,10 @@ def _check_boxes(found: kinds.Record, rows: Rows, size: tuple[int, int], priors:
         )
 
 
-def _best(found: kinds.Record, rows: Rows, image: int, size: tuple[int, int], priors: Float | None) -> Float:
+def _best(found: kinds.Record, rows: Rows, image: int, size: tuple[int, int]) -> Float:
     scores, where = probabilities(found, rows, image, 0.0)
     best = where[np.argsort(-scores.max(axis=1, initial=0.0), kind="stable")[:_BEST]]
-    return decode(found, rows.boxes[image][best], best, size, priors)
+    return decode(found, rows.boxes[image][best], best, size)
 
 
 def _check_order(found: kinds.YoloV5, rows: Rows, size: tuple[int, int]) -> None:

@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 LARGEST_EXPONENT = math.log(1000 / 16)
 
 
-def detect(
-    found: kinds.Record, outputs: Arrays, size: tuple[int, int], rule: Suppression, priors: Float | None = None
-) -> list[Detections]:
+def detect(found: kinds.Record, outputs: Arrays, size: tuple[int, int], rule: Suppression) -> list[Detections]:
     """Returns what is in each image, boxes in pixels of the network's input.
 
     Args:
@@ -49,25 +47,20 @@ def detect(
         outputs: Tensors by name, for N images.
         size: Height and width of the network's input.
         rule: `found.eval` or `found.predict`.
-        priors: (P, 4), of `ssd`.
     """
     rows = read(found, outputs)
-    return [_one(found, rows, image, size, rule, priors) for image in range(len(rows.scores))]
+    return [_one(found, rows, image, size, rule) for image in range(len(rows.scores))]
 
 
-def _one(
-    found: kinds.Record, rows: Rows, image: int, size: tuple[int, int], rule: Suppression, priors: Float | None
-) -> Detections:
+def _one(found: kinds.Record, rows: Rows, image: int, size: tuple[int, int], rule: Suppression) -> Detections:
     scores, points = probabilities(found, rows, image, rule.score)
-    boxes = decode(found, rows.boxes[image][points], points, size, priors)
+    boxes = decode(found, rows.boxes[image][points], points, size)
     if found.clip:
         boxes = clip(boxes, size)
     return suppress(boxes, scores, rule)
 
 
-def decode(
-    found: kinds.Record, columns: NDArray[Any], points: Int, size: tuple[int, int], priors: Float | None
-) -> Float:
+def decode(found: kinds.Record, columns: NDArray[Any], points: Int, size: tuple[int, int]) -> Float:
     """Returns the boxes of some points of one image, (R, 4) x0, y0, x1, y1 in pixels of the network's input.
 
     Args:
@@ -75,9 +68,8 @@ def decode(
         columns: (R, columns of boxes), see `rows.read`.
         points: (R,) Which points these are.
         size: Height and width of the network's input.
-        priors: (P, 4), of `ssd`.
     """
-    return _BOXES[type(found)](found, np.asarray(columns, np.float64), points, size, priors)
+    return _BOXES[type(found)](found, np.asarray(columns, np.float64), points, size)
 
 
 def clip(boxes: Float, size: tuple[int, int]) -> Float:
@@ -134,17 +126,17 @@ def _by_distances(columns: Float, points: Int, strides: tuple[int, ...], size: t
     return np.stack([x - left, y - top, x + right, y + bottom], axis=1)
 
 
-def _gfl(found: kinds.Gfl, columns: Float, points: Int, size: tuple[int, int], _: Float | None) -> Float:
+def _gfl(found: kinds.Gfl, columns: Float, points: Int, size: tuple[int, int]) -> Float:
     return _by_distances(columns, points, found.strides, size, found.offset)
 
 
-def _yolov8(found: kinds.YoloV8, columns: Float, points: Int, size: tuple[int, int], _: Float | None) -> Float:
+def _yolov8(found: kinds.YoloV8, columns: Float, points: Int, size: tuple[int, int]) -> Float:
     if found.state == "raw":
         return _by_distances(columns, points, found.strides, size, 0.5)
     return corners(columns, "cxcywh") * _unit(found.unit, size)
 
 
-def _yolov5(found: kinds.YoloV5, columns: Float, points: Int, size: tuple[int, int], _: Float | None) -> Float:
+def _yolov5(found: kinds.YoloV5, columns: Float, points: Int, size: tuple[int, int]) -> Float:
     if found.state == "decoded":
         return corners(columns, "cxcywh") * _unit(found.unit, size)
     grid = cells(found.strides, size, anchors=len(found.anchors[0]), order=found.order)
@@ -158,25 +150,23 @@ def _yolov5(found: kinds.YoloV5, columns: Float, points: Int, size: tuple[int, i
     return corners(np.concatenate([centre * grid.stride[points, None], sides], axis=1), "cxcywh")
 
 
-def _ssd(found: kinds.Ssd, columns: Float, points: Int, size: tuple[int, int], priors: Float | None) -> Float:
+def _ssd(found: kinds.Ssd, columns: Float, points: Int, size: tuple[int, int]) -> Float:
     if found.box_order == "yxhw":
         columns = columns[:, [1, 0, 3, 2]]
     if found.state == "decoded":
         return columns * _unit("relative", size)
-    if priors is None:
-        raise ValueError("an ssd head needs its priors")
-    prior = priors[points]
+    prior = np.array([found.priors[point] for point in points.tolist()], np.float32).reshape(-1, 4)
     scaled = columns * np.asarray(found.variances)
     centre = scaled[:, :2] * prior[:, 2:] + prior[:, :2]
     sides = np.exp(np.minimum(scaled[:, 2:], LARGEST_EXPONENT)) * prior[:, 2:]
     return corners(np.concatenate([centre, sides], axis=1), "cxcywh") * _unit("relative", size)
 
 
-def _end2end(found: kinds.End2End, columns: Float, _: Int, size: tuple[int, int], __: Float | None) -> Float:
+def _end2end(found: kinds.End2End, columns: Float, _: Int, size: tuple[int, int]) -> Float:
     return columns * _unit(found.unit, size)
 
 
-def _boxes(found: kinds.Boxes, columns: Float, _: Int, size: tuple[int, int], __: Float | None) -> Float:
+def _boxes(found: kinds.Boxes, columns: Float, _: Int, size: tuple[int, int]) -> Float:
     return corners(columns, found.format) * _unit(found.unit, size)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from ghostdeploy.tasks.detect.priors import read_priors
 from ghostdeploy.tasks.detect.suppression import Suppression
 
 Scores = Literal["logits", "probabilities"]
@@ -126,9 +127,8 @@ class Ssd(Decode, frozen=True, kw_only=True, tag="ssd"):
     """Priors with a background class: SSD, SSDLite, the TensorFlow detection models."""
 
     arrangement: Literal["joint", "scores-boxes", "boxes-scores"] = "scores-boxes"
-    priors: str = "priors.npz"
-    """File of the bundle: `priors` (P, 4) float32, cx, cy, w, h relative to the input. The same class of network gives
-    others by version, so they are numbers and never a formula."""
+    priors: tuple[tuple[float, float, float, float], ...] = ()
+    """cx, cy, w, h of each point, float32, relative to the input; on the command line a file, see `priors`."""
     variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     """Of x, y, w, h."""
     box_order: Literal["xywh", "yxhw"] = "xywh"
@@ -176,6 +176,7 @@ def parse(text: str) -> Record:
     Keys of suppression are `eval.score`, `predict.iou` and so on.
 
     Raises:
+        DataError: A file of priors cannot be used.
         ValueError: One sentence: an unknown kind or key, or a value that does not fit.
     """
     kind, _, rest = text.partition(":")
@@ -192,13 +193,23 @@ def parse(text: str) -> Record:
         if inner:
             nested.setdefault(name, {})[inner] = value
         else:
-            values[name] = _listed(name, value) if name in _LISTS else value
+            values[name] = _value(name, value)
     for name, given in nested.items():
         values[name] = msgspec.to_builtins(getattr(KINDS[kind](), name)) | given
     try:
-        return msgspec.convert(values, type=KINDS[kind], strict=False)
+        found = msgspec.convert(values, type=KINDS[kind], strict=False)
     except msgspec.ValidationError as error:
         raise ValueError(f"decode {kind}: {error}") from error
+    if isinstance(found, Ssd) and (found.state == "raw") != bool(found.priors):
+        needs = "needs" if found.state == "raw" else "has no use for"
+        raise ValueError(f"decode ssd with state={found.state} {needs} priors=FILE.npy")
+    return found
+
+
+def _value(name: str, text: str) -> object:
+    if name == "priors":
+        return read_priors(text)
+    return _listed(name, text) if name in _LISTS else text
 
 
 def _listed(name: str, text: str) -> object:
