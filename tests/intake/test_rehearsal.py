@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -130,3 +132,12 @@ def test_control_flow_that_values_decide_is_found_in_an_onnx_file(batch, tmp_pat
     answer = plan(capsys, branching(tmp_path / "net.onnx"), tmp_path, "--batch", batch)
 
     assert_one_sentence(answer, 3, "has control flow", "operator If", "depend on the image")
+
+
+def test_a_dry_run_of_a_sample_names_the_labelled_set_and_the_drop_of_its_task(tmp_path, capsys):
+    words = ("export", "sample:ghost_pfld", "-t", "onnx", "--int8", "--dry-run", "--json", "-o", tmp_path)
+
+    found = json.loads(run(capsys, *words).out)
+
+    assert found["data"].endswith("landmarks.npz (200 images)")
+    assert found["max_drop"] == 0.03

@@ -18,6 +18,7 @@ from ghostdeploy.convert.base import About, ExportJob
 from ghostdeploy.convert.cache import pack, unpack
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.conversion_key import conversion_key
+from ghostdeploy.deploy.prove.measuring import allowed_drop
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -143,6 +144,7 @@ def _quantization(step: Step, recipe: Recipe, folded: Folded, run: ExportRun) ->
     np.save(golden, next(iter(interface.golden_inputs.values())), allow_pickle=False)
     seen = folded.seen
     assert seen.evidence is not None  # gathered for this precision
-    default = run.config.top1_drop if seen.measure is None else seen.measure.max_drop
-    limit = default if run.config.max_drop is None else run.config.max_drop
+    limit = run.config.top1_drop
+    if seen.measure is not None:
+        limit = allowed_drop(seen.task.info.name, run.config.max_drop)
     return seen.evidence.spec(recipe, interface.preprocess, golden, max_drop=limit, class_names=seen.labels)

@@ -18,6 +18,7 @@ from ghostdeploy.deploy.intake.inputs import Inputs, read_labels
 from ghostdeploy.deploy.intake.task import choose_task
 from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.prove.class_order import fit_classes
+from ghostdeploy.deploy.prove.measuring import allowed_drop, images_of
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def plan(asked: Request) -> Plan:
     refuse_existing(config, name)
     inputs = Inputs.choose(model, config)
     task = rehearse(model, inputs, config)
-    data = inputs.data
+    data, limit = inputs.data, config.top1_drop
+    if inputs.labelled is not None:
+        data, limit = images_of(inputs.labelled), allowed_drop(task.info.name, config.max_drop)
     return Plan(
         model=name,
         family=model.family,
@@ -73,7 +76,7 @@ def plan(asked: Request) -> Plan:
         input=config.input,
         preprocess=apply_overrides(model.preprocess, config.preprocess),
         data=None if data is None else f"{data.source} ({len(data)} images)",
-        max_drop=config.top1_drop,
+        max_drop=limit,
         bundles=tuple(str(config.folder(name, row)) for row in config.rows),
         decode=task.info.decode,
     )

@@ -80,6 +80,14 @@ def measure(
     return found
 
 
+def allowed_drop(name: str, asked: float | None) -> float:
+    """Returns the largest allowed drop of a task's measure: what was asked for, or the measure's own."""
+    row = table.find(name)
+    assert row.measure is not None  # as for `read`
+    own: float = table.resolve(row.measure).max_drop
+    return own if asked is None else asked
+
+
 def of_outputs(outputs: Arrays, task: Task, data: Labelled, spec: Preprocess, labels: Sequence[str]) -> Measure:
     """Measures outputs (N, …) for all N images of a labelled set; the arguments are those of `measure`."""
     found = _empty(task, data, labels)
