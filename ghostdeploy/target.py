@@ -50,6 +50,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """ONNX operators that are quantized; none where the graph is of another format."""
     int8_groups: bool = True
     """Whether convolutions in groups are quantized, depthwise ones among them."""
+    int8_transposed: Literal["any", "positive"] = "any"
+    """Transposed convolutions that are quantized: all, or only those of data that is never below 0, where the engine
+    has no integer kernel with a zero point."""
     rounds_in_layers: bool = False
     """The engine rounds the data of a layer inside it: whatever else reads a tensor, such as a sum, gets its floats."""
     bare_outputs: tuple[str, ...] = ()

@@ -97,6 +97,7 @@ ROWS: tuple[Target, ...] = (
             saturation_safe=True,
             op_types=(*_LAYERS, "Concat"),
             bare_outputs=(*_LAYERS, "Concat"),
+            int8_transposed="positive",
         ),
         int8_time=Int8Time(without_dot_product=1.0, with_dot_product=0.54),
         instruction_limit="ONEDNN_MAX_CPU_ISA",

@@ -250,3 +250,22 @@ def test_an_array_is_filled_up_to_four_bytes():
 
     assert len(codes.packed()) == 4 + 8
     assert len(in_half([Arrays(np.ones(3, np.float32))])[0].packed()) == 4 + 8
+
+
+class Along(nn.Module):
+    """A reduction along one axis."""
+
+    def __init__(self, name, axis, keep):
+        super().__init__()
+        self.name, self.axis, self.keep = name, axis, keep
+
+    def forward(self, x):
+        y = getattr(torch, self.name)(x, self.axis, keepdim=self.keep)
+        return y * 2 + 1
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize(("name", "axis"), [("sum", 1), ("mean", 2), ("sum", -1)])
+def test_a_reduction_along_one_axis_keeps_its_axis(name, axis, keep, tmp_path):
+    """pnnx writes an empty list of axes for one that is alone."""
+    assert exported(Along(name, axis, keep), tmp_path, task="raw").manifest.verdict == "passed"

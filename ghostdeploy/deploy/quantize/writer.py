@@ -21,6 +21,7 @@ from ghostdeploy.convert.graph.index import LAYERS, OnnxGraph, attribute, output
 from ghostdeploy.deploy.quantize.blocks import vector_branches
 from ghostdeploy.deploy.quantize.heads import behind_layers
 from ghostdeploy.deploy.quantize.indexed_model import IndexedModel
+from ghostdeploy.deploy.quantize.positive import is_positive
 from ghostdeploy.deploy.quantize.saturation import safe_scales
 from ghostdeploy.deploy.quantize.shared_scales import merge
 from ghostdeploy.telemetry import silent
@@ -71,6 +72,9 @@ def plan(model: onnx.ModelProto, recipe: Recipe, *, float_layers: frozenset[str]
     by_rule |= behind_layers(graph) | {node.name for node in graph.layers() if node.op_type not in recipe.op_types}
     if not recipe.int8_groups:
         by_rule |= {node.name for node in graph.layers() if attribute(node, "group", 1) > 1}
+    if recipe.int8_transposed == "positive":
+        transposed = (node for node in graph.nodes if node.op_type == "ConvTranspose")
+        by_rule |= {node.name for node in transposed if not is_positive(graph, node.input[0])}
     wanted = (n for n in graph.nodes if n.op_type in recipe.op_types and n.name not in by_rule)
     # Sizes for a Resize are concatenated as integers; the normalisation of pixels adds a constant.
     able = [n for n in wanted if graph.is_float(n.output[0]) and not _shifts(graph, n)]

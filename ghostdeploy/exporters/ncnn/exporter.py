@@ -22,7 +22,7 @@ from ghostdeploy.convert.base import Ports, RefusedError, Written, count_phrase
 from ghostdeploy.convert.graph import file as onnx_file
 from ghostdeploy.convert.graph.index import OnnxGraph, output_axis
 from ghostdeploy.exporters.ncnn import pnnx
-from ghostdeploy.exporters.ncnn.graph import pool_maxima, take_floats
+from ghostdeploy.exporters.ncnn.graph import pair_axes, pool_maxima, take_floats
 from ghostdeploy.exporters.ncnn.quantized import Integers, integers_of
 from ghostdeploy.exporters.ncnn.weights import Arrays, in_half, unpack
 from ghostdeploy.runtimes.ncnn import param
@@ -50,6 +50,7 @@ class NcnnExporter:
         ports = onnx_file.ports(model)
         take_floats(model)
         pool_maxima(model)
+        pair_axes(model)
         integers = integers_of(model) if job.precision == "int8" else {}
         layers, data = pnnx.convert(lambda path: onnx_file.write(model, path), ".onnx", shapes_of(ports))
         layers = pnnx.named(layers, job.input_names, job.output_names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -56,6 +57,35 @@ def pool_maxima(model: onnx.ModelProto) -> None:
             nodes.append(helper.make_node("Flatten", [kept], [name], f"{node.name}/flat", axis=1))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def pair_axes(model: onnx.ModelProto) -> None:
+    """Gives reductions along one axis a second one of length 1, in place: pnnx loses an axis that is alone."""
+    index, nodes = OnnxGraph(model), list[onnx.NodeProto]()
+    for node in index.nodes:
+        rank = len(index.shapes.get(node.input[0], ())) if node.op_type in ("ReduceSum", "ReduceMean") else 0
+        axes = _axes(node, index.constants) if rank in (3, 4) and len(node.input) == 2 else []
+        if len(axes) == 1:
+            nodes += _paired(model, node, axes[0] % rank)
+        else:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _paired(model: onnx.ModelProto, node: onnx.NodeProto, axis: int) -> list[onnx.NodeProto]:
+    """Returns a reduction along `axis` of a tensor with an axis of length 1 behind it."""
+    name, kept = node.output[0], bool(attribute(node, "keepdims", 1))
+    wide, narrow = f"{name}/wide", f"{name}/narrow"
+    for suffix, values in (("behind", [axis + 1]), ("pair", [axis, axis + 1])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}/{suffix}"))
+    nodes = [
+        helper.make_node("Unsqueeze", [node.input[0], f"{name}/behind"], [wide], f"{node.name}/wide"),
+        helper.make_node(node.op_type, [wide, f"{name}/pair"], [narrow if kept else name], node.name, keepdims=kept),
+    ]
+    if kept:
+        nodes.append(helper.make_node("Squeeze", [narrow, f"{name}/behind"], [name], f"{node.name}/narrow"))
+    return nodes
 
 
 def _is_maximum_of_maps(node: onnx.NodeProto, index: OnnxGraph) -> bool:
