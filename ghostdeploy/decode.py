@@ -104,7 +104,7 @@ def open_upright(source: Source) -> Upright:
     Raises:
         InputError: See `open_image`.
     """
-    if isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.ndim == 3 and source.shape[2] == 3:
+    if isinstance(source, np.ndarray) and source.dtype == np.uint8 and source.shape[2:] == (3,) and source.size:
         _check_area(source.shape[1], source.shape[0], "image array")
         return source
     return open_image(source)
