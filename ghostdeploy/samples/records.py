@@ -31,8 +31,10 @@ class SampleRecord:
     """Of the only output."""
     labels: tuple[str, ...] = ()
     """Names of the classes; a segmenter's first is the background."""
-    decode: Mapping[str, Any] = field(default_factory=dict)
-    """How boxes, points or masks come out of the output: the fields of the task's record."""
+    decode: Mapping[str, Any] | None = None
+    """How boxes come out of the output: the decode record."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """How points or masks come out of it: the settings of the task."""
     data: str
     """Labelled evaluation set, below `data/`."""
     calibration: str
@@ -48,9 +50,8 @@ class SampleRecord:
     @property
     def info(self) -> TaskInfo:
         """What its outputs mean, as a manifest records it."""
-        if self.task == "detect":
-            return TaskInfo(name=self.task, decode=dict(self.decode))
-        return TaskInfo(name=self.task, settings=dict(self.decode))
+        decode = None if self.decode is None else dict(self.decode)
+        return TaskInfo(name=self.task, decode=decode, settings=dict(self.settings))
 
     @property
     def preprocess(self) -> dict[str, Any]:
@@ -83,7 +84,7 @@ LANDMARKS = SampleRecord(
     factory="ghostdeploy.models.ghost_pfld:ghost_pfld",
     size=(64, 64),
     role="points",
-    decode={"unit": "relative", "normalizer": {"kind": "diagonal"}},
+    settings={"unit": "relative", "normalizer": {"kind": "diagonal"}},
     data="crops/landmarks.npz",
     calibration="crops/calibration",
 )
@@ -103,7 +104,7 @@ SEGMENT = SampleRecord(
     size=(128, 160),
     role="mask_logits",
     labels=("background", *LABELS),
-    decode={"align_corners": False},
+    settings={"align_corners": False},
     data="scenes",
     calibration="scenes/calibration",
 )

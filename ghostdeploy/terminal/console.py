@@ -209,7 +209,8 @@ class Bars:
             self._progress.stop()
 
     def started(self, stage: str) -> None:
-        """See `Listener`."""
+        """See `Listener`; a lost signal ends the command here."""
+        interruption.insist()
         if self._progress is not None:
             self._tasks[stage] = self._progress.add_task(visible_line(stage), total=None)
 

@@ -1,7 +1,9 @@
 """Signals that end a command: SIGTERM (`docker stop`, CI, systemd) and SIGHUP (a closed terminal) work like Ctrl-C.
 
 By default they end the process at once: its converter keeps running, and its hidden folder stays. Exit codes
-are the shell's, 128 + the number of the signal.
+are the shell's, 128 + the number of the signal. A signal that arrives inside a destructor or the callback of a weak
+reference, as imports have them, is lost: CPython prints `KeyboardInterrupt` there and goes on. So it is noted, and
+raised again when the next stage begins.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-ENDING = ("SIGTERM", "SIGHUP")
-"""The second is unknown to Windows."""
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+"""The last is unknown to Windows."""
 _TOGETHER = 1.0
 """Seconds in which several are one: who stops a service may send both, to a whole group of processes."""
 _received: list[tuple[int, float]] = []
@@ -27,8 +29,14 @@ def heed() -> None:
     """
     for name in ENDING:
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _interrupt)
+
+
+def insist() -> None:
+    """Raises `KeyboardInterrupt` for a signal that came and was lost."""
+    if _received:
+        raise KeyboardInterrupt
 
 
 def exit_code() -> int:

@@ -15,9 +15,9 @@ from torch import nn
 
 from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.bundle.manifest import PrecisionAchieved
+from ghostdeploy.bundle.manifest import Calibration, PrecisionAchieved
 from ghostdeploy.cached import PIECE
-from ghostdeploy.convert.base import ExportJob, ExportResult, Written
+from ghostdeploy.convert.base import ExportJob, ExportResult, QuantizeSpec, Written
 from ghostdeploy.convert.cache import Cache, pack, unpack
 from ghostdeploy.deploy.export import conversion_key as keys
 from ghostdeploy.deploy.export.conversion_key import conversion_key
@@ -26,6 +26,9 @@ from ghostdeploy.deploy.export.pipeline import run_export
 from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.models.source import from_module
+from ghostdeploy.preprocess import Preprocess
+from ghostdeploy.target import Recipe
+from ghostdeploy.tasks.base import TaskInfo
 
 DONE = ExportResult(
     status="done",
@@ -241,6 +244,39 @@ def test_a_path_outside_the_workspace_never_stands_for_its_content(asked, tmp_pa
     shutil.copy(outside, tmp_path / "elsewhere2.bin")
 
     assert key_of(job, tmp_path) != key_of(other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("set.npz", "set.npz"), ("shirt/1.png", ".")], ids=["a file of arrays", "a folder of images"]
+)
+def test_labelled_images_are_in_the_key_by_their_content(name, folder, asked, tmp_path):
+    import msgspec
+
+    file = tmp_path / "labelled" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"pixels")
+    judged = QuantizeSpec(
+        recipe=Recipe(name="static", activations="uint8"),
+        preprocess=Preprocess(size=8, crop_fraction=1.0, interpolation="bilinear"),
+        conditioned=None,
+        calibration="",
+        fingerprint=Calibration(count=1, sha256="0" * 64),
+        gate="",
+        task=TaskInfo(),
+        reference={},
+        labels=None,
+        labelled=str(tmp_path / "labelled" / folder),
+        golden="",
+        max_drop=0.01,
+        required_agreement=None,
+        required_db=25.0,
+        values_judge=True,
+    )
+    job = msgspec.structs.replace(asked, quantization=judged)
+    first = key_of(job, tmp_path)
+    file.write_bytes(b"others")
+
+    assert key_of(job, tmp_path) != first
 
 
 def test_a_program_saved_twice_has_one_key_and_another_weight_another(tmp_path):

@@ -106,3 +106,30 @@ def test_the_exit_code_holds_where_the_signal_met_code_compiled_from_text(tmp_pa
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
 
     assert subprocess.run([sys.executable, "-m", "program"], env=environment).returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_python_loses_ends_the_command_at_its_next_stage(number, tmp_path):
+    """What a destructor raises is printed and ignored."""
+    (tmp_path / "program.py").write_text(
+        "import os, signal, sys\n"
+        "from ghostdeploy.terminal import interruption\n"
+        "from ghostdeploy.terminal.console import Bars\n"
+        "interruption.heed()\n"
+        "class Last:\n"
+        "    def __del__(self):\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "        for _ in range(1000): pass\n"
+        "Last()\n"
+        "try:\n"
+        "    print('went on', flush=True)\n"
+        "    Bars().started('fold')\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(interruption.exit_code())\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
+
+    done = subprocess.run([sys.executable, "-m", "program"], env=environment, capture_output=True, text=True)
+
+    assert "went on" in done.stdout
+    assert done.returncode == 128 + number

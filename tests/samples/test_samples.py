@@ -71,14 +71,6 @@ def test_there_is_one_example_image_per_class_out_of_the_evaluation_set():
     assert sorted(names) == sorted(re.sub(r"[^a-z]", "_", label.lower()) for label in preparing.LABELS)
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_trained_model_is_as_good_as_its_card_says(name):

@@ -26,14 +26,6 @@ MOST = {"nme": 0.06}
 """What the networks that ship reach: those that come after them are no worse."""
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def built(record):
     module, _, function = record.factory.partition(":")
     return getattr(import_module(module), function)().eval()

@@ -13,6 +13,8 @@ from tests.commands import assert_one_sentence, run
 from tests.tasks import test_foreign_networks as foreign
 from tests.tasks.test_foreign_networks import CLASSES, SIZE, exported, priors
 
+COMMAND = ("export", f"{foreign.__file__}:Ssd", "-t", "onnx", "--task", "detect", "--image-size", "{},{}".format(*SIZE))
+
 
 def test_priors_are_numbers_of_the_bundle_and_others_are_refused(tmp_path):
     bundle = exported("ssd", "onnx", "fp32", tmp_path)
@@ -47,26 +49,9 @@ def test_wrong_priors_are_refused_in_one_sentence(content, words, tmp_path, caps
         path.write_bytes(content)
     elif content is not None:
         np.save(path, content)
-    command = [
-        "export",
-        f"{foreign.__file__}:Ssd",
-        "-t",
-        "onnx",
-        "--task",
-        "detect",
-        "--image-size",
-        "{},{}".format(*SIZE),
-    ]
+    decode = f"ssd:outputs=cls_logits/bbox_regression,priors={path}"
 
-    answer = run(
-        capsys,
-        *command,
-        "--decode",
-        f"ssd:outputs=cls_logits/bbox_regression,priors={path}",
-        "--dry-run",
-        "-o",
-        tmp_path,
-    )
+    answer = run(capsys, *COMMAND, "--decode", decode, "--dry-run", "-o", tmp_path)
 
     assert_one_sentence(answer, 3, words)
 
@@ -74,19 +59,9 @@ def test_wrong_priors_are_refused_in_one_sentence(content, words, tmp_path, caps
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
 def test_a_dry_run_prints_the_finished_decode_record(as_json, tmp_path, capsys):
     np.save(tmp_path / "p.npy", priors())
-    command = [
-        "export",
-        f"{foreign.__file__}:Ssd",
-        "-t",
-        "onnx",
-        "--task",
-        "detect",
-        "--image-size",
-        "{},{}".format(*SIZE),
-    ]
     decode = f"ssd:outputs=cls_logits/bbox_regression,priors={tmp_path / 'p.npy'},predict.iou=0.4"
 
-    answer = run(capsys, *command, "--decode", decode, "--dry-run", "-o", tmp_path, *["--json"] * as_json)
+    answer = run(capsys, *COMMAND, "--decode", decode, "--dry-run", "-o", tmp_path, *["--json"] * as_json)
 
     assert answer.code == 0, answer.err
     if as_json:

@@ -51,11 +51,12 @@ def conversion_key(exporter: str, job: ExportJob, work: Path) -> str:
     """
     asked = msgspec.to_builtins(msgspec.structs.replace(job, folder="", result=""))
     source = Path(job.source)
-    beside = [] if source.parent == work else sorted(path for path in source.parent.rglob("*") if path.is_file())
+    labelled = None if job.quantization is None else job.quantization.labelled
     facts = {
         "exporter": exporter,
         "job": _by_content(asked, work),
-        "beside the source": {str(path.relative_to(source.parent)): content(path) for path in beside},
+        "beside the source": {} if source.parent == work else _contents(source.parent),
+        "labelled": {} if labelled is None else _contents(Path(labelled)),
         "its package": _sources(exporter.partition(":")[0].partition(".")[0]),
         "here": surroundings(),
     }
@@ -68,6 +69,12 @@ def surroundings() -> dict[str, Any]:
     steering = {name: os.environ[name] for name in os.environ if name in _LOADING or name.split("_")[0] in kinds}
     machine = [platform.machine(), cpu_name(), sorted(cpu_flags()), usable_cores()]
     return {"tool": _sources("ghostdeploy"), "libraries": _libraries(), "machine": machine, "environment": steering}
+
+
+def _contents(root: Path) -> dict[str, str]:
+    """Returns the hashes of all files of a folder, or of one file, by their names in it."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
+    return {str(path.relative_to(root)): content(path) for path in paths}
 
 
 def content(path: Path) -> str:

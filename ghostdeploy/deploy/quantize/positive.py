@@ -23,14 +23,22 @@ _KEEPS_ALL = frozenset({"Add", "Concat", "Mul"})
 
 def is_positive(graph: OnnxGraph, tensor: str) -> bool:
     """Returns whether a tensor is proven never to be below 0."""
-    node = graph.producer.get(tensor)
-    if node is None:
-        return False
-    if node.op_type in _KEEPS:
-        return is_positive(graph, node.input[0])
-    if node.op_type in _KEEPS_ALL:
-        return all(is_positive(graph, name) for name in node.input)
-    return node.op_type in _MAKES or _clips(graph, node)
+    seen, waiting = set[str](), [tensor]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        node = graph.producer.get(name)
+        if node is None:
+            return False
+        if node.op_type in _KEEPS:
+            waiting.append(node.input[0])
+        elif node.op_type in _KEEPS_ALL:
+            waiting += node.input
+        elif node.op_type not in _MAKES and not _clips(graph, node):
+            return False
+    return True
 
 
 def _clips(graph: OnnxGraph, node: onnx.NodeProto) -> bool:

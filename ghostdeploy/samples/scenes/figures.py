@@ -66,7 +66,7 @@ def _detect(record: SampleRecord, run: Run, most: int | None) -> dict[str, float
 
 
 def _landmarks(record: SampleRecord, run: Run, most: int | None) -> dict[str, float]:
-    data, decode = read_points(data_path(record.data)), msgspec.convert(record.decode, Landmarks)
+    data, decode = read_points(data_path(record.data)), msgspec.convert(record.settings, Landmarks)
     truth = data.points[:most]
     found = error.points(run(np.stack(data.images[:most])), decode, record.size)
     errors = error.errors(found, truth, error.lengths(truth, decode.normalizer, data.sizes[:most]))
@@ -83,7 +83,7 @@ def _embed(record: SampleRecord, run: Run, most: int | None) -> dict[str, float]
 
 
 def _segment(record: SampleRecord, run: Run, most: int | None) -> dict[str, float]:
-    data, decode = read_masks(data_path(record.data)), msgspec.convert(record.decode, Segment)
+    data, decode = read_masks(data_path(record.data)), msgspec.convert(record.settings, Segment)
     logits = run(_read(data.images[:most]))
     parts = []
     for index, one in enumerate(logits):
