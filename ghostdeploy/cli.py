@@ -150,22 +150,51 @@ def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
 
 @main.command()
 @click.argument("bundle", type=_FOLDER)
-@click.argument("images", nargs=-1, required=True, type=_FOLDER)
+@click.argument("images", nargs=-1, type=_FOLDER)
+@click.option(
+    "--inputs", type=_FOLDER, metavar="FILE", help="Ready inputs in place of images: .npz with one array per input."
+)
 @click.option("-k", "--top", type=click.IntRange(1, 1000), default=5, show_default=True, help="Classes to show.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of the engine.")
-@click.option("-o", "--out", type=_FOLDER, metavar="DIR", help="Draw boxes, points or masks into copies of the images.")
+@click.option(
+    "-o",
+    "--out",
+    type=_FOLDER,
+    metavar="DIR",
+    help="Draw boxes, points or masks into copies of the images; with --inputs, write outputs.npz.",
+)
 @common
 def run(
-    bundle: Path, images: tuple[Path, ...], top: int, threads: int | None, out: Path | None, *, as_json: bool
+    bundle: Path,
+    images: tuple[Path, ...],
+    inputs: Path | None,
+    top: int,
+    threads: int | None,
+    out: Path | None,
+    *,
+    as_json: bool,
 ) -> int:
-    """Run a model on images: classes, boxes, points, masks, by its task."""
+    """Run a model on images: classes, boxes, points, masks, by its task.
+
+    With --inputs, on arrays: the outputs as they are.
+    """
     from ghostdeploy.runtimes import load
     from ghostdeploy.terminal import answers
 
+    if not images and inputs is None:
+        raise click.UsageError("Missing argument 'IMAGES...'.", click.get_current_context())
+    if images and inputs is not None:
+        raise UsageError("run takes images or --inputs, got both", hint="leave one of them out")
     several: Several[Any] = Several(arguments=images)
+    answer: answers.Answering
     with load(bundle, threads=threads) as runtime:
-        answer = answers.answering(runtime, top=top, out=out)
-        several.run(answer)
+        if inputs is None:
+            answer = answers.answering(runtime, top=top, out=out)
+            several.run(answer)
+        else:
+            answer = rows = answers.OfArrays(runtime, top, out)
+            several.results = rows.rows(inputs)
+            several.arguments = [name for name, _ in several.results]
     if as_json:
         print_json(several.entries(answer.document, "image", **answer.empty))
     elif several.results:

@@ -109,7 +109,7 @@ def run(data: bytes, inputs: Arrays, tensors: list[str] | None = None) -> Arrays
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    from ghostdeploy.exporters.tflite.quantize.runner import pieces
+    from ghostdeploy.batches import filled
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     with warnings.catch_warnings():
@@ -125,12 +125,13 @@ def run(data: bytes, inputs: Arrays, tensors: list[str] | None = None) -> Arrays
     wanted = [detail for detail in details if tensors is None or detail["name"] in tensors]
     size = int(next(iter(ports.values()))["shape"][0])
     found: dict[str, list[NDArray[Any]]] = {detail["name"]: [] for detail in wanted}
-    for columns in zip(*(pieces(array, size) for array in inputs.values()), strict=True):
-        for name, (_, piece) in zip(inputs, columns, strict=True):
-            engine.set_tensor(ports[name]["index"], piece)
+    images = len(next(iter(inputs.values())))
+    for start in range(0, images, size):
+        for name, array in inputs.items():
+            engine.set_tensor(ports[name]["index"], filled(array[start : start + size], size))
         engine.invoke()
         for detail in wanted:
-            found[detail["name"]].append(engine.get_tensor(detail["index"])[: columns[0][0]])
+            found[detail["name"]].append(engine.get_tensor(detail["index"])[: images - start])
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 

@@ -42,10 +42,10 @@ class QuantizeSpec(Record, frozen=True, kw_only=True):
     conditioned: str | None
     """Path of equalized weights, see `deploy.quantize.condition`; None to quantize the graph as it is."""
     calibration: str
-    """Path of the calibration pixels, uint8 `.npy` (N, H, W, C)."""
+    """Path of the calibration pixels, uint8 `.npy` (N, H, W, C), or a folder of ready inputs."""
     fingerprint: Calibration
     gate: str
-    """Path of the pixels that the gate looks at, same form."""
+    """Path of the pixels or inputs that the gate looks at, same form."""
     task: TaskInfo
     """What the outputs mean."""
     reference: dict[str, str]
@@ -55,7 +55,7 @@ class QuantizeSpec(Record, frozen=True, kw_only=True):
     preprocess: Preprocess
     """How pixels become the payload's input."""
     golden: str
-    """Path of the golden inputs, `.npy`, ready for the payload."""
+    """Folder of the golden inputs, ready for the payload, see `deploy.quantize.stored`."""
     labelled: str | None = None
     """Path of the labelled set that the images of the gate are, all of it, for the task's own measure."""
     class_names: tuple[str, ...] = ()

@@ -28,12 +28,13 @@ def count_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def count_macs(module: nn.Module, input_shape: tuple[int, ...] = (1, 3, 224, 224)) -> int:
+def count_macs(module: nn.Module, input_shape: tuple[int, ...] = (1, 3, 224, 224), *more: tuple[int, ...]) -> int:
     """Returns the multiply-accumulates of one eval-mode call.
 
     Args:
-        module: Any module that takes one float tensor, `torch.fx.GraphModule` included; on any device.
-        input_shape: Shape of that tensor, batch first. A graph that was recorded with a fixed batch runs with no other.
+        module: Any module that takes float tensors, `torch.fx.GraphModule` included; on any device.
+        input_shape: Shape of the first, batch first. A graph that was recorded with a fixed batch runs with no other.
+        more: Shapes of the others.
     """
     first = next(_tensors(module), None)
     device = torch.device("cpu") if first is None else first.device
@@ -45,7 +46,7 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...] = (1, 3, 224, 224
     with fake, torch.no_grad():
         counter = FlopCounterMode(display=False)
         with counter:
-            clone(torch.empty(input_shape, device=device, dtype=dtype))
+            clone(*(torch.empty(shape, device=device, dtype=dtype) for shape in (input_shape, *more)))
     return int(counter.get_total_flops()) // 2
 
 

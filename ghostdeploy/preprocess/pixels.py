@@ -35,13 +35,16 @@ def to_pixels(source: Source, spec: Preprocess) -> NDArray[np.uint8]:
         spec: The model's record.
 
     Raises:
-        InputError: See `open_image`; or the image is a strip that the resize would make larger than `MAX_PIXELS`.
+        InputError: See `open_image`; or the image is a strip that the resize would make larger than `MAX_PIXELS`; or
+            the model takes no image.
     """
     return fill(open_upright(source), spec)
 
 
 def fill(image: Upright, spec: Preprocess) -> NDArray[np.uint8]:
     """Returns an upright image as `to_pixels` does; the image stays as it is."""
+    if spec.ready:
+        raise InputError("the model takes ready arrays, no images", hint="give arrays: infer({name: array, …})")
     height, width = height_and_width(image)
     placed = place(spec, height, width)
     if placed.height * placed.width > MAX_PIXELS:  # a strip of 1 × 60 000 pixels would become gigabytes

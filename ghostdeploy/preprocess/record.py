@@ -76,6 +76,8 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """1 for `gray`, else 3."""
     unit: Literal["0-1", "0-255"] = "0-1"
     """Scale of the pixels that `mean` and `std` are for."""
+    ready: bool = False
+    """The payload takes arrays as they are, no image: of the other fields only `size` and `layout` say something."""
 
     def __post_init__(self) -> None:
         """Refuses values no image could be prepared with, and such as would silently be without effect.
@@ -219,6 +221,8 @@ def pixels_text(size: int | tuple[int, ...]) -> str:
 
 def described(spec: Preprocess) -> str:
     """Returns a record in one line, for people."""
+    if spec.ready:
+        return "none: the inputs are ready arrays"
     how = f"crop {spec.crop_fraction:g}" if spec.resize == "crop" else spec.resize
     parts = [f"{pixels_text(spec.sides)} px", how, spec.interpolation, f"mean {spec.mean}", f"std {spec.std}"]
     usual = msgspec.to_builtins(Preprocess())

@@ -70,14 +70,14 @@ class Answers:
 
         Raises:
             BundleError: The outputs are no answer, such as NaN.
-            InputError: See `classify`.
-            UsageError: The model has several inputs, or this runtime was closed.
+            InputError: See `classify`; or the model takes no image but ready arrays.
+            UsageError: This runtime was closed.
         """
         facts = self._interface
         upright = open_upright(image)
         size = height_and_width(upright)
-        (port,) = facts.inputs
-        outputs = self.infer({port.name: as_input(fill(upright, facts.preprocess)[None], facts.preprocess)})
+        name = facts.inputs[0].name
+        outputs = self.infer({name: as_input(fill(upright, facts.preprocess)[None], facts.preprocess)})
         seen = Seen(geometry(facts.preprocess, size), size, facts.labels, facts.scores, facts.where)
         return self.task.predict(outputs, seen)
 

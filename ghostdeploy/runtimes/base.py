@@ -144,14 +144,14 @@ class Runtime(Answers, ABC):
             self._gate.leave()
         return dict(zip(self._output_names, outputs, strict=True))
 
-    def submit(self, batch: NDArray[Any], *, timeout: float | None = None) -> Future[NDArray[Any]]:
+    def submit(self, batch: NDArray[Any] | Arrays, *, timeout: float | None = None) -> Future[NDArray[Any]]:
         """Starts `__call__` in the background; waits while `queue` submissions are without result.
 
         The batch is copied, so its memory may be reused at once. Errors of the input come out of `Future.result`.
         Callbacks of the future run on their own thread.
 
         Args:
-            batch: As for `__call__`.
+            batch: As for `__call__`; or one array per input, as for `infer`.
             timeout: Seconds to wait for room; 0 does not wait, None waits as long as it takes.
 
         Raises:
@@ -161,13 +161,13 @@ class Runtime(Answers, ABC):
         self._gate.enter()  # inside from now on, so that close() waits for it
         try:
             try:
-                inputs = self._checked(np.array(batch, order="C") if isinstance(batch, np.ndarray) else batch)
+                inputs = self._checked(_copied(batch))
             except GhostDeployError as error:
                 future = self._submissions.refused(error)
                 self._gate.leave()
                 return future
             pieces = self._split(inputs)
-            merge = partial(first_output, count=len(batch))
+            merge = partial(first_output, count=len(inputs[self._port.name]))
             work = Work(start=self._start, merge=merge, explain=self._explain, leave=self._gate.leave)
             self._submissions.wait_for_room(timeout)
         except BaseException:
@@ -254,8 +254,10 @@ class Runtime(Answers, ABC):
     def _call(self, batch: NDArray[Any]) -> NDArray[Any]:
         return self._compute(self._checked(batch))[0]
 
-    def _checked(self, batch: NDArray[Any]) -> Arrays:
+    def _checked(self, batch: NDArray[Any] | Arrays) -> Arrays:
         port = self._port
+        if isinstance(batch, dict):
+            return check_all(batch, self._ports, where=self._where)
         if len(self._ports) > 1:
             raise UsageError(f"{self._where} has inputs {', '.join(self._ports)}", hint="call infer({name: array, …})")
         return {port.name: port.check(batch)}
@@ -292,6 +294,13 @@ class Runtime(Answers, ABC):
             explained = BundleError(f"{self.engine} failed while running {self._where}: {reason(error)}")
         explained.__cause__ = error
         return explained
+
+
+def _copied(batch: Any) -> Any:
+    """Returns a batch whose memory nobody else writes to."""
+    if isinstance(batch, dict):
+        return {name: _copied(array) for name, array in batch.items()}
+    return np.array(batch, order="C") if isinstance(batch, np.ndarray) else batch
 
 
 def _no_memory(engine: str, where: str) -> UnsupportedHardware:

@@ -92,7 +92,7 @@ def contract(manifest: Manifest) -> list[Constant]:
 def _refuse_other_preprocessing(manifest: Manifest) -> None:
     spec = manifest.preprocess
     ways = (spec.resize, spec.sampling, spec.color)
-    if ways != ("crop", "half-pixel", "rgb") or spec.sides[0] != spec.sides[1]:
+    if spec.ready or ways != ("crop", "half-pixel", "rgb") or spec.sides[0] != spec.sides[1]:
         raise BundleError(
             f"{manifest.name} prepares images by {described(spec)}, expected the centre crop of a square RGB image",
             hint="write the preprocessing of this model by hand, after ghostdeploy/preprocess",

@@ -113,6 +113,7 @@ def test_a_signal_that_python_loses_ends_the_command_at_its_next_stage(number, t
     """What a destructor raises is printed and ignored."""
     (tmp_path / "program.py").write_text(
         "import os, signal, sys\n"
+        f"signal.signal({int(number)}, signal.SIG_DFL)\n"
         "from ghostdeploy.terminal import interruption\n"
         "from ghostdeploy.terminal.console import Bars\n"
         "interruption.heed()\n"

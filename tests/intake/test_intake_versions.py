@@ -236,7 +236,8 @@ def test_a_conversion_that_changes_the_outputs_is_not_blamed_on_the_batch(tmp_pa
 def shaped(model, batch):
     from ghostdeploy.deploy.intake.onnx.interface import with_shape
 
-    return with_shape(upgrade(model.proto, model.name), batch, 32)
+    sizes = dict.fromkeys(model.input_names, (3, 32, 32))
+    return with_shape(upgrade(model.proto, model.name), batch, sizes)
 
 
 def test_what_is_the_same_passes(tmp_path):

@@ -16,6 +16,7 @@ from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from tests.conftest import require
 
 SIZE = 15
+SIZES = {"image": (3, SIZE, SIZE)}
 RNG = np.random.default_rng(0)
 CONSTANTS = {
     "w": RNG.normal(size=(8, 3, 3, 3)),
@@ -73,7 +74,7 @@ def test_padding_is_written_in_numbers(name):
     model = network(PADDED[name])
     x = RNG.normal(size=(2, 3, SIZE, SIZE)).astype(np.float32)
 
-    plain = write_plainly(with_shape(model, None, SIZE))
+    plain = write_plainly(with_shape(model, None, SIZES))
 
     assert not {"auto_pad", "output_shape"} & {one.name for each in plain.graph.node for one in each.attribute}
     np.testing.assert_array_equal(GraphRunner(plain)(x)[0], GraphRunner(model)(x)[0])
@@ -85,8 +86,8 @@ def test_what_has_no_such_form_is_left_as_it_is():
         node("MaxPool", auto_pad="SAME_UPPER", ceil_mode=1, **POOL),
         node("ConvTranspose", "two", output_shape=[40, 60], **UP),
     ):
-        assert odd in write_plainly(with_shape(network(odd), 1, SIZE)).graph.node
-    ordinary = with_shape(network(node("Conv", "even", auto_pad="NOTSET")), 1, SIZE)
+        assert odd in write_plainly(with_shape(network(odd), 1, SIZES)).graph.node
+    ordinary = with_shape(network(node("Conv", "even", auto_pad="NOTSET")), 1, SIZES)
     assert write_plainly(ordinary) is ordinary
 
 
@@ -102,7 +103,7 @@ def test_group_normalization_becomes_what_the_checker_can_follow(batch):
     model = network(*GROUPS)
     x = RNG.normal(size=(batch or 3, 3, SIZE, SIZE)).astype(np.float32)
 
-    plain = write_plainly(with_shape(model, batch, SIZE))
+    plain = write_plainly(with_shape(model, batch, SIZES))
 
     np.testing.assert_allclose(GraphRunner(plain)(x)[0], GraphRunner(model)(x)[0], rtol=1e-4, atol=1e-6)
     onnx.checker.check_model(plain, full_check=True)

@@ -102,7 +102,7 @@ def export(capsys, nets, name, tmp_path, *more):
         ("gray", ("takes images of 1 channel", "gives 3", "--color gray")),
         ("depth", ("takes images of 4 channels", "gives 3")),
         ("wide", ("cannot run on an input of shape", "--image-size", "H,W")),
-        ("Pair", ("takes 2 inputs (a, b)", "one image")),
+        ("Pair", ("takes 2 inputs (a, b)", "an image gives one", "--calib", "named a, b")),
         ("script", ("returned a TorchScript program", "expected the torch.nn.Module", "state_dict()")),
         ("weights", ("returned OrderedDict", "load_state_dict")),
     ],

@@ -89,6 +89,10 @@ class _Made:
     def partner(self, bundle: Bundle, model: str | None, weights: Path | None) -> Path:
         """Returns the default bundle to compare with."""
         manifest = bundle.manifest
+        if manifest.preprocess.ready:
+            raise UsageError(
+                f"{bundle.path} takes ready arrays, the default export an image", hint="leave out --against default"
+            )
         named = name_model(bundle, model, weights)
         spec = msgspec.structs.replace(manifest.preprocess, layout="nchw", dtype=None)
         inputs, golden = bundle.golden()

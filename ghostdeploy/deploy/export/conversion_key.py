@@ -93,6 +93,8 @@ def _by_content(value: Any, work: Path) -> Any:
     if not isinstance(value, str) or not value.startswith(f"{work}{os.sep}"):
         return value
     path = Path(value)
+    if path.is_dir():
+        return {one.name: content(one) for one in sorted(path.iterdir()) if one.is_file()}
     if not path.is_file():
         return value
     return content(path)

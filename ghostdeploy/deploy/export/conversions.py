@@ -11,14 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ghostdeploy import targets
 from ghostdeploy.convert.base import About, ExportJob
 from ghostdeploy.convert.cache import pack, unpack
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.conversion_key import conversion_key
 from ghostdeploy.deploy.prove.measuring import allowed_drop
+from ghostdeploy.deploy.quantize.stored import write_arrays
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -140,8 +139,8 @@ def job_of(step: Step, folded: Folded, run: ExportRun) -> ExportJob:
 def _quantization(step: Step, recipe: Recipe, folded: Folded, run: ExportRun) -> QuantizeSpec:
     """Returns the job of a recipe's quantizer, and writes the golden inputs that it reads."""
     interface = folded.seen.interface.with_layout(step.layout)
-    golden = run.work / f"{step.name}-golden.npy"
-    np.save(golden, next(iter(interface.golden_inputs.values())), allow_pickle=False)
+    golden = run.work / f"{step.name}-golden"
+    write_arrays(golden, interface.golden_inputs)
     seen = folded.seen
     assert seen.evidence is not None  # gathered for this precision
     limit = run.config.top1_drop

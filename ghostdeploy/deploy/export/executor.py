@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy import targets
+from ghostdeploy.batches import as_batch, by_name
 from ghostdeploy.errors import UnsupportedHardware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from numpy.typing import NDArray
-
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays, Bundle
     from ghostdeploy.targets import Target
 
@@ -24,14 +24,14 @@ class Executor:
 
     Attributes:
         infer: Arrays by input name → arrays by output name.
-        run: One model input → arrays by output name.
+        run: A batch → arrays by output name.
         unverified_because: Why the engine did not run; None when it did.
     """
 
     def __init__(
         self,
         infer: Callable[[Arrays], Arrays],
-        run: Callable[[NDArray[Any]], Arrays],
+        run: Callable[[Batch], Arrays],
         unverified_because: str | None = None,
     ) -> None:
         self.infer = infer
@@ -58,8 +58,8 @@ def executor(bundle: Bundle, row: Target) -> Iterator[Executor]:
         yield simulation(bundle, row.simulation, f"built, not executed: {missing}")
         return
     with runtime:
-        name = bundle.manifest.inputs[0].name
-        yield Executor(runtime.infer, lambda batch: runtime.infer({name: batch}))
+        names = [spec.name for spec in bundle.manifest.inputs]
+        yield Executor(runtime.infer, lambda batch: runtime.infer(by_name(batch, names)))
 
 
 def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:
@@ -73,7 +73,7 @@ def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:
     refuse_external_data(data, str(bundle.path))
     runner = GraphRunner(onnx.load_model_from_string(data))
 
-    def run(batch: NDArray[Any]) -> Arrays:
+    def run(batch: Batch) -> Arrays:
         return dict(zip(runner.outputs, runner(batch), strict=True))
 
-    return Executor(lambda inputs: run(next(iter(inputs.values()))), run, unverified_because)
+    return Executor(lambda inputs: run(as_batch(inputs)), run, unverified_because)

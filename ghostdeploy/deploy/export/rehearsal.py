@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ghostdeploy import targets
+from ghostdeploy.batches import joined
 from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.deploy.export.pipeline import refuse_existing
 from ghostdeploy.deploy.intake.batching import fit_batch
 from ghostdeploy.deploy.intake.inputs import Inputs, read_labels
 from ghostdeploy.deploy.intake.task import choose_task
-from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.prove.class_order import fit_classes
 from ghostdeploy.deploy.prove.measuring import allowed_drop, images_of
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
@@ -62,7 +60,7 @@ def plan(asked: Request) -> Plan:
     name = asked.name or model.name
     refuse_existing(config, name)
     inputs = Inputs.choose(model, config)
-    task = rehearse(model, inputs, config)
+    task, spec = rehearse(model, inputs, config)
     data, limit = inputs.data, config.top1_drop
     if inputs.labelled is not None:
         data, limit = images_of(inputs.labelled), allowed_drop(task.info.name, config.max_drop)
@@ -74,7 +72,7 @@ def plan(asked: Request) -> Plan:
         precision=config.precision,
         batch="dynamic" if config.batch is None else str(config.batch),
         input=config.input,
-        preprocess=apply_overrides(model.preprocess, config.preprocess),
+        preprocess=spec,
         data=None if data is None else f"{data.source} ({len(data)} images)",
         max_drop=limit,
         bundles=tuple(str(config.folder(name, row)) for row in config.rows),
@@ -82,8 +80,8 @@ def plan(asked: Request) -> Plan:
     )
 
 
-def rehearse(model: ExportedModel, inputs: Inputs, config: ExportConfig) -> Task:
-    """Runs a model as its export begins; returns its task.
+def rehearse(model: ExportedModel, inputs: Inputs, config: ExportConfig) -> tuple[Task, Preprocess]:
+    """Runs a model as its export begins; returns its task, and how it takes an image.
 
     Args:
         model: What was loaded.
@@ -95,13 +93,13 @@ def rehearse(model: ExportedModel, inputs: Inputs, config: ExportConfig) -> Task
         DataError: Labels or classes are not the model's, or pixels are not 0 to 255.
         UsageError: See `ExportedModel.preprocess_for`.
     """
-    spec, reference = model.preprocess_for(config), model.reference()
+    spec, reference = inputs.preprocess_of(model, config), model.reference()
     inputs.look(spec)
-    golden = np.concatenate(list(inputs.golden_images.sample(IMAGES).batches(spec)))
+    golden = joined(list(inputs.golden_images.sample(IMAGES).batches(spec)))
     outputs = fit_batch(reference, golden, config.batch).reference.outputs(golden)
     task = choose_task(model, inputs, outputs, config, spec)
     labels = read_labels(config.labels, model.labels, task.classes(outputs))
     if inputs.data is not None:
         fit_classes(inputs.data, labels)
     model.rehearse(reference, golden, config)
-    return task
+    return task, spec

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.fidelity import Fidelity, Measured
     from ghostdeploy.bundle.folder import Arrays, Bundle
     from ghostdeploy.bundle.manifest import Execution, Manifest, Parity, Replay
@@ -79,7 +80,7 @@ def decide_verdict(bundle: Bundle, converted: Converted, seen: ReferenceRun, run
     return judge.conclude(manifest, unverified)
 
 
-def _collect(engine: Executor, batches: Iterable[NDArray[Any]], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+def _collect(engine: Executor, batches: Iterable[Batch], names: Iterable[str]) -> dict[str, NDArray[Any]]:
     """Returns the named outputs for all batches."""
     found: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for batch in batches:

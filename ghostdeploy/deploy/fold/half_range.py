@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import numpy as np
 
+from ghostdeploy.batches import filled
 from ghostdeploy.bundle.manifest import HalfRange
 from ghostdeploy.deploy.prove.tolerance import FP16_LARGEST
 
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.deploy.intake.records import ReferenceRun
     from ghostdeploy.deploy.plan.steps import ExportRun
     from ghostdeploy.deploy.prove.images import ImageSet
+    from ghostdeploy.deploy.quantize.ready import ReadySet
     from ghostdeploy.preprocess import Preprocess
 
 Graph = TypeVar("Graph")
@@ -63,7 +66,7 @@ class Watch:
             self._weight, self._weight_of = top, where
         self._vanishing += int(np.count_nonzero((magnitudes > 0) & (magnitudes <= _VANISHES)))
 
-    def record(self, images: ImageSet) -> HalfRange:
+    def record(self, images: ImageSet | ReadySet) -> HalfRange:
         """Returns the record for graphs whose every constant becomes float16."""
         return HalfRange(
             images=len(images),
@@ -82,18 +85,17 @@ def without_weights(found: HalfRange) -> HalfRange:
     return msgspec.structs.replace(found, weight=None, weight_of=None, vanishing=0)
 
 
-def full_batches(images: ImageSet, spec: Preprocess, batch: int | None) -> Iterator[NDArray[Any]]:
+def full_batches(images: ImageSet | ReadySet, spec: Preprocess, batch: int | None) -> Iterator[Batch]:
     """Yields all images as model inputs; in a fixed batch the last image fills the last one up."""
     for part in images.batches(spec, size=batch or GROUP):
-        short = (batch or len(part)) - len(part)
-        yield np.concatenate([part, np.repeat(part[-1:], short, axis=0)]) if short else part
+        yield filled(part, batch or len(part))
 
 
 def half_ranges(
     graphs: dict[str, Graph],
     seen: ReferenceRun,
     run: ExportRun,
-    watch: Callable[[Graph, Callable[[], Iterator[NDArray[Any]]], Watch], None],
+    watch: Callable[[Graph, Callable[[], Iterator[Batch]], Watch], None],
 ) -> dict[str, HalfRange]:
     """Returns the float16 range of each program file's graph; nothing for other precisions than fp16.
 

@@ -16,12 +16,12 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from ghostdeploy.batches import arrays_of
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from ghostdeploy.batches import Batch
     from ghostdeploy.preprocess import Preprocess
 
 _CONTAINERS = (tuple, list, dict, OrderedDict)
@@ -51,29 +51,34 @@ class TensorsOnly(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, given: torch.Tensor) -> Any:
+    def forward(self, *given: torch.Tensor) -> Any:
         """Runs the network; several outputs become a list, in their order."""
-        tensors = [leaf for leaf in pytree.tree_leaves(self.network(given)) if leaf is not None]
+        tensors = [leaf for leaf in pytree.tree_leaves(self.network(*given)) if leaf is not None]
         return tensors[0] if len(tensors) == 1 else tensors
 
 
-def save_program(graph: nn.Module, example: NDArray[np.generic], path: Path, *, dynamic_batch: bool) -> None:
+def save_program(graph: nn.Module, example: Batch, path: Path, *, dynamic_batch: bool) -> None:
     """Captures the folded graph for an input like `example` and writes it as `.pt2`.
 
     Args:
         graph: Folded float32 graph, with `PixelInput` in front where the payload takes pixels.
-        example: One model input; its first dimension is the batch of the payload.
+        example: Model inputs; their first dimension is the batch of the payload.
         path: File to write.
         dynamic_batch: Leave the first dimension free (the example then needs at least two images).
     """
-    shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
+    inputs = tuple(map(torch.from_numpy, arrays_of(example)))
+    shapes: Any = None
+    if dynamic_batch:
+        shapes, batch = torch.export.ShapesCollection(), torch.export.Dim("batch")  # type: ignore[no-untyped-call]
+        for tensor in inputs:
+            shapes[tensor] = {0: batch}
     # Through memory: torch's own zip writer reports a full disk as a RuntimeError without a cause.
     buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.export's own use of its own old names
         if not _returns_plainly(graph):
             graph = TensorsOnly(graph)
-        program = torch.export.export(graph, (torch.from_numpy(example),), dynamic_shapes=shapes)
+        program = torch.export.export(graph, inputs, dynamic_shapes=shapes)
         torch.export.save(program, buffer)
     path.write_bytes(buffer.getbuffer())
 

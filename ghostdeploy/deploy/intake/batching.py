@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.batches import Several, filled
 from ghostdeploy.errors import CheckpointError
-from ghostdeploy.runtimes.ports import chunks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.protocol import ReferenceModel
 
@@ -47,12 +48,14 @@ class InBatches:
         self._reference, self._batch = reference, batch
         self.input_name = reference.input_name
 
-    def outputs(self, batch: NDArray[Any]) -> Arrays:
+    def outputs(self, batch: Batch) -> Arrays:
         """Returns all outputs by name; raises what the reference raises."""
-        pieces = [self._reference.outputs(piece["image"]) for piece in chunks({"image": batch}, self._batch)]
+        size = self._batch
+        starts = range(0, len(batch), size)
+        pieces = [self._reference.outputs(filled(batch[start : start + size], size)) for start in starts]
         return {name: np.concatenate([piece[name] for piece in pieces])[: len(batch)] for name in pieces[0]}
 
-    def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def logits(self, batch: Batch) -> NDArray[Any]:
         """Returns the first output."""
         return next(iter(self.outputs(batch).values()))
 
@@ -71,7 +74,7 @@ class Fitted:
     """What the batch means for the outputs, for the manifest; None where it means nothing."""
 
 
-def fit_batch(reference: ReferenceModel, images: NDArray[Any], batch: int | None) -> Fitted:
+def fit_batch(reference: ReferenceModel, images: Batch, batch: int | None) -> Fitted:
     """Finds out whether images must be treated in the batches of the payload.
 
     Args:
@@ -99,20 +102,29 @@ def fit_batch(reference: ReferenceModel, images: NDArray[Any], batch: int | None
     return Fitted(InBatches(reference, batch), note)
 
 
-def depends_on_batch(reference: ReferenceModel, images: NDArray[Any]) -> bool:
+def depends_on_batch(reference: ReferenceModel, images: Batch) -> bool:
     """Returns whether the output of an image changes with the images beside it, and not by chance.
 
     Raises:
         CheckpointError: The reference does not run on several images.
     """
-    own, other = images[0], images[1 % len(images)]
-    beside, changed = (np.stack([before, own, after]) for before, after in ((other, other / -3), (other / -2, other)))
+    beside, changed = _neighbours(images)
     if not _differs(reference, beside, changed):
         return False
     return not _differs(reference, beside, beside)  # a network with random numbers is refused for them
 
 
-def _differs(reference: ReferenceModel, one: NDArray[Any], two: NDArray[Any]) -> bool:
+def _neighbours(images: Batch) -> tuple[Batch, Batch]:
+    """Returns two batches with one image in the middle; other inputs than images may not be negative, and are real."""
+    if isinstance(images, Several):
+        beside, changed = (np.array(rows) % len(images) for rows in ((1, 0, 2), (3, 0, 1)))
+        return images[beside], images[changed]
+    own, other = images[0], images[1 % len(images)]
+    beside, changed = (np.stack([before, own, after]) for before, after in ((other, other / -3), (other / -2, other)))
+    return beside, changed
+
+
+def _differs(reference: ReferenceModel, one: Batch, two: Batch) -> bool:
     """Returns whether the output of the second image differs between two batches."""
     outputs = (reference.outputs(batch).values() for batch in (one, two))
     for a, b in zip(*outputs, strict=True):
@@ -122,7 +134,7 @@ def _differs(reference: ReferenceModel, one: NDArray[Any], two: NDArray[Any]) ->
     return False
 
 
-def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None, of_several: CheckpointError) -> Fitted:
+def _fixed(reference: ReferenceModel, images: Batch, batch: int | None, of_several: CheckpointError) -> Fitted:
     """Returns the reference of a model that does not run on several images; one that does not run at all fails later.
 
     Raises:
@@ -139,7 +151,7 @@ def _fixed(reference: ReferenceModel, images: NDArray[Any], batch: int | None, o
     return Fitted(reference)
 
 
-def _runs(reference: ReferenceModel, images: NDArray[Any]) -> bool:
+def _runs(reference: ReferenceModel, images: Batch) -> bool:
     try:
         reference.outputs(images)
     except CheckpointError:

@@ -1,7 +1,7 @@
 """Which images an export uses.
 
 Golden vectors come from the evaluation set, else the calibration set, else the photographs that ship with ghostdeploy.
-The trained sample models have their own sets.
+The trained sample models have their own sets. Ready inputs take the place of all of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from ghostdeploy.deploy.prove.images import ImageSet, from_arrays, open_images
 from ghostdeploy.deploy.prove.measuring import images_of, read
 from ghostdeploy.deploy.prove.pixel_range import look
 from ghostdeploy.deploy.quantize.apart import shared_with, without
+from ghostdeploy.deploy.quantize.ready import ReadySet, ready_inputs
 from ghostdeploy.errors import DataError, UsageError
 from ghostdeploy.preprocess import prepare
 from ghostdeploy.tasks import table as tasks
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.deploy.intake.protocol import Described
+    from ghostdeploy.batches import Batch
+    from ghostdeploy.deploy.intake.protocol import Described, ExportedModel, ReferenceModel
     from ghostdeploy.deploy.plan.config import ExportConfig
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.tasks.measure import Labelled
@@ -47,10 +49,10 @@ _log = logging.getLogger("ghostdeploy")
 class Inputs:
     """The image sets of one export."""
 
-    golden_images: ImageSet
+    golden_images: ImageSet | ReadySet
     data: ImageSet | None
     """Labelled set for the accuracy gate."""
-    calibration: ImageSet | None
+    calibration: ImageSet | ReadySet | None
     """Set for the quantizer, there for every precision with one; without labelled images it judges as well."""
     originals: tuple[NDArray[np.uint8], ...] = ()
     """Images (H, W, 3) that take the place of the first golden ones, see `originals_of`."""
@@ -67,6 +69,9 @@ class Inputs:
             DataError: A given set is unusable.
             UsageError: A quantized precision without calibration images.
         """
+        if (ready := ready_inputs(config.calibration, model.input_names)) is not None:
+            _refuse_images(config, ready)
+            return cls(ready.sample(GOLDEN_COUNT), None, ready)
         _, _, sample = model.source.partition("sample:")
         data_path = config.data or (samples.evaluation_set(sample) if sample else None)
         own = None if model.task is None else model.task.name
@@ -86,16 +91,45 @@ class Inputs:
 
     def look(self, spec: Preprocess) -> None:
         """Warns of pixels that prove little; raises `DataError` where they are black: they were scaled to 0 to 1."""
+        if isinstance(self.golden_images, ReadySet):
+            return
         notes = look(self.golden_images, spec)
         for note in notes if self.data is not None else ():  # of a calibration set `calibration.select` speaks
             _log.warning("%s", note)
 
-    def golden(self, spec: Preprocess) -> NDArray[Any]:
+    def preprocess_of(self, model: ExportedModel, config: ExportConfig) -> Preprocess:
+        """Returns how the model takes an image; see `ExportedModel.preprocess_for`."""
+        ready = self.golden_images
+        return ready.preprocess if isinstance(ready, ReadySet) else model.preprocess_for(config)
+
+    def names(self, reference: ReferenceModel) -> list[str]:
+        """Returns the names of the inputs."""
+        ready = self.golden_images
+        return list(ready.arrays) if isinstance(ready, ReadySet) else [reference.input_name]
+
+    def golden(self, spec: Preprocess) -> Batch:
         """Returns the golden inputs, at most `GOLDEN_COUNT` images: the originals, and the rest of the golden ones."""
+        if isinstance(self.golden_images, ReadySet):
+            return self.golden_images.batch
         rest = self.golden_images.images[len(self.originals) :]
         others = replace(self.golden_images, images=rest, labels=None, whole=self.golden_images)
         begin = [prepare(self.originals, spec)] if self.originals else []
         return np.concatenate([*begin, *others.batches(spec)])
+
+
+def _refuse_images(config: ExportConfig, ready: ReadySet) -> None:
+    """Raises `UsageError` for what only images can be asked."""
+    given = (
+        ("--data", config.data, "its rows judge the outputs, see --min-sqnr"),
+        (f"--input {config.input}", config.input != "float32-nchw" or None, "leave it out"),
+        (" and ".join(f"--{name.replace('_', '-')}" for name in config.preprocess), config.preprocess or None, None),
+    )
+    for option, value, hint in given:
+        if value is not None:
+            raise UsageError(
+                f"{option} has no effect on the ready inputs of {ready.source}",
+                hint=hint or "leave it out: they are not preprocessed",
+            )
 
 
 def _without_judges(calibration: ImageSet, judging: ImageSet) -> ImageSet:
@@ -118,6 +152,10 @@ def _without_judges(calibration: ImageSet, judging: ImageSet) -> ImageSet:
 
 def _calibration(config: ExportConfig, *, sample: str) -> ImageSet | None:
     given = config.calibration
+    if isinstance(given, dict):
+        raise UsageError(
+            "the calibration arrays are no ready inputs of this network", hint="give uint8 images as one array"
+        )
     if isinstance(given, np.ndarray):
         return from_arrays(given, source="the calibration array")
     if given is not None:

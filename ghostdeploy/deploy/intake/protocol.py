@@ -12,8 +12,11 @@ import numpy as np
 from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.records import Folded
     from ghostdeploy.deploy.plan.config import ExportConfig
@@ -30,12 +33,13 @@ class ReferenceModel(Protocol):
     """Whatever gives golden outputs: the untouched model, in NumPy terms."""
 
     input_name: str
+    """Of the one that takes images."""
 
-    def outputs(self, batch: NDArray[Any]) -> Arrays:
+    def outputs(self, batch: Batch) -> Arrays:
         """Returns all outputs by name; they have passed `check_outputs`."""
         ...
 
-    def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def logits(self, batch: Batch) -> NDArray[Any]:
         """Returns the first output."""
         ...
 
@@ -70,6 +74,11 @@ class Described(Protocol):
     @property
     def family(self) -> str:
         """Family of the network, for the manifest."""
+        ...
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs in their order, those included that have defaults; none where nobody can tell."""
         ...
 
     @property
@@ -108,12 +117,12 @@ class ExportedModel(Described, Protocol):
         """Returns what gives its golden outputs."""
         ...
 
-    def rehearse(self, reference: ReferenceModel, golden: NDArray[Any], config: ExportConfig) -> None:
+    def rehearse(self, reference: ReferenceModel, golden: Batch, config: ExportConfig) -> None:
         """Does what finds out cheaply whether it can be recorded.
 
         Args:
             reference: See `reference`.
-            golden: Some golden inputs, (N, C, H, W).
+            golden: Some golden inputs.
             config: The request.
 
         Raises:
@@ -164,3 +173,16 @@ def check_outputs(named: Arrays, count: int, *, hint: str) -> None:
                 f"the model's output {name} holds NaN or infinity on real images",
                 hint="check the weights and the preprocessing",
             )
+
+
+def require_other_names(inputs: Iterable[str], outputs: Iterable[str]) -> None:
+    """Refuses an output that is called like an input: a payload has one name for both.
+
+    Raises:
+        CheckpointError: Names it.
+    """
+    if shared := set(inputs) & set(outputs):
+        raise CheckpointError(
+            f"the model returns an output called {min(shared)!r}, like its input",
+            hint="give it another key in the returned dictionary",
+        )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.bundle.manifest import HalfRange, ModelInfo, PassRecord
     from ghostdeploy.convert.base import Ports
@@ -39,14 +40,11 @@ class Interface:
     golden_outputs: Arrays
 
     @classmethod
-    def of(
-        cls, name: str, golden: NDArray[Any], outputs: Arrays, preprocess: Preprocess, batch: int | None, task: Task
-    ) -> Self:
+    def of(cls, golden: Arrays, outputs: Arrays, preprocess: Preprocess, batch: int | None, task: Task) -> Self:
         """Returns the interface of a payload that is built for `batch` images, None being any.
 
         Args:
-            name: Of the input.
-            golden: Golden inputs, as `preprocess` makes them.
+            golden: Golden inputs by name, as `preprocess` makes them; those of four dimensions are images.
             outputs: What the reference gives for them, by name.
             preprocess: How the payload takes an image.
             batch: Images per inference.
@@ -56,15 +54,15 @@ class Interface:
 
         def spec(name: str, array: NDArray[Any], layout: Any = None) -> TensorSpec:
             shape = (batch, *array.shape[1:])
-            return TensorSpec(
-                name=name, dtype=str(array.dtype), shape=shape, layout=layout, role=None if layout else roles[name]
-            )
+            return TensorSpec(name=name, dtype=str(array.dtype), shape=shape, layout=layout, role=roles.get(name))
 
         return cls(
             preprocess=preprocess,
-            inputs=(spec(name, golden, preprocess.layout),),
+            inputs=tuple(
+                spec(key, array, preprocess.layout if array.ndim == 4 else None) for key, array in golden.items()
+            ),
             outputs=tuple(spec(key, array) for key, array in outputs.items()),
-            golden_inputs={name: golden},
+            golden_inputs=golden,
             golden_outputs=outputs,
         )
 
@@ -74,9 +72,14 @@ class Interface:
             return self
         dtype = "uint8" if self.preprocess.takes_pixels else "float32"
         order = ORDERS[layout]
-        moved = {name: np.ascontiguousarray(array.transpose(order)) for name, array in self.golden_inputs.items()}
+        moved = {
+            name: np.ascontiguousarray(array.transpose(order)) if array.ndim == 4 else array
+            for name, array in self.golden_inputs.items()
+        }
         specs = (
-            msgspec.structs.replace(spec, layout=layout, shape=tuple(spec.shape[axis] for axis in order))
+            spec
+            if spec.layout is None
+            else msgspec.structs.replace(spec, layout=layout, shape=tuple(spec.shape[axis] for axis in order))
             for spec in self.inputs
         )
         preprocess = msgspec.structs.replace(self.preprocess, layout=layout, dtype=dtype)
@@ -115,7 +118,7 @@ class ReferenceRun:
     """The sets as they were given."""
     preprocess: Preprocess
     """How the reference takes an image."""
-    golden: NDArray[Any]
+    golden: Batch
     """Golden inputs, as the reference takes them."""
     task: Task
     """What the outputs mean."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ghostdeploy.batches import by_name
 from ghostdeploy.deploy.intake.batching import fit_batch
 from ghostdeploy.deploy.intake.inputs import Inputs, read_labels
+from ghostdeploy.deploy.intake.protocol import require_other_names
 from ghostdeploy.deploy.intake.records import Interface, ReferenceRun
 from ghostdeploy.deploy.intake.task import choose_task
 from ghostdeploy.deploy.plan.preprocessing import apply_overrides
@@ -20,8 +22,7 @@ from ghostdeploy.deploy.prove.measuring import measure, of_outputs
 from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.protocol import ExportedModel, ReferenceModel
     from ghostdeploy.deploy.plan.steps import ExportRun
@@ -46,8 +47,8 @@ def run_reference(model: ExportedModel, reference: ReferenceModel, run: ExportRu
         DataError: An image set is unusable, or labels or classes are not the model's.
         UsageError: The request does not fit the model.
     """
-    config, preprocess = run.config, model.preprocess_for(run.config)
-    images = Inputs.choose(model, config)
+    config, images = run.config, Inputs.choose(model, run.config)
+    preprocess = images.preprocess_of(model, config)
     images.look(preprocess)
     with run.stages.stage("golden vectors"):
         golden = images.golden(preprocess)
@@ -57,7 +58,8 @@ def run_reference(model: ExportedModel, reference: ReferenceModel, run: ExportRu
         error = _own_error(reference, golden, outputs)
         task = choose_task(model, images, outputs, config, preprocess)
         payload = apply_overrides(preprocess, {"layout": "nhwc" if config.input == "uint8-nhwc" else "nchw"})
-        taken = images.golden(payload) if payload.takes_pixels else golden
+        taken = by_name(images.golden(payload) if payload.takes_pixels else golden, images.names(reference))
+        require_other_names(taken, outputs)
     labels = read_labels(config.labels, model.labels, task.classes(outputs))
     if images.data is not None:
         images = replace(images, data=fit_classes(images.data, labels))
@@ -67,7 +69,7 @@ def run_reference(model: ExportedModel, reference: ReferenceModel, run: ExportRu
         preprocess=preprocess,
         golden=golden,
         task=task,
-        interface=Interface.of(reference.input_name, taken, outputs, payload, config.batch, task),
+        interface=Interface.of(taken, outputs, payload, config.batch, task),
         labels=labels,
         evidence=evidence,
         predictions=None,
@@ -77,7 +79,7 @@ def run_reference(model: ExportedModel, reference: ReferenceModel, run: ExportRu
     return replace(seen, predictions=_predictions(seen, reference, run), measure=_measure(seen, reference, run))
 
 
-def _own_error(reference: ReferenceModel, golden: NDArray[Any], outputs: Arrays) -> float | None:
+def _own_error(reference: ReferenceModel, golden: Batch, outputs: Arrays) -> float | None:
     """Returns the distance of the reference from float64, see `Parity.reference_error`; None where it cannot be run."""
     try:
         exact = reference.in_double()

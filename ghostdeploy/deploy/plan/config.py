@@ -36,7 +36,7 @@ _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("targets", _SEVERAL, "several names"),
     ("precision", (str,), "fp32, fp16, int8 or hybrid"),
     ("input", (str,), " or ".join(INPUTS)),
-    ("calibration", (*_MAYBE_PATH, np.ndarray), "a path or a uint8 array (N, H, W, 3)"),
+    ("calibration", (*_MAYBE_PATH, np.ndarray, dict), "a path, a uint8 array (N, H, W, 3), or arrays by input"),
     ("data", _MAYBE_PATH, "a path of labelled images"),
     ("task", (str, type(None)), "the name of a task"),
     ("decode", (str, type(None)), "a kind of head, such as gfl"),
@@ -66,8 +66,8 @@ class ExportConfig:
     """Images per inference the payload is built for; None, or "dynamic", leaves it free."""
     input: Literal["float32-nchw", "uint8-nhwc"] = "float32-nchw"
     """`uint8-nhwc` bakes the normalisation into the graph."""
-    calibration: Path | NDArray[Any] | None = None
-    """Image set without labels: calibration and golden vectors."""
+    calibration: Path | NDArray[Any] | dict[str, NDArray[Any]] | None = None
+    """Image set without labels, or ready inputs of what no image can feed: calibration and golden vectors."""
     data: Path | None = None
     """Labelled image set for the accuracy gate."""
     max_drop: float | None = None

@@ -12,8 +12,8 @@ from ghostdeploy.preprocess import Preprocess, changed
 LARGEST_STD = 2.0
 """Standard deviation of pixels scaled to 0 … 1; those of pixels of 0 … 255 are some 60."""
 
-OPTIONS = tuple(name for name in Preprocess.__struct_fields__ if name not in ("layout", "dtype"))
-"""Fields that the command line sets; `--input` sets the other two."""
+OPTIONS = tuple(name for name in Preprocess.__struct_fields__ if name not in ("layout", "dtype", "ready"))
+"""Fields that the command line sets; `--input` sets two of the others, `--calib` the third."""
 
 
 def from_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -28,6 +28,8 @@ def apply_overrides(preprocess: Preprocess, overrides: dict[str, Any]) -> Prepro
     Raises:
         UsageError: A field is unknown, has an impossible value, or is in units of pixels from 0 to 255.
     """
+    if overrides.get("ready"):
+        raise UsageError("preprocess has no option ready", hint="give ready inputs: an .npz with an array per input")
     try:
         found = changed(preprocess, overrides)
     except msgspec.ValidationError as error:

@@ -163,6 +163,7 @@ def evaluate(
     """
     paths = require_paths("bundle", paths)
     _require_comparison(paths, reference, max_drop)
+    task_evaluation.require_images(paths)
     if (task := task_evaluation.measured_task(paths)) is not None:
         missing = UsageError(f"no labelled set to evaluate task {task} on", hint="add --data with its labels")
         if isinstance(data, ImageSet):

@@ -60,6 +60,24 @@ def measured_task(paths: Sequence[Path]) -> str | None:
     return next((name for name in names if table.find(name).measure), None)
 
 
+def require_images(paths: Sequence[Path]) -> None:
+    """Refuses bundles that no labelled image can feed.
+
+    Raises:
+        UsageError: One takes ready inputs.
+    """
+    for path in paths:
+        try:
+            ready = open_bundle(path, check_hashes=False).manifest.preprocess.ready
+        except GhostDeployError:  # reported when its turn comes
+            continue
+        if ready:
+            raise UsageError(
+                f"{path} takes ready arrays, and labelled sets hold images",
+                hint="ghostdeploy run BUNDLE --inputs FILE.npz gives its outputs",
+            )
+
+
 def evaluate(
     paths: Sequence[Path],
     task: str,

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from ghostdeploy.batches import by_name
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from ghostdeploy.batches import Batch
 
 HELD_BYTES = 256 << 20
 """Activations held at a time."""
@@ -28,15 +31,15 @@ class Activations:
     """Gives activations of a float graph.
 
     Args:
-        model: Float graph with one input; copied.
-        tensors: What it gives, the graph's input included.
+        model: Float graph; copied.
+        tensors: What it gives, the graph's inputs included.
         threads: Threads of the engine; None is one per core.
     """
 
     def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], *, threads: int | None = None) -> None:
-        source = model.graph.input[0].name
-        self._with_input = source if source in tensors else None
-        self._inside = [name for name in tensors if name != source]
+        self._inputs = [value.name for value in model.graph.input]
+        self._inside = [name for name in tensors if name not in self._inputs]
+        self._given = [name for name in self._inputs if name in tensors]
         self._makers = {name: node.name or node.op_type for node in model.graph.node for name in node.output}
         exposed = copy.deepcopy(model)
         if self._inside:
@@ -46,12 +49,13 @@ class Activations:
         self._runner = GraphRunner(exposed, fused=True, threads=threads)
         self._images = max(1, HELD_BYTES // max(1, sum(image_bytes(model, self._inside).values())))
 
-    def __call__(self, batch: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+    def __call__(self, batch: Batch) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yields the name and the values (N, …) of every tensor, some images at a time."""
         for start in range(0, len(batch), self._images):
             piece = batch[start : start + self._images]
-            if self._with_input is not None:
-                yield self._with_input, piece
+            if self._given:
+                given = by_name(piece, self._inputs)
+                yield from ((name, given[name]) for name in self._given)
             if self._inside:
                 yield from zip(self._inside, self._runner(piece), strict=True)
 

@@ -46,7 +46,7 @@ class CalibrationSet:
     """Chosen images, decoded."""
 
     path: Path
-    """uint8 (N, H, W, C), `.npy`."""
+    """uint8 (N, H, W, C), `.npy`; a folder of ready inputs."""
     count: int
     sha256: str
     """Over the pixels, in order."""

@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
+from ghostdeploy.batches import joined
 from ghostdeploy.deploy.prove.fidelity import worst_db
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
@@ -26,15 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import onnx
-    from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.quantize.recipe import RangeMethod
     from ghostdeploy.targets import Recipe
     from ghostdeploy.tasks.base import Task
 
-    Batches = Sequence[NDArray[Any]]
-    Stream = Callable[[], Iterable[NDArray[Any]]]
+    Batches = Sequence[Batch]
+    Stream = Callable[[], Iterable[Batch]]
 
 IMAGES = 192
 """Calibration images that judge; as many others correct the biases."""
@@ -171,13 +170,13 @@ def choose(
     return max(final, key=lambda one: one.sqnr_db), [one.note for one in (*tries, *final)]
 
 
-def halves(batches: Iterable[NDArray[Any]], count: int, size: int) -> tuple[Batches, Batches]:
+def halves(batches: Iterable[Batch], count: int, size: int) -> tuple[Batches, Batches]:
     """Returns the first `count` images and the next `count`, each in batches of `size`."""
-    seen: list[NDArray[Any]] = []
+    seen: list[Batch] = []
     for batch in batches:
         seen.append(batch)
         if sum(len(one) for one in seen) >= 2 * count:
             break
-    images = np.concatenate(seen)
+    images = joined(seen)
     first, second = images[:count], images[count : 2 * count]
     return tuple([half[i : i + size] for i in range(0, count, size)] for half in (first, second))  # type: ignore[return-value]

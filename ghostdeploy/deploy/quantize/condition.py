@@ -10,19 +10,21 @@ import copy
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from ghostdeploy.batches import arrays_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor, fx
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.manifest import PassRecord
     from ghostdeploy.deploy.fold.passes.base import Pass
 
-    Images = Tensor | NDArray[np.generic]
+    Images = Tensor | Batch
 
 STRENGTHS = (0.5, 0.75)
 """What the quantizer chooses from, beside no equalization. Badly scaled networks need it; on well scaled ones the
@@ -92,7 +94,7 @@ def ranges_over(graph: fx.GraphModule, batches: Iterable[Images]) -> dict[str, T
     from ghostdeploy.deploy.fold.passes.value_ranges import channel_ranges
 
     dtype = _dtype(graph)
-    return channel_ranges(graph, (_tensor(batch, dtype) for batch in batches))
+    return channel_ranges(graph, (_tensors(batch, dtype) for batch in batches))
 
 
 def _weights(graph: fx.GraphModule, strength: float) -> dict[str, NDArray[Any]]:
@@ -165,7 +167,7 @@ def _proven(
     from ghostdeploy.deploy.fold.passes.proof import Trials, apply
     from ghostdeploy.deploy.fold.passes.widen import narrow, widen
 
-    inputs = (_tensor(example, torch.float64),)
+    inputs = _tensors(example, torch.float64)
     with warnings.catch_warnings():
         # torch warns about its own use of its own deprecated class.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
@@ -189,7 +191,9 @@ def _dtype(graph: fx.GraphModule) -> torch.dtype:
     return found
 
 
-def _tensor(images: Images, dtype: torch.dtype) -> Tensor:
+def _tensors(images: Images, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Returns the inputs of a batch."""
     import torch
 
-    return torch.as_tensor(images).to(dtype)
+    given = [images] if isinstance(images, torch.Tensor) else arrays_of(images)
+    return tuple(torch.as_tensor(one).to(dtype) for one in given)

@@ -23,14 +23,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx
-    from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
 
 
-def read(
-    path: Path, plain: onnx.ModelProto, images: Sequence[NDArray[Any]]
-) -> tuple[dict[float, onnx.ModelProto], list[str]]:
+def read(path: Path, plain: onnx.ModelProto, images: Sequence[Batch]) -> tuple[dict[float, onnx.ModelProto], list[str]]:
     """Returns the float graph with each set of weights, by strength, and why sets were left out.
 
     Args:

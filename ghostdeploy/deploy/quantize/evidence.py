@@ -14,11 +14,13 @@ import numpy as np
 from ghostdeploy.bundle.manifest import Calibration
 from ghostdeploy.convert.base import QuantizeSpec
 from ghostdeploy.deploy.plan.steps import QUANTIZED
+from ghostdeploy.deploy.prove.images import ImageSet
 from ghostdeploy.deploy.prove.measuring import images_of
 from ghostdeploy.deploy.quantize.apart import apart
 from ghostdeploy.deploy.quantize.calibration import select
 from ghostdeploy.deploy.quantize.gate_limits import Limits
 from ghostdeploy.deploy.quantize.pixels import read_batches, write_pixels
+from ghostdeploy.deploy.quantize.ready import ReadySet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,11 +28,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.inputs import Inputs
     from ghostdeploy.deploy.intake.protocol import ReferenceModel
     from ghostdeploy.deploy.plan.steps import ExportRun
-    from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.deploy.quantize.calibration import CalibrationSet
     from ghostdeploy.preprocess import Preprocess
     from ghostdeploy.targets import Recipe
@@ -91,7 +93,7 @@ class Evidence:
         """Returns the reference's outputs for the gate images, those that judge."""
         return {name: np.load(path, allow_pickle=False) for name, path in self.reference.items()}
 
-    def gate_batches(self, spec: Preprocess) -> Iterator[NDArray[Any]]:
+    def gate_batches(self, spec: Preprocess) -> Iterator[Batch]:
         """Yields the gate images as inputs of a model with preprocessing `spec`."""
         return read_batches(self.gate, spec, BATCH)
 
@@ -144,15 +146,20 @@ def gather(
     if judging is None:
         assert inputs.calibration is not None  # the caller saw one of the two
         # Where nothing is calibrated, all of them judge.
-        chosen = draw(inputs.calibration, held_out=most if quantized else 0)
+        held_out = most if quantized else 0
+        if isinstance(inputs.calibration, ReadySet):
+            chosen = inputs.calibration.divided(work, held_out=held_out)
+        else:
+            chosen = draw(inputs.calibration, held_out=held_out)
         gate, source = chosen.held_out or chosen.path, inputs.calibration.source
         source += ", images held out from calibration" if quantized else ""
     else:
-        if quantized and data is not None and inputs.calibration is not None:
-            chosen, data = apart(inputs.calibration, data, draw)
+        given = inputs.calibration if isinstance(inputs.calibration, ImageSet) else None
+        if quantized and data is not None and given is not None:
+            chosen, data = apart(given, data, draw)
             judging = data
-        elif quantized and inputs.calibration is not None:  # the labelled images are none of it
-            chosen = draw(inputs.calibration)
+        elif quantized and given is not None:  # the labelled images are none of it
+            chosen = draw(given)
         few, gate, source = judging.sample(most), work / "gate.npy", judging.source
         pixels = msgspec.structs.replace(preprocess, layout="nhwc")
         write_pixels(gate, (image for batch in few.batches(pixels) for image in batch), preprocess.shape)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -22,7 +22,7 @@ from ghostdeploy.deploy.quantize.activations import image_bytes
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from ghostdeploy.batches import Batch
 
 _FREE = "ghostdeploy_images"
 MOST_BYTES = 1 << 30
@@ -61,11 +61,11 @@ class Freed:
                 constants[node.input[1]].CopyFrom(before.constants[node.input[1]])
 
 
-def free_batch(model: onnx.ModelProto, images: NDArray[Any], together: int) -> Freed:
+def free_batch(model: onnx.ModelProto, images: Batch, together: int) -> Freed:
     """Frees the batch of a graph, where that changes nothing else.
 
     Args:
-        model: Float graph with one input and inferred shapes; not changed.
+        model: Float graph with inferred shapes; not changed.
         images: Different inputs, for the proof.
         together: Images that will be run at once.
     """
@@ -80,7 +80,7 @@ def free_batch(model: onnx.ModelProto, images: NDArray[Any], together: int) -> F
 
 
 def _freed(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """Returns a copy with a free batch: at its input, and where a Reshape keeps the batch of what it reads."""
+    """Returns a copy with a free batch: at its inputs, and where a Reshape keeps the batch of what it reads."""
     freed, shapes = copy.deepcopy(model), OnnxGraph(model).shapes
     graph = OnnxGraph(freed)
     for node in graph.nodes:
@@ -94,7 +94,8 @@ def _freed(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
             del node.attribute[:]  # `allowzero`
     order = [value.name for value in freed.graph.value_info]
     del freed.graph.value_info[:]
-    freed.graph.input[0].type.tensor_type.shape.dim[0].dim_param = _FREE
+    for value in freed.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_param = _FREE
     for value in freed.graph.output:
         value.type.tensor_type.ClearField("shape")
     found = {value.name: value for value in infer_shapes(freed, strict=False).graph.value_info}
@@ -119,7 +120,7 @@ def _sizes(model: onnx.ModelProto) -> dict[str, tuple[int | str, ...]]:
     }
 
 
-def _same(model: onnx.ModelProto, freed: onnx.ModelProto, images: NDArray[Any]) -> bool:
+def _same(model: onnx.ModelProto, freed: onnx.ModelProto, images: Batch) -> bool:
     """Tells whether both give the same outputs, to float32 rounding."""
     try:
         pairs = zip(*(GraphRunner(one, fused=True)(images) for one in (model, freed)), strict=True)

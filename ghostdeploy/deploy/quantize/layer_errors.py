@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
+
+    from ghostdeploy.batches import Batch
 
 _SQUARES = ("error", "signal")
 
@@ -44,7 +46,7 @@ class LayerErrors:
 
 
 def layer_errors(
-    floating: onnx.ModelProto, quantized: onnx.ModelProto, batches: Iterable[NDArray[Any]]
+    floating: onnx.ModelProto, quantized: onnx.ModelProto, batches: Iterable[Batch]
 ) -> dict[str, LayerErrors]:
     """Runs all shadows.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ghostdeploy.batches import Several
+from ghostdeploy.deploy.quantize.stored import in_layout, open_stored
 from ghostdeploy.preprocess import as_input
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.preprocess import Preprocess
 
 
@@ -85,26 +88,31 @@ def write_pixels(path: Path, images: Iterable[NDArray[np.uint8]], shape: tuple[i
     return file.sha256
 
 
-def read_batches(path: Path, spec: Preprocess, size: int = 32) -> Iterator[NDArray[Any]]:
+def read_batches(path: Path, spec: Preprocess, size: int = 32) -> Iterator[Batch]:
     """Yields model inputs of up to `size` images from a pixel file; only one batch is in memory.
 
     Args:
-        path: uint8 (N, H, W, C), `.npy`.
+        path: uint8 (N, H, W, C), `.npy`, or a folder of ready inputs, see `stored`.
         spec: What the model takes.
         size: Images per batch.
     """
-    pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    for start in range(0, len(pixels), size):
-        yield as_input(np.array(pixels[start : start + size]), spec)
+    stored = open_stored(path)
+    for start in range(0, len(stored), size):
+        yield _as_inputs(stored[start : start + size], spec)
 
 
-def read_full_batches(path: Path, spec: Preprocess, size: int) -> Iterator[NDArray[Any]]:
+def read_full_batches(path: Path, spec: Preprocess, size: int) -> Iterator[Batch]:
     """Yields model inputs of exactly `size` images; the last batch is filled up from the first images.
 
     For graphs of a fixed batch, where every image is to be seen and one seen twice does no harm. Arguments as for
     `read_batches`.
     """
-    pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    for start in range(0, len(pixels), size):
-        places = np.arange(start, start + size) % len(pixels)
-        yield as_input(pixels[places], spec)
+    stored = open_stored(path)
+    for start in range(0, len(stored), size):
+        yield _as_inputs(stored[np.arange(start, start + size) % len(stored)], spec)
+
+
+def _as_inputs(part: Batch, spec: Preprocess) -> Batch:
+    if isinstance(part, Several) or spec.ready:
+        return in_layout(part, spec.layout)
+    return as_input(np.array(part), spec)

@@ -23,6 +23,7 @@ from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, ha
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix
 from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.recipe import Quantized, scheme
+from ghostdeploy.deploy.quantize.stored import open_stored
 from ghostdeploy.tasks.table import task_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.convert.base import ExportJob, QuantizeSpec
     from ghostdeploy.deploy.quantize.runner import Runner
@@ -106,11 +108,11 @@ class Quantization(ABC):
         """Returns what runs a graph: exactly as written to simulate it, else in the fastest way."""
 
     @abstractmethod
-    def candidates(self, images: Sequence[NDArray[Any]]) -> dict[float, Any]:
+    def candidates(self, images: Sequence[Batch]) -> dict[float, Any]:
         """Returns the float graphs by equalization strength; images are for the proof."""
 
     @abstractmethod
-    def trial(self, judging: Sequence[NDArray[Any]], correcting: Sequence[NDArray[Any]], wanted: Arrays) -> Trial:
+    def trial(self, judging: Sequence[Batch], correcting: Sequence[Batch], wanted: Arrays) -> Trial:
         """Returns what tries choices; the arguments are those of `Trial`."""
 
     @abstractmethod
@@ -184,14 +186,14 @@ class Quantization(ABC):
     def _with_float(self, float_units: frozenset[str]) -> Any:
         return self.write(frozenset(name for name, unit in self.unit_of.items() if unit in float_units))
 
-    def _calibration(self) -> Iterable[NDArray[Any]]:
+    def _calibration(self) -> Iterable[Batch]:
         return read_batches(Path(self.spec.calibration), self.spec.preprocess, BATCH)
 
     def leave_results(self, job: ExportJob) -> None:
         """Writes what the pipeline reads beside the graph: simulated outputs, diagnosis, summary."""
         folder = Path(job.folder)
         np.savez(folder / "gate.npz", **self.gate_outputs)  # type: ignore[arg-type]  # numpy's stub has no **arrays
-        golden = np.load(self.spec.golden, allow_pickle=False)
+        golden = open_stored(Path(self.spec.golden))
         outputs = dict(zip(self.simulation.outputs, self.simulation(golden), strict=True))
         np.savez(folder / "golden.npz", **outputs)  # type: ignore[arg-type]  # numpy's stub has no **arrays
         (folder / "diagnosis.json").write_bytes(msgspec.json.encode(self.diagnosis()))
@@ -240,9 +242,9 @@ class Quantization(ABC):
         )
 
 
-def _first(batches: Iterable[NDArray[Any]], count: int) -> list[NDArray[Any]]:
+def _first(batches: Iterable[Batch], count: int) -> list[Batch]:
     """Returns the batches of the first `count` images."""
-    found: list[NDArray[Any]] = []
+    found: list[Batch] = []
     for batch in batches:
         left = count - sum(len(one) for one in found)
         if left <= 0:

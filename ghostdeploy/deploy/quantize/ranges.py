@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.deploy.quantize.recipe import RangeMethod
 
     _Scales = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -46,7 +47,7 @@ __all__ = ["Histogram", "choose_range", "clipped_share", "collect", "collect_fro
 class ActivationReader(Protocol):
     """Gives activations of a float graph."""
 
-    def __call__(self, batch: NDArray[Any]) -> Iterable[tuple[str, NDArray[Any]]]:
+    def __call__(self, batch: Batch) -> Iterable[tuple[str, NDArray[Any]]]:
         """Yields the name and the values (N, …) of every tensor, some images at a time."""
         ...
 
@@ -70,7 +71,7 @@ _NOTHING = 1e-30
 def collect(
     model: onnx.ModelProto,
     tensors: Sequence[str],
-    batches: Callable[[], Iterable[NDArray[Any]]],
+    batches: Callable[[], Iterable[Batch]],
     *,
     batch_count: int | None = None,
     threads: int | None = None,
@@ -79,8 +80,8 @@ def collect(
     """Runs a float graph twice over a stream and returns a histogram per tensor.
 
     Args:
-        model: Float graph with one input.
-        tensors: Names of activations, the graph's input included, in graph order.
+        model: Float graph.
+        tensors: Names of activations, the graph's inputs included, in graph order.
         batches: Returns a fresh stream at each call.
         batch_count: Batches in it; None reports only the second pass.
         threads: Threads of the engine; None is one per core.
@@ -98,7 +99,7 @@ def collect(
 def collect_from(
     reader: ActivationReader,
     tensors: Sequence[str],
-    batches: Callable[[], Iterable[NDArray[Any]]],
+    batches: Callable[[], Iterable[Batch]],
     *,
     batch_count: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -235,7 +236,7 @@ def _percentile(histogram: Histogram, share: float, *, symmetric: bool) -> tuple
 def _collect(
     reader: ActivationReader,
     tensors: Sequence[str],
-    batches: Callable[[], Iterable[NDArray[Any]]],
+    batches: Callable[[], Iterable[Batch]],
     batch_count: int | None,
     on_progress: Callable[[int, int], None],
 ) -> dict[str, Histogram]:

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
+
 
 class Runner(ABC):
-    """Runs one graph with one input.
+    """Runs one graph.
 
     Attributes:
         outputs: Names of the outputs.
@@ -23,10 +25,10 @@ class Runner(ABC):
     outputs: Sequence[str]
 
     @abstractmethod
-    def __call__(self, batch: NDArray[Any]) -> Sequence[NDArray[Any]]:
+    def __call__(self, batch: Batch) -> Sequence[NDArray[Any]]:
         """Returns the outputs of a batch (N, …), first dimension N each."""
 
-    def collect(self, batches: Iterable[NDArray[Any]], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    def collect(self, batches: Iterable[Batch], names: Iterable[str]) -> dict[str, NDArray[Any]]:
         """Returns the named outputs of all batches."""
         found: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
         for batch in batches:
@@ -35,6 +37,6 @@ class Runner(ABC):
                 parts.append(outputs[name])
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
-    def logits(self, batches: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    def logits(self, batches: Iterable[Batch]) -> NDArray[Any]:
         """Returns the first output of all batches."""
         return self.collect(batches, self.outputs[:1])[self.outputs[0]]

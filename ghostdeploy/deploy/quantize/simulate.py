@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.batches import by_name, filled
 from ghostdeploy.deploy.quantize.runner import Runner
 from ghostdeploy.machine import engine_threads
 from ghostdeploy.telemetry import silent
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
+
 _QUIET = 4
 """Errors are raised, not printed as well."""
 
@@ -30,10 +33,10 @@ class NoBatchError(ValueError):
 
 
 class GraphRunner(Runner):
-    """One graph with one input.
+    """One graph.
 
     Args:
-        model: The graph; the first dimension of its input may be fixed, batches are then split and filled up.
+        model: The graph; the first dimension of its inputs may be fixed, batches are then split and filled up.
         fused: Let ONNX Runtime optimise: the same numbers up to rounding for a float graph, faster.
         packed: Let it bring constant weights into the order of its kernels; computed ones never are, and the kernels
             for them sum in another order.
@@ -52,12 +55,13 @@ class GraphRunner(Runner):
         if not packed:
             options.add_session_config_entry("session.disable_prepacking", "1")
         self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        first = self._session.get_inputs()[0]
-        self._input = first.name
-        self._batch: int | None = first.shape[0] if isinstance(first.shape[0], int) else None
+        inputs = self._session.get_inputs()
+        self._inputs = [value.name for value in inputs]
+        first = inputs[0].shape[0]
+        self._batch: int | None = first if isinstance(first, int) else None
         self.outputs = [value.name for value in self._session.get_outputs()]
 
-    def __call__(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
+    def __call__(self, batch: Batch) -> list[NDArray[Any]]:
         """Returns the outputs, first dimension as many as `batch` has images.
 
         Args:
@@ -70,8 +74,7 @@ class GraphRunner(Runner):
         parts = []
         for start in range(0, len(batch), size):
             piece = batch[start : start + size]
-            filled = np.concatenate([piece, np.repeat(piece[-1:], size - len(piece), axis=0)])
-            outputs = self._session.run(None, {self._input: filled})
+            outputs = self._session.run(None, by_name(filled(piece, size), self._inputs))
             for name, output in zip(self.outputs, outputs, strict=True):
                 if not isinstance(output, np.ndarray) or not output.ndim:
                     raise NoBatchError(f"{name} is {'a scalar' if hasattr(output, 'ndim') else 'no tensor'}")

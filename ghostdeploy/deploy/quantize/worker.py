@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 
@@ -29,8 +29,7 @@ with silent():
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.convert.base import ExportJob, QuantizeSpec
 
@@ -84,13 +83,13 @@ class QdqQuantization(Quantization):
         """See `Quantization.runner`."""
         return GraphRunner(graph, fused=not simulate)
 
-    def candidates(self, images: Sequence[NDArray[Any]]) -> dict[float, onnx.ModelProto]:
+    def candidates(self, images: Sequence[Batch]) -> dict[float, onnx.ModelProto]:
         """See `Quantization.candidates`."""
         assert self.spec.conditioned is not None  # checked by the caller
         found, self.notes = conditioned.read(Path(self.spec.conditioned), self.floating, images)
         return found
 
-    def trial(self, judging: Sequence[NDArray[Any]], correcting: Sequence[NDArray[Any]], wanted: Arrays) -> QdqTrial:
+    def trial(self, judging: Sequence[Batch], correcting: Sequence[Batch], wanted: Arrays) -> QdqTrial:
         """See `Quantization.trial`."""
         return QdqTrial(self.recipe, self.plan, judging, correcting, wanted, self.task)
 

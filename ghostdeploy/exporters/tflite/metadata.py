@@ -39,13 +39,15 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def describe(model: Any, about: About, *, version: str) -> None:
-    """Adds the description to a model object.
+    """Adds the description to a model object; of ready inputs the schema has nothing to say.
 
     Args:
         model: Changed in place; an earlier description is replaced.
         about: Its contents.
         version: Of the exporting program.
     """
+    if about.preprocess.ready:
+        return
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(_metadata(about, version), np.uint8)
     model.buffers.append(buffer)

@@ -137,6 +137,7 @@ function padding({ pad = 0, pad_space = "pixels", color, mean, std, unit = "0-1"
 
 // The image as it fills the model input, as ImageData; a crop that is larger than the image is black outside.
 export function cropped({ data, width, height }, spec) {
+  if (spec.ready) throw new Error("this model takes ready arrays, not an image");
   if (spec.sampling === "corner") throw new Error("this model samples from the corner, which this page cannot do");
   const {
     sides: [newHeight, newWidth],

@@ -39,6 +39,8 @@ struct Spec {
         size = {int(sides.front()), int(sides.back())};
         if (size[0] < 1 || size[1] < 1 || mean.size() != channels() || std.size() != channels())
             throw std::runtime_error("manifest.json has a preprocessing that cannot be read");
+        if (record.word("ready", "false") == "true")
+            throw std::runtime_error("this model takes ready arrays, not an image");
         if (record.word("sampling", "half-pixel") != "half-pixel")
             throw std::runtime_error("this model samples from the corner, which this program cannot do");
         pad = record.find("pad") ? record.at("pad").numbers() : std::vector<double>{0};

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
+from ghostdeploy.batches import arrays_of
 from ghostdeploy.convert.module_names import recorded_in
 from ghostdeploy.deploy.fold.passes.graph import constant, op_name
 from ghostdeploy.errors import CheckpointError, DataError
@@ -20,16 +21,15 @@ from ghostdeploy.errors import CheckpointError, DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from numpy.typing import NDArray
-
+    from ghostdeploy.batches import Batch
     from ghostdeploy.deploy.fold.half_range import Watch
 
 
-def watch_graph(graph: fx.GraphModule, batches: Callable[[], Iterable[NDArray[Any]]], watch: Watch) -> None:
+def watch_graph(graph: fx.GraphModule, batches: Callable[[], Iterable[Batch]], watch: Watch) -> None:
     """Runs a graph on every batch.
 
     Args:
-        graph: One input; not changed.
+        graph: Not changed.
         batches: Gives its inputs (N, …), of the batch that it takes.
         watch: Called with every floating-point result and constant.
     """
@@ -39,7 +39,7 @@ def watch_graph(graph: fx.GraphModule, batches: Callable[[], Iterable[NDArray[An
     run = _Watched(graph, watch)
     with torch.no_grad():
         for batch in batches():
-            run.run(torch.from_numpy(batch))
+            run.run(*map(torch.from_numpy, arrays_of(batch)))
 
 
 class _Watched(fx.Interpreter):
@@ -68,12 +68,12 @@ def _reader(node: fx.Node) -> str:
     return recorded_in(next(iter(node.users), node))
 
 
-def channel_ranges(module: fx.GraphModule, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+def channel_ranges(module: fx.GraphModule, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> dict[str, Tensor]:
     """Runs the graph on every batch and keeps the range of each channel.
 
     Args:
-        module: A graph with one input.
-        batches: Preprocessed images, (N, …) of the graph's precision.
+        module: A graph.
+        batches: Its input or inputs, (N, …) of the graph's precision.
 
     Returns:
         Node name → max |y|, (channels,), for every call and input with a floating-point result that has a
@@ -86,7 +86,7 @@ def channel_ranges(module: fx.GraphModule, batches: Iterable[Tensor]) -> dict[st
     watch = _Ranges(module)
     with torch.no_grad():
         for batch in batches:
-            watch.run(batch)
+            watch.run(*(batch if isinstance(batch, tuple) else (batch,)))
     if not watch.ranges:
         raise DataError("the calibration set has no images", hint="give a folder of images with --calib")
     return watch.ranges

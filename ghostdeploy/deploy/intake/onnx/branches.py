@@ -14,17 +14,19 @@ from ghostdeploy.deploy.intake.onnx.interface import with_shape
 from ghostdeploy.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import onnx
 
 
-def decide(model: onnx.ModelProto, name: str, batch: int | None, size: int | tuple[int, int]) -> onnx.ModelProto:
+def decide(model: onnx.ModelProto, name: str, batch: int | None, sizes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
     """Returns the model without branches, itself where it has none.
 
     Args:
         model: As it was read.
         name: Of the model, for messages.
         batch: Images per inference; None is free.
-        size: Height and width of an image; one number for both.
+        sizes: Of each input by name, without the batch.
 
     Raises:
         CheckpointError: A condition depends on the values of the image.
@@ -36,7 +38,7 @@ def decide(model: onnx.ModelProto, name: str, batch: int | None, size: int | tup
     from ghostdeploy.convert.graph.simplify import WRONG
 
     try:
-        found, _ = onnxsim.simplify(with_shape(model, batch, size), skipped_optimizers=WRONG)
+        found, _ = onnxsim.simplify(with_shape(model, batch, sizes), skipped_optimizers=WRONG)
     except Exception as error:  # its errors are of several unrelated classes
         first = next(iter(str(error).splitlines()), type(error).__name__)[:300]
         raise CheckpointError(f"{name} has branches that onnxsim cannot resolve: {first}", hint=_HINT) from error

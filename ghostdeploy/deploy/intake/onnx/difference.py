@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import numpy_helper
 
+from ghostdeploy.batches import Several
 from ghostdeploy.deploy.intake.onnx import interface
 from ghostdeploy.deploy.intake.onnx.fold_constants import RANDOM
 from ghostdeploy.deploy.intake.onnx.opset import OPSET, opset_of, upgrade
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.onnx.model import OnnxModel
 
 
-def require_same(
-    shaped: onnx.ModelProto, golden: NDArray[Any], outputs: Arrays, batch: int | None, model: OnnxModel
-) -> None:
+def require_same(shaped: onnx.ModelProto, golden: Batch, outputs: Arrays, batch: int | None, model: OnnxModel) -> None:
     """Checks that the graph computes the same after opset, batch and image size were written into it.
 
     Args:
@@ -48,12 +48,12 @@ def require_same(
 
 
 def difference(
-    model: onnx.ModelProto, golden: NDArray[Any], wanted: Sequence[NDArray[Any]], *, pieces: int | None = None
+    model: onnx.ModelProto, golden: Batch, wanted: Sequence[NDArray[Any]], *, pieces: int | None = None
 ) -> str | None:
     """Returns how a graph's outputs differ from those wanted, one phrase; None where they do not.
 
     Args:
-        model: One image input.
+        model: Any graph.
         golden: Inputs.
         wanted: Outputs in the graph's order.
         pieces: Images to give at a time; None gives all.
@@ -75,10 +75,10 @@ def difference(
 
 
 def _explained(
-    why: str, golden: NDArray[Any], wanted: list[NDArray[Any]], batch: int | None, model: OnnxModel
+    why: str, golden: Batch, wanted: list[NDArray[Any]], batch: int | None, model: OnnxModel
 ) -> GhostDeployError:
     """Returns the error that names the first step after which the outputs are others; chance comes before all."""
-    name, found, own = model.name, opset_of(model.proto), model.image.batch
+    name, found, own = model.name, opset_of(model.proto), interface.batch_of(model.proto)
     if (drawn := random_outputs(model.proto, golden)) is not None:
         return CheckpointError(
             f"{name} gives different outputs each time it runs{drawn}, expected the same for the same image",
@@ -96,10 +96,11 @@ def _explained(
             f"time give different outputs",
             hint="export it in eval mode, without batch statistics",
         )
-    size = golden.shape[2], golden.shape[3]
-    if own == batch or difference(interface.with_shape(upgraded, own, size), golden, wanted) is not None:
+    sizes = interface.sizes_of(model.proto, golden)
+    if own == batch or difference(interface.with_shape(upgraded, own, sizes), golden, wanted) is not None:
+        said = f"images of {pixels_text(golden.shape[2:])} pixels" if not isinstance(golden, Several) else str(sizes)
         return CheckpointError(
-            f"{name} gives {why} when it is fixed to images of {pixels_text(size)} pixels",
+            f"{name} gives {why} when it is fixed to {said}",
             hint="export it again with that size",
         )
     asked = "dynamic" if batch is None else str(batch)
@@ -109,7 +110,7 @@ def _explained(
     )
 
 
-def random_outputs(model: onnx.ModelProto, golden: NDArray[Any]) -> str | None:
+def random_outputs(model: onnx.ModelProto, golden: Batch) -> str | None:
     """Returns what makes two runs of a graph differ, ` (RandomNormal, …)`; None where they do not."""
     runner = GraphRunner(model)
     if all(np.array_equal(one, two) for one, two in zip(runner(golden), runner(golden), strict=True)):

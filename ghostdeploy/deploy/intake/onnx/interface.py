@@ -10,13 +10,20 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ghostdeploy.batches import by_name
 from ghostdeploy.convert.graph.file import write_constant_outputs
 from ghostdeploy.convert.module_names import numbered
 from ghostdeploy.errors import CheckpointError
 from ghostdeploy.preprocess import MAX_SIDE, Preprocess
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from ghostdeploy.batches import Batch
+
+
+_READY = "give ready inputs: --calib inputs.npz with one float32 array (N, …)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +31,16 @@ class ImageInput:
     """The one input: float32 (N, C, H, W)."""
 
     name: str
-    batch: int | None
-    """None where any number is taken."""
     channels: int
     """1 or 3."""
     size: int | tuple[int, int] | None
     """Height and width, one number where they are equal; None where any are taken."""
+
+
+def sizes_of(model: onnx.ModelProto, batch: Batch) -> dict[str, tuple[int, ...]]:
+    """Returns the sizes of each input in a batch, without the batch."""
+    arrays = by_name(batch, [value.name for value in model.graph.input])
+    return {name: array.shape[1:] for name, array in arrays.items()}
 
 
 def drop_constant_inputs(model: onnx.ModelProto) -> None:
@@ -57,43 +68,75 @@ def write_every_output(model: onnx.ModelProto, path: Path) -> None:
     write_constant_outputs(model.graph)
 
 
-def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
-    """Returns the input of a graph.
+def refuse_inputs(model: onnx.ModelProto, path: Path) -> None:
+    """Refuses inputs that no arrays can feed.
 
     Raises:
-        CheckpointError: There is not exactly one input, or it is not a float32 image of one or three channels.
+        CheckpointError: There is none, or one is not float32, of an unknown number of dimensions, or huge.
+    """
+    if not model.graph.input:
+        raise CheckpointError(f"{path} has 0 inputs (none), expected one image")
+    for value in model.graph.input:
+        tensor = value.type.tensor_type
+        if tensor.elem_type != TensorProto.FLOAT:
+            kind = TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type else "no tensor"
+            other = kind in ("float16", "bfloat16", "double")
+            raise CheckpointError(
+                f"input {value.name!r} of {path} is {kind}, expected normalised float32 (N, 3, H, W)",
+                hint="give the float32 ONNX file it was made from; --fp16 converts that to half precision"
+                if other
+                else "export the network alone; --input uint8-nhwc adds the normalisation",
+            )
+        if not tensor.HasField("shape") or not tensor.shape.dim:
+            count = "0" if tensor.HasField("shape") else "an unknown number of"
+            raise CheckpointError(f"input {value.name!r} of {path} has {count} dimensions, expected (N, 3, H, W)")
+        sides = [dim.dim_value for dim in tensor.shape.dim[2:]]
+        if max(sides, default=0) > MAX_SIDE:
+            text = "×".join(str(dim.dim_value or "any") for dim in tensor.shape.dim)
+            raise CheckpointError(
+                f"input {value.name!r} of {path} is {text}, expected at most {MAX_SIDE} pixels a side"
+            )
+
+
+def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:
+    """Returns the input of a graph that an image feeds.
+
+    Args:
+        model: Its inputs have been checked, see `refuse_inputs`.
+        path: Of the file.
+
+    Raises:
+        CheckpointError: There is not exactly one input, or it is not an image of one or three channels.
     """
     inputs = model.graph.input
     if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs) or "none"
-        raise CheckpointError(f"{path} has {len(inputs)} inputs ({names}), expected one image")
-    value = inputs[0]
-    tensor = value.type.tensor_type
-    if tensor.elem_type != TensorProto.FLOAT:
-        kind = TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type else "no tensor"
-        other = kind in ("float16", "bfloat16", "double")
+        names = ", ".join(value.name for value in inputs)
         raise CheckpointError(
-            f"input {value.name!r} of {path} is {kind}, expected normalised float32 (N, 3, H, W)",
-            hint="give the float32 ONNX file it was made from; --fp16 converts that to half precision"
-            if other
-            else "export the network alone; --input uint8-nhwc adds the normalisation",
+            f"{path} has {len(inputs)} inputs ({names}), expected one image", hint=f"{_READY} for each of {names}"
         )
-    if not tensor.HasField("shape") or len(tensor.shape.dim) != 4:
-        count = len(tensor.shape.dim) if tensor.HasField("shape") else "an unknown number of"
-        raise CheckpointError(f"input {value.name!r} of {path} has {count} dimensions, expected (N, 3, H, W)")
-    sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim]
-    batch, channels, height, width = sizes
+    value = inputs[0]
+    dims = value.type.tensor_type.shape.dim
+    ready = f"{_READY} called {value.name}"
+    if len(dims) != 4:
+        raise CheckpointError(
+            f"input {value.name!r} of {path} has {len(dims)} dimensions, expected (N, 3, H, W)", hint=ready
+        )
+    sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
+    _, channels, height, width = sizes
     height, width = height or width, width or height
     text = "×".join("any" if size is None else str(size) for size in sizes)
     if channels not in (1, 3):
-        hint = "export it with channels first (NCHW)" if sizes[3] in (1, 3) else None
+        hint = "export it with channels first (NCHW)" if sizes[3] in (1, 3) else ready
         raise CheckpointError(
             f"input {value.name!r} of {path} is {text}, expected N×3×H×W, or N×1×H×W for gray", hint=hint
         )
-    if max(height or 1, width or 1) > MAX_SIDE:
-        raise CheckpointError(f"input {value.name!r} of {path} is {text}, expected at most {MAX_SIDE} pixels a side")
     size = height if height is None or width is None or height == width else (height, width)
-    return ImageInput(value.name, batch, channels, size)
+    return ImageInput(value.name, channels, size)
+
+
+def batch_of(model: onnx.ModelProto) -> int | None:
+    """Returns the batch that is written into a graph; None where any number is taken."""
+    return model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
 
 
 def preprocess_of(image: ImageInput) -> Preprocess:
@@ -111,26 +154,27 @@ def separate_nodes(model: onnx.ModelProto) -> None:
         taken.add(node.name)
 
 
-def with_shape(model: onnx.ModelProto, batch: int | None, size: int | tuple[int, int]) -> onnx.ModelProto:
-    """Returns a copy for that batch and image size, with all other shapes inferred again.
+def with_shape(model: onnx.ModelProto, batch: int | None, sizes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    """Returns a copy for that batch and those sizes, with all other shapes inferred again.
 
     Args:
-        model: One input (N, C, H, W).
+        model: Its inputs are (N, …).
         batch: Images per inference; None leaves it free.
-        size: Height and width; one number for both.
+        sizes: Of each input by name, without the batch.
     """
     model = copy.deepcopy(model)
     graph = model.graph
     del graph.value_info[:]
-    dims = graph.input[0].type.tensor_type.shape.dim
-    dims[0].Clear()
-    if batch is None:
-        dims[0].dim_param = "batch"
-    else:
-        dims[0].dim_value = batch
-    for dim, side in zip(dims[2:], (size, size) if isinstance(size, int) else size, strict=True):
-        dim.Clear()
-        dim.dim_value = side
+    for value in graph.input:
+        first, *rest = value.type.tensor_type.shape.dim
+        first.Clear()
+        if batch is None:
+            first.dim_param = "batch"
+        else:
+            first.dim_value = batch
+        for dim, size in zip(rest, sizes[value.name], strict=True):
+            dim.Clear()
+            dim.dim_value = size
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
     return onnx.shape_inference.infer_shapes(model, data_prop=True)

@@ -1,6 +1,6 @@
 """Reads an untrusted ONNX file: hash, parse, refuse what cannot be deployed.
 
-Order: bytes → SHA-256 → protobuf → versions → operators → functions → the one input → sizes of tensors → ONNX checker.
+Order: bytes → SHA-256 → protobuf → versions → operators → functions → inputs → sizes of tensors → ONNX checker.
 Nothing of the file is executed here. Weights beside the file (external data) are read only from its own folder.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
 from ghostdeploy.errors import CheckpointError
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx
-    from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.deploy.intake.onnx.interface import ImageInput
     from ghostdeploy.deploy.intake.protocol import ReferenceModel
     from ghostdeploy.deploy.intake.records import Folded
@@ -36,11 +36,12 @@ MAX_FILE_BYTES = 2**31 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxModel:
-    """A float ONNX graph from one image input to one or more outputs."""
+    """A float ONNX graph."""
 
     proto: onnx.ModelProto
     """As in the file, external data read in, functions inlined, no initializer among the inputs or outputs."""
-    image: ImageInput
+    image: ImageInput | CheckpointError
+    """Its input, or why an image cannot feed it: it needs ready inputs then."""
     name: str
     source: str
     """For the manifest: the file, and what computes the golden outputs."""
@@ -50,6 +51,11 @@ class OnnxModel:
     labels: list[str] | None = None
     preprocess: Preprocess = field(default_factory=Preprocess)
     task: TaskInfo | None = None
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """See `Described.input_names`."""
+        return tuple(value.name for value in self.proto.graph.input)
 
     @property
     def classifies(self) -> bool:
@@ -78,11 +84,12 @@ class OnnxModel:
 
         return OnnxReference(self)
 
-    def rehearse(self, reference: ReferenceModel, golden: NDArray[Any], config: ExportConfig) -> None:
-        """Decides its branches for images of that size."""
+    def rehearse(self, reference: ReferenceModel, golden: Batch, config: ExportConfig) -> None:
+        """Decides its branches for inputs of that size."""
         from ghostdeploy.deploy.intake.onnx.branches import decide
+        from ghostdeploy.deploy.intake.onnx.interface import sizes_of
 
-        decide(self.proto, self.name, config.batch, golden.shape[2:4])
+        decide(self.proto, self.name, config.batch, sizes_of(self.proto, golden))
 
     def prepare(self, run: ExportRun) -> Folded:
         """See `ExportedModel.prepare`."""
@@ -118,7 +125,12 @@ def open_onnx(path: Path) -> OnnxModel:
     interface.separate_nodes(proto)
     interface.drop_constant_inputs(proto)
     interface.write_every_output(proto, path)
-    image = interface.image_input(proto, path)
+    interface.refuse_inputs(proto, path)
+    image: ImageInput | CheckpointError
+    try:
+        image = interface.image_input(proto, path)
+    except CheckpointError as error:
+        image = error
     checks.check(proto, path)
     checks.refuse_huge_values(proto, path)
     return OnnxModel(
@@ -127,7 +139,7 @@ def open_onnx(path: Path) -> OnnxModel:
         name=path.stem,
         source=f"onnx:{path.name}, run by ONNX Runtime without optimisation",
         weights_sha256=digest.hexdigest(),
-        preprocess=interface.preprocess_of(image),
+        preprocess=Preprocess() if isinstance(image, CheckpointError) else interface.preprocess_of(image),
     )
 
 

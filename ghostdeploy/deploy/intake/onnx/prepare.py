@@ -24,7 +24,7 @@ from ghostdeploy.deploy.intake.records import Folded
 from ghostdeploy.deploy.intake.reference_run import run_reference
 from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 from ghostdeploy.deploy.plan.steps import program_file
-from ghostdeploy.errors import UsageError
+from ghostdeploy.errors import CheckpointError, UsageError
 from ghostdeploy.preprocess import pixels_text
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def prepare_onnx(model: OnnxModel, run: ExportRun) -> Folded:
     """
     batch = run.config.batch
     seen = run_reference(model, model.reference(), run)
-    size = seen.preprocess.sides
-    model = replace(model, proto=decide(model.proto, model.name, batch, size))
+    sizes = interface.sizes_of(model.proto, seen.golden)
+    model = replace(model, proto=decide(model.proto, model.name, batch, sizes))
     with run.stages.stage("fold"):
-        shaped = write_plainly(interface.with_shape(upgrade(model.proto, model.name), batch, size))
+        shaped = write_plainly(interface.with_shape(upgrade(model.proto, model.name), batch, sizes))
         require_same(shaped, seen.golden, seen.interface.golden_outputs, batch, model)
         folded, passes = rewrite(shaped, seen.golden[: batch or 1])
     file = program_file(run.intake)
@@ -93,24 +93,28 @@ def preprocess_of(model: OnnxModel, config: ExportConfig) -> Preprocess:
     """Returns how an image becomes the model's input.
 
     Raises:
+        CheckpointError: An image cannot feed it.
         UsageError: Size or channels are not those that the file fixes.
     """
+    image = model.image
+    if isinstance(image, CheckpointError):
+        raise image
     spec = apply_overrides(model.preprocess, config.preprocess)
-    if model.image.size is None and "size" not in config.preprocess:
+    if image.size is None and "size" not in config.preprocess:
         size = pixels_text(spec.sides)
         _log.warning("%s takes images of any size: exported for %s pixels, see --image-size", model.name, size)
     if not config.preprocess.keys() & {"mean", "std"}:
         used = "ImageNet's mean and std" if spec.channels == 3 else "mean 0 and std 1"
         _log.warning("%s does not record its normalisation: using %s, see --mean and --std", model.name, used)
-    if model.image.size is not None and model.preprocess.sides != spec.sides:
+    if image.size is not None and model.preprocess.sides != spec.sides:
         raise UsageError(
-            f"{model.name} takes images of {pixels_text(model.image.size)} pixels, --image-size says "
+            f"{model.name} takes images of {pixels_text(image.size)} pixels, --image-size says "
             f"{pixels_text(spec.sides)}",
             hint="leave out --image-size, or export the ONNX file with free height and width",
         )
-    if model.image.channels != spec.channels:
+    if image.channels != spec.channels:
         raise UsageError(
-            f"{model.name} takes {model.image.channels} channels, the preprocessing gives {spec.channels}",
+            f"{model.name} takes {image.channels} channels, the preprocessing gives {spec.channels}",
             hint="leave out --color and --channels",
         )
     return spec

@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ghostdeploy.batches import arrays_of
 from ghostdeploy.convert.graph.file import read_by, sorted_nodes
 from ghostdeploy.deploy.intake.protocol import check_outputs
 from ghostdeploy.deploy.quantize.simulate import GraphRunner, NoBatchError
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.intake.onnx.model import OnnxModel
 
@@ -37,22 +37,23 @@ class OnnxReference:
     """
 
     def __init__(self, model: OnnxModel) -> None:
-        self.input_name = model.image.name
-        self._any_size = model.image.size is None
+        image = model.image
+        self.input_name = model.input_names[0]
+        self._any_size = isinstance(image, CheckpointError) or image.size is None
         self._constant = constant_outputs(model.proto)
         try:
             self._runner = GraphRunner(model.proto)
         except Exception as error:  # ONNX Runtime's errors are of a dozen classes under Exception
             raise CheckpointError(f"ONNX Runtime refuses the model: {reason(error)}") from error
 
-    def outputs(self, batch: NDArray[Any]) -> Arrays:
+    def outputs(self, batch: Batch) -> Arrays:
         """Returns all outputs by the names they have in the file.
 
         Raises:
             CheckpointError: The graph cannot run on this input; see also `check_outputs`.
         """
         try:
-            arrays = self._runner(np.ascontiguousarray(batch))
+            arrays = self._runner(batch)
         except NoBatchError as error:
             raise CheckpointError(
                 f"the model's output {error}, expected one row per image", hint=_NO_BATCH_HINT
@@ -63,9 +64,11 @@ class OnnxReference:
                     f"ONNX Runtime cannot run the model: {reason(error)}",
                     hint="the graph is inconsistent: export it again",
                 ) from error
+            shapes = [tuple(one.shape) for one in arrays_of(batch)]
+            said = f"an input of shape {shapes[0]}" if len(shapes) == 1 else f"inputs of shapes {str(shapes)[1:-1]}"
             raise CheckpointError(
-                f"the model cannot run on an input of shape {tuple(batch.shape)}: {reason(error)}",
-                hint="give the size it was trained with: --image-size",
+                f"the model cannot run on {said}: {reason(error)}",
+                hint="give the size it was trained with: --image-size, or other arrays in --calib",
             ) from error
         named = dict(zip(self._runner.outputs, arrays, strict=True))
         for name in self._constant:
@@ -81,7 +84,7 @@ class OnnxReference:
     def in_double(self) -> None:
         """See `ReferenceModel.in_double`: the file's types are float32."""
 
-    def logits(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def logits(self, batch: Batch) -> NDArray[Any]:
         """Returns the first output."""
         return next(iter(self.outputs(batch).values()))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from ghostdeploy.batches import by_name
 from ghostdeploy.bundle.manifest import PassRecord
 from ghostdeploy.deploy.intake.onnx.fold_batch_norm import FoldBatchNorm
 from ghostdeploy.deploy.intake.onnx.fold_constants import FoldConstants
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.deploy.intake.onnx.passes import OnnxPass, Site
 
 _log = logging.getLogger("ghostdeploy")
@@ -36,7 +38,7 @@ def default_passes() -> tuple[OnnxPass, ...]:
 
 
 def rewrite(
-    model: onnx.ModelProto, image: NDArray[Any], passes: Sequence[OnnxPass] | None = None
+    model: onnx.ModelProto, image: Batch, passes: Sequence[OnnxPass] | None = None
 ) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
     """Rewrites a graph and proves each pass.
 
@@ -78,7 +80,7 @@ def _one_per_name(records: Sequence[PassRecord]) -> tuple[PassRecord, ...]:
     return tuple(found.values())
 
 
-def _prove(name: str, sites: Sequence[Site], before: onnx.ModelProto, image: NDArray[Any]) -> float:
+def _prove(name: str, sites: Sequence[Site], before: onnx.ModelProto, image: Batch) -> float:
     values = activations(before, {site.source for site in sites}, image)
     worst = 0.0
     for site in sites:
@@ -93,18 +95,18 @@ def _prove(name: str, sites: Sequence[Site], before: onnx.ModelProto, image: NDA
     return worst
 
 
-def activations(model: onnx.ModelProto, names: Iterable[str], batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def activations(model: onnx.ModelProto, names: Iterable[str], batch: Batch) -> dict[str, NDArray[Any]]:
     """Returns tensors inside a graph, as ONNX Runtime computes them without optimisation."""
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
-    inputs = {value.name for value in model.graph.input}
-    wanted = sorted(set(names) - inputs)
+    inputs = [value.name for value in model.graph.input]
+    wanted = sorted(set(names).difference(inputs))
     known = {value.name for value in model.graph.output}
     exposed.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted if name not in known)
     runner = GraphRunner(exposed)
-    return dict(zip(runner.outputs, runner(batch), strict=True)) | dict.fromkeys(inputs, batch)
+    return dict(zip(runner.outputs, runner(batch), strict=True)) | by_name(batch, inputs)
 
 
-def _same_bits(before: onnx.ModelProto, after: onnx.ModelProto, batch: NDArray[Any]) -> bool:
+def _same_bits(before: onnx.ModelProto, after: onnx.ModelProto, batch: Batch) -> bool:
     outputs = [GraphRunner(model, packed=False)(batch) for model in (before, after)]
     return all(np.array_equal(a, b) for a, b in zip(*outputs, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto, numpy_helper
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import onnx
-    from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.deploy.fold.half_range import Watch
 
 
-def watch_model(model: onnx.ModelProto, batches: Callable[[], Iterable[NDArray[Any]]], watch: Watch) -> None:
+def watch_model(model: onnx.ModelProto, batches: Callable[[], Iterable[Batch]], watch: Watch) -> None:
     """Runs a graph on every batch, once for each group of tensors that fits into memory.
 
     Args:
-        model: One input; not changed.
+        model: Not changed.
         batches: Gives its inputs (N, …).
         watch: Called with every float32 tensor and constant.
     """

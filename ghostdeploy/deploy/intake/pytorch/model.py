@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from ghostdeploy.batches import arrays_of
 from ghostdeploy.deploy.plan.preprocessing import apply_overrides
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from ghostdeploy.batches import Batch
     from ghostdeploy.deploy.intake.protocol import ReferenceModel
     from ghostdeploy.deploy.intake.pytorch.reference import Reference
     from ghostdeploy.deploy.intake.records import Folded
@@ -55,6 +55,13 @@ class PyTorchModel:
         return self.loaded.family
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """See `Described.input_names`."""
+        from ghostdeploy.deploy.intake.pytorch.reference import parameters_of
+
+        return tuple(one.name for one in parameters_of(self.loaded.module))
+
+    @property
     def classifies(self) -> bool:
         """See `Described.classifies`."""
         return self.loaded.labels is not None or self.loaded.family != "custom"
@@ -83,7 +90,7 @@ class PyTorchModel:
 
         return Reference(self.loaded.module, shared=self.loaded.shared)
 
-    def rehearse(self, reference: ReferenceModel, golden: NDArray[Any], config: ExportConfig) -> None:
+    def rehearse(self, reference: ReferenceModel, golden: Batch, config: ExportConfig) -> None:
         """Records it as `torch.export` will: that finds control flow that depends on values."""
         import torch
 
@@ -91,7 +98,8 @@ class PyTorchModel:
 
         places = np.arange(2 if config.batch is None else config.batch) % len(golden)
         module = cast("Reference", reference).module
-        capture(module, torch.from_numpy(golden[places]), dynamic_batch=config.batch is None)
+        inputs = tuple(map(torch.from_numpy, arrays_of(golden[places])))
+        capture(module, inputs, dynamic_batch=config.batch is None)
 
     def prepare(self, run: ExportRun) -> Folded:
         """See `ExportedModel.prepare`."""

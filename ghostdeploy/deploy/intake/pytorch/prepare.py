@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from importlib.metadata import version
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ghostdeploy.batches import arrays_of, as_batch
 from ghostdeploy.bundle.manifest import ModelInfo
 from ghostdeploy.convert.memory import LARGE_WEIGHTS, give_back
 from ghostdeploy.deploy.fold.half_range import half_ranges
@@ -17,9 +18,9 @@ from ghostdeploy.deploy.plan.steps import FOR, QUANTIZED
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from torch import fx, nn
 
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.manifest import PassRecord
     from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
     from ghostdeploy.deploy.intake.records import ReferenceRun
@@ -58,7 +59,8 @@ def prepare(model: PyTorchModel, run: ExportRun) -> Folded:
     programs = all_programs(folded, passes, example, run)
     ranges = half_ranges({file: graph for file, (graph, _) in programs.items()}, seen, run, watch_graph)
     save_programs({file: graph for file, (graph, _) in programs.items()}, len(example), seen, run)
-    images = (batch or 1, *example.shape[1:])
+    count = batch or 1
+    shapes = [(count, *one.shape[1:]) for one in arrays_of(example)]
     return Folded(
         seen=seen,
         model=ModelInfo(
@@ -69,7 +71,7 @@ def prepare(model: PyTorchModel, run: ExportRun) -> Folded:
             weights_key=loaded.weights_key,
             num_classes=len(seen.labels),
             params=count_params(reference.module),
-            macs=count_macs(folded, images) // images[0],
+            macs=count_macs(folded, *shapes) // count,
         ),
         passes={file: records for file, (_, records) in programs.items()},
         tools={name: version(name) for name in ("ghostdeploy", "torch")},
@@ -80,7 +82,7 @@ def prepare(model: PyTorchModel, run: ExportRun) -> Folded:
 
 
 def fold_module(
-    module: nn.Module, example: NDArray[Any], config: ExportConfig
+    module: nn.Module, example: Batch, config: ExportConfig
 ) -> tuple[fx.GraphModule, tuple[PassRecord, ...]]:
     """Returns the folded graph with its certificate."""
     import torch
@@ -92,7 +94,7 @@ def fold_module(
     heavy = sum(tensor.nbytes for tensor in tensors_of(module).values()) > LARGE_WEIGHTS
     folded, certificate = fold(
         module,
-        example,
+        tuple(arrays_of(example)),
         passes=default_passes(skip=config.skip_passes),
         dynamic_batch=config.batch is None,
         without=torch.float64,
@@ -101,9 +103,7 @@ def fold_module(
     return folded, certificate.passes
 
 
-def condition(
-    folded: fx.GraphModule, example: NDArray[Any], seen: ReferenceRun, run: ExportRun
-) -> dict[float, PassRecord]:
+def condition(folded: fx.GraphModule, example: Batch, seen: ReferenceRun, run: ExportRun) -> dict[float, PassRecord]:
     """Makes the equalized weights that the quantizer chooses from, and leaves the graph as it is."""
     if seen.evidence is None or run.config.precision not in QUANTIZED:
         return {}
@@ -119,7 +119,7 @@ def condition(
 
 
 def all_programs(
-    folded: fx.GraphModule, passes: tuple[PassRecord, ...], example: NDArray[Any], run: ExportRun
+    folded: fx.GraphModule, passes: tuple[PassRecord, ...], example: Batch, run: ExportRun
 ) -> dict[str, tuple[fx.GraphModule, tuple[PassRecord, ...]]]:
     """Returns the graph that each program file will hold, with its certificate: the fold, then what suits an engine."""
     from ghostdeploy.deploy.quantize.condition import rewrite
@@ -147,7 +147,7 @@ def save_programs(graphs: dict[str, fx.GraphModule], count: int, seen: Reference
     """
     from ghostdeploy.deploy.fold.program import PixelInput, save_program
 
-    (inputs,) = seen.interface.golden_inputs.values()
+    inputs = as_batch(seen.interface.golden_inputs)
     example = inputs[[i % len(inputs) for i in range(count)]]
     saved: dict[fx.GraphModule, Path] = {}
     with run.stages.stage("save program"):

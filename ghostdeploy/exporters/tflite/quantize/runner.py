@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.batches import by_name, filled
 from ghostdeploy.deploy.quantize.activations import HELD_BYTES
 from ghostdeploy.deploy.quantize.runner import Runner
 from ghostdeploy.telemetry import silent
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ghostdeploy.batches import Batch
+
 _PLAIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 
 
 class TFLiteRunner(Runner):
-    """One file with one input and float results.
+    """One file with float results.
 
     Args:
         data: The file.
@@ -35,20 +38,18 @@ class TFLiteRunner(Runner):
         kind = OpResolverType.AUTO if delegate else _PLAIN
         self._interpreter = Interpreter(model_content=data, num_threads=threads, experimental_op_resolver_type=kind)
         self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]
+        self._inputs = self._interpreter.get_input_details()
         self._results = self._interpreter.get_output_details()
         self.outputs = [str(detail["name"]) for detail in self._results]
 
-    def __call__(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
+    def __call__(self, batch: Batch) -> list[NDArray[Any]]:
         """Returns the outputs, first dimension as many as `batch` has images.
 
         Args:
             batch: (N, …), any N ≥ 1.
         """
         columns: list[list[NDArray[Any]]] = [[] for _ in self._results]
-        for count, piece in pieces(batch, int(self._input["shape"][0])):
-            self._interpreter.set_tensor(self._input["index"], encode(piece, self._input))
-            self._interpreter.invoke()
+        for count in runs(self._interpreter, self._inputs, batch):
             for column, detail in zip(columns, self._results, strict=True):
                 column.append(decode(self._interpreter.get_tensor(detail["index"]), detail)[:count])
         return [np.concatenate(column) for column in columns]
@@ -72,19 +73,17 @@ class TFLiteTaps:
                 experimental_preserve_all_tensors=True,
             )
         self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]
+        self._inputs = self._interpreter.get_input_details()
         wanted = set(tensors)
         self._details = [d for d in self._interpreter.get_tensor_details() if d["name"] in wanted]
         size = sum(4 * int(np.prod(detail["shape"])) for detail in self._details)
         self._images = max(1, HELD_BYTES // max(1, size))
 
-    def __call__(self, batch: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+    def __call__(self, batch: Batch) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yields the name and the values (N, …) of every tensor, some images at a time."""
         for start in range(0, len(batch), self._images):
             held: list[list[NDArray[Any]]] = [[] for _ in self._details]
-            for count, piece in pieces(batch[start : start + self._images], int(self._input["shape"][0])):
-                self._interpreter.set_tensor(self._input["index"], encode(piece, self._input))
-                self._interpreter.invoke()
+            for count in runs(self._interpreter, self._inputs, batch[start : start + self._images]):
                 for values, detail in zip(held, self._details, strict=True):
                     values.append(decode(self._interpreter.get_tensor(detail["index"]), detail)[:count])
             for values, detail in zip(held, self._details, strict=True):
@@ -95,11 +94,16 @@ class TFLiteTaps:
         return name
 
 
-def pieces(batch: NDArray[Any], size: int) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yields how many images count, and the images filled up to the file's batch."""
+def runs(interpreter: Interpreter, inputs: Sequence[dict[str, Any]], batch: Batch) -> Iterator[int]:
+    """Runs a batch in pieces of the file's own size; yields after each how many of its images count."""
+    size = int(inputs[0]["shape"][0])
     for start in range(0, len(batch), size):
         piece = batch[start : start + size]
-        yield len(piece), np.concatenate([piece, np.repeat(piece[-1:], size - len(piece), axis=0)])
+        given = by_name(filled(piece, size), [str(detail["name"]) for detail in inputs])
+        for detail, values in zip(inputs, given.values(), strict=True):
+            interpreter.set_tensor(detail["index"], encode(values, detail))
+        interpreter.invoke()
+        yield len(piece)
 
 
 def encode(values: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.prove.fidelity import worst_db
 from ghostdeploy.deploy.quantize import ranges as rg
@@ -17,8 +17,7 @@ from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner, TFLiteTap
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.deploy.quantize.choose import Stream
     from ghostdeploy.deploy.quantize.recipe import RangeMethod
@@ -39,7 +38,7 @@ class TFLiteTrial:
         task: What they mean.
     """
 
-    def __init__(self, graph: TFLiteGraph, judging: Sequence[NDArray[Any]], wanted: Arrays, task: Task) -> None:
+    def __init__(self, graph: TFLiteGraph, judging: Sequence[Batch], wanted: Arrays, task: Task) -> None:
         self._graph, self._judging, self._wanted, self._task = graph, judging, wanted, task
 
     def collect(self, floating: bytes, batches: Stream, batch_count: int | None = None) -> dict[str, rg.Histogram]:
@@ -61,7 +60,7 @@ class TFLiteTrial:
 
 
 def layer_errors(
-    floating: bytes, quantized: bytes, outputs: Mapping[str, str], batches: Iterable[NDArray[Any]]
+    floating: bytes, quantized: bytes, outputs: Mapping[str, str], batches: Iterable[Batch]
 ) -> dict[str, LayerErrors]:
     """Returns the error at the output of every layer: its own and what arrives from the layers before it.
 

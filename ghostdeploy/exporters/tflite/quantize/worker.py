@@ -26,8 +26,7 @@ from ghostdeploy.exporters.tflite.read_back import ports, read_precision
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
+    from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.convert.base import ExportJob, QuantizeSpec
 
@@ -78,7 +77,7 @@ class TFLiteQuantization(Quantization):
         """See `Quantization.runner`."""
         return TFLiteRunner(tf.pack(in_float(tf.read(graph))) if simulate else graph, delegate=not simulate)
 
-    def candidates(self, images: Sequence[NDArray[Any]]) -> dict[float, bytes]:
+    def candidates(self, images: Sequence[Batch]) -> dict[float, bytes]:
         """See `Quantization.candidates`."""
         assert self.spec.conditioned is not None  # checked by the caller
         found = {0.0: self.floating}
@@ -121,7 +120,7 @@ class TFLiteQuantization(Quantization):
                 return None
         return tf.pack(model)
 
-    def trial(self, judging: Sequence[NDArray[Any]], correcting: Sequence[NDArray[Any]], wanted: Arrays) -> TFLiteTrial:
+    def trial(self, judging: Sequence[Batch], correcting: Sequence[Batch], wanted: Arrays) -> TFLiteTrial:
         """See `Quantization.trial`."""
         return TFLiteTrial(self._graph, judging, wanted, self.task)
 
