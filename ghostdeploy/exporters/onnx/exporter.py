@@ -7,7 +7,7 @@ memory-bound layers in INT8, see `weights`.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnxscript  # noqa: F401 - torch.onnx needs it later: import early, name its absence
 import torch
@@ -19,6 +19,8 @@ from ghostdeploy.convert.module_names import recorded_in
 from ghostdeploy.exporters.onnx.weights import write_payload
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import onnx
 
     from ghostdeploy.convert.base import ExportJob
@@ -51,9 +53,33 @@ def refusal(error: Exception, program: torch.export.ExportedProgram) -> RefusedE
     return RefusedError(f"ONNX has no equivalent of {operation}{places}")
 
 
+def spare_decomposition(program: torch.export.ExportedProgram) -> None:
+    """Spares a program the decomposition that would leave it as it is: tracing it again is two thirds of the export.
+
+    Args:
+        program: Changed in place: asked to decompose operations that it does not have, it returns itself.
+    """
+    decompose = program.run_decompositions
+
+    def run(table: dict[Any, Any]) -> torch.export.ExportedProgram:
+        return program if _is_decomposed(program, table) else decompose(table)
+
+    program.run_decompositions = run  # type: ignore[method-assign,assignment]
+
+
+def _is_decomposed(program: torch.export.ExportedProgram, table: Collection[Any]) -> bool:
+    """Returns whether a graph has only functional operations, none of a table, and no graph inside."""
+    called = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    operations = [one for one in called if isinstance(one, torch._ops.OperatorBase)]
+    return all(
+        isinstance(one, torch._ops.OpOverload) and one not in table and not one._schema.is_mutable for one in operations
+    )
+
+
 def to_onnx(job: ExportJob) -> onnx.ModelProto:
     """Converts the saved program."""
     program = torch.export.load(job.source)
+    spare_decomposition(program)
     batch = torch.export.Dim("batch") if job.dynamic_batch else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
