@@ -79,4 +79,6 @@ class GraphRunner(Runner):
                 if not isinstance(output, np.ndarray) or not output.ndim:
                     raise NoBatchError(f"{name} is {'a scalar' if hasattr(output, 'ndim') else 'no tensor'}")
             parts.append([output[: len(piece)] for output in outputs])
+        if len(parts) == 1:
+            return parts[0]  # no copy: they may be all activations of a graph
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
