@@ -160,8 +160,8 @@ class Parity(Record, frozen=True, kw_only=True):
     agreement_proves: bool = True
     """False where one class is first for every image, or there is one column."""
     reference_error: float | None = None
-    """Largest distance of the float32 reference from itself in float64, as a share of the output's largest magnitude:
-    an engine cannot be held nearer. None where it was not run in float64."""
+    """Largest distance of the float32 reference from itself in float64 on the first golden images, as a share of the
+    output's largest magnitude: an engine cannot be held nearer. None where it was not run in float64."""
 
 
 class Replay(Record, frozen=True, kw_only=True):

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _COMMON = ("ATEN", "GOMP", "KMP", "MKL", "OMP", "OPENBLAS", "PYTORCH", "TORCH", "TORCHDYNAMO")
 """Beginnings of names of variables that PyTorch and its kernels read; each target names its own."""
+_WAITING = "OMP_WAIT_POLICY"
+"""The one of them that changes no number."""
 _LOADING = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH")
 _ADDRESS = re.compile(rb'(graph_id\\*": *)\d+')
 _IDENTITY = ".data/serialization_id"
@@ -66,7 +68,8 @@ def conversion_key(exporter: str, job: ExportJob, work: Path) -> str:
 def surroundings() -> dict[str, Any]:
     """Returns what every conversion of this process depends on."""
     kinds = {*_COMMON, *(kind for row in targets.TARGETS.values() for kind in row.environment)}
-    steering = {name: os.environ[name] for name in os.environ if name in _LOADING or name.split("_")[0] in kinds}
+    named = (name for name in os.environ if name in _LOADING or name.split("_")[0] in kinds)
+    steering = {name: os.environ[name] for name in named if name != _WAITING}
     machine = [platform.machine(), cpu_name(), sorted(cpu_flags()), usable_cores()]
     return {"tool": _sources("ghostdeploy"), "libraries": _libraries(), "machine": machine, "environment": steering}
 

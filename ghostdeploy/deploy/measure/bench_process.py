@@ -16,7 +16,7 @@ import msgspec
 
 from ghostdeploy.deploy.measure.bench_worker import Answer, Job, Loaded
 from ghostdeploy.errors import BundleError
-from ghostdeploy.isolation import child_command, child_environment
+from ghostdeploy.isolation import child_command, measured_environment
 from ghostdeploy.machine import choose_cores
 from ghostdeploy.statistics import quantile
 
@@ -54,7 +54,7 @@ class Process:
         # A pipe that nobody reads stops the process that writes more than it holds.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=self._said, env=child_environment())
+        self._process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=self._said, env=measured_environment())
         try:
             self.loaded = self._read(Loaded)
         except BaseException:

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.bundle.manifest import Record
-from ghostdeploy.isolation import answers, child_command, child_environment
+from ghostdeploy.isolation import answers, child_command, measured_environment
 from ghostdeploy.machine import choose_cores
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def measure_rates(threads: int) -> Rates:
     cores = ",".join(map(str, choose_cores(threads)))
     done = subprocess.run(
         child_command("ghostdeploy.deploy.measure.machine_rates", str(threads), cores),
-        env=child_environment(**dict.fromkeys(_THREAD_VARIABLES, str(threads))),
+        env=measured_environment(**dict.fromkeys(_THREAD_VARIABLES, str(threads))),
         stdout=subprocess.PIPE,
         check=True,
     )

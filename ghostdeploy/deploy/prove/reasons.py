@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.prove import tolerance as limits
@@ -134,4 +135,7 @@ def few_labelled_images(found: Accuracy) -> str:
 
 
 def _decibel(ratio: float | None) -> str:
-    return "no difference" if ratio is None else f"{ratio:.1f} dB"
+    """Returns a ratio rounded down: 19.97 dB where 20 are expected are not 20.0 dB."""
+    if ratio is None:
+        return "no difference"
+    return f"{math.floor(10 * ratio) / 10 if math.isfinite(ratio) else ratio:.1f} dB"

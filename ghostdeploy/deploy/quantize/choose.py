@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
+    from ghostdeploy.deploy.quantize.kept_histograms import KeptHistograms
     from ghostdeploy.deploy.quantize.recipe import RangeMethod
     from ghostdeploy.targets import Recipe
     from ghostdeploy.tasks.base import Task
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     Batches = Sequence[Batch]
     Stream = Callable[[], Iterable[Batch]]
 
-IMAGES = 192
-"""Calibration images that judge; as many others correct the biases."""
+IMAGES = 128
+"""Calibration images that judge estimators and bias correction."""
+FEW = 64
+"""Others that correct the biases; as many of those that judge compare strengths, whose differences are large."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class QdqTrial:
         correcting: Images that correct the biases.
         wanted: Float outputs of the judging images, by name.
         task: What they mean.
+        kept: Histograms that another recipe may have made.
     """
 
     def __init__(
@@ -106,28 +110,39 @@ class QdqTrial:
         correcting: Batches,
         wanted: Arrays,
         task: Task,
+        kept: KeptHistograms,
     ) -> None:
-        self.recipe, self.plan, self._task = recipe, plan, task
+        self.recipe, self.plan, self._task, self._kept = recipe, plan, task, kept
         self._judging, self._correcting, self._wanted = judging, correcting, wanted
 
     def collect(
         self, floating: onnx.ModelProto, batches: Stream, batch_count: int | None = None
     ) -> dict[str, rg.Histogram]:
         """See `Trial.collect`."""
-        return rg.collect(floating, self.plan.activations, batches, batch_count=batch_count)
+
+        def count(tensors: list[str]) -> dict[str, rg.Histogram]:
+            return rg.collect(floating, tensors, batches, batch_count=batch_count)
+
+        return self._kept.collect(floating.SerializeToString(), self.plan.activations, batch_count, count)
 
     def tries(
         self, strength: float, method: RangeMethod, floating: onnx.ModelProto, histograms: dict[str, rg.Histogram]
     ) -> Iterator[Chosen]:
         """Yields the try with biases as trained and the one with corrected biases."""
-        ranges = shared_ranges(self.plan.shared_scales, histograms, method, symmetric=self.recipe.symmetric)
+        ranges = shared_ranges(
+            self.plan.shared_scales,
+            histograms,
+            method,
+            symmetric=self.recipe.symmetric,
+            rectified=self.plan.rectified,
+        )
         graph = writer.write(floating, self.recipe, self.plan, ranges)
         errors = layer_errors(floating, graph, self._correcting)
         for correct in (False, True):
             if correct:
                 corrected = correct_bias(floating, errors)
                 graph = with_biases(graph, corrected) or writer.write(corrected, self.recipe, self.plan, ranges)
-            outputs = GraphRunner(graph).collect(self._judging, self._wanted)
+            outputs = GraphRunner(graph, fused=True).collect(self._judging, self._wanted)
             found = worst_db(self._task, outputs, self._wanted)
             choice = Choice(strength=strength, ranges=method, correct_bias=correct)
             yield Chosen(found, choice, floating, histograms, ranges, errors)
@@ -135,6 +150,7 @@ class QdqTrial:
 
 def choose(
     trial: Trial,
+    quick: Trial,
     candidates: Mapping[float, Any],
     calibration: Stream,
     few: Batches,
@@ -146,17 +162,18 @@ def choose(
 
     Args:
         trial: The recipe's.
+        quick: The same on few images, to compare strengths.
         candidates: Float graphs by equalization strength.
         calibration: All calibration batches.
-        few: Some of them, to compare strengths on.
+        few: Those that `quick` takes its ranges from.
         batch_count: Batches in `calibration`.
         on_progress: Called with done and total.
     """
     tries: list[Chosen] = []
     total = 2 * (len(candidates) + len(METHODS))
     for strength, floating in candidates.items() if len(candidates) > 1 else ():
-        histograms = trial.collect(floating, lambda: few)
-        for one in trial.tries(strength, METHODS[0], floating, histograms):
+        histograms = quick.collect(floating, lambda: few)
+        for one in quick.tries(strength, METHODS[0], floating, histograms):
             tries.append(one)
             on_progress(len(tries), total)
     strength = max(tries, key=lambda one: one.sqnr_db).choice.strength if tries else 0.0
@@ -170,13 +187,13 @@ def choose(
     return max(final, key=lambda one: one.sqnr_db), [one.note for one in (*tries, *final)]
 
 
-def halves(batches: Iterable[Batch], count: int, size: int) -> tuple[Batches, Batches]:
-    """Returns the first `count` images and the next `count`, each in batches of `size`."""
+def split(batches: Iterable[Batch], counts: tuple[int, int], size: int) -> tuple[Batches, Batches]:
+    """Returns the first images and the next ones, as many of each as `counts` says, in batches of `size`."""
     seen: list[Batch] = []
     for batch in batches:
         seen.append(batch)
-        if sum(len(one) for one in seen) >= 2 * count:
+        if sum(len(one) for one in seen) >= sum(counts):
             break
     images = joined(seen)
-    first, second = images[:count], images[count : 2 * count]
-    return tuple([half[i : i + size] for i in range(0, count, size)] for half in (first, second))  # type: ignore[return-value]
+    first, second = images[: counts[0]], images[counts[0] : sum(counts)]
+    return tuple([part[i : i + size] for i in range(0, len(part), size)] for part in (first, second))  # type: ignore[return-value]

@@ -61,7 +61,7 @@ def layer_errors(
     model, layers = _with_shadows(floating, quantized)
     if not layers:
         return {}
-    runner = GraphRunner(model)
+    runner = GraphRunner(model, fused=True)
     found: dict[str, LayerErrors] = defaultdict(LayerErrors)
     for batch in batches:
         values = dict(zip(runner.outputs, runner(batch), strict=True))

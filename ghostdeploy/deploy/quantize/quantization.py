@@ -19,7 +19,7 @@ from ghostdeploy.deploy.prove import measuring
 from ghostdeploy.deploy.prove.diagnose import Diagnosis, LayerNoise, UnitGain
 from ghostdeploy.deploy.prove.fidelity import agreement, worst_db
 from ghostdeploy.deploy.quantize import ranges as rg
-from ghostdeploy.deploy.quantize.choose import IMAGES, Chosen, Trial, choose, halves
+from ghostdeploy.deploy.quantize.choose import FEW, IMAGES, Chosen, Trial, choose, split
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix
 from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.recipe import Quantized, scheme
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from ghostdeploy.tasks.measure import Measure
 
 BATCH = 16
-RANKING_IMAGES = 64
+MARGIN_DB = 0.1
+"""SQNR beyond what is required: the engine's integers are not quite the simulation's."""
+RANKING_IMAGES = 16
 """Images that each unit is ranked on."""
 
 
@@ -85,7 +87,7 @@ class Quantization(ABC):
             self.reference,
             labels,
             required_agreement=spec.required_agreement,
-            required_db=spec.required_db,
+            required_db=spec.required_db + MARGIN_DB,
             values_judge=spec.values_judge,
             max_drop=spec.max_drop,
             drop=self._measured_drop(),
@@ -105,7 +107,7 @@ class Quantization(ABC):
 
     @abstractmethod
     def runner(self, graph: Any, *, simulate: bool) -> Runner:
-        """Returns what runs a graph: exactly as written to simulate it, else in the fastest way."""
+        """Returns what runs a graph: exactly as written to simulate it, else in the fastest way, nearly the same."""
 
     @abstractmethod
     def candidates(self, images: Sequence[Batch]) -> dict[float, Any]:
@@ -118,6 +120,10 @@ class Quantization(ABC):
     @abstractmethod
     def write(self, float_layers: frozenset[str]) -> Any:
         """Returns the quantized graph of the chosen try with the named layers in float."""
+
+    def sketch(self, float_layers: frozenset[str]) -> Any:
+        """Returns what `write` gives, or something like it that is made faster, to rank layers by."""
+        return self.write(float_layers)
 
     @abstractmethod
     def float_by_rule(self) -> tuple[str, ...]:
@@ -141,16 +147,18 @@ class Quantization(ABC):
 
     def _choose(self) -> Chosen:
         count = self.spec.fingerprint.count
-        judging, correcting = halves(self._calibration(), min(IMAGES, count // 2), BATCH)
+        judging, correcting = split(self._calibration(), (min(IMAGES, count // 2), min(FEW, count // 2)), BATCH)
         candidates = {0.0: self.floating} if self.spec.conditioned is None else self.candidates(judging[:2])
         if self.spec.conditioned is None:
             self.notes.append("no equalization: it needs the PyTorch model")
         wanted = self.runner(self.floating, simulate=False).collect(judging, self.reference)
+        few = judging[: FEW // BATCH]
         chosen, notes = choose(
             self.trial(judging, correcting, wanted),
+            self.trial(few, correcting, {name: array[:FEW] for name, array in wanted.items()}),
             candidates,
             self._calibration,
-            [*judging, *correcting],
+            few,
             batch_count=-(-count // BATCH),
             on_progress=say,
         )
@@ -158,33 +166,40 @@ class Quantization(ABC):
         return chosen
 
     def _accept(self, float_units: frozenset[str]) -> None:
-        self.quantized = self._with_float(float_units)
+        self.quantized = self.write(self._layers_of(float_units))
         self.simulation = self.runner(self.quantized, simulate=True)
-        gate = read_batches(Path(self.spec.gate), self.spec.preprocess, BATCH)
-        self.gate_outputs = self.simulation.collect(gate, self.reference)
+        self.gate_outputs = self.simulation.collect(self._judging(), self.reference)
 
     def _fall_back(self) -> None:
         count = min(RANKING_IMAGES, self.gate_count)
-        images = _first(read_batches(Path(self.spec.gate), self.spec.preprocess, BATCH), count)
+        images = _first(self._judging(), count)
         reference = {name: array[:count] for name, array in self.reference.items()}
 
-        def simulate(float_units: frozenset[str]) -> dict[str, NDArray[Any]]:
-            return self.runner(self._with_float(float_units), simulate=True).collect(images, reference)
+        def outputs(float_units: frozenset[str]) -> dict[str, NDArray[Any]]:
+            return self.runner(self.sketch(self._layers_of(float_units)), simulate=False).collect(images, reference)
 
         def holds(float_units: frozenset[str]) -> bool:
-            self._accept(float_units)
-            return self.gate.holds(self.gate_outputs)
+            quick = self.runner(self.write(self._layers_of(float_units)), simulate=False)
+            return self.gate.holds(quick.collect(self._judging(), self.reference))
 
         candidates = list(dict.fromkeys(self.unit_of[name] for name in self.errors))
-        self.gains = rank(candidates, simulate, reference, self.task, on_progress=say)
+        self.gains = rank(candidates, outputs, reference, self.task, on_progress=say)
         work: Counter[str] = Counter()
         for layer in self.layers:
             work[layer.unit] += layer.macs
-        self.float_units = shortest_prefix(affordable([gain.unit for gain in self.gains], work), holds) or ()
-        self._accept(frozenset(self.float_units))
+        ranked = affordable([gain.unit for gain in self.gains], work)
+        self.float_units = shortest_prefix(ranked, holds) or ()
+        if self.float_units:
+            self._accept(frozenset(self.float_units))
+        while self.float_units and not self.gate.holds(self.gate_outputs) and len(self.float_units) < len(ranked):
+            self.float_units = tuple(ranked[: len(self.float_units) + 1])  # the quick run was a hair's breadth off
+            self._accept(frozenset(self.float_units))
 
-    def _with_float(self, float_units: frozenset[str]) -> Any:
-        return self.write(frozenset(name for name, unit in self.unit_of.items() if unit in float_units))
+    def _layers_of(self, units: frozenset[str]) -> frozenset[str]:
+        return frozenset(name for name, unit in self.unit_of.items() if unit in units)
+
+    def _judging(self) -> Iterable[Batch]:
+        return read_batches(Path(self.spec.gate), self.spec.preprocess, BATCH)
 
     def _calibration(self) -> Iterable[Batch]:
         return read_batches(Path(self.spec.calibration), self.spec.preprocess, BATCH)

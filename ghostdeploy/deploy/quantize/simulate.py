@@ -37,7 +37,8 @@ class GraphRunner(Runner):
 
     Args:
         model: The graph; the first dimension of its inputs may be fixed, batches are then split and filled up.
-        fused: Let ONNX Runtime optimise: the same numbers up to rounding for a float graph, faster.
+        fused: Let ONNX Runtime optimise: the same numbers up to the rounding of floats, faster. A value between two
+            integers may fall to the other side.
         packed: Let it bring constant weights into the order of its kernels; computed ones never are, and the kernels
             for them sum in another order.
         threads: Threads; None is one per core that this process may use.
@@ -50,6 +51,7 @@ class GraphRunner(Runner):
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = threads or engine_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want the cores, too
+        options.add_session_config_entry("session.disable_quant_qdq", "1")  # Q/DQ pairs stay float arithmetic
         if not fused:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if not packed:

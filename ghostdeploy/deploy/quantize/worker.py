@@ -15,7 +15,9 @@ from ghostdeploy.deploy.quantize import conditioned, writer
 from ghostdeploy.deploy.quantize.blocks import roles, units
 from ghostdeploy.deploy.quantize.choose import QdqTrial
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
+from ghostdeploy.deploy.quantize.float_layers import with_float
 from ghostdeploy.deploy.quantize.free_batch import free_batch
+from ghostdeploy.deploy.quantize.kept_histograms import KeptHistograms
 from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
 from ghostdeploy.deploy.quantize.quantization import BATCH, LayerFacts, Quantization
@@ -91,7 +93,9 @@ class QdqQuantization(Quantization):
 
     def trial(self, judging: Sequence[Batch], correcting: Sequence[Batch], wanted: Arrays) -> QdqTrial:
         """See `Quantization.trial`."""
-        return QdqTrial(self.recipe, self.plan, judging, correcting, wanted, self.task)
+        images = f"{self.spec.fingerprint.sha256} {self.spec.preprocess}"
+        kept = KeptHistograms(Path(self.spec.calibration).parent, images)
+        return QdqTrial(self.recipe, self.plan, judging, correcting, wanted, self.task, kept)
 
     def write(self, float_layers: frozenset[str]) -> onnx.ModelProto:
         """See `Quantization.write`."""
@@ -101,6 +105,10 @@ class QdqQuantization(Quantization):
             floating = correct_bias(floating, errors)
         plan = writer.plan(floating, self.recipe, float_layers=float_layers)
         return writer.write(floating, self.recipe, plan, self.chosen.ranges)
+
+    def sketch(self, float_layers: frozenset[str]) -> onnx.ModelProto:
+        """See `Quantization.sketch`."""
+        return with_float(self.quantized, self.floating, float_layers, self.recipe, self.plan.rectified)
 
     def lint(self) -> tuple[Violation, ...]:
         """Returns the rules of the recipe's kind of processor that the finished graph breaks; none is expected.

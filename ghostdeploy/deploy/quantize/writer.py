@@ -8,6 +8,7 @@ want are switched off: outputs of layers quantized without an INT8 reader, biase
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from onnx import numpy_helper
 
 from ghostdeploy.convert.graph.index import LAYERS, OnnxGraph, attribute, output_axis
 from ghostdeploy.deploy.quantize.blocks import vector_branches
+from ghostdeploy.deploy.quantize.float_layers import read_bare
 from ghostdeploy.deploy.quantize.heads import behind_layers
 from ghostdeploy.deploy.quantize.indexed_model import IndexedModel
 from ghostdeploy.deploy.quantize.positive import is_positive
@@ -34,10 +36,11 @@ with silent():
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from ghostdeploy.targets import Recipe
 
 Range = tuple[float, float]
-_PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Plan:
     """Groups of tensors that share one scale."""
     shortcuts: list[str]
     """Tensors that are quantized for the sake of a sum alone."""
+    rectified: frozenset[str] = frozenset()
+    """Outputs of a Relu that the tool takes away, because integers that begin at 0 do its work."""
 
 
 def plan(model: onnx.ModelProto, recipe: Recipe, *, float_layers: frozenset[str] = frozenset()) -> Plan:
@@ -84,7 +89,8 @@ def plan(model: onnx.ModelProto, recipe: Recipe, *, float_layers: frozenset[str]
     groups = [(*node.input, *node.output) for node in nodes if node.op_type == "Concat"]
     shortcuts = bare_shortcuts(graph, nodes) if recipe.quantize_shortcuts else []
     activations = list(dict.fromkeys([*graph.activations(nodes), *shortcuts]))
-    return Plan(nodes, frozenset(floating), activations, merge(groups), shortcuts)
+    rectified = () if recipe.symmetric else (node.output[0] for node in nodes if node.op_type == "Relu")
+    return Plan(nodes, frozenset(floating), activations, merge(groups), shortcuts, frozenset(rectified))
 
 
 def _shifts(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
@@ -181,7 +187,7 @@ def write(model: onnx.ModelProto, recipe: Recipe, chosen: Plan, ranges: Mapping[
     with _quiet():
         quantizer.quantize_model()
     result = quantizer.model.model
-    read_bare(result, chosen.float_nodes, layers_alone=recipe.rounds_in_layers)
+    read_bare(result, chosen.float_nodes, recipe, chosen.rectified)
     return onnx.shape_inference.infer_shapes(result, data_prop=True)
 
 
@@ -197,40 +203,25 @@ def _quiet() -> Iterator[None]:
         root.setLevel(before)
 
 
-def read_bare(model: onnx.ModelProto, floating: frozenset[str], *, layers_alone: bool = False) -> None:
-    """Lets float layers read the tensor itself where other readers' Q/DQ pair stands before it.
-
-    Args:
-        model: Changed in place.
-        floating: Names of nodes that are float.
-        layers_alone: Whatever is not a layer reads the tensor itself, too.
-    """
-    producer = {output: node for node in model.graph.node for output in node.output}
-    for node in model.graph.node:
-        if node.name in floating if node.op_type in LAYERS else layers_alone and node.op_type not in _PAIR:
-            node.input[:] = [_bare(name, producer) for name in node.input]
-    for kind in reversed(_PAIR):  # pairs that nobody reads any more
-        read = {name for node in model.graph.node for name in node.input} | {out.name for out in model.graph.output}
-        for node in [n for n in model.graph.node if n.op_type == kind and n.output[0] not in read]:
-            model.graph.node.remove(node)
-
-
-def _bare(name: str, producer: Mapping[str, onnx.NodeProto]) -> str:
-    """Returns the tensor before the Q/DQ pair that writes `name`; without one, `name`."""
-    restored = producer.get(name)
-    rounded = producer.get(restored.input[0]) if restored is not None and restored.op_type == _PAIR[1] else None
-    return str(rounded.input[0]) if rounded is not None and rounded.op_type == _PAIR[0] else name
-
-
 def _weight_overrides(graph: OnnxGraph) -> dict[str, list[dict[str, Any]]]:
     """Returns a safe scale per output channel for every weight."""
     overrides = {}
     for node in graph.layers():
-        weight = numpy_helper.to_array(graph.constants[node.input[1]])
-        axis = output_axis(node)
-        rows = np.moveaxis(weight, axis, 0)
+        axis, groups = output_axis(node), attribute(node, "group", 1)
         overrides[node.input[1]] = [
             {"quant_type": QuantType.QInt8, "axis": axis, "scale": scale, "zero_point": np.zeros((), np.int8)}
-            for scale in safe_scales(rows, groups=attribute(node, "group", 1))
+            for scale in _scales(graph.constants[node.input[1]], axis, groups)
         ]
     return overrides
+
+
+_known: dict[tuple[bytes, int, int], NDArray[np.float32]] = {}
+"""Scales by what they come from: the weights of a network are written tens of times."""
+
+
+def _scales(weight: onnx.TensorProto, axis: int, groups: int) -> NDArray[np.float32]:
+    values = numpy_helper.to_array(weight)
+    key = hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).digest(), axis, groups
+    if key not in _known:
+        _known[key] = safe_scales(np.moveaxis(values, axis, 0), groups=groups)
+    return _known[key]

@@ -64,16 +64,31 @@ def spare_decomposition(program: torch.export.ExportedProgram) -> None:
     def run(table: dict[Any, Any]) -> torch.export.ExportedProgram:
         return program if _is_decomposed(program, table) else decompose(table)
 
-    program.run_decompositions = run  # type: ignore[method-assign,assignment]
+    program.run_decompositions = run
 
 
 def _is_decomposed(program: torch.export.ExportedProgram, table: Collection[Any]) -> bool:
-    """Returns whether a graph has only functional operations, none of a table, and no graph inside."""
+    """Returns whether a graph has only functional operations, none of a table, and no graph inside.
+
+    Tracing also takes apart compositions that may return their input, such as `Tensor.to`, which stand in no table.
+    """
     called = [node.target for node in program.graph.nodes if node.op == "call_function"]
     operations = [one for one in called if isinstance(one, torch._ops.OperatorBase)]
     return all(
-        isinstance(one, torch._ops.OpOverload) and one not in table and not one._schema.is_mutable for one in operations
+        isinstance(one, torch._ops.OpOverload)
+        and one not in table
+        and not one._schema.is_mutable
+        and (one in _RESHAPES or not (_is_composition(one) and any(out.alias_info for out in one._schema.returns)))
+        for one in operations
     )
+
+
+_RESHAPES = (torch.ops.aten.reshape.default, torch.ops.aten.flatten.using_ints)
+"""Compositions that ONNX has an operator for."""
+
+
+def _is_composition(operation: torch._ops.OpOverload) -> bool:
+    return operation.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
 
 
 def to_onnx(job: ExportJob) -> onnx.ModelProto:

@@ -59,7 +59,7 @@ def _judge_convolved(graph: QdqGraph, convolved: list[str], *, alone: bool) -> I
 def concat_scales_equal(graph: QdqGraph) -> Iterator[Finding]:
     """Inputs and output of a Concat share one scale, or none is quantized (TensorRT#3861, #4366; TFLite; NNCF).
 
-    An output that begins at zero while its inputs do not has taken over a ReLU, and is rescaled anyway.
+    A side that begins at zero while others do not has taken over a ReLU, and is rescaled anyway.
     """
     for node in graph.nodes:
         if node.op_type != "Concat" or node.output[0] in graph.branch_tensors:
@@ -74,11 +74,12 @@ def concat_scales_equal(graph: QdqGraph) -> Iterator[Finding]:
             for reader, _ in graph.uses[node.output[0]]
             if quantized
             and reader.op_type == Q
-            and begins_at_zero(graph, reader) <= begins_at_zero(graph, quantized[0])
+            and begins_at_zero(graph, reader) <= all(begins_at_zero(graph, found) for found in quantized)
         ]
-        differing = [other for other in (*quantized[1:], *behind) if not same_parameters(graph, quantized[0], other)]
+        plain = [found for found in quantized if not begins_at_zero(graph, found)] or quantized
+        differing = [other for other in (*plain[1:], *behind) if not same_parameters(graph, plain[0], other)]
         if differing:
-            names = f"{quantized[0].name!r} and {differing[0].name!r}"
+            names = f"{plain[0].name!r} and {differing[0].name!r}"
             yield node, f"{names} have different scales or zero points, expected one scale on all inputs and the output"
 
 

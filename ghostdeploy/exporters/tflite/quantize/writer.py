@@ -8,6 +8,7 @@ defaults lose, measured on both sample models: ranges as a moving average of eac
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def write(
         integer_io: The graph's inputs and outputs are INT8, not float.
     """
     every = qtyping.TFLOperationName.ALL_SUPPORTED
-    before, work = tf.read(data), quantizer.Quantizer(bytearray(data))
+    before, work = _read(data), quantizer.Quantizer(bytearray(data))
     work.update_quantization_recipe(".*", every, _STATIC)
     for name in () if integer_io else (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         work.update_quantization_recipe(".*", name, algorithm_key=AlgorithmName.NO_QUANTIZE)
@@ -63,6 +64,12 @@ def write(
     cap_weight_scales(model)
     _keep_output_names(model, [tf.name_of(before, index) for index in before.subgraphs[0].outputs])
     return model
+
+
+@lru_cache(maxsize=2)
+def _read(data: bytes) -> Any:
+    """Returns the model object of a float file, which is written tens of times; it is not changed."""
+    return tf.read(data)
 
 
 def beside_constants(model: Any) -> Iterator[str]:
