@@ -36,10 +36,8 @@ if TYPE_CHECKING:
     Batches = Sequence[Batch]
     Stream = Callable[[], Iterable[Batch]]
 
-IMAGES = 128
-"""Calibration images that judge estimators and bias correction."""
-FEW = 64
-"""Others that correct the biases; as many of those that judge compare strengths, whose differences are large."""
+JUDGING, CORRECTING = 128, 64
+"""Calibration images that judge, and others that correct the biases; both together give ranges to compare strengths."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,6 @@ class QdqTrial:
 
 def choose(
     trial: Trial,
-    quick: Trial,
     candidates: Mapping[float, Any],
     calibration: Stream,
     few: Batches,
@@ -162,18 +159,17 @@ def choose(
 
     Args:
         trial: The recipe's.
-        quick: The same on few images, to compare strengths.
         candidates: Float graphs by equalization strength.
         calibration: All calibration batches.
-        few: Those that `quick` takes its ranges from.
+        few: Some of them, to compare strengths on.
         batch_count: Batches in `calibration`.
         on_progress: Called with done and total.
     """
     tries: list[Chosen] = []
     total = 2 * (len(candidates) + len(METHODS))
     for strength, floating in candidates.items() if len(candidates) > 1 else ():
-        histograms = quick.collect(floating, lambda: few)
-        for one in quick.tries(strength, METHODS[0], floating, histograms):
+        histograms = trial.collect(floating, lambda: few)
+        for one in trial.tries(strength, METHODS[0], floating, histograms):
             tries.append(one)
             on_progress(len(tries), total)
     strength = max(tries, key=lambda one: one.sqnr_db).choice.strength if tries else 0.0

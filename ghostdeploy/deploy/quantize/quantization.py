@@ -19,7 +19,7 @@ from ghostdeploy.deploy.prove import measuring
 from ghostdeploy.deploy.prove.diagnose import Diagnosis, LayerNoise, UnitGain
 from ghostdeploy.deploy.prove.fidelity import agreement, worst_db
 from ghostdeploy.deploy.quantize import ranges as rg
-from ghostdeploy.deploy.quantize.choose import FEW, IMAGES, Chosen, Trial, choose, split
+from ghostdeploy.deploy.quantize.choose import CORRECTING, JUDGING, Chosen, Trial, choose, split
 from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix
 from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.recipe import Quantized, scheme
@@ -147,18 +147,17 @@ class Quantization(ABC):
 
     def _choose(self) -> Chosen:
         count = self.spec.fingerprint.count
-        judging, correcting = split(self._calibration(), (min(IMAGES, count // 2), min(FEW, count // 2)), BATCH)
+        counts = min(JUDGING, count // 2), min(CORRECTING, count // 2)
+        judging, correcting = split(self._calibration(), counts, BATCH)
         candidates = {0.0: self.floating} if self.spec.conditioned is None else self.candidates(judging[:2])
         if self.spec.conditioned is None:
             self.notes.append("no equalization: it needs the PyTorch model")
         wanted = self.runner(self.floating, simulate=False).collect(judging, self.reference)
-        few = judging[: FEW // BATCH]
         chosen, notes = choose(
             self.trial(judging, correcting, wanted),
-            self.trial(few, correcting, {name: array[:FEW] for name, array in wanted.items()}),
             candidates,
             self._calibration,
-            few,
+            [*judging, *correcting],
             batch_count=-(-count // BATCH),
             on_progress=say,
         )
