@@ -121,6 +121,10 @@ class Quantization(ABC):
     def write(self, float_layers: frozenset[str]) -> Any:
         """Returns the quantized graph of the chosen try with the named layers in float."""
 
+    def refine(self, chosen: Chosen, images: Sequence[Batch]) -> Chosen:
+        """Returns the chosen try with errors measured on more images than were worth it for every try."""
+        return chosen
+
     def sketch(self, float_layers: frozenset[str]) -> Any:
         """Returns what `write` gives, or something like it that is made faster, to rank layers by."""
         return self.write(float_layers)
@@ -162,7 +166,7 @@ class Quantization(ABC):
             on_progress=say,
         )
         self.notes += notes
-        return chosen
+        return self.refine(chosen, [*judging, *correcting])
 
     def _accept(self, float_units: frozenset[str]) -> None:
         self.quantized = self.write(self._layers_of(float_units))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from ghostdeploy.deploy.quantize.correct_bias import correct_bias
 from ghostdeploy.deploy.quantize.float_layers import with_float
 from ghostdeploy.deploy.quantize.free_batch import free_batch
 from ghostdeploy.deploy.quantize.kept_histograms import KeptHistograms
+from ghostdeploy.deploy.quantize.layer_errors import layer_errors
 from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
 from ghostdeploy.deploy.quantize.quantization import BATCH, LayerFacts, Quantization
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
     from ghostdeploy.convert.base import ExportJob, QuantizeSpec
+    from ghostdeploy.deploy.quantize.choose import Chosen
 
 
 class Quantizer:
@@ -96,6 +99,11 @@ class QdqQuantization(Quantization):
         images = f"{self.spec.fingerprint.sha256} {self.spec.preprocess}"
         kept = KeptHistograms(Path(self.spec.calibration).parent, images)
         return QdqTrial(self.recipe, self.plan, judging, correcting, wanted, self.task, kept)
+
+    def refine(self, chosen: Chosen, images: Sequence[Batch]) -> Chosen:
+        """See `Quantization.refine`: biases are corrected by these errors."""
+        graph = writer.write(chosen.floating, self.recipe, self.plan, chosen.ranges)
+        return replace(chosen, errors=layer_errors(chosen.floating, graph, images))
 
     def write(self, float_layers: frozenset[str]) -> onnx.ModelProto:
         """See `Quantization.write`."""
