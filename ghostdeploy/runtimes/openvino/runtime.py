@@ -88,8 +88,8 @@ class OpenVINORuntime(Runtime):
             threads=int(compiled.get_property("INFERENCE_NUM_THREADS")) if device == "CPU" else 1,
             streams=streams,
             precision=_dtype(compiled.get_property("INFERENCE_PRECISION_HINT")),
-            inputs=tuple(_spec(port) for port in compiled.inputs),
-            outputs=tuple(_spec(port) for port in compiled.outputs),
+            inputs=tuple(_spec(port, self._interface.inputs) for port in compiled.inputs),
+            outputs=tuple(_spec(port, self._interface.outputs) for port in compiled.outputs),
             queues=True,
             cache=cache,
         )
@@ -214,9 +214,12 @@ def _device(name: str | None) -> str:
     return device
 
 
-def _spec(port: Any) -> TensorSpec:
+def _spec(port: Any, recorded: Sequence[TensorSpec]) -> TensorSpec:
+    """Returns a port of the compiled model, by its recorded name: a pass that moves an operator joins two names."""
     shape = tuple(None if size.is_dynamic else size.get_length() for size in port.get_partial_shape())
-    return TensorSpec(name=port.get_any_name(), dtype=_dtype(port.get_element_type()), shape=shape)
+    names = port.get_names()
+    name = next((spec.name for spec in recorded if spec.name in names), port.get_any_name())
+    return TensorSpec(name=name, dtype=_dtype(port.get_element_type()), shape=shape)
 
 
 def _dtype(element: Any) -> str:
