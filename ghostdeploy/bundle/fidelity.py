@@ -77,6 +77,8 @@ class Execution(Record, frozen=True, kw_only=True):
     """Share of images with the same top-1 class; None where it proves nothing, see `parity.names_classes`."""
     sqnr_db: float | None
     """Simulation over difference in decibels; None when they are identical."""
+    required_db: float | None = None
+    """Smallest allowed, where it is not 28 dB: that of the simulation against the float model, see `execution_of`."""
     saturable_channels: int
     """Output channels whose weights can overflow 16-bit sums on processors without dot-product instructions."""
     verdict: Verdict

@@ -14,12 +14,14 @@ from onnx import numpy_helper
 from ghostdeploy import samples
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import PrecisionAchieved
-from ghostdeploy.deploy.prove.execution import compare_execution, margins, noise_step
+from ghostdeploy.deploy.prove.execution import compare_execution, execution_of, margins, noise_step
 from ghostdeploy.deploy.prove.images import open_images
 from ghostdeploy.deploy.prove.judge import fault, int8_fault
 from ghostdeploy.deploy.prove.tolerance import EXECUTION_DB, FEW_IMAGES
 from ghostdeploy.deploy.quantize.saturation import count_saturable, safe_scales
 from ghostdeploy.errors import BundleError
+from ghostdeploy.tasks.base import TaskInfo
+from ghostdeploy.tasks.table import task_of
 from tests.exported import plain_graph
 from tests.further import further
 from tests.kernels import run_on_avx2, simulate
@@ -260,3 +262,55 @@ def test_sixteen_images_tell_safe_from_free_weights_in_onnx_runtime(name, quanti
 
     verdicts = {key: compare_execution(outputs[key], simulate(*job), isa=ISA).verdict for key, job in jobs.items()}
     assert verdicts == {"safe": "passed", "unsafe": "failed"}
+
+
+def of_values(decibel, own):
+    """The verdict on an executed output `decibel` from its simulation, which is `own` from the float model."""
+    rng = np.random.default_rng(0)
+    simulated, noises = rng.normal(size=(50, 40)), rng.normal(size=(2, 50, 40))
+
+    def off(level, noise):
+        return simulated + noise / np.sqrt(np.square(noise).mean()) * 10 ** (-level / 20)
+
+    task = task_of(TaskInfo(name="raw"), (32, 32))
+    executed, floating = off(decibel, noises[0]), off(own, noises[1])
+    return execution_of(task, {"y": executed}, {"y": simulated}, {"y": floating}, isa=ISA)
+
+
+@pytest.mark.parametrize(
+    ("decibel", "own", "required", "verdict"),
+    [
+        (29, 40, None, "passed"),
+        (27, 40, None, "failed"),
+        (24.8, 22.4, 22.4, "passed"),
+        (22, 22.4, 22.4, "failed"),
+        (19, 10, 20.0, "failed"),
+        (21, 10, 20.0, "passed"),
+    ],
+)
+def test_values_may_be_as_far_from_their_simulation_as_that_is_from_the_float_model(decibel, own, required, verdict):
+    found = of_values(decibel, own)
+
+    assert found.verdict == verdict
+    assert found.sqnr_db == pytest.approx(decibel, abs=0.2)
+    assert found.required_db == (required if required is None else pytest.approx(required, abs=0.2))
+
+
+def test_the_output_that_is_nearest_to_its_own_limit_is_recorded():
+    rng = np.random.default_rng(0)
+    wanted = {"noisy": rng.normal(size=(50, 40)), "clean": rng.normal(size=(50, 40))}
+
+    def off(levels):
+        return {
+            name: array + rng.normal(size=array.shape) * 10 ** (-levels[name] / 20) for name, array in wanted.items()
+        }
+
+    simulated = off({"noisy": 22, "clean": 45})
+    gaps = {"noisy": 24, "clean": 26}
+    executed = {name: one + rng.normal(size=one.shape) * 10 ** (-gaps[name] / 20) for name, one in simulated.items()}
+    task = task_of(TaskInfo(name="raw"), (32, 32))
+
+    found = execution_of(task, executed, simulated, wanted, isa=ISA)
+
+    assert (found.verdict, found.required_db) == ("failed", None)
+    assert found.sqnr_db == pytest.approx(26, abs=0.3)

@@ -70,7 +70,7 @@ def decide_verdict(bundle: Bundle, converted: Converted, seen: ReferenceRun, run
             record = _PROOFS[seen.task.proof](gate, evidence, found)
             proofs[seen.task.proof] = msgspec.structs.replace(record, how=engine.how)
             if converted.quantizer is not None and engine.unverified_because is None:
-                proofs["execution"] = _execution(gate, converted.row, converted.quantizer, seen.task)
+                proofs["execution"] = _execution(gate, evidence, converted.row, converted.quantizer, seen.task)
         accuracy = _accuracy(engine, gate, seen, interface.preprocess, run)
         if seen.measure is not None:
             whole = gate if evidence is not None and evidence.labelled is not None else None
@@ -127,7 +127,7 @@ def _required(evidence: Evidence, found: Parity) -> float:
     return max(required, evidence.limits.agreement or 0.0)
 
 
-def _execution(outputs: Arrays, row: Target, quantizer: Path, task: Task) -> Execution:
+def _execution(outputs: Arrays, evidence: Evidence, row: Target, quantizer: Path, task: Task) -> Execution:
     with np.load(quantizer / "gate.npz", allow_pickle=False) as archive:
         simulated = {name: archive[name] for name in archive.files}
     made = read_quantized(quantizer)
@@ -135,6 +135,7 @@ def _execution(outputs: Arrays, row: Target, quantizer: Path, task: Task) -> Exe
         task,
         outputs,
         simulated,
+        evidence.reference_outputs(),
         isa=instruction_set(row.instruction_limit),
         saturable_channels=made.saturable_channels,
     )

@@ -89,7 +89,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         executed = runtime.infer(inputs)
         info = runtime.info()
     found = parity.again(executed, outputs, bundle.manifest)
-    gap = _execution_gap(bundle, executed)
+    gap = _execution_gap(bundle, executed, outputs)
     replays = _replays(bundle, executed, outputs)
     return Verification(
         bundle=str(path),
@@ -119,7 +119,7 @@ def _replays(bundle: Bundle, executed: Arrays, golden: Arrays) -> tuple[Replay, 
     return replay.compare_with_simulation(executed, simulated, golden)
 
 
-def _execution_gap(bundle: Bundle, executed: Arrays) -> Execution | None:
+def _execution_gap(bundle: Bundle, executed: Arrays, golden: Arrays) -> Execution | None:
     """Compares this machine's outputs with the recorded float simulation of the quantized graph."""
     simulated = bundle.simulated()
     if simulated is None:
@@ -129,6 +129,7 @@ def _execution_gap(bundle: Bundle, executed: Arrays) -> Execution | None:
         task_of(bundle.manifest.task, bundle.manifest.preprocess.sides),
         executed,
         simulated,
+        golden,
         isa=instruction_set(targets.find(bundle.manifest.target).instruction_limit),
         saturable_channels=0 if recorded is None else recorded.saturable_channels,
     )

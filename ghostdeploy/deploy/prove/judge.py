@@ -125,9 +125,11 @@ def measured_verdict(drop: float, max_drop: float) -> Verdict:
     return _verdict(not drop <= max_drop)
 
 
-def execution_verdict(agreement: float, sqnr_db: float | None, saturable_channels: int) -> Verdict:
+def execution_verdict(
+    agreement: float, sqnr_db: float | None, saturable_channels: int, required_db: float = limits.EXECUTION_DB
+) -> Verdict:
     """Judges an execution gap; `agreement` is the share of images with the same top-1 class or a forgiven margin."""
-    near = sqnr_db is None or sqnr_db >= limits.EXECUTION_DB
+    near = sqnr_db is None or sqnr_db >= required_db
     return _verdict(saturable_channels or not near or not agreement >= limits.EXECUTION_AGREEMENT)
 
 

@@ -94,7 +94,7 @@ def off_simulation(found: Execution) -> str:
     """Returns how far an execution is from its own float simulation."""
     if found.saturable_channels:
         return f"{found.saturable_channels} output channels can overflow 16-bit sums, expected 0"
-    amount, required = _decibel(found.sqnr_db), f"{limits.EXECUTION_DB:.0f} dB"
+    amount, required = _decibel(found.sqnr_db), f"{found.required_db or limits.EXECUTION_DB:.3g} dB"
     if found.agreement is None:
         return (
             f"executed on {found.isa} it is {amount} from its own float simulation on {found.count} images, "

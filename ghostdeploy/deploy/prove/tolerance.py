@@ -124,6 +124,9 @@ images, OpenVINO 2026.4.1 and ONNX Runtime 1.32, each with kernels for VNNI and 
 28 dB lies between 24 and 31. Nor may a channel be able to overflow 16-bit sums: what is exact on one processor is not
 on the next."""
 
+LEAST_EXECUTION_DB = 20.0
+"""Smallest limit of a network that spreads rounding, see `execution`: what INT8 must keep of the float model."""
+
 FEW_IMAGES = 200
 """Below this count one disagreement alone would miss `EXECUTION_AGREEMENT` (one of 16 golden images is 6 %), so it
 counts only when the simulation's margin (best − second) exceeds what `EXECUTION_DB` allows."""
