@@ -78,7 +78,7 @@ class Execution(Record, frozen=True, kw_only=True):
     sqnr_db: float | None
     """Simulation over difference in decibels; None when they are identical."""
     required_db: float | None = None
-    """Smallest allowed, where it is not 28 dB: that of the simulation against the float model, see `execution_of`."""
+    """Smallest allowed where values are judged, see `execution_of`; None for classifiers, 28 dB."""
     saturable_channels: int
     """Output channels whose weights can overflow 16-bit sums on processors without dot-product instructions."""
     verdict: Verdict

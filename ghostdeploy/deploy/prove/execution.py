@@ -69,7 +69,7 @@ def execution_of(
         count=len(next(iter(judged.values()))),
         agreement=None,
         sqnr_db=sqnr,
-        required_db=required if required < EXECUTION_DB else None,
+        required_db=required,
         saturable_channels=saturable_channels,
         verdict=judge.execution_verdict(1.0, sqnr, saturable_channels, required),
     )
