@@ -2,7 +2,7 @@
 
 import sys
 
-from ghostdeploy import isolation
+from ghostdeploy import waiting
 from ghostdeploy.terminal import interruption
 
 
@@ -10,7 +10,7 @@ def main() -> None:
     """Runs the command line; Ctrl-C during the import does not print a traceback either."""
     try:
         interruption.heed()
-        isolation.wait_asleep()
+        waiting.wait_asleep()
         from ghostdeploy.cli import main as run
         from ghostdeploy.terminal.output import own_process
     except KeyboardInterrupt:

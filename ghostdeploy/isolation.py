@@ -18,8 +18,6 @@ import sys
 
 _PACKAGE = os.path.dirname(os.path.realpath(__file__))
 _STARTER = os.path.join(_PACKAGE, "start_child.py")
-_WAITING = "OMP_WAIT_POLICY"
-_asleep: list[bool] = []
 
 
 def import_path() -> list[str]:
@@ -74,25 +72,6 @@ def child_environment(**variables: str) -> dict[str, str]:
     found.pop("PYTHONPATH", None)
     named = list(_named().values())
     return found | ({"PYTHONPATH": os.pathsep.join(named)} if named else {})
-
-
-def wait_asleep() -> None:
-    """Lets the threads of OpenMP sleep while they wait for each other, here and in child processes.
-
-    By default they spin: where other programs want the cores as well, a thread that still computes is kept from its
-    core by those that wait for it. `OMP_WAIT_POLICY` of the user's own counts.
-    """
-    if _WAITING not in os.environ:
-        os.environ[_WAITING] = "PASSIVE"
-        _asleep.append(True)
-
-
-def measured_environment(**variables: str) -> dict[str, str]:
-    """Returns what `child_environment` does, for a process whose speed is measured: threads wait as in an app."""
-    found = child_environment(**variables)
-    if _asleep:
-        found.pop(_WAITING, None)
-    return found
 
 
 def answers() -> io.BufferedWriter:

@@ -172,19 +172,3 @@ def test_the_environment_of_a_child_names_no_working_folder(monkeypatch, tmp_pat
     found = isolation.child_environment(OMP_NUM_THREADS="3")
     assert "PYTHONPATH" not in found
     assert (found["OMP_NUM_THREADS"], found["PYTHONSAFEPATH"]) == ("3", "1")
-
-
-def test_threads_sleep_while_they_wait_but_not_where_speed_is_measured(monkeypatch):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr(isolation, "_asleep", [])
-    assert "OMP_WAIT_POLICY" not in isolation.child_environment()
-
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    isolation.wait_asleep()
-    assert isolation.child_environment()["OMP_WAIT_POLICY"] == "ACTIVE"
-    assert isolation.measured_environment()["OMP_WAIT_POLICY"] == "ACTIVE"
-
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    isolation.wait_asleep()
-    assert isolation.child_environment()["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert "OMP_WAIT_POLICY" not in isolation.measured_environment()

@@ -24,6 +24,7 @@ from ghostdeploy.deploy.quantize.blocks import roles, units, vector_branches
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias, with_biases
 from ghostdeploy.deploy.quantize.layer_errors import layer_errors
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
+from ghostdeploy.deploy.quantize.quantization import MARGIN_DB
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
@@ -273,6 +274,14 @@ def job(floating, pixels, batches, tmp_path):
         return msgspec.structs.replace(spec, **changes)
 
     return make
+
+
+def test_an_sqnr_that_is_just_reached_leaves_no_room_for_the_engine(floating, job):
+    limits = {"values_judge": True, "required_agreement": None}
+    reached = QdqQuantization(floating, job()).diagnosis().sqnr_db
+
+    assert QdqQuantization(floating, job(**limits, required_db=reached - MARGIN_DB / 2)).float_units
+    assert not QdqQuantization(floating, job(**limits, required_db=reached - 2 * MARGIN_DB)).float_units
 
 
 def test_a_gate_that_holds_leaves_nothing_in_float(floating, job):

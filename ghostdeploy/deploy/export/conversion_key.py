@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ghostdeploy import targets
+from ghostdeploy import targets, waiting
 from ghostdeploy.cached import digest_of
 from ghostdeploy.machine import cpu_flags, cpu_name, usable_cores
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 _COMMON = ("ATEN", "GOMP", "KMP", "MKL", "OMP", "OPENBLAS", "PYTORCH", "TORCH", "TORCHDYNAMO")
 """Beginnings of names of variables that PyTorch and its kernels read; each target names its own."""
-_WAITING = "OMP_WAIT_POLICY"
-"""The one of them that changes no number."""
 _LOADING = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH")
 _ADDRESS = re.compile(rb'(graph_id\\*": *)\d+')
 _IDENTITY = ".data/serialization_id"
@@ -69,7 +67,7 @@ def surroundings() -> dict[str, Any]:
     """Returns what every conversion of this process depends on."""
     kinds = {*_COMMON, *(kind for row in targets.TARGETS.values() for kind in row.environment)}
     named = (name for name in os.environ if name in _LOADING or name.split("_")[0] in kinds)
-    steering = {name: os.environ[name] for name in named if name != _WAITING}
+    steering = {name: os.environ[name] for name in named if name != waiting.VARIABLE}  # changes no number
     machine = [platform.machine(), cpu_name(), sorted(cpu_flags()), usable_cores()]
     return {"tool": _sources("ghostdeploy"), "libraries": _libraries(), "machine": machine, "environment": steering}
 

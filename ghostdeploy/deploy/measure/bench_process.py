@@ -16,9 +16,10 @@ import msgspec
 
 from ghostdeploy.deploy.measure.bench_worker import Answer, Job, Loaded
 from ghostdeploy.errors import BundleError
-from ghostdeploy.isolation import child_command, measured_environment
+from ghostdeploy.isolation import child_command
 from ghostdeploy.machine import choose_cores
 from ghostdeploy.statistics import quantile
+from ghostdeploy.waiting import measured_environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

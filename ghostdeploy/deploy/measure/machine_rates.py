@@ -22,8 +22,9 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.bundle.manifest import Record
-from ghostdeploy.isolation import answers, child_command, measured_environment
+from ghostdeploy.isolation import answers, child_command
 from ghostdeploy.machine import choose_cores
+from ghostdeploy.waiting import measured_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,11 +8,11 @@ values on the border of two steps, in what is fused, and in sums that overflow. 
     saturable   output channels whose weights can overflow 16 bits (see saturation)   = 0
 
 The limits and the measurements behind them are in `tolerance`. Where values are judged, and not classes, an output may
-be as far from its simulation as that is from the float model f,
+be as far from its simulation as that is from the float model f, as in `replay`, though never beyond 20 dB:
 
-    SQNR        10 log10( Σ s² / Σ (y − s)² )     ≥ min(28 dB, 10 log10( Σ f² / Σ (s − f)² ))
+    SQNR        10 log10( Σ s² / Σ (y − s)² )     ≥ min(28 dB, max(20 dB, 10 log10( Σ f² / Σ (s − f)² )))
 
-for a network that spreads rounding spreads the engine's as well: two float simulations of one graph of the sample
+A network that spreads rounding spreads the engine's as well: two float simulations of one graph of the sample
 `ghost_segment`, which differ in the order of sums alone, are 24.6 dB apart, and 22 dB from the float model.
 """
 
@@ -27,7 +27,7 @@ from ghostdeploy.bundle.manifest import Execution
 from ghostdeploy.deploy.prove import judge
 from ghostdeploy.deploy.prove.fidelity import EQUAL_DB, ratio_db
 from ghostdeploy.deploy.prove.parity import NOTHING_DB, sqnr_db
-from ghostdeploy.deploy.prove.tolerance import EXECUTION_DB, FEW_IMAGES, FORGIVEN_DEVIATIONS, LEAST_EXECUTION_DB
+from ghostdeploy.deploy.prove.tolerance import EXECUTION_DB, FEW_IMAGES, FORGIVEN_DEVIATIONS
 from ghostdeploy.errors import BundleError
 from ghostdeploy.tasks.base import finite_images
 from ghostdeploy.tasks.classify import names_classes
@@ -81,7 +81,7 @@ def _nearest(task: Task, executed: Arrays, simulated: Arrays, floating: Arrays) 
         {name: ratio_db(*pair) for name, pair in task.values(*two).items()}
         for two in ((executed, simulated), (simulated, floating))
     )
-    limits = {name: min(EXECUTION_DB, max(own.get(name, EXECUTION_DB), LEAST_EXECUTION_DB)) for name in gaps}
+    limits = {name: judge.execution_limit(own.get(name, EXECUTION_DB)) for name in gaps}
     worst = min(gaps, key=lambda name: gaps[name] - limits[name], default=None)
     return (EQUAL_DB, EXECUTION_DB) if worst is None else (gaps[worst], limits[worst])
 

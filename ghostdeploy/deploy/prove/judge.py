@@ -125,6 +125,11 @@ def measured_verdict(drop: float, max_drop: float) -> Verdict:
     return _verdict(not drop <= max_drop)
 
 
+def execution_limit(own_db: float) -> float:
+    """Returns the SQNR that an output must keep of its simulation, which is `own_db` from the float model."""
+    return min(limits.EXECUTION_DB, max(limits.LEAST_EXECUTION_DB, own_db))
+
+
 def execution_verdict(
     agreement: float, sqnr_db: float | None, saturable_channels: int, required_db: float = limits.EXECUTION_DB
 ) -> Verdict:

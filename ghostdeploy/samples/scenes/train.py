@@ -9,9 +9,8 @@ kept. With `--noise B`, in the last two fifths of the epochs, the data x of ever
     x + u·(max x − min x)/(2^B − 1),   u uniform in [−½, ½]
 
 so that the network learns to do with few. Training images are drawn once into the folder. The evaluation set is looked
-at after the last epoch only. Writes
-`NAME.safetensors`, in half precision and judged as it is written, and a card `NAME.md`. A call in a folder with
-`NAME.training.pt` resumes where that one stopped.
+at after the last epoch only. Writes `NAME.safetensors`, in half precision and judged as it is written, and a card
+`NAME.md`. A call in a folder with `NAME.training.pt` resumes where that one stopped, with the cosine of its own epochs.
 """
 
 from __future__ import annotations
