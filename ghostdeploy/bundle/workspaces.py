@@ -45,7 +45,26 @@ def sweep(out: Path) -> None:
                 with lock(folder) as locked:
                     if locked and is_ours(folder):
                         _bring_back(folder, out)
-                        shutil.rmtree(folder)
+                        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a workspace; while its converter, which has not noticed yet, goes on writing, it stays and stays marked.
+
+    Raises:
+        OSError: It could not be removed.
+    """
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != MARKER:
+            entry.unlink()
+    (folder / MARKER).unlink()
+    try:
+        folder.rmdir()
+    except OSError:
+        mark(folder)
+        raise
 
 
 def is_ours(folder: Path) -> bool:

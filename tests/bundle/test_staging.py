@@ -84,6 +84,26 @@ def test_rubbish_of_a_killed_export_is_swept(tmp_path):
     assert names(tmp_path) == ["net"]
 
 
+def test_rubbish_that_a_converter_still_writes_is_swept_by_the_next_export(tmp_path, monkeypatch):
+    """A killed export's converter notices its end a moment later."""
+    rubbish, remove = dead(tmp_path, "other"), os.rmdir
+
+    def written_meanwhile(path, **given):
+        if os.fspath(path) == os.fspath(rubbish) and not (rubbish / "late").exists():
+            (rubbish / "late").write_text("x")
+        remove(path, **given)
+
+    monkeypatch.setattr(os, "rmdir", written_meanwhile)
+    with staging(tmp_path, "net") as folder:
+        write(folder)
+    assert names(tmp_path) == [rubbish.name, "net"]
+
+    monkeypatch.undo()
+    with staging(tmp_path, "third") as folder:
+        write(folder)
+    assert names(tmp_path) == ["net", "third"]
+
+
 def test_the_workspace_of_a_living_export_is_left_alone(tmp_path):
     theirs = dead(tmp_path, "other")
     handle = os.open(theirs, os.O_RDONLY)

@@ -17,6 +17,7 @@ from ghostdeploy.bundle.folder import MANIFEST, open_bundle
 from ghostdeploy.deploy.prove.commands import verify
 from ghostdeploy.deploy.tune.journal import NAME
 from tests.commands import assert_one_sentence, run
+from tests.house.test_interruption import children_of, is_converter, wait_until
 
 NET = """
 import torch
@@ -55,7 +56,9 @@ def kill_when(state, enough, out):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < end
             time.sleep(0.02)
+        started = children_of(process)
         os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_converter, started)))  # one still writes what the next run would sweep
     return events(state)
 
 
