@@ -1,4 +1,4 @@
-"""Reading untrusted `.npz` files: never unpickled, and nothing is allocated on their word alone.
+"""Reading untrusted `.npz` files: never unpickled, and nothing is allocated on their word alone. And writing them.
 
     file → zip directory → header of each array → memory
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -68,6 +69,14 @@ def load_arrays(stream: BinaryIO, *, most: int | None = None) -> dict[str, NDArr
         raise ValueError("its arrays are larger than the memory") from error
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds of errors on damage
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+def write_archive(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Writes an `.npz` file in C order, deflated at level 1: level 6 takes five times as long for a tenth less."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def require_honest(archive: zipfile.ZipFile, size: int, *, most: int | None = None) -> None:

@@ -17,11 +17,9 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ghostdeploy import targets
 from ghostdeploy.arguments import require_path
-from ghostdeploy.arrays import parse_arrays
+from ghostdeploy.arrays import parse_arrays, write_archive
 from ghostdeploy.bundle import manifest as mf
 from ghostdeploy.bundle.whole_numbers import refuse_huge
 from ghostdeploy.errors import BundleError
@@ -30,6 +28,7 @@ from ghostdeploy.files import is_relative_name, is_there, open_regular, read_lim
 if TYPE_CHECKING:
     from typing import BinaryIO
 
+    import numpy as np
     from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
@@ -239,9 +238,8 @@ def write_golden(
         simulated: Outputs of the quantized graph executed in float, if any.
         images: Original images of the first golden inputs, see `deploy.prove.preparation`.
     """
-    arrays = (images or {}) | inputs | outputs | {_SIMULATED + name: array for name, array in (simulated or {}).items()}
-    ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    np.savez_compressed(folder / GOLDEN, **ordered)  # type: ignore[arg-type]  # numpy's stub has no **arrays
+    floats = {_SIMULATED + name: array for name, array in (simulated or {}).items()}
+    write_archive(folder / GOLDEN, (images or {}) | inputs | outputs | floats)
 
 
 def write_labels(folder: Path, labels: list[str]) -> None:

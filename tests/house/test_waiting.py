@@ -6,23 +6,37 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from ghostdeploy import isolation, waiting
 
 
-def test_threads_sleep_while_they_wait_but_not_where_speed_is_measured(monkeypatch):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+@pytest.fixture
+def unset(monkeypatch):
+    """Neither variable is set, and what the test sets goes away after it."""
+    for name in waiting.VARIABLES:
+        monkeypatch.setenv(name, "recorded by monkeypatch, or it would not be undone")
+        monkeypatch.delenv(name)
     monkeypatch.setattr(waiting, "_ours", [])
-    assert "OMP_WAIT_POLICY" not in isolation.child_environment()
 
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    waiting.wait_asleep()
-    assert isolation.child_environment()["OMP_WAIT_POLICY"] == "ACTIVE"
-    assert waiting.measured_environment()["OMP_WAIT_POLICY"] == "ACTIVE"
 
-    monkeypatch.delenv("OMP_WAIT_POLICY")
+def test_threads_sleep_while_they_wait_but_not_where_speed_is_measured(unset):
+    assert not waiting.VARIABLES.keys() & isolation.child_environment().keys()
+
     waiting.wait_asleep()
-    assert isolation.child_environment()["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert "OMP_WAIT_POLICY" not in waiting.measured_environment()
+
+    assert waiting.VARIABLES.items() <= isolation.child_environment().items()
+    assert not waiting.VARIABLES.keys() & waiting.measured_environment().keys()
+
+
+@pytest.mark.parametrize(("name", "value"), [("OMP_WAIT_POLICY", "ACTIVE"), ("GOMP_SPINCOUNT", "7")])
+def test_how_the_user_lets_threads_wait_stays(unset, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+
+    waiting.wait_asleep()
+
+    for found in (isolation.child_environment(), waiting.measured_environment()):
+        assert {key: found[key] for key in waiting.VARIABLES.keys() & found.keys()} == {name: value}
 
 
 def test_a_command_sets_it_before_anything_is_imported_that_reads_it(tmp_path):

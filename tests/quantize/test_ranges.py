@@ -106,10 +106,10 @@ def test_tensors_are_taken_in_groups_that_fit_and_images_as_many_as_fit(monkeypa
     assert [name for group in groups for name in group] == TENSORS
     assert len(groups) > 1
     assert all(8 * sum(sizes[name] for name in group) <= activations.HELD_BYTES for group in groups)
-    pieces = [
-        len(values) for name, values in activations.Activations(free, ["a", "b"])(np.zeros((20, 3, 16, 16), np.float32))
-    ]
-    assert pieces == [8, 8, 8, 8, 4, 4]
+    images = np.zeros((10, 3, 16, 16), np.float32)
+    for fit, pieces in ((3, [3, 3, 3, 3, 3, 3, 1, 1]), (8, [4, 4, 4, 4, 2, 2])):
+        monkeypatch.setattr(activations, "HELD_BYTES", fit * 2 * sizes["a"])
+        assert [len(values) for _, values in activations.Activations(free, ["a", "b"])(images)] == pieces
 
 
 def test_memory_does_not_grow_with_the_number_of_images():

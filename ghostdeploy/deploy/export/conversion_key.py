@@ -67,7 +67,7 @@ def surroundings() -> dict[str, Any]:
     """Returns what every conversion of this process depends on."""
     kinds = {*_COMMON, *(kind for row in targets.TARGETS.values() for kind in row.environment)}
     named = (name for name in os.environ if name in _LOADING or name.split("_")[0] in kinds)
-    steering = {name: os.environ[name] for name in named if name != waiting.VARIABLE}  # changes no number
+    steering = {name: os.environ[name] for name in named if name not in waiting.VARIABLES}  # changes no number
     machine = [platform.machine(), cpu_name(), sorted(cpu_flags()), usable_cores()]
     return {"tool": _sources("ghostdeploy"), "libraries": _libraries(), "machine": machine, "environment": steering}
 

@@ -71,16 +71,23 @@ def from_options(**options: Any) -> Request:
 
 
 def fulfil(asked: Request, listener: Listener) -> Exported:
-    """Loads the model and exports it; the process is taken to be ours, see `return_large_blocks`.
+    """Loads the model and exports it; the process is taken to be ours, see `return_large_blocks`, for a heavy model.
 
     Raises:
         GhostDeployError: See the tree in `ghostdeploy.errors`.
     """
-    from ghostdeploy.convert.memory import return_large_blocks
+    from ghostdeploy.convert.memory import LARGE_WEIGHTS, return_large_blocks
     from ghostdeploy.deploy.export.pipeline import run_export
 
-    return_large_blocks()
-    return run_export(asked.resolve(), asked.config, name=asked.name, listener=listener)
+    given = asked.resolve()
+
+    def load() -> ExportedModel:
+        model = given()
+        if model.weight_bytes > LARGE_WEIGHTS:
+            return_large_blocks()
+        return model
+
+    return run_export(load, asked.config, name=asked.name, listener=listener)
 
 
 def _expand(names: tuple[str, ...], precision: str, batch: int | None, intake: Target | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from ghostdeploy.batches import by_name
-from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.deploy.quantize.simulate import TOGETHER, GraphRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +47,8 @@ class Activations:
             kind = onnx.TensorProto.FLOAT
             exposed.graph.output.extend(onnx.helper.make_tensor_value_info(n, kind, None) for n in self._inside)
         self._runner = GraphRunner(exposed, fused=True, threads=threads)
-        self._images = max(1, HELD_BYTES // max(1, sum(image_bytes(model, self._inside).values())))
+        held = sum(image_bytes(model, self._inside).values())
+        self._images = max(1, min(TOGETHER, HELD_BYTES // max(1, held)))
 
     def __call__(self, batch: Batch) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yields the name and the values (N, …) of every tensor, some images at a time."""

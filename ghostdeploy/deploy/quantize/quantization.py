@@ -161,7 +161,7 @@ class Quantization(ABC):
             self.trial(judging, correcting, wanted),
             candidates,
             self._calibration,
-            [*judging, *correcting],
+            correcting,
             batch_count=-(-count // BATCH),
             on_progress=say,
         )

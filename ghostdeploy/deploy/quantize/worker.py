@@ -24,7 +24,7 @@ from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
 from ghostdeploy.deploy.quantize.quantization import BATCH, LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.saturation import count_saturable
-from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.deploy.quantize.simulate import TOGETHER, GraphRunner
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -49,7 +49,7 @@ class Quantizer:
         assert job.quantization is not None  # a quantizer's job
         floating = onnx.shape_inference.infer_shapes(onnx.load(job.source), data_prop=True)
         images = next(read_batches(Path(job.quantization.calibration), job.quantization.preprocess, BATCH))
-        freed = free_batch(floating, images, together=BATCH)
+        freed = free_batch(floating, images, together=TOGETHER)
         work = QdqQuantization(freed.model, job.quantization)
         freed.restore(work.quantized)
         path = Path(job.folder) / "model.onnx"

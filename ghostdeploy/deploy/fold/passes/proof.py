@@ -9,8 +9,8 @@ in float64,
 
     error = max |a − b| / max |a|   ≤ FINISHED_RELATIVE_ERROR
 
-on the example, on a second input that no pass has seen (noise of the example's mean and spread), and, where the batch
-is free, on one more image. Outputs that are not numbers of this kind (classes, masks) may differ in one element of a
+on the example, and on a second input that no pass has seen (noise of the example's mean and spread), of one more image
+where the batch is free. Outputs that are not numbers of this kind (classes, masks) may differ in one element of a
 hundred: round-off decides between equals.
 """
 
@@ -89,10 +89,10 @@ class Trials:
     """
 
     def __init__(self, graph: fx.GraphModule, inputs: Inputs) -> None:
-        given = [inputs, second(inputs)]
+        other = second(inputs)
         if has_free_batch(graph):
-            given.append(tuple(torch.cat([tensor, tensor[:1]]) for tensor in given[-1]))
-        self._trials = [(one, outputs) for one in given if (outputs := _run(graph, one)) is not None]
+            other = tuple(torch.cat([tensor, tensor[:1]]) for tensor in other)
+        self._trials = [(one, outputs) for one in (inputs, other) if (outputs := _run(graph, one)) is not None]
 
     def prove(self, graph: fx.GraphModule) -> None:
         """Runs the finished graph.

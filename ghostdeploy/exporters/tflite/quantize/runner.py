@@ -10,6 +10,7 @@ import numpy as np
 from ghostdeploy.batches import by_name, filled
 from ghostdeploy.deploy.quantize.activations import HELD_BYTES
 from ghostdeploy.deploy.quantize.runner import Runner
+from ghostdeploy.deploy.quantize.simulate import TOGETHER
 from ghostdeploy.telemetry import silent
 
 with silent():
@@ -61,6 +62,9 @@ class TFLiteTaps:
     Args:
         data: The file.
         tensors: Names of its outputs.
+
+    Attributes:
+        images: Most that are run before their tensors are given.
     """
 
     def __init__(self, data: bytes, tensors: Sequence[str]) -> None:
@@ -77,13 +81,13 @@ class TFLiteTaps:
         wanted = set(tensors)
         self._details = [d for d in self._interpreter.get_tensor_details() if d["name"] in wanted]
         size = sum(4 * int(np.prod(detail["shape"])) for detail in self._details)
-        self._images = max(1, HELD_BYTES // max(1, size))
+        self.images = max(1, min(TOGETHER, HELD_BYTES // max(1, size)))
 
     def __call__(self, batch: Batch) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yields the name and the values (N, …) of every tensor, some images at a time."""
-        for start in range(0, len(batch), self._images):
+        for start in range(0, len(batch), self.images):
             held: list[list[NDArray[Any]]] = [[] for _ in self._details]
-            for count in runs(self._interpreter, self._inputs, batch[start : start + self._images]):
+            for count in runs(self._interpreter, self._inputs, batch[start : start + self.images]):
                 for values, detail in zip(held, self._details, strict=True):
                     values.append(decode(self._interpreter.get_tensor(detail["index"]), detail)[:count])
             for values, detail in zip(held, self._details, strict=True):

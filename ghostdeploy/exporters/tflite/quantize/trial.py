@@ -72,11 +72,12 @@ def layer_errors(
     """
     found = {name: LayerErrors() for name in outputs}
     plain, coded = (TFLiteTaps(data, list(outputs.values())) for data in (floating, quantized))
-    for batch in batches:
-        wanted, got = dict(plain(batch)), dict(coded(batch))
+    together = min(plain.images, coded.images)
+    for piece in (batch[start : start + together] for batch in batches for start in range(0, len(batch), together)):
+        wanted, got = dict(plain(piece)), dict(coded(piece))
         for name, output in outputs.items():
             record, reference, values = found[name], wanted[output].astype(float), got[output]
-            record.images += len(batch)
+            record.images += len(piece)
             record.signal += float((reference**2).sum())
             record.error += float(((values - reference) ** 2).sum())
     return found
