@@ -28,22 +28,55 @@ def test_the_shortest_prefix_is_found_with_few_questions():
     assert shortest_prefix([], holds) is None
 
 
-def test_the_fallback_may_not_give_back_more_than_half_of_the_work():
+def test_the_fallback_may_not_give_back_more_than_half_of_the_work_or_what_it_is_told():
     assert affordable(["a", "b", "c"], {"a": 30, "b": 20, "c": 50}) == ["a", "b"]
     assert affordable(["c", "a"], {"a": 40, "b": 9, "c": 51}) == []
+    assert affordable(["a", "b", "c"], {"a": 30, "b": 20, "c": 50}, 0.3) == ["a"]
 
 
-def test_units_are_ranked_by_what_they_bring():
-    wanted = np.eye(4, 10)
-    noise = {"a": 0.1, "b": 0.4, "c": 0.0}
+def ranked(macs, simulate, reference, task):
+    return rank(macs, simulate, reference, task, on_progress=lambda done, total: None)
+
+
+def noisy(noise, background=0.0):
+    """Outputs of a network whose quantized units each add independent noise, and whose sums add some that stays."""
+    rng = np.random.default_rng(0)
+    wanted = rng.normal(size=(64, 10))
+    parts = {unit: amount * rng.normal(size=wanted.shape) for unit, amount in noise.items()}
+    rest = background * rng.normal(size=wanted.shape)
 
     def simulate(in_float):
-        return {"logits": wanted + sum(amount for unit, amount in noise.items() if unit not in in_float)}
+        return {"logits": wanted + rest + sum(part for unit, part in parts.items() if unit not in in_float)}
 
-    gains = rank(["a", "b", "c"], simulate, {"logits": wanted}, CLASSIFY, on_progress=lambda done, total: None)
+    return {"logits": wanted}, simulate
+
+
+@pytest.mark.parametrize("background", [0.0, 0.3])
+def test_units_are_ranked_by_the_noise_that_each_makes_alone(background):
+    reference, simulate = noisy({"a": 0.1, "b": 0.2, "c": 0.0}, background)
+
+    gains = ranked({"a": 1, "b": 1, "c": 1}, simulate, reference, CLASSIFY)
 
     assert [gain.unit for gain in gains] == ["b", "a", "c"]
-    assert gains[2].sqnr_gain_db == pytest.approx(0)
+    assert gains[2].sqnr_gain_db == 0
+    total = 0.1**2 + 0.2**2 + background**2
+    for gain, own in zip(gains, (0.2, 0.1), strict=False):
+        assert gain.sqnr_gain_db == pytest.approx(10 * np.log10(total / (total - own**2)), rel=0.25)
+
+
+def test_a_unit_with_much_work_must_make_more_noise_to_go_first():
+    for small, order in ((0.1, ["large", "small"]), (0.15, ["small", "large"])):
+        reference, simulate = noisy({"large": 0.2, "small": small})
+        assert [gain.unit for gain in ranked({"large": 900, "small": 1}, simulate, reference, CLASSIFY)] == order
+
+
+def test_a_unit_tells_which_share_of_decisions_it_changes_alone():
+    reference, simulate = noisy({"a": 0.0, "b": 5.0})
+
+    first, second = ranked({"a": 1, "b": 1}, simulate, reference, CLASSIFY)
+
+    assert (first.unit, second.agreement_gain) == ("b", 0)
+    assert first.agreement_gain > 0.5
 
 
 def test_the_gate_asks_for_full_agreement_where_images_are_too_few_for_a_bound():
@@ -94,7 +127,7 @@ def test_units_are_ranked_by_what_they_bring_to_the_worst_output():
         worse = 1.3 if "scores" not in in_float else 1.0
         return {"pixels": reference["pixels"] * (1.05 if "pixels" not in in_float else 1.0), "scores": worse * small}
 
-    gains = rank(["pixels", "scores"], simulate, reference, RAW, on_progress=lambda done, total: None)
+    gains = ranked({"pixels": 1, "scores": 1}, simulate, reference, RAW)
 
     assert [gain.unit for gain in gains] == ["scores", "pixels"]
     assert gains[1].sqnr_gain_db == 0

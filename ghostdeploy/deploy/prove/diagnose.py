@@ -33,11 +33,13 @@ class LayerNoise(Record, frozen=True, kw_only=True):
 
 
 class UnitGain(Record, frozen=True, kw_only=True):
-    """The gain of returning one unit to float, everything else quantized."""
+    """The gain of returning one unit to float, by what it costs where it alone is quantized."""
 
     unit: str
     sqnr_gain_db: float
+    """Of the worst output, where all others stay quantized and errors are independent."""
     agreement_gain: float
+    """Share of decisions that it changes alone."""
 
 
 class Diagnosis(Record, frozen=True, kw_only=True):

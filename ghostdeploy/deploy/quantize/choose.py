@@ -8,6 +8,7 @@ than those that judge.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -157,9 +158,11 @@ def choose(
 ) -> tuple[Chosen, list[str]]:
     """Returns the best try, and a note on each.
 
+    The quality has one maximum over the strength: none is tried beyond one that was worse than the one before it.
+
     Args:
         trial: The recipe's.
-        candidates: Float graphs by equalization strength.
+        candidates: Float graphs by equalization strength, weakest first.
         calibration: All calibration batches.
         few: Some of them, to compare strengths on.
         batch_count: Batches in `calibration`.
@@ -168,10 +171,13 @@ def choose(
     tries: list[Chosen] = []
     total = 2 * (len(candidates) + len(METHODS))
     for strength, floating in candidates.items() if len(candidates) > 1 else ():
+        before = max((one.sqnr_db for one in tries), default=-math.inf)
         histograms = trial.collect(floating, lambda: few)
         for one in trial.tries(strength, METHODS[0], floating, histograms):
             tries.append(one)
             on_progress(len(tries), total)
+        if max(one.sqnr_db for one in tries) == before:
+            break
     strength = max(tries, key=lambda one: one.sqnr_db).choice.strength if tries else 0.0
     floating = candidates[strength]
     histograms = trial.collect(floating, calibration, batch_count)

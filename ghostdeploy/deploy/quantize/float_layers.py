@@ -69,11 +69,11 @@ def with_float(
     layers: Collection[str],
     recipe: Recipe,
     rectified: Collection[str],
+    activations: Collection[str],
 ) -> onnx.ModelProto:
     """Returns a Q/DQ graph with more layers in float: the weights of `floating`, and no pair before them.
 
-    It differs from the graph that is written anew in pairs behind those layers that only other nodes read, and in
-    biases that were corrected.
+    It is nearly the graph that is written anew: biases stay corrected, and sums may have a pair too many or too few.
 
     Args:
         quantized: Q/DQ graph; it is copied.
@@ -81,6 +81,7 @@ def with_float(
         layers: Names of layers that go back to float.
         recipe: Of the graph.
         rectified: See `writer.Plan`.
+        activations: Those that stay quantized.
     """
     model, graph = copy.deepcopy(quantized), OnnxGraph(floating)
     nodes = {node.name: node for node in graph.layers()}
@@ -90,8 +91,33 @@ def with_float(
                 tensor = copy.deepcopy(graph.constants[name])
                 tensor.name = node.input[place] = f"{node.name}/float/{place}"
                 model.graph.initializer.append(tensor)
+    _bare_results(model, activations)
+    producer = {output: node for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            source = _before_pair(name, producer)
+            if source not in producer or source in activations:
+                continue
+            if source in rectified and producer[source].op_type != "Relu":  # the pair did its work
+                restored = producer[name]
+                restored.op_type, restored.input[:] = "Relu", [source]
+                del restored.attribute[:]
+            else:
+                node.input[place] = source
     read_bare(model, layers, recipe, rectified)
     return model
+
+
+def _bare_results(model: onnx.ModelProto, activations: Collection[str]) -> None:
+    """Takes the pairs away that write outputs of the graph which are not to be quantized."""
+    producer = {output: node for node in model.graph.node for output in node.output}
+    for name in (result.name for result in model.graph.output):
+        source = _before_pair(name, producer)
+        if source is not None and name not in activations:
+            model.graph.node.remove(producer[name])
+            for node in model.graph.node:
+                node.input[:] = [name if one == source else one for one in node.input]
+                node.output[:] = [name if one == source else one for one in node.output]
 
 
 def _before_pair(name: str, producer: Mapping[str, onnx.NodeProto]) -> str | None:

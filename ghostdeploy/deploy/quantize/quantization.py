@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -20,14 +20,14 @@ from ghostdeploy.deploy.prove.diagnose import Diagnosis, LayerNoise, UnitGain
 from ghostdeploy.deploy.prove.fidelity import agreement, worst_db
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize.choose import CORRECTING, JUDGING, Chosen, Trial, choose, split
-from ghostdeploy.deploy.quantize.fallback import Gate, affordable, rank, shortest_prefix
+from ghostdeploy.deploy.quantize.fallback import MOST_IN_FLOAT, Gate, affordable, rank, shortest_prefix
 from ghostdeploy.deploy.quantize.pixels import read_batches
 from ghostdeploy.deploy.quantize.recipe import Quantized, scheme
 from ghostdeploy.deploy.quantize.stored import open_stored
 from ghostdeploy.tasks.table import task_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,6 +42,9 @@ MARGIN_DB = 0.1
 """SQNR beyond what is required: the engine's integers are not quite the simulation's."""
 RANKING_IMAGES = 16
 """Images that each unit is ranked on."""
+AIM_DB = 25.0
+"""What outputs whose values judge shall keep, beyond what is required, where `AIM_IN_FLOAT` of the work buys it."""
+AIM_IN_FLOAT = 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +101,9 @@ class Quantization(ABC):
         self.gains: tuple[UnitGain, ...] = ()
         self.float_units: tuple[str, ...] = ()
         self._accept(frozenset())
-        if not self.gate.holds(self.gate_outputs):
-            self._fall_back()
+        aim = replace(self.gate, required_db=max(self.gate.required_db, AIM_DB))
+        if not aim.holds(self.gate_outputs):
+            self._fall_back(aim)
 
     @abstractmethod
     def list_layers(self) -> list[LayerFacts]:
@@ -161,7 +165,7 @@ class Quantization(ABC):
             self.trial(judging, correcting, wanted),
             candidates,
             self._calibration,
-            correcting,
+            [*judging, *correcting],
             batch_count=-(-count // BATCH),
             on_progress=say,
         )
@@ -173,7 +177,19 @@ class Quantization(ABC):
         self.simulation = self.runner(self.quantized, simulate=True)
         self.gate_outputs = self.simulation.collect(self._judging(), self.reference)
 
-    def _fall_back(self) -> None:
+    def _fall_back(self, aim: Gate) -> None:
+        """Returns units to float until the aim is reached at a low price, or else what is required at any."""
+        work: Counter[str] = Counter()
+        for layer in self.layers:
+            work[layer.unit] += layer.macs
+        self.gains = self._rank(work)
+        searches = [(aim, AIM_IN_FLOAT)] if self.gate.values_judge else []
+        for gate, most in (*searches, (self.gate, MOST_IN_FLOAT)):
+            ranked = affordable([gain.unit for gain in self.gains], work, most)
+            if self._return_to_float(ranked, gate) or self.gate.holds(self.gate_outputs):
+                return
+
+    def _rank(self, work: Mapping[str, int]) -> tuple[UnitGain, ...]:
         count = min(RANKING_IMAGES, self.gate_count)
         images = _first(self._judging(), count)
         reference = {name: array[:count] for name, array in self.reference.items()}
@@ -181,22 +197,24 @@ class Quantization(ABC):
         def outputs(float_units: frozenset[str]) -> dict[str, NDArray[Any]]:
             return self.runner(self.sketch(self._layers_of(float_units)), simulate=False).collect(images, reference)
 
+        units = dict.fromkeys(self.unit_of[name] for name in self.errors)
+        return rank({unit: work[unit] for unit in units}, outputs, reference, self.task, on_progress=say)
+
+    def _return_to_float(self, ranked: Sequence[str], gate: Gate) -> bool:
+        """Returns the fewest leading units to float that a gate asks for; False where all of them are not enough."""
+
         def holds(float_units: frozenset[str]) -> bool:
             quick = self.runner(self.write(self._layers_of(float_units)), simulate=False)
-            return self.gate.holds(quick.collect(self._judging(), self.reference))
+            return gate.holds(quick.collect(self._judging(), self.reference))
 
-        candidates = list(dict.fromkeys(self.unit_of[name] for name in self.errors))
-        self.gains = rank(candidates, outputs, reference, self.task, on_progress=say)
-        work: Counter[str] = Counter()
-        for layer in self.layers:
-            work[layer.unit] += layer.macs
-        ranked = affordable([gain.unit for gain in self.gains], work)
-        self.float_units = shortest_prefix(ranked, holds) or ()
-        if self.float_units:
-            self._accept(frozenset(self.float_units))
-        while self.float_units and not self.gate.holds(self.gate_outputs) and len(self.float_units) < len(ranked):
+        if not ranked or not holds(frozenset(ranked)):
+            return False
+        self.float_units = shortest_prefix(ranked, holds) or tuple(ranked)
+        self._accept(frozenset(self.float_units))
+        while not gate.holds(self.gate_outputs) and len(self.float_units) < len(ranked):
             self.float_units = tuple(ranked[: len(self.float_units) + 1])  # the quick run was a hair's breadth off
             self._accept(frozenset(self.float_units))
+        return gate.holds(self.gate_outputs)
 
     def _layers_of(self, units: frozenset[str]) -> frozenset[str]:
         return frozenset(name for name, unit in self.unit_of.items() if unit in units)

@@ -116,7 +116,8 @@ class QdqQuantization(Quantization):
 
     def sketch(self, float_layers: frozenset[str]) -> onnx.ModelProto:
         """See `Quantization.sketch`."""
-        return with_float(self.quantized, self.floating, float_layers, self.recipe, self.plan.rectified)
+        kept = writer.plan(self.floating, self.recipe, float_layers=float_layers).activations
+        return with_float(self.quantized, self.floating, float_layers, self.recipe, self.plan.rectified, kept)
 
     def lint(self) -> tuple[Violation, ...]:
         """Returns the rules of the recipe's kind of processor that the finished graph breaks; none is expected.
