@@ -40,5 +40,8 @@ def test_no_strength_is_tried_beyond_one_that_was_worse(quality, tried, best):
     chosen, notes = choose(trial, floats, list, [], batch_count=1, on_progress=lambda done, total: None)
 
     assert trial.tried == [*((one, METHODS[0]) for one in tried), *((best, method) for method in METHODS)]
-    assert (chosen.floating, chosen.choice) == (floats[best], Choice(strength=best, ranges=METHODS[0], correct_bias=True))
+    assert (chosen.floating, chosen.choice) == (
+        floats[best],
+        Choice(strength=best, ranges=METHODS[0], correct_bias=True),
+    )
     assert len(notes) == 2 * len(trial.tried)
