@@ -39,7 +39,7 @@ class Fidelity(Record, frozen=True, kw_only=True):
     required_agreement: float | None
     """What the lower bound must reach; None where a measure on labelled images decides in its place."""
     verdict: Verdict
-    """`unverified`: too few decisions."""
+    """`unverified`: too few decisions, or nothing at all to compare."""
     how: Literal["executed", "simulated in float"] = "executed"
     non_finite: int = 0
     """Images with NaN or infinity: one fails."""

@@ -9,6 +9,7 @@ beside boxes in pixels, cannot hide behind a large one.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,8 +43,9 @@ def measure(
         required_db: What every output must reach.
         required_agreement: What the lower 95 % bound of the agreement must reach; None where it does not judge.
     """
-    outputs = tuple(_one(name, *pair) for name, pair in task.values(got, reference).items())
-    agreed = task.agree(got, reference)
+    values, agreed = task.values(got, reference), task.agree(got, reference)
+    outputs = tuple(_one(name, *pair) for name, pair in values.items())
+    empty = not any(wanted.size for _, wanted in values.values()) and not (agreed is not None and agreed.of)
     share = None if agreed is None or not agreed.of else agreed.same / agreed.of
     interval = None if share is None or agreed is None else wilson(agreed.same, agreed.of)
     judged = task.judged(got)
@@ -59,13 +61,14 @@ def measure(
         agreement=share,
         agreement_ci95=interval,
         required_agreement=required_agreement,
-        verdict=judge.fidelity_verdict(worst, required_db, interval, required_agreement, broken),
+        verdict=judge.fidelity_verdict(worst, required_db, interval, required_agreement, broken, empty=empty),
         non_finite=broken,
     )
 
 
 def _one(name: str, got: NDArray[Any], reference: NDArray[Any]) -> OutputFidelity:
-    ours, wanted = (np.asarray(array, np.float64).reshape(len(array), -1) for array in (got, reference))
+    rows = (len(reference), math.prod(reference.shape[1:]))  # of no rows, -1 would be any length
+    ours, wanted = (np.asarray(array, np.float64).reshape(rows) for array in (got, reference))
     if not np.isfinite(ours).all():
         return OutputFidelity(name=name, max_abs=1e308, cosine=-1.0, sqnr_db=NOTHING_DB)
     ratio = sqnr_db([(ours, wanted)])

@@ -104,7 +104,13 @@ def agreement_verdict(
 
 
 def fidelity_verdict(
-    worst_db: float, required_db: float, interval: tuple[float, float] | None, required: float | None, non_finite: int
+    worst_db: float,
+    required_db: float,
+    interval: tuple[float, float] | None,
+    required: float | None,
+    non_finite: int,
+    *,
+    empty: bool = False,
 ) -> Verdict:
     """Judges outputs and decisions on real images.
 
@@ -114,10 +120,12 @@ def fidelity_verdict(
         interval: 95 % interval of the share of decisions that are kept; None where there are none.
         required: What its lower bound must reach; None where decisions do not judge.
         non_finite: Images with NaN or infinity.
+        empty: There was neither a value nor a decision to compare.
     """
     least, largest = interval or (1.0, 1.0)
     required = required or 0.0
-    return _verdict(non_finite or not worst_db >= required_db or not largest >= required, not least >= required)
+    missed = non_finite or not worst_db >= required_db or not largest >= required
+    return _verdict(missed, empty or not least >= required)
 
 
 def measured_verdict(drop: float, max_drop: float) -> Verdict:

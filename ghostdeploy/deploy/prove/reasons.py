@@ -78,6 +78,8 @@ def worse(found: Measured) -> str:
 
 def few_decisions(found: Fidelity) -> str:
     """Returns what too few decisions leave of an agreement."""
+    if not found.decided:
+        return f"the float model finds no {found.decision} on {found.count} images, and so nothing was compared"
     low, high = found.agreement_ci95 or wilson(found.decided, found.decided)
     between = f"between {low:.1%} and {high:.1%}, {found.required_agreement or 0.0:.0%} is needed"
     return f"{found.decided} {found.decision} of {found.count} images leave the agreement {between}"

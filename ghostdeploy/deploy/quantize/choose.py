@@ -20,7 +20,7 @@ from ghostdeploy.deploy.quantize.correct_bias import correct_bias, with_biases
 from ghostdeploy.deploy.quantize.layer_errors import LayerErrors, layer_errors
 from ghostdeploy.deploy.quantize.recipe import METHODS, Choice
 from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
-from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.deploy.quantize.simulate import TOGETHER, GraphRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -141,7 +141,7 @@ class QdqTrial:
             if correct:
                 corrected = correct_bias(floating, errors)
                 graph = with_biases(graph, corrected) or writer.write(corrected, self.recipe, self.plan, ranges)
-            outputs = GraphRunner(graph, fused=True).collect(self._judging, self._wanted)
+            outputs = GraphRunner(graph, fused=True, together=TOGETHER).collect(self._judging, self._wanted)
             found = worst_db(self._task, outputs, self._wanted)
             choice = Choice(strength=strength, ranges=method, correct_bias=correct)
             yield Chosen(found, choice, floating, histograms, ranges, errors)

@@ -20,7 +20,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ghostdeploy.convert.graph.index import OnnxGraph
-from ghostdeploy.deploy.quantize.simulate import GraphRunner
+from ghostdeploy.deploy.quantize.simulate import TOGETHER, GraphRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +61,7 @@ def layer_errors(
     model, layers = _with_shadows(floating, quantized)
     if not layers:
         return {}
-    runner = GraphRunner(model, fused=True)
+    runner = GraphRunner(model, fused=True, together=TOGETHER)
     found: dict[str, LayerErrors] = defaultdict(LayerErrors)
     for batch in batches:
         values = dict(zip(runner.outputs, runner(batch), strict=True))

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ghostdeploy.batches import Batch
 
 TOGETHER = 4
-"""Images of one run where the batch is free. What they make still fits into the cache of a core: with 32, GhostNet 1.0×
-takes 1.5 times as long and twice the memory."""
+"""Images of one run of a quantizer where the batch is free. With 32, GhostNet 1.0× takes 1.5 times as long and twice
+the memory."""
 _QUIET = 4
 """Errors are raised, not printed as well."""
 
@@ -45,10 +45,18 @@ class GraphRunner(Runner):
         packed: Let it bring constant weights into the order of its kernels; computed ones never are, and the kernels
             for them sum in another order.
         threads: Threads; None is one per core that this process may use.
+        together: Images of one run where the batch is free, of a network that is known to treat them one by one; None
+            is all.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, *, fused: bool = False, packed: bool = True, threads: int | None = None
+        self,
+        model: onnx.ModelProto,
+        *,
+        fused: bool = False,
+        packed: bool = True,
+        threads: int | None = None,
+        together: int | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = _QUIET
@@ -64,6 +72,7 @@ class GraphRunner(Runner):
         self._inputs = [value.name for value in inputs]
         first = inputs[0].shape[0]
         self._batch: int | None = first if isinstance(first, int) else None
+        self._together = together
         self.outputs = [value.name for value in self._session.get_outputs()]
 
     def __call__(self, batch: Batch) -> list[NDArray[Any]]:
@@ -75,7 +84,7 @@ class GraphRunner(Runner):
         Raises:
             NoBatchError: An output is a scalar, or no tensor.
         """
-        size = self._batch or TOGETHER
+        size = self._batch or self._together or len(batch)
         parts = []
         for start in range(0, len(batch), size):
             piece = batch[start : start + size]

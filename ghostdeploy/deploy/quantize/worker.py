@@ -86,7 +86,7 @@ class QdqQuantization(Quantization):
 
     def runner(self, graph: onnx.ModelProto, *, simulate: bool) -> GraphRunner:
         """See `Quantization.runner`."""
-        return GraphRunner(graph, fused=not simulate)
+        return GraphRunner(graph, fused=not simulate, together=TOGETHER)
 
     def candidates(self, images: Sequence[Batch]) -> dict[float, onnx.ModelProto]:
         """See `Quantization.candidates`."""
