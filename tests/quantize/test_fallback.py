@@ -26,6 +26,7 @@ def test_the_shortest_prefix_is_found_with_few_questions():
     assert len(asked) <= 9
     assert shortest_prefix(ranked[:5], holds) is None
     assert shortest_prefix([], holds) is None
+    assert len(shortest_prefix(ranked, lambda units: len(units) == 4)) == 4  # though more of them do not help
 
 
 def test_the_fallback_may_not_give_back_more_than_half_of_the_work_or_what_it_is_told():
@@ -68,6 +69,20 @@ def test_a_unit_with_much_work_must_make_more_noise_to_go_first():
     for small, order in ((0.1, ["large", "small"]), (0.15, ["small", "large"])):
         reference, simulate = noisy({"large": 0.2, "small": small})
         assert [gain.unit for gain in ranked({"large": 900, "small": 1}, simulate, reference, CLASSIFY)] == order
+
+
+def test_where_a_task_compares_no_values_the_decisions_rank():
+    class Decided(Classify):
+        """Like a detector whose graph suppresses: rows change places, so no value has a partner."""
+
+        def values(self, got, reference):
+            return {}
+
+    reference, simulate = noisy({"a": 0.5, "b": 5.0, "c": 0.0})
+
+    gains = ranked({"a": 1, "b": 1, "c": 1}, simulate, reference, Decided(TaskInfo(), (32, 32)))
+
+    assert [gain.unit for gain in gains] == ["b", "a", "c"]
 
 
 def test_a_unit_tells_which_share_of_decisions_it_changes_alone():

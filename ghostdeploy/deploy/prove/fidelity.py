@@ -45,8 +45,8 @@ def measure(
     """
     values, agreed = task.values(got, reference), task.agree(got, reference)
     outputs = tuple(_one(name, *pair) for name, pair in values.items())
-    empty = not any(wanted.size for _, wanted in values.values()) and not (agreed is not None and agreed.of)
     share = None if agreed is None or not agreed.of else agreed.same / agreed.of
+    empty = share is None and not any(wanted.size for _, wanted in values.values())
     interval = None if share is None or agreed is None else wilson(agreed.same, agreed.of)
     judged = task.judged(got)
     broken = int((~finite_images(judged.values())).sum())

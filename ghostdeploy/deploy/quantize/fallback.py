@@ -127,7 +127,7 @@ def rank(
         gains.append(
             UnitGain(
                 unit=unit,
-                sqnr_gain_db=-10 * math.log10(max(1 - noise / total[worst], _LEAST)) if noise else 0.0,
+                sqnr_gain_db=-10 * math.log10(max(1 - noise / max(noise, total[worst]), _LEAST)) if noise else 0.0,
                 agreement_gain=kept - agreement(task, outputs, reference),
             )
         )
@@ -137,9 +137,11 @@ def rank(
 
 
 def _noises(task: Task, got: Arrays, reference: Arrays) -> dict[str, float]:
-    """Returns the noise of every output."""
-    pairs = task.values(got, reference).items()
-    return {name: 10 ** (-ratio_db(*pair) / 10) for name, pair in pairs}
+    """Returns the noise of every output; the share of changed decisions where the task compares no values."""
+    pairs = task.values(got, reference)
+    if not pairs:
+        return {"decisions": 1 - agreement(task, got, reference)}
+    return {name: 10 ** (-ratio_db(*pair) / 10) for name, pair in pairs.items()}
 
 
 def affordable(ranked: Sequence[str], macs: Mapping[str, int], most: float = MOST_IN_FLOAT) -> list[str]:

@@ -207,9 +207,10 @@ class Quantization(ABC):
             quick = self.runner(self.write(self._layers_of(float_units)), simulate=False)
             return gate.holds(quick.collect(self._judging(), self.reference))
 
-        if not ranked or not holds(frozenset(ranked)):
+        found = shortest_prefix(ranked, holds)
+        if found is None:
             return False
-        self.float_units = shortest_prefix(ranked, holds) or tuple(ranked)
+        self.float_units = found
         self._accept(frozenset(self.float_units))
         while not gate.holds(self.gate_outputs) and len(self.float_units) < len(ranked):
             self.float_units = tuple(ranked[: len(self.float_units) + 1])  # the quick run was a hair's breadth off
