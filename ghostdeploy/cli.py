@@ -12,6 +12,7 @@ import click
 
 from ghostdeploy.errors import UsageError
 from ghostdeploy.terminal.console import Bars, CommandGroup, GivenPath, common
+from ghostdeploy.terminal.on_devices import device_options
 from ghostdeploy.terminal.output import print_json
 from ghostdeploy.terminal.several import Several
 
@@ -38,27 +39,46 @@ def main() -> None:
 
 
 @main.command()
+@device_options
 @common
-def doctor(*, as_json: bool) -> None:
+def doctor(wheres: tuple[str, ...], device_python: str, *, as_json: bool) -> int:
     """Show what this machine can export and run.
 
-    Also what is missing, and the CPU features that decide the speed.
+    Also what is missing, and the CPU features that decide the speed. With --on, of devices.
     """
     from ghostdeploy.deploy.measure.doctor import examine
     from ghostdeploy.terminal import tables
 
+    if wheres:
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import on_devices
+
+        there = commands.doctor(wheres, ways=commands.Ways(python=device_python))
+        return on_devices.show(there, lambda found: tables.doctor(found[0]), as_json=as_json, alone=True)
     found = examine()
     print_json(found) if as_json else tables.doctor(found)
+    return 0
 
 
 @main.command()
 @click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
+@device_options
 @common
-def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
-    """Check hashes and replay the golden vectors; needs no torch."""
+def verify(bundles: tuple[Path, ...], wheres: tuple[str, ...], device_python: str, *, as_json: bool) -> int:
+    """Check hashes and replay the golden vectors; needs no torch.
+
+    With --on, on devices.
+    """
     from ghostdeploy.deploy.prove import commands as prove
     from ghostdeploy.terminal import proof_tables
 
+    if wheres:
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import on_devices
+
+        with Bars() as bars:
+            there = commands.verify(bundles, wheres, ways=commands.Ways(python=device_python), listener=bars)
+        return on_devices.show(there, proof_tables.verified, as_json=as_json)
     several: Several[prove.Verification] = Several(arguments=bundles)
     several.run(prove.verify)
     found = [one for _, one in several.results]
@@ -83,22 +103,30 @@ def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
     type=float,
     help="With --reference: largest allowed top-1 drop, absolute; a larger one exits with 1.",
 )
+@device_options
 @common
 def evaluate(
-    bundles: tuple[Path, ...], data: Path | None, reference: Path | None, max_drop: float | None, *, as_json: bool
+    bundles: tuple[Path, ...], wheres: tuple[str, ...], device_python: str, *, as_json: bool, **options: Any
 ) -> int:
     """Measure accuracy on labelled images, with intervals.
 
-    Top-1 and top-5 of classifiers; mAP, NME, verification accuracy or mIoU by the task of the bundle.
+    Top-1 and top-5 of classifiers; mAP, NME, verification accuracy or mIoU by the task of the bundle. With --on, on
+    devices.
     """
     from ghostdeploy.deploy.prove import commands as prove
     from ghostdeploy.terminal import proof_tables
 
+    if wheres:
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import on_devices
+
+        with Bars() as bars:
+            ways = commands.Ways(python=device_python)
+            there = commands.evaluate(bundles, wheres, ways=ways, listener=bars, **options)
+        return on_devices.show(there, proof_tables.evaluated, as_json=as_json)
     several: Several[Evaluation | TaskEvaluation] = Several(arguments=bundles)
     with Bars() as bars:
-        found = prove.evaluate(
-            bundles, data=data, reference=reference, max_drop=max_drop, listener=bars, on_error=several.note
-        )
+        found = prove.evaluate(bundles, listener=bars, on_error=several.note, **options)
     several.results = [(Path(one.bundle), one) for one in found]
     if as_json:
         print_json(several.entries(lambda _, one: one, "bundle"))
@@ -126,11 +154,15 @@ def evaluate(
 )
 @click.option("--model", metavar="MODEL", help="With --against: the model, if the bundle does not say how to load it.")
 @click.option("--weights", type=_FOLDER, metavar="FILE", help="With --against: the model's checkpoint.")
+@device_options
 @common
-def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
+def bench(
+    bundles: tuple[Path, ...], wheres: tuple[str, ...], device_python: str, *, as_json: bool, **options: Any
+) -> int:
     """Measure the latency of bundles, interleaved in one run.
 
-    Ratios, with intervals, are to the first bundle or, with --against default, to the default export.
+    Ratios, with intervals, are to the first bundle or, with --against default, to the default export. With --on, on
+    devices.
     """
     from ghostdeploy.deploy.measure.bench import bench as measure
     from ghostdeploy.terminal import proof_tables
@@ -138,6 +170,17 @@ def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
     against, model, weights = (options.pop(name) for name in ("against", "model", "weights"))
     if against is None and (model is not None or weights is not None):
         raise UsageError("--model and --weights need --against", hint="add --against default")
+    if wheres:
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import on_devices
+
+        if against is not None:
+            raise UsageError(
+                "--against exports here and measures here, and --on measures elsewhere", hint="leave out --against"
+            )
+        with Bars() as bars:
+            there = commands.bench(bundles, wheres, ways=commands.Ways(python=device_python), listener=bars, **options)
+        return on_devices.show(there, lambda found: proof_tables.benched(found[0]), as_json=as_json, alone=True)
     with Bars() as bars:
         if against is None:
             found = measure(bundles, listener=bars, **options)
@@ -146,6 +189,7 @@ def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
 
             found = compare_with_default(bundles, model=model, weights=weights, listener=bars, **options)
     print_json(found) if as_json else proof_tables.benched(found)
+    return 0
 
 
 @main.command()

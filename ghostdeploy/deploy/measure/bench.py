@@ -168,10 +168,15 @@ def _take(paths: Sequence[Path], *, threads: int, batch: int, rounds: int, stage
 
 def require_sense(*, threads: int, rounds: int) -> None:
     """Raises `UsageError` for too few rounds, or more threads than cores."""
-    if rounds < FEWEST_ROUNDS:
-        raise UsageError(f"rounds is {rounds}, expected at least {FEWEST_ROUNDS} for an interval of the median")
+    require_rounds(rounds)
     if not 1 <= threads <= usable_threads():
         raise UsageError(f"threads is {threads}, expected 1 to {usable_threads()}, the usable cores")
+
+
+def require_rounds(rounds: int) -> None:
+    """Raises `UsageError` for too few rounds."""
+    if rounds < FEWEST_ROUNDS:
+        raise UsageError(f"rounds is {rounds}, expected at least {FEWEST_ROUNDS} for an interval of the median")
 
 
 def _measured(one: _Taken, base: _Taken, *, limit: Limit, batch: int) -> Measured:

@@ -163,7 +163,7 @@ def evaluate(
         BundleError: See `verify`.
     """
     paths = require_paths("bundle", paths)
-    _require_comparison(paths, reference, max_drop)
+    require_comparison(paths, reference, max_drop)
     task_evaluation.require_images(paths)
     if (task := task_evaluation.measured_task(paths)) is not None:
         missing = UsageError(f"no labelled set to evaluate task {task} on", hint="add --data with its labels")
@@ -172,14 +172,14 @@ def evaluate(
         return task_evaluation.evaluate(
             paths,
             task,
-            data=_shipped(paths, missing) if data is None else data,
+            data=shipped_set(paths, missing) if data is None else data,
             reference=reference,
             max_drop=max_drop,
             stages=Stages(listener),
             on_error=on_error,
         )
     missing = UsageError("no images to evaluate on", hint="add --data with a folder per class or an .npz")
-    given = _shipped(paths, missing) if data is None else data
+    given = shipped_set(paths, missing) if data is None else data
     images = given if isinstance(given, ImageSet) else open_images(given, labelled=True)
     return _classified(paths, images, reference, max_drop, Stages(listener), on_error)
 
@@ -222,7 +222,7 @@ def _classified(
     return found
 
 
-def _require_comparison(
+def require_comparison(
     paths: Sequence[str | os.PathLike[str]], reference: str | os.PathLike[str] | None, max_drop: float | None
 ) -> None:
     """Raises `UsageError` where a limit or a reference would be silently without effect."""
@@ -266,7 +266,7 @@ class _Predicted:
             raise DataError(f"{both} have different class orders", hint="export one of them again")
 
 
-def _shipped(paths: Sequence[str | os.PathLike[str]], missing: UsageError) -> Path:
+def shipped_set(paths: Sequence[str | os.PathLike[str]], missing: UsageError) -> Path:
     """Returns the labelled set of the sample that the bundles are made of; raises `missing` for any other model."""
     found = {}
     for path in paths:
