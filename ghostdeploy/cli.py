@@ -12,13 +12,15 @@ import click
 
 from ghostdeploy.errors import UsageError
 from ghostdeploy.terminal.console import Bars, CommandGroup, GivenPath, common
-from ghostdeploy.terminal.on_devices import device_options
+from ghostdeploy.terminal.on_devices import device_options, receipt_option
 from ghostdeploy.terminal.output import print_json
 from ghostdeploy.terminal.several import Several
 
 if TYPE_CHECKING:
+    from ghostdeploy.deploy.prove.commands import Verification
     from ghostdeploy.deploy.prove.evaluate import Evaluation
     from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
+    from ghostdeploy.terminal.on_devices import There
 
 _FOLDER = GivenPath()
 _ELSEWHERE = dict.fromkeys(("export", "models", "tune"), "ghostdeploy.making")
@@ -41,7 +43,7 @@ def main() -> None:
 @main.command()
 @device_options
 @common
-def doctor(wheres: tuple[str, ...], device_python: str, *, as_json: bool) -> int:
+def doctor(there: There | None, *, as_json: bool) -> int:
     """Show what this machine can export and run.
 
     Also what is missing, and the CPU features that decide the speed. With --on, of devices.
@@ -49,12 +51,8 @@ def doctor(wheres: tuple[str, ...], device_python: str, *, as_json: bool) -> int
     from ghostdeploy.deploy.measure.doctor import examine
     from ghostdeploy.terminal import tables
 
-    if wheres:
-        from ghostdeploy.remote import commands
-        from ghostdeploy.terminal import on_devices
-
-        there = commands.doctor(wheres, ways=commands.Ways(python=device_python))
-        return on_devices.show(there, lambda found: tables.doctor(found[0]), as_json=as_json, alone=True)
+    if there is not None:
+        return there.doctor(as_json=as_json)
     found = examine()
     print_json(found) if as_json else tables.doctor(found)
     return 0
@@ -62,25 +60,23 @@ def doctor(wheres: tuple[str, ...], device_python: str, *, as_json: bool) -> int
 
 @main.command()
 @click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
+@receipt_option
 @device_options
 @common
-def verify(bundles: tuple[Path, ...], wheres: tuple[str, ...], device_python: str, *, as_json: bool) -> int:
+def verify(bundles: tuple[Path, ...], receipt: Path | None, there: There | None, *, as_json: bool) -> int:
     """Check hashes and replay the golden vectors; needs no torch.
 
     With --on, on devices.
     """
-    from ghostdeploy.deploy.prove import commands as prove
+    from ghostdeploy.device.at_home import Home
     from ghostdeploy.terminal import proof_tables
 
-    if wheres:
-        from ghostdeploy.remote import commands
-        from ghostdeploy.terminal import on_devices
-
-        with Bars() as bars:
-            there = commands.verify(bundles, wheres, ways=commands.Ways(python=device_python), listener=bars)
-        return on_devices.show(there, proof_tables.verified, as_json=as_json)
-    several: Several[prove.Verification] = Several(arguments=bundles)
-    several.run(prove.verify)
+    if there is not None:
+        return there.verify(bundles, as_json=as_json)
+    several: Several[Verification] = Several(arguments=bundles)
+    with Home("verify", receipt) as home:
+        several.run(home.verify)
+    home.write_verified()
     found = [one for _, one in several.results]
     if as_json:
         print_json(several.entries(lambda _, one: one, "bundle", verdict="failed"))
@@ -103,10 +99,11 @@ def verify(bundles: tuple[Path, ...], wheres: tuple[str, ...], device_python: st
     type=float,
     help="With --reference: largest allowed top-1 drop, absolute; a larger one exits with 1.",
 )
+@receipt_option
 @device_options
 @common
 def evaluate(
-    bundles: tuple[Path, ...], wheres: tuple[str, ...], device_python: str, *, as_json: bool, **options: Any
+    bundles: tuple[Path, ...], receipt: Path | None, there: There | None, *, as_json: bool, **options: Any
 ) -> int:
     """Measure accuracy on labelled images, with intervals.
 
@@ -114,19 +111,16 @@ def evaluate(
     devices.
     """
     from ghostdeploy.deploy.prove import commands as prove
+    from ghostdeploy.device.at_home import Home
     from ghostdeploy.terminal import proof_tables
 
-    if wheres:
-        from ghostdeploy.remote import commands
-        from ghostdeploy.terminal import on_devices
-
-        with Bars() as bars:
-            ways = commands.Ways(python=device_python)
-            there = commands.evaluate(bundles, wheres, ways=ways, listener=bars, **options)
-        return on_devices.show(there, proof_tables.evaluated, as_json=as_json)
+    if there is not None:
+        return there.evaluate(bundles, as_json=as_json, **options)
     several: Several[Evaluation | TaskEvaluation] = Several(arguments=bundles)
-    with Bars() as bars:
+    with Home("eval", receipt) as home, Bars() as bars:
+        home.prove(bundles)
         found = prove.evaluate(bundles, listener=bars, on_error=several.note, **options)
+    home.write_evaluated(found)
     several.results = [(Path(one.bundle), one) for one in found]
     if as_json:
         print_json(several.entries(lambda _, one: one, "bundle"))
@@ -154,10 +148,11 @@ def evaluate(
 )
 @click.option("--model", metavar="MODEL", help="With --against: the model, if the bundle does not say how to load it.")
 @click.option("--weights", type=_FOLDER, metavar="FILE", help="With --against: the model's checkpoint.")
+@receipt_option
 @device_options
 @common
 def bench(
-    bundles: tuple[Path, ...], wheres: tuple[str, ...], device_python: str, *, as_json: bool, **options: Any
+    bundles: tuple[Path, ...], receipt: Path | None, there: There | None, *, as_json: bool, **options: Any
 ) -> int:
     """Measure the latency of bundles, interleaved in one run.
 
@@ -165,29 +160,25 @@ def bench(
     devices.
     """
     from ghostdeploy.deploy.measure.bench import bench as measure
+    from ghostdeploy.device.at_home import Home
     from ghostdeploy.terminal import proof_tables
 
     against, model, weights = (options.pop(name) for name in ("against", "model", "weights"))
     if against is None and (model is not None or weights is not None):
         raise UsageError("--model and --weights need --against", hint="add --against default")
-    if wheres:
-        from ghostdeploy.remote import commands
-        from ghostdeploy.terminal import on_devices
-
-        if against is not None:
-            raise UsageError(
-                "--against exports here and measures here, and --on measures elsewhere", hint="leave out --against"
-            )
-        with Bars() as bars:
-            there = commands.bench(bundles, wheres, ways=commands.Ways(python=device_python), listener=bars, **options)
-        return on_devices.show(there, lambda found: proof_tables.benched(found[0]), as_json=as_json, alone=True)
-    with Bars() as bars:
+    if against is not None and (there is not None or receipt is not None):
+        raise UsageError("--against exports and measures here, without --on and --receipt", hint="leave out --against")
+    if there is not None:
+        return there.bench(bundles, as_json=as_json, **options)
+    with Home("bench", receipt) as home, Bars() as bars:
+        home.prove(bundles)
         if against is None:
-            found = measure(bundles, listener=bars, **options)
+            found = measure(bundles, listener=bars, keep=home.keep, **options)
         else:
             from ghostdeploy.deploy.default_route.comparison import compare_with_default
 
             found = compare_with_default(bundles, model=model, weights=weights, listener=bars, **options)
+    home.write_benched(found, bundles)
     print_json(found) if as_json else proof_tables.benched(found)
     return 0
 

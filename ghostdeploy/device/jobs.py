@@ -7,7 +7,7 @@ device → host   Event              any number, in the order in which things ha
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,7 +16,8 @@ from ghostdeploy.bundle.record import Record
 from ghostdeploy.device.records import Device, State  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.errors import GhostDeployError
 
-Command = Literal["verify", "eval", "bench", "doctor"]
+Command = Literal["verify", "prove", "eval", "bench", "time", "doctor"]
+"""`prove` is `verify`, `time` is `bench`, with what a receipt wants beside."""
 
 
 class Job(Record, frozen=True, kw_only=True):
@@ -31,8 +32,6 @@ class Job(Record, frozen=True, kw_only=True):
     threads: int = 1
     batch: int = 1
     rounds: int = 20
-    workers: bool = False
-    """The engines run in processes that the job starts, none in its own."""
 
 
 class Order(Record, frozen=True, kw_only=True):
@@ -76,7 +75,7 @@ class Event(Record, frozen=True, kw_only=True, omit_defaults=True):
     advanced: tuple[str, int, int] | None = None
     finished: tuple[str, float] | None = None
     warning: str | None = None
-    result: msgspec.Raw | None = None
+    result: Any = None
     """What the command gave, its record as JSON."""
     failed: Failure | None = None
     place: int | None = None

@@ -20,6 +20,7 @@ from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.device.deaths import explain
 from ghostdeploy.device.jobs import Event, Order, decode, encode, failure
 from ghostdeploy.device.probe import observe, probe
+from ghostdeploy.device.proof import engine_distributions
 from ghostdeploy.errors import ExportFailed, GhostDeployError
 from ghostdeploy.isolation import child_command
 from ghostdeploy.waiting import measured_environment
@@ -125,19 +126,16 @@ def _engines(job: Job) -> str:
     found: dict[str, None] = {}
     for path in job.bundles:
         try:
-            row = targets.find(open_bundle(path, check_hashes=False).manifest.target)
+            target = open_bundle(path, check_hashes=False).manifest.target
         except GhostDeployError:  # a damaged bundle is not what ended the process
             continue
-        found |= dict.fromkeys(_version(module) for module in row.runtime_packages)
+        names = engine_distributions(target) or [targets.find(target).runtimes[0]]
+        found |= dict.fromkeys(_with_version(name) for name in names)
     return " and ".join(found) or "the command"
 
 
-def _version(modules: str) -> str:
-    """Returns name and version of the first of several distributions that is installed."""
-    names = [name.replace("_", "-") for name in modules.split("|")]
-    for name in names:
-        try:
-            return f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
-    return names[0]
+def _with_version(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return name

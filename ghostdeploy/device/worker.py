@@ -15,6 +15,10 @@ from ghostdeploy.isolation import answers
 from ghostdeploy.telemetry import silence_process
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ghostdeploy.device.jobs import Command
+    from ghostdeploy.device.proof import Timed
     from ghostdeploy.errors import GhostDeployError as Error
 
 
@@ -54,22 +58,45 @@ def main() -> int:
     except GhostDeployError as error:
         lines.send(Event(failed=failure(error)))
     else:
-        lines.send(Event(result=msgspec.Raw(msgspec.json.encode(found))))
+        lines.send(Event(result=found))
     return 0
 
 
 def _do(job: Job, lines: _Lines) -> Any:
-    if job.command == "verify":
-        from ghostdeploy.deploy.prove.commands import verify
+    """Returns the record that a command gives."""
+    works: dict[Command, Callable[[Job, _Lines], Any]] = {
+        "verify": _verify,
+        "prove": _prove,
+        "eval": _evaluate,
+        "bench": lambda job, lines: _time(job, lines).bench,
+        "time": _time,
+        "doctor": _examine,
+    }
+    return works[job.command](job, lines)
 
-        return verify(job.bundles[0])
-    if job.command == "eval":
-        return _evaluate(job, lines)
-    if job.command == "bench":
-        from ghostdeploy.deploy.measure.bench import bench
 
-        paths = [Path(one) for one in job.bundles]
-        return bench(paths, threads=job.threads, batch=job.batch, rounds=job.rounds, listener=lines)
+def _verify(job: Job, _: _Lines) -> Any:
+    from ghostdeploy.deploy.prove.commands import verify
+
+    return verify(job.bundles[0])
+
+
+def _prove(job: Job, _: _Lines) -> Any:
+    from ghostdeploy.device.proof import prove
+
+    return prove(job.bundles[0])
+
+
+def _time(job: Job, lines: _Lines) -> Timed:
+    from ghostdeploy.deploy.measure.bench import bench
+    from ghostdeploy.device.proof import Timed
+
+    paths, blocks = [Path(one) for one in job.bundles], list[Any]()
+    found = bench(paths, threads=job.threads, batch=job.batch, rounds=job.rounds, listener=lines, keep=blocks.append)
+    return Timed(bench=found, blocks_ms=tuple(blocks))
+
+
+def _examine(_: Job, __: _Lines) -> Any:
     from ghostdeploy.deploy.measure.doctor import examine
 
     return examine()

@@ -7,7 +7,7 @@ a mark, since a login shell may print before it.
     in    wanted objects, by SHA-256                 out   MARK and what this device is, which objects are here
     in    every missing object                       out   {"stored": …}, or why not
     in    the folders to lay out, the order          out   events of `ghostdeploy.device`
-                                                     out   {"done": true}
+                                                     out   {"done": exit code of the work}
 
     BASE/objects/SHA256        kept between runs: what an earlier run took, up to KEEP bytes, the oldest go first
     BASE/work-…/               of one run, locked while it lasts; BASE is ~/.cache/ghostdeploy/device
@@ -136,11 +136,10 @@ class _Run:
             os.setpgid(self.child, self.child)  # as it does itself: whoever is first
         except OSError:
             pass  # it has ended
-        if not _ends_before(self.child, source):
-            raise Cut
+        code = _code_of(self.child, source)
         self.child = 0
         self._keep()
-        _say(out, {"done": True})
+        _say(out, {"done": code})
 
     def _take(self, source: BufferedReader, name: str, size: int) -> None:
         path = os.path.join(self.folder, name)
@@ -223,14 +222,15 @@ def _work(folder: str, order: dict[str, Any], out: BinaryIO) -> None:
         os._exit(code)
 
 
-def _ends_before(child: int, source: BufferedReader) -> bool:
-    """Waits for the work; returns whether it ended before the connection did."""
+def _code_of(child: int, source: BufferedReader) -> int:
+    """Waits for the work and returns its exit code, negative for a signal; ends with the connection."""
     while True:
         ready, _, _ = select.select([source], [], [], 0.05)
         if ready and not source.read1(_BLOCK):
-            return False
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return True
+            raise Cut
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
 def _facts(modules: list[str], base: str) -> dict[str, Any]:

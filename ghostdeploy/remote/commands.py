@@ -14,6 +14,8 @@ from ghostdeploy.deploy.prove.commands import Verification, require_comparison, 
 from ghostdeploy.deploy.prove.evaluate import Evaluation
 from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation, measured_task, require_images
 from ghostdeploy.device.jobs import Job
+from ghostdeploy.device.proof import Proof, Timed
+from ghostdeploy.device.receipt import latency_of, mark, receipt
 from ghostdeploy.errors import GhostDeployError, UsageError
 from ghostdeploy.remote.address import parse
 from ghostdeploy.remote.cargo import Cargo
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from ghostdeploy.device.receipt import Command, Receipt
     from ghostdeploy.device.records import Device, State
     from ghostdeploy.progress import Listener
 
@@ -41,6 +44,7 @@ class Found(Generic[T]):
         results: By bundle, in the order in which they were given.
         errors: Of bundles, likewise.
         error: Why the device gave nothing, or stopped giving.
+        receipts: Of every result.
     """
 
     where: str
@@ -49,6 +53,7 @@ class Found(Generic[T]):
     results: list[tuple[Path, T]] = field(default_factory=list)
     errors: list[tuple[Path, GhostDeployError]] = field(default_factory=list)
     error: GhostDeployError | None = None
+    receipts: list[Receipt] = field(default_factory=list)
 
 
 class _Load:
@@ -68,9 +73,14 @@ class _Load:
         if self.bad and not self.good:
             raise self.bad[0][1]
 
-    def found(
-        self, answer: Answer, results: list[tuple[Path, Any]], errors: list[tuple[Path, GhostDeployError]]
-    ) -> Found[Any]:
+    def proofs(self) -> list[Job]:
+        """Returns the jobs that prove every bundle."""
+        return [Job(command="prove", bundles=(place,)) for place in self.places]
+
+    def found(self, answer: Answer, results: list[tuple[Path, Any]]) -> Found[Any]:
+        """Returns what a device gave; a failure of a bundle's own job names no place."""
+        indices = [job if place is None else place for job, place, _ in answer.failures]
+        errors = [(self.good[index], error) for index, (*_, error) in zip(indices, answer.failures, strict=True)]
         return Found(
             where=answer.where,
             device=answer.device,
@@ -79,6 +89,15 @@ class _Load:
             errors=[*self.bad, *errors],
             error=answer.error,
         )
+
+    def receipt(self, command: Command, number: int, answer: Answer, **measured: Any) -> list[Receipt]:
+        """Returns the receipt of a bundle on a device; none where it was not proven."""
+        proof = answer.result(number, Proof)
+        if proof is None or answer.device is None:
+            return []
+        path = self.good[number]
+        marked = mark(str(path), open_bundle(path, check_hashes=False).manifest)
+        return [receipt(command, marked, answer.device, answer.states, proof, **measured)]
 
 
 def verify(
@@ -100,13 +119,12 @@ def verify(
         UsageError: An address is none.
         BundleError: Every bundle is damaged.
     """
-    load = _Load(paths)
-    jobs = [Job(command="verify", bundles=(place,)) for place in load.places]
-    found = []
-    for answer in ask(wheres, load.cargo, jobs, ways=ways, listener=listener):
-        decoded = ((path, answer.result(job, Verification)) for job, path in enumerate(load.good))
-        errors = [(load.good[job], error) for job, _, error in answer.failures]
-        found.append(load.found(answer, [(path, one) for path, one in decoded if one is not None], errors))
+    load, found = _Load(paths), []
+    for answer in ask(wheres, load.cargo, load.proofs(), ways=ways, listener=listener):
+        there = {number: proof for number in range(len(load.good)) if (proof := answer.result(number, Proof))}
+        one = load.found(answer, [(load.good[number], proof.verification) for number, proof in there.items()])
+        one.receipts = [made for number in there for made in load.receipt("verify", number, answer)]
+        found.append(one)
     return found
 
 
@@ -117,12 +135,21 @@ def evaluate(
     data: str | os.PathLike[str] | None = None,
     reference: str | os.PathLike[str] | None = None,
     max_drop: float | None = None,
+    prove: bool = False,
     ways: Ways | None = None,
     listener: Listener | None = None,
 ) -> list[Found[Any]]:
-    """Measures bundles on labelled images, on devices; arguments as for `deploy.prove.commands.evaluate`.
+    """Measures bundles on labelled images, on devices; the set is sent like the bundles, and prepared there.
 
-    The set is sent like the bundles. Its images are decoded and prepared there.
+    Args:
+        paths: Bundles.
+        wheres: Devices.
+        data: Labelled set; this and the next two as for `deploy.prove.commands.evaluate`.
+        reference: A bundle to compare with.
+        max_drop: Largest allowed drop.
+        prove: Replay the golden vectors there too, for receipts.
+        ways: How devices are reached.
+        listener: Receives the progress.
 
     Raises:
         GhostDeployError: As there.
@@ -130,8 +157,7 @@ def evaluate(
     bundles = require_paths("bundle", paths)
     require_comparison(bundles, reference, max_drop)
     require_images(bundles)
-    task = measured_task(bundles)
-    load = _Load(bundles)
+    task, load = measured_task(bundles), _Load(bundles)
     missing = UsageError("no labelled images to evaluate on", hint="add --data")
     labelled = shipped_set(load.good, missing) if data is None else require_path("the labelled set", data)
     job = Job(
@@ -142,13 +168,14 @@ def evaluate(
         max_drop=max_drop,
     )
     kind: Any = list[Evaluation] if task is None else list[TaskEvaluation]
-    found = []
-    for answer in ask(wheres, load.cargo, [job], ways=ways, listener=listener):
-        results = [(Path(one.bundle), one) for one in answer.result(0, kind) or []]
-        errors = [(load.good[place], error) for _, place, error in answer.failures if place is not None]
-        whole = [error for _, place, error in answer.failures if place is None]
-        answer.error = answer.error or next(iter(whole), None)
-        found.append(load.found(answer, results, errors))
+    before, found = load.proofs() if prove else [], []
+    for answer in ask(wheres, load.cargo, [*before, job], ways=ways, listener=listener):
+        _take_whole(answer, len(before))
+        results = [(Path(one.bundle), one) for one in answer.result(len(before), kind) or []]
+        one = load.found(answer, results)
+        for path, result in results if prove else []:
+            one.receipts += load.receipt("eval", load.good.index(path), answer, evaluation=result)
+        found.append(one)
     return found
 
 
@@ -159,10 +186,21 @@ def bench(
     threads: int = 1,
     batch: int = 1,
     rounds: int = 20,
+    prove: bool = False,
     ways: Ways | None = None,
     listener: Listener | None = None,
 ) -> list[Found[Bench]]:
     """Measures bundles against each other on devices; see `deploy.measure.bench`.
+
+    Args:
+        paths: Bundles.
+        wheres: Devices.
+        threads: Threads of each engine.
+        batch: Images per call.
+        rounds: Blocks of calls of each bundle.
+        prove: Replay the golden vectors there too, for receipts.
+        ways: How devices are reached.
+        listener: Receives the progress.
 
     Raises:
         UsageError: A device is emulated: its times mean nothing.
@@ -178,13 +216,24 @@ def bench(
     load = _Load(paths)
     if load.bad:
         raise load.bad[0][1]
-    job = Job(command="bench", bundles=tuple(load.places), threads=threads, batch=batch, rounds=rounds)
-    found = []
-    for answer in ask(wheres, load.cargo, [job], ways=ways, listener=listener):
-        one = answer.result(0, Bench)
-        answer.error = answer.error or next((error for *_, error in answer.failures), None)
-        found.append(load.found(answer, [] if one is None else [(Path(), one)], []))
+    job = Job(command="time", bundles=tuple(load.places), threads=threads, batch=batch, rounds=rounds)
+    before, found = load.proofs() if prove else [], []
+    for answer in ask(wheres, load.cargo, [*before, job], ways=ways, listener=listener):
+        _take_whole(answer, len(before))
+        timed = answer.result(len(before), Timed)
+        one = load.found(answer, [] if timed is None else [(Path(), timed.bench)])
+        if prove and timed is not None:
+            for number in range(len(load.good)):
+                one.receipts += load.receipt("bench", number, answer, latency=latency_of(timed, number))
+        found.append(one)
     return found
+
+
+def _take_whole(answer: Answer, job: int) -> None:
+    """Takes the failure of a whole job for that of its device."""
+    whole = [one for one in answer.failures if one[0] == job and one[1] is None]
+    answer.failures = [one for one in answer.failures if one not in whole]
+    answer.error = answer.error or next((error for *_, error in whole), None)
 
 
 def doctor(wheres: Sequence[str], *, ways: Ways | None = None) -> list[Found[Examination]]:

@@ -46,14 +46,14 @@ class Answer:
 
     where: str
     device: Device | None = None
-    results: dict[int, msgspec.Raw] = field(default_factory=dict)
+    results: dict[int, Any] = field(default_factory=dict)
     failures: list[tuple[int, int | None, GhostDeployError]] = field(default_factory=list)
     states: tuple[State, ...] = ()
     error: GhostDeployError | None = None
 
     def result(self, job: int, kind: type[T]) -> T | None:
         """Returns what a job gave; None where it failed."""
-        return msgspec.json.decode(self.results[job], type=kind) if job in self.results else None
+        return msgspec.convert(self.results[job], type=kind) if job in self.results else None
 
     def take(self, event: Event, listener: Listener) -> None:
         """Takes an event."""

@@ -22,7 +22,6 @@ from ghostdeploy.remote.cargo import total
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from io import BufferedReader
 
     from ghostdeploy.device.jobs import Order
     from ghostdeploy.remote.cargo import Cargo
@@ -113,6 +112,8 @@ class _Session:
             if line.startswith(b'{"refused":'):
                 raise _refused(json.loads(line)["refused"], self._transport.where)
             if line.startswith(b'{"done":'):
+                if code := json.loads(line)["done"]:
+                    raise ExportFailed(f"the work on {self._transport.where} ended with code {code}: {self._last()}")
                 return
             took(decode(cargo.as_given(line.decode()).encode()))
         raise self._ended()
@@ -130,8 +131,8 @@ class _Session:
         return None
 
     def _lines(self) -> Iterator[bytes]:
-        out: BufferedReader = self._process.stdout  # type: ignore[assignment]
-        yield from out
+        assert self._process.stdout is not None
+        yield from iter(self._process.stdout.readline, b"")
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin is not None
@@ -143,12 +144,17 @@ class _Session:
 
     def _ended(self) -> GhostDeployError:
         code = self._process.wait()
-        self._said.seek(0)
-        said = self._said.read().decode("utf-8", "replace")
         if self._greeted:
-            last = (said.strip().splitlines() or ["it said nothing"])[-1]
-            return ExportFailed(f"the connection to {self._transport.where} was cut in the middle: {last}", hint=_AGAIN)
-        return self._transport.explain(code, said)
+            where = self._transport.where
+            return ExportFailed(f"the connection to {where} was cut in the middle: {self._last()}", hint=_AGAIN)
+        return self._transport.explain(code, self._words())
+
+    def _words(self) -> str:
+        self._said.seek(0)
+        return self._said.read().decode("utf-8", "replace")
+
+    def _last(self) -> str:
+        return (self._words().strip().splitlines() or ["it said nothing"])[-1]
 
 
 def _require_fit(facts: dict[str, Any], where: str, missing: int) -> None:

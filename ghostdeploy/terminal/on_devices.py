@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - a field of a dataclass with slots
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from ghostdeploy.terminal.console import describe, fail
+from ghostdeploy.terminal.console import Bars, GivenPath, describe, fail
 from ghostdeploy.terminal.layout import note
 from ghostdeploy.terminal.output import print_json
 
@@ -19,18 +22,91 @@ if TYPE_CHECKING:
     from ghostdeploy.remote.commands import Found
 
 
+@dataclass(frozen=True, slots=True)
+class There:
+    """Devices that a command works on, and what it prints of them."""
+
+    wheres: tuple[str, ...]
+    python: str
+    receipt: Path | None = None
+
+    @property
+    def _ways(self) -> Any:
+        from ghostdeploy.remote.fleet import Ways
+
+        return Ways(python=self.python)
+
+    def verify(self, bundles: Sequence[Path], *, as_json: bool) -> int:
+        """Does `verify`; returns the exit code."""
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import proof_tables
+
+        with Bars() as bars:
+            found = commands.verify(bundles, self.wheres, ways=self._ways, listener=bars)
+        return self._show(found, proof_tables.verified, as_json=as_json)
+
+    def evaluate(self, bundles: Sequence[Path], *, as_json: bool, **options: Any) -> int:
+        """Does `eval`; returns the exit code."""
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import proof_tables
+
+        with Bars() as bars:
+            prove = self.receipt is not None
+            found = commands.evaluate(bundles, self.wheres, prove=prove, ways=self._ways, listener=bars, **options)
+        return self._show(found, proof_tables.evaluated, as_json=as_json)
+
+    def bench(self, bundles: Sequence[Path], *, as_json: bool, **options: Any) -> int:
+        """Does `bench`; returns the exit code."""
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import proof_tables
+
+        with Bars() as bars:
+            prove = self.receipt is not None
+            found = commands.bench(bundles, self.wheres, prove=prove, ways=self._ways, listener=bars, **options)
+        return self._show(found, lambda one: proof_tables.benched(one[0]), as_json=as_json, alone=True)
+
+    def doctor(self, *, as_json: bool) -> int:
+        """Does `doctor`; returns the exit code."""
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import tables
+
+        found = commands.doctor(self.wheres, ways=self._ways)
+        return self._show(found, lambda one: tables.doctor(one[0]), as_json=as_json, alone=True)
+
+    def _show(
+        self, found: Sequence[Found[Any]], table: Callable[[list[Any]], None], *, as_json: bool, alone: bool = False
+    ) -> int:
+        receipts = [receipt for one in found for receipt in one.receipts]
+        if self.receipt is not None and receipts:
+            from ghostdeploy.device.receipt import write
+
+            write(self.receipt, receipts)
+        return show(found, table, as_json=as_json, alone=alone)
+
+
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of a command that can work on devices."""
-    command = click.option(
+    """Adds the options of a command that can work on devices; the callback gets `there`, None for this machine."""
+
+    @functools.wraps(command)
+    def reaching(*args: Any, wheres: tuple[str, ...], device_python: str, **kwargs: Any) -> Any:
+        there = There(wheres, device_python, kwargs.get("receipt")) if wheres else None
+        return command(*args, there=there, **kwargs)
+
+    named = click.option(
         "--device-python", default="python3", metavar="PATH", show_default=True, help="With --on: Python of the device."
-    )(command)
+    )(reaching)
     return click.option(
         "--on",
         "wheres",
         multiple=True,
         metavar="WHERE",
         help="Work on a device: ssh://[user@]host[:port], adb://SERIAL, qemu://cortex-a72; may be repeated.",
-    )(command)
+    )(named)
+
+
+receipt_option = click.option(
+    "--receipt", type=GivenPath(), metavar="FILE.json", help="Write what was proven, on which device, in what state."
+)
 
 
 def show(found: Sequence[Found[Any]], table: Callable[[list[Any]], None], *, as_json: bool, alone: bool = False) -> int:

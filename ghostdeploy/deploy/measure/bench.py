@@ -29,7 +29,7 @@ from ghostdeploy.runtimes import tell_failed
 from ghostdeploy.statistics import median_interval, quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from ghostdeploy.deploy.measure.bench_worker import Answer, Loaded
@@ -96,6 +96,7 @@ def bench(
     rounds: int = 20,
     baselines: Sequence[int] = (),
     listener: Listener | None = None,
+    keep: Callable[[tuple[tuple[float, ...], ...]], object] | None = None,
 ) -> Bench:
     """Measures bundles against each other.
 
@@ -106,6 +107,7 @@ def bench(
         rounds: Blocks of calls of each bundle.
         baselines: For each path the index of the one that its ratio is to; none given is the first for all.
         listener: Receives the progress.
+        keep: Called for each bundle with the milliseconds of its calls, by round.
 
     Raises:
         BundleError: A bundle cannot be loaded here, or its process died.
@@ -120,6 +122,8 @@ def bench(
     for index, one in enumerate(taken):
         base = taken[baselines[index] if baselines else 0]
         found.append(_measured(one, base, limit=limit_of(one.path, batch, rates), batch=batch))
+        if keep is not None:
+            keep(tuple(tuple(round(1e3 * seconds, 4) for seconds in block) for block in one.blocks))
     return Bench(
         machine=f"{cpu_name()}, {instruction_set()}",
         threads=threads,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Arrays, Bundle
     from ghostdeploy.deploy.prove.evaluate import Evaluation, Predictions
     from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
+    from ghostdeploy.runtimes import Runtime
 
 _log = logging.getLogger("ghostdeploy")
 
@@ -67,11 +68,12 @@ class Verification(Record, frozen=True, kw_only=True):
     """Verdict of the export; nothing that failed there passes here."""
 
 
-def verify(path: str | os.PathLike[str]) -> Verification:
+def verify(path: str | os.PathLike[str], *, look: Callable[[Runtime], None] | None = None) -> Verification:
     """Checks a bundle's hashes and replays its golden vectors on this machine.
 
     Args:
         path: The bundle.
+        look: Called with the runtime after the replay, while it is open; its kernels are traced for it.
 
     Returns:
         The record; a missed gate is its verdict "failed", not an exception, and so is one that the export missed. An
@@ -85,9 +87,11 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     bundle = open_bundle(path, hold=True)
     inputs, outputs = bundle.golden()
     prepared, inputs = preparation.check(bundle, inputs)
-    with run_bundle(bundle, Settings()) as runtime:
+    with run_bundle(bundle, Settings(trace=look is not None)) as runtime:
         executed = runtime.infer(inputs)
         info = runtime.info()
+        if look is not None:
+            look(runtime)
     found = parity.again(executed, outputs, bundle.manifest)
     gap = _execution_gap(bundle, executed, outputs)
     replays = _replays(bundle, executed, outputs)
