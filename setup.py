@@ -33,9 +33,10 @@ LEFT_OUT = [
     "ghostdeploy.deploy.plan",
     "ghostdeploy.deploy.quantize",
     "ghostdeploy.deploy.tune",
+    "ghostdeploy.remote",
     "ghostdeploy.samples",
 ]
-"""Rooms that make bundles; those that run, prove and measure them are taken whole."""
+"""Rooms that make bundles or reach devices; those that run, prove and measure bundles are taken whole."""
 UNUSED = {
     "ghostdeploy": {"making", "module_copies", "undisturbed"},
     "ghostdeploy.bundle": {"placing", "staging", "workspaces"},
@@ -137,6 +138,8 @@ class DeviceBuild(build_py):
 
     def find_data_files(self, package, src_dir):
         """Returns the data files of a package, without the samples, and without the mark of a typed package."""
+        if package.startswith("ghostdeploy.remote"):
+            return []
         parts = {file: PurePath(file).parts for file in super().find_data_files(package, src_dir)}
         size = len(SAMPLES)
         files = {file: p for file, p in parts.items() if p[-1] != "py.typed"}
