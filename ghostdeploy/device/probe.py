@@ -127,7 +127,7 @@ def _observed(read: Reader, began: float) -> State:
         temperatures_c=read.each("temperatures_c", "sys/class/thermal/thermal_zone*", lambda path: _zone(path, "temp")),
         throttled=_whole(throttled, base=16),
         load=float(load) if load.replace(".", "", 1).isdecimal() else None,
-        memory_available=_memory(read, "MemAvailable", "memory"),
+        memory_available=_memory(read, "MemAvailable", "memory_available"),
     )
 
 

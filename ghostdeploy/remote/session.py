@@ -98,7 +98,7 @@ class _Session:
             raise self._ended()
         self._greeted = True
         self._missing = [name for name in sizes if name not in facts.get("have", ())]
-        _require_fit(facts, self._transport.where, total(sizes, self._missing))
+        require_fit(facts, self._transport.where, total(sizes, self._missing))
 
     def send(self, cargo: Cargo) -> None:
         """Sends what the device does not have."""
@@ -157,7 +157,7 @@ class _Session:
         return (self._words().strip().splitlines() or ["it said nothing"])[-1]
 
 
-def _require_fit(facts: dict[str, Any], where: str, missing: int) -> None:
+def require_fit(facts: dict[str, Any], where: str, missing: int) -> None:
     """Refuses a device that cannot do it.
 
     Raises:
