@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ghostdeploy.terminal.on_devices import There
 
 _FOLDER = GivenPath()
-_ELSEWHERE = dict.fromkeys(("export", "models", "tune"), "ghostdeploy.making")
+_ELSEWHERE = dict.fromkeys(("device-kit", "export", "models", "tune"), "ghostdeploy.making")
 """Commands by the module that defines them, imported on use: the others start without their options."""
 
 

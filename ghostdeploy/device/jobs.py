@@ -13,7 +13,7 @@ import msgspec
 
 from ghostdeploy import errors
 from ghostdeploy.bundle.record import Record
-from ghostdeploy.device.records import Device, State  # noqa: TC001 - msgspec resolves annotations at run time
+from ghostdeploy.device.records import Device, Reached, State  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.errors import GhostDeployError
 
 Command = Literal["verify", "prove", "eval", "bench", "time", "doctor"]
@@ -38,7 +38,7 @@ class Order(Record, frozen=True, kw_only=True):
     """Everything that a device is to do, one job after the other."""
 
     where: str
-    reached: Literal["ssh", "adb", "qemu"]
+    reached: Reached
     emulator: str | None
     jobs: tuple[Job, ...]
     seconds: float

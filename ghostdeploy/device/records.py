@@ -7,7 +7,7 @@ from typing import Literal
 from ghostdeploy.bundle.record import Record
 from ghostdeploy.device.cores import CoreKind  # noqa: TC001 - msgspec resolves annotations at run time
 
-Reached = Literal["home", "ssh", "adb", "qemu"]
+Reached = Literal["home", "ssh", "adb", "qemu", "kit"]
 
 
 class State(Record, frozen=True, kw_only=True):
