@@ -78,11 +78,11 @@ def export(*, as_json: bool, **options: Any) -> int:
 @tune_options
 @common
 def tune(*, as_json: bool, **options: Any) -> None:
-    """Find the best bundle and number of threads for this machine.
+    """Find the best bundle and number of threads for this machine, or for a device.
 
-    Exports every target and precision that this machine can run, measures them in interleaved rounds, tries the fastest
-    without single fold passes, and measures the best few again. An interrupted run resumes when started again. MODEL
-    is as for `export`; without it, the trained sample model.
+    Exports every target and precision that this machine, or with --on a device, can run, measures them in interleaved
+    rounds, tries the fastest without single fold passes, and measures the best few again. An interrupted run resumes
+    when started again. MODEL is as for `export`; without it, the trained sample model.
     """
     from ghostdeploy.machine import tell_openmp
     from ghostdeploy.terminal import tune_tables
@@ -91,8 +91,14 @@ def tune(*, as_json: bool, **options: Any) -> None:
     from ghostdeploy.deploy.tune import request
     from ghostdeploy.deploy.tune.tune import tune as find_best
 
+    where, python, place = options.pop("where"), options.pop("device_python"), None
+    if where is not None:
+        from ghostdeploy.remote.fleet import Ways
+        from ghostdeploy.remote.place import DevicePlace
+
+        place = DevicePlace(where, Ways(python=python))
     with tune_tables.TuneBar() as bar:
-        found = find_best(request.from_options(**options), bar)
+        found = find_best(request.from_options(place, **options), bar)
     print_json(found) if as_json else tune_tables.tuned(found)
 
 
