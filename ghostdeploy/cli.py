@@ -12,15 +12,18 @@ import click
 
 from ghostdeploy.errors import UsageError
 from ghostdeploy.terminal.console import Bars, CommandGroup, GivenPath, common
+from ghostdeploy.terminal.on_devices import device_options, receipt_option
 from ghostdeploy.terminal.output import print_json
 from ghostdeploy.terminal.several import Several
 
 if TYPE_CHECKING:
+    from ghostdeploy.deploy.prove.commands import Verification
     from ghostdeploy.deploy.prove.evaluate import Evaluation
     from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
+    from ghostdeploy.terminal.on_devices import There
 
 _FOLDER = GivenPath()
-_ELSEWHERE = dict.fromkeys(("export", "models", "tune"), "ghostdeploy.making")
+_ELSEWHERE = dict.fromkeys(("device-kit", "export", "models", "tune"), "ghostdeploy.making")
 """Commands by the module that defines them, imported on use: the others start without their options."""
 
 
@@ -38,34 +41,67 @@ def main() -> None:
 
 
 @main.command()
+@device_options
 @common
-def doctor(*, as_json: bool) -> None:
+def doctor(there: There | None, *, as_json: bool) -> int:
     """Show what this machine can export and run.
 
-    Also what is missing, and the CPU features that decide the speed.
+    Also what is missing, and the CPU features that decide the speed. With --on, of devices.
     """
     from ghostdeploy.deploy.measure.doctor import examine
     from ghostdeploy.terminal import tables
 
+    if there is not None:
+        return there.doctor(as_json=as_json)
     found = examine()
     print_json(found) if as_json else tables.doctor(found)
+    return 0
 
 
 @main.command()
 @click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
+@receipt_option
+@device_options
 @common
-def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
-    """Check hashes and replay the golden vectors; needs no torch."""
-    from ghostdeploy.deploy.prove import commands as prove
+def verify(bundles: tuple[Path, ...], receipt: Path | None, there: There | None, *, as_json: bool) -> int:
+    """Check hashes and replay the golden vectors; needs no torch.
+
+    With --on, on devices. A file among the BUNDLES is a receipt: it is checked against its bundle and its own figures.
+    """
+    from ghostdeploy.device.at_home import Home
+    from ghostdeploy.device.receipt import is_receipt
     from ghostdeploy.terminal import proof_tables
 
-    several: Several[prove.Verification] = Several(arguments=bundles)
-    several.run(prove.verify)
+    if receipts := [path for path in bundles if is_receipt(path)]:
+        if there is not None or receipt is not None:
+            raise UsageError(f"{receipts[0]} is a receipt, which is checked here", hint="leave out --on and --receipt")
+        return _check_receipts(receipts, [path for path in bundles if path not in receipts], as_json=as_json)
+    if there is not None:
+        return there.verify(bundles, as_json=as_json)
+    several: Several[Verification] = Several(arguments=bundles)
+    with Home("verify", receipt) as home:
+        several.run(home.verify)
+    home.write_verified()
     found = [one for _, one in several.results]
     if as_json:
         print_json(several.entries(lambda _, one: one, "bundle", verdict="failed"))
     elif found:
         proof_tables.verified(found)
+    return several.leave(int(any(one.verdict == "failed" for one in found)))
+
+
+def _check_receipts(receipts: list[Path], bundles: list[Path], *, as_json: bool) -> int:
+    from ghostdeploy.device.check import Checked, check
+    from ghostdeploy.terminal import receipt_tables
+
+    several: Several[list[Checked]] = Several(arguments=receipts)
+    several.run(lambda path: check(path, bundles))
+    found = [one for _, some in several.results for one in some]
+    if as_json:
+        entries = several.entries(lambda _, some: some, "receipt", verdict="failed")
+        print_json([one for entry in entries for one in (entry if isinstance(entry, list) else [entry])])
+    elif found:
+        receipt_tables.checked(found)
     return several.leave(int(any(one.verdict == "failed" for one in found)))
 
 
@@ -83,22 +119,28 @@ def verify(bundles: tuple[Path, ...], *, as_json: bool) -> int:
     type=float,
     help="With --reference: largest allowed top-1 drop, absolute; a larger one exits with 1.",
 )
+@receipt_option
+@device_options
 @common
 def evaluate(
-    bundles: tuple[Path, ...], data: Path | None, reference: Path | None, max_drop: float | None, *, as_json: bool
+    bundles: tuple[Path, ...], receipt: Path | None, there: There | None, *, as_json: bool, **options: Any
 ) -> int:
     """Measure accuracy on labelled images, with intervals.
 
-    Top-1 and top-5 of classifiers; mAP, NME, verification accuracy or mIoU by the task of the bundle.
+    Top-1 and top-5 of classifiers; mAP, NME, verification accuracy or mIoU by the task of the bundle. With --on, on
+    devices.
     """
     from ghostdeploy.deploy.prove import commands as prove
+    from ghostdeploy.device.at_home import Home
     from ghostdeploy.terminal import proof_tables
 
+    if there is not None:
+        return there.evaluate(bundles, as_json=as_json, **options)
     several: Several[Evaluation | TaskEvaluation] = Several(arguments=bundles)
-    with Bars() as bars:
-        found = prove.evaluate(
-            bundles, data=data, reference=reference, max_drop=max_drop, listener=bars, on_error=several.note
-        )
+    with Home("eval", receipt) as home, Bars() as bars:
+        home.prove(bundles)
+        found = prove.evaluate(bundles, listener=bars, on_error=several.note, **options)
+    home.write_evaluated(found)
     several.results = [(Path(one.bundle), one) for one in found]
     if as_json:
         print_json(several.entries(lambda _, one: one, "bundle"))
@@ -126,26 +168,39 @@ def evaluate(
 )
 @click.option("--model", metavar="MODEL", help="With --against: the model, if the bundle does not say how to load it.")
 @click.option("--weights", type=_FOLDER, metavar="FILE", help="With --against: the model's checkpoint.")
+@receipt_option
+@device_options
 @common
-def bench(bundles: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
+def bench(
+    bundles: tuple[Path, ...], receipt: Path | None, there: There | None, *, as_json: bool, **options: Any
+) -> int:
     """Measure the latency of bundles, interleaved in one run.
 
-    Ratios, with intervals, are to the first bundle or, with --against default, to the default export.
+    Ratios, with intervals, are to the first bundle or, with --against default, to the default export. With --on, on
+    devices.
     """
     from ghostdeploy.deploy.measure.bench import bench as measure
+    from ghostdeploy.device.at_home import Home
     from ghostdeploy.terminal import proof_tables
 
     against, model, weights = (options.pop(name) for name in ("against", "model", "weights"))
     if against is None and (model is not None or weights is not None):
         raise UsageError("--model and --weights need --against", hint="add --against default")
-    with Bars() as bars:
+    if against is not None and (there is not None or receipt is not None):
+        raise UsageError("--against exports and measures here, without --on and --receipt", hint="leave out --against")
+    if there is not None:
+        return there.bench(bundles, as_json=as_json, **options)
+    with Home("bench", receipt) as home, Bars() as bars:
+        home.prove(bundles)
         if against is None:
-            found = measure(bundles, listener=bars, **options)
+            found = measure(bundles, listener=bars, keep=home.keep, **options)
         else:
             from ghostdeploy.deploy.default_route.comparison import compare_with_default
 
             found = compare_with_default(bundles, model=model, weights=weights, listener=bars, **options)
+    home.write_benched(found, bundles)
     print_json(found) if as_json else proof_tables.benched(found)
+    return 0
 
 
 @main.command()
@@ -243,20 +298,31 @@ def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
 @click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
 @common
 def inspect(bundles: tuple[Path, ...], *, as_json: bool) -> int:
-    """Show what is inside a bundle.
+    """Show what is inside a bundle, or a receipt.
 
     Provenance, passes, precision, tolerances and hashes. With --json, one bundle prints one document, several print a
     list.
     """
-    from ghostdeploy.bundle.folder import Bundle, open_bundle
-    from ghostdeploy.terminal import tables
+    from ghostdeploy.terminal import receipt_tables, tables
 
-    several: Several[Bundle] = Several(arguments=bundles)
-    several.run(open_bundle)
+    several: Several[Any] = Several(arguments=bundles)
+    several.run(_open)
     if as_json:
-        found = several.entries(lambda _, one: tables.bundle_document(one), "path")
+        found = several.entries(lambda _, one: one if isinstance(one, tuple) else tables.bundle_document(one), "path")
         print_json(found if len(bundles) > 1 else found[0])
-    else:
-        for _, one in several.results:
+        return several.leave()
+    for _, one in several.results:
+        if isinstance(one, tuple):
+            for receipt in one:
+                receipt_tables.inspected(receipt)
+        else:
             tables.inspected(one)
     return several.leave()
+
+
+def _open(path: Path) -> Any:
+    """Returns a bundle, or the receipts of a file."""
+    from ghostdeploy.bundle.folder import open_bundle
+    from ghostdeploy.device.receipt import is_receipt, read
+
+    return read(path) if is_receipt(path) else open_bundle(path)

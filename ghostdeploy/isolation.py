@@ -18,6 +18,8 @@ import sys
 
 _PACKAGE = os.path.dirname(os.path.realpath(__file__))
 _STARTER = os.path.join(_PACKAGE, "start_child.py")
+INTERPRETER = "GHOSTDEPLOY_INTERPRETER"
+"""Environment variable: words that start Python, JSON, where an emulator must be named for every process."""
 
 
 def import_path() -> list[str]:
@@ -59,7 +61,8 @@ def child_command(module: str, *words: str) -> list[str]:
 
     flags = sys.flags
     kept = ["-I"] if flags.isolated else ["-E"] * flags.ignore_environment + ["-s"] * flags.no_user_site
-    return [sys.executable, *kept, _STARTER, json.dumps(import_path()), module, *words]
+    python = json.loads(os.environ.get(INTERPRETER, "null")) or [sys.executable]
+    return [*python, *kept, _STARTER, json.dumps(import_path()), module, *words]
 
 
 def child_environment(**variables: str) -> dict[str, str]:

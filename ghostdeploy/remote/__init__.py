@@ -1,5 +1,5 @@
-"""Reaches a device: how a bundle and the code that proves it get there, and how the answer comes back.
+"""How other machines are reached: over ssh, by adb, in an emulator; what is sent there and what comes back.
 
-In: the name of a device and what shall run on it. Out: what it answered. Never decides anything about a bundle: that is
-done by the same code as at home. `emulator` makes Arm devices out of an x86 machine.
+In: bundles, a command, where. Out: the records that the command gives at home, and the device. Never: an installation
+on the device, or anything left there that was not asked for.
 """

@@ -7,6 +7,7 @@ engine, runs exact batches on it, closes it, and describes what it opened:
     _run(inputs)          → [output, …]  arrays of exactly the payload's batch; called from many threads at once
     _close()                             free what `_open` took
     _start(inputs, done)                 only where the engine has its own queue: as `_run`, in the background
+    _kernels()            → {name: n}    only where the engine tells what it runs
 
 A runtime belongs to the process that loaded it: engines keep threads that a `fork` does not copy. A forked child that
 calls its parent's runtime gets a `UsageError`; it must load its own, or be started with the `spawn` method. Closing or
@@ -27,6 +28,7 @@ from ghostdeploy.errors import BundleError, GhostDeployError, UnsupportedHardwar
 from ghostdeploy.runtimes.answers import Answers
 from ghostdeploy.runtimes.gate import Gate, watch
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings, describe, require_match
+from ghostdeploy.runtimes.placement import Placement
 from ghostdeploy.runtimes.pool import Pool
 from ghostdeploy.runtimes.ports import InputPort, check_all, chunks, first_output
 from ghostdeploy.runtimes.submissions import Submissions, Work
@@ -107,6 +109,10 @@ class Runtime(Answers, ABC):
                 counts as the error.
         """
         self._workers.tell(done, self._run, inputs)
+
+    def _kernels(self) -> dict[str, int] | None:
+        """Returns the nodes that the engine runs, by kernel; None where it tells none. Called while it is open."""
+        return None
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Runs a model with one input and returns its first output.
@@ -209,6 +215,17 @@ class Runtime(Answers, ABC):
             "outputs": [describe(spec) for spec in facts.outputs],
             "classes": len(facts.labels),
         }
+
+    def placement(self) -> Placement:
+        """Returns what computes this network, and by which kernels; see `Settings.trace`."""
+        kernels, opened = self._kernels(), self._opened
+        return Placement(
+            device=opened.device,
+            arithmetic=opened.precision,
+            threads=opened.threads,
+            kernels=kernels,
+            because=None if kernels is not None else f"{self.engine} does not name its kernels",
+        )
 
     def close(self) -> None:
         """Frees the engine after the calls under way and the submitted ones have ended; safe to call twice."""

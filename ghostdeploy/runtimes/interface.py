@@ -72,6 +72,8 @@ class Settings:
     """Submissions accepted at a time; None is four per stream."""
     cache: Path | None = None
     """Folder for compiled models, used by the engines that compile."""
+    trace: bool = False
+    """The kernels are wanted: an engine that names them in a profile only takes one, of everything it runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from ghostdeploy.runtimes import tell_failed
 from ghostdeploy.statistics import median_interval, quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from ghostdeploy.deploy.measure.bench_worker import Answer, Loaded
@@ -96,6 +96,7 @@ def bench(
     rounds: int = 20,
     baselines: Sequence[int] = (),
     listener: Listener | None = None,
+    keep: Callable[[tuple[tuple[float, ...], ...]], object] | None = None,
 ) -> Bench:
     """Measures bundles against each other.
 
@@ -106,6 +107,7 @@ def bench(
         rounds: Blocks of calls of each bundle.
         baselines: For each path the index of the one that its ratio is to; none given is the first for all.
         listener: Receives the progress.
+        keep: Called for each bundle with the milliseconds of its calls, by round.
 
     Raises:
         BundleError: A bundle cannot be loaded here, or its process died.
@@ -120,6 +122,8 @@ def bench(
     for index, one in enumerate(taken):
         base = taken[baselines[index] if baselines else 0]
         found.append(_measured(one, base, limit=limit_of(one.path, batch, rates), batch=batch))
+        if keep is not None:
+            keep(tuple(tuple(round(1e3 * seconds, 4) for seconds in block) for block in one.blocks))
     return Bench(
         machine=f"{cpu_name()}, {instruction_set()}",
         threads=threads,
@@ -168,10 +172,15 @@ def _take(paths: Sequence[Path], *, threads: int, batch: int, rounds: int, stage
 
 def require_sense(*, threads: int, rounds: int) -> None:
     """Raises `UsageError` for too few rounds, or more threads than cores."""
-    if rounds < FEWEST_ROUNDS:
-        raise UsageError(f"rounds is {rounds}, expected at least {FEWEST_ROUNDS} for an interval of the median")
+    require_rounds(rounds)
     if not 1 <= threads <= usable_threads():
         raise UsageError(f"threads is {threads}, expected 1 to {usable_threads()}, the usable cores")
+
+
+def require_rounds(rounds: int) -> None:
+    """Raises `UsageError` for too few rounds."""
+    if rounds < FEWEST_ROUNDS:
+        raise UsageError(f"rounds is {rounds}, expected at least {FEWEST_ROUNDS} for an interval of the median")
 
 
 def _measured(one: _Taken, base: _Taken, *, limit: Limit, batch: int) -> Measured:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Arrays, Bundle
     from ghostdeploy.deploy.prove.evaluate import Evaluation, Predictions
     from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
+    from ghostdeploy.runtimes import Runtime
 
 _log = logging.getLogger("ghostdeploy")
 
@@ -67,11 +68,12 @@ class Verification(Record, frozen=True, kw_only=True):
     """Verdict of the export; nothing that failed there passes here."""
 
 
-def verify(path: str | os.PathLike[str]) -> Verification:
+def verify(path: str | os.PathLike[str], *, look: Callable[[Runtime], None] | None = None) -> Verification:
     """Checks a bundle's hashes and replays its golden vectors on this machine.
 
     Args:
         path: The bundle.
+        look: Called with the runtime after the replay, while it is open; its kernels are traced for it.
 
     Returns:
         The record; a missed gate is its verdict "failed", not an exception, and so is one that the export missed. An
@@ -85,9 +87,11 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     bundle = open_bundle(path, hold=True)
     inputs, outputs = bundle.golden()
     prepared, inputs = preparation.check(bundle, inputs)
-    with run_bundle(bundle, Settings()) as runtime:
+    with run_bundle(bundle, Settings(trace=look is not None)) as runtime:
         executed = runtime.infer(inputs)
         info = runtime.info()
+        if look is not None:
+            look(runtime)
     found = parity.again(executed, outputs, bundle.manifest)
     gap = _execution_gap(bundle, executed, outputs)
     replays = _replays(bundle, executed, outputs)
@@ -163,7 +167,7 @@ def evaluate(
         BundleError: See `verify`.
     """
     paths = require_paths("bundle", paths)
-    _require_comparison(paths, reference, max_drop)
+    require_comparison(paths, reference, max_drop)
     task_evaluation.require_images(paths)
     if (task := task_evaluation.measured_task(paths)) is not None:
         missing = UsageError(f"no labelled set to evaluate task {task} on", hint="add --data with its labels")
@@ -172,14 +176,14 @@ def evaluate(
         return task_evaluation.evaluate(
             paths,
             task,
-            data=_shipped(paths, missing) if data is None else data,
+            data=shipped_set(paths, missing) if data is None else data,
             reference=reference,
             max_drop=max_drop,
             stages=Stages(listener),
             on_error=on_error,
         )
     missing = UsageError("no images to evaluate on", hint="add --data with a folder per class or an .npz")
-    given = _shipped(paths, missing) if data is None else data
+    given = shipped_set(paths, missing) if data is None else data
     images = given if isinstance(given, ImageSet) else open_images(given, labelled=True)
     return _classified(paths, images, reference, max_drop, Stages(listener), on_error)
 
@@ -222,7 +226,7 @@ def _classified(
     return found
 
 
-def _require_comparison(
+def require_comparison(
     paths: Sequence[str | os.PathLike[str]], reference: str | os.PathLike[str] | None, max_drop: float | None
 ) -> None:
     """Raises `UsageError` where a limit or a reference would be silently without effect."""
@@ -266,7 +270,7 @@ class _Predicted:
             raise DataError(f"{both} have different class orders", hint="export one of them again")
 
 
-def _shipped(paths: Sequence[str | os.PathLike[str]], missing: UsageError) -> Path:
+def shipped_set(paths: Sequence[str | os.PathLike[str]], missing: UsageError) -> Path:
     """Returns the labelled set of the sample that the bundles are made of; raises `missing` for any other model."""
     found = {}
     for path in paths:

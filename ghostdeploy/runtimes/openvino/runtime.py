@@ -43,6 +43,7 @@ from ghostdeploy.machine import architecture, engine_threads
 from ghostdeploy.runtimes.base import Runtime, reason
 from ghostdeploy.runtimes.interface import Cached, Engine, Interface, Settings
 from ghostdeploy.runtimes.openvino.compile_cache import CompileCache
+from ghostdeploy.runtimes.placement import counted
 from ghostdeploy.runtimes.pool import Pool
 from ghostdeploy.telemetry import silent
 
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 
 _HARDWARE = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+_NO_WORK = {"Const", "Input", "Output"}
 _VIRTUAL = ("AUTO", "BATCH", "HETERO", "MULTI")
 
 
@@ -122,6 +124,11 @@ class OpenVINORuntime(Runtime):
         # In a list, for it to be taken out: a pool holds the arguments of a task until after `done`, and with the
         # request the whole model, which shall be free when close() returns.
         self._waiter.tell(done, _wait, [(request, inputs)], self._idle, self._outputs)
+
+    def _kernels(self) -> dict[str, int]:
+        nodes = (node.get_rt_info() for node in self._compiled.get_runtime_model().get_ops())
+        named = ((str(info["layerType"].value), str(info["primitiveType"].value)) for info in nodes)
+        return counted(f"{kind} {kernel}" for kind, kernel in named if kind not in _NO_WORK)
 
     def _close(self) -> None:
         self._waiter.close()

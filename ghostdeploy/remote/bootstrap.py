@@ -1,0 +1,323 @@
+"""The first program on a device: takes files by their hash, starts the work, cleans up. Sent as text.
+
+It needs Python's standard library alone, any version from 3.7, so that an older one is told by a sentence. Standard
+input brings, and standard output takes, lines of JSON; a file follows its line as bytes. The first line out starts with
+a mark, since a login shell may print before it.
+
+    in    wanted objects, by SHA-256                 out   MARK and what this device is, which objects are here
+    in    every missing object                       out   {"stored": …}, or why not
+    in    the folders to lay out, the order          out   events of `ghostdeploy.device`
+                                                     out   {"done": exit code of the work}
+
+    BASE/objects/SHA256        kept between runs: what an earlier run took, up to KEEP bytes, the oldest go first
+    BASE/work-…/               of one run, locked while it lasts; BASE is ~/.cache/ghostdeploy/device
+
+The work is a forked process in a process group of its own. This one waits for the end of its input, which is the end
+of the connection however it came: then the group is killed and the folder removed. Objects are kept when a run ends
+whole; one that is cut leaves nothing. A folder whose lock is free is of a run that was killed with the machine: it is
+removed by the next.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+    from typing import BinaryIO
+
+MARK = "ghostdeploy-device "
+KEEP = 2 << 30
+_BLOCK = 1 << 16
+OLDEST = (3, 10)
+_ENDS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+
+
+class Cut(Exception):
+    """The connection ended."""
+
+
+class Full(Exception):
+    """The disk took no more."""
+
+
+def main() -> None:
+    """Serves one run."""
+    source: Any = sys.stdin.buffer
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what anything prints is no answer
+    for number in _ENDS:
+        signal.signal(number, _leave)
+    made: list[str] = []
+    run = None
+    try:
+        wanted = _line(source)
+        base = _base(wanted["base"], made)
+        if sys.version_info >= OLDEST:
+            _sweep(base)
+            run = _Run(base)
+        there = [] if run is None else [name for name in wanted["objects"] if run.has(name)]
+        _say(out, dict(_facts(wanted["modules"], base), have=there), mark=MARK)
+        if run is not None:
+            run.serve(source, out, wanted["objects"])
+    except (Cut, BrokenPipeError):
+        pass
+    except OSError as error:
+        _say(out, {"refused": _reason(error)}, mark=MARK)
+    finally:
+        for number in _ENDS:
+            signal.signal(number, signal.SIG_IGN)
+        if run is not None:
+            run.remove()
+        for folder in made:  # what this run made and nothing is kept in
+            _rmdir(folder)
+
+
+class _Run:
+    """One run and its folder."""
+
+    def __init__(self, base: str) -> None:
+        self.objects = os.path.join(base, "objects")
+        self.folder = tempfile.mkdtemp(prefix="work-", dir=base)
+        self.lock = os.open(os.path.join(self.folder, "lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        self.child = 0
+        self.mine: list[str] = []
+
+    def has(self, name: str) -> bool:
+        """Returns whether an object is here and whole."""
+        path = os.path.join(self.objects, name)
+        try:
+            with open(path, "rb") as stream:
+                digest = hashlib.sha256()
+                for block in iter(lambda: stream.read(_BLOCK), b""):
+                    digest.update(block)
+        except OSError:
+            return False
+        if digest.hexdigest() != name:
+            os.unlink(path)
+            return False
+        os.utime(path)
+        return True
+
+    def serve(self, source: BufferedReader, out: BinaryIO, sizes: dict[str, int]) -> None:
+        """Takes the missing objects, lays the folders out, works."""
+        while True:
+            order = _line(source)
+            if "object" not in order:
+                break
+            try:
+                self._take(source, order["object"], sizes[order["object"]])
+            except (Full, ValueError) as error:
+                _say(out, {"refused": str(error)})
+                return
+        try:
+            self._lay_out(order["folders"])
+        except OSError as error:
+            _say(out, {"refused": _reason(error)})
+            return
+        self.child = os.fork()
+        if self.child == 0:
+            _work(self.folder, order, out)
+        try:
+            os.setpgid(self.child, self.child)  # as it does itself: whoever is first
+        except OSError:
+            pass  # it has ended
+        code = _code_of(self.child, source)
+        self.child = 0
+        self._keep()
+        _say(out, {"done": code})
+
+    def _take(self, source: BufferedReader, name: str, size: int) -> None:
+        path = os.path.join(self.folder, name)
+        digest, left = hashlib.sha256(), size
+        try:
+            with open(path, "wb") as stream:
+                while left:
+                    block = source.read(min(_BLOCK, left))
+                    if not block:
+                        raise Cut
+                    left -= len(block)
+                    digest.update(block)
+                    stream.write(block)
+        except OSError as error:
+            raise Full(_reason(error)) from error
+        if digest.hexdigest() != name:
+            raise ValueError("what arrived differs from what was sent")
+        self.mine.append(name)
+
+    def _lay_out(self, folders: dict[str, str]) -> None:
+        for path, name in folders.items():
+            place, source = os.path.join(self.folder, path), os.path.join(self.folder, name)
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            source = source if name in self.mine else os.path.join(self.objects, name)
+            try:
+                os.link(source, place)
+            except OSError:  # a file system without links
+                shutil.copyfile(source, place)
+        with zipfile.ZipFile(os.path.join(self.folder, "device.whl")) as wheel:
+            wheel.extractall(os.path.join(self.folder, "package"))
+
+    def _keep(self) -> None:
+        """Moves what was sent to the kept objects."""
+        os.makedirs(self.objects, exist_ok=True)
+        for name in self.mine:
+            os.replace(os.path.join(self.folder, name), os.path.join(self.objects, name))
+        kept = sorted((os.stat(path).st_mtime, os.stat(path).st_size, path) for path in _entries(self.objects))
+        total = sum(size for _, size, _ in kept)
+        for _, size, path in kept:
+            if total <= KEEP:
+                break
+            os.unlink(path)
+            total -= size
+
+    def remove(self) -> None:
+        """Ends the work and removes the folder."""
+        if self.child:
+            try:
+                os.killpg(self.child, signal.SIGKILL)
+            except OSError:
+                pass
+            os.waitpid(self.child, 0)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self.lock)
+
+
+def _work(folder: str, order: dict[str, Any], out: BinaryIO) -> None:
+    """Becomes the process that works; never returns."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        for number in _ENDS:
+            signal.signal(number, signal.SIG_DFL)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.chdir(folder)
+        tempfile.tempdir = folder
+        os.environ["TMPDIR"] = folder
+        sys.path[:] = [os.path.join(folder, "package")] + [one for one in sys.path if os.path.isabs(one)]
+        from ghostdeploy.device.supervise import serve
+
+        serve(order["order"], out)
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        out.flush()
+        os._exit(code)
+
+
+def _code_of(child: int, source: BufferedReader) -> int:
+    """Waits for the work and returns its exit code, negative for a signal; ends with the connection."""
+    while True:
+        ready, _, _ = select.select([source], [], [], 0.05)
+        if ready and not source.read1(_BLOCK):
+            raise Cut
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _facts(modules: list[str], base: str) -> dict[str, Any]:
+    return {
+        "python": list(sys.version_info[:3]),
+        "executable": sys.executable,
+        "machine": platform.machine(),
+        "bits": 64 if sys.maxsize > 1 << 32 else 32,
+        "system": platform.system(),
+        "libc": " ".join(platform.libc_ver()),
+        "free": shutil.disk_usage(base).free,
+        "lacks": [name for name in modules if importlib.util.find_spec(name) is None],
+        "termux": "com.termux" in os.environ.get("PREFIX", ""),
+    }
+
+
+def _sweep(base: str) -> None:
+    """Removes the folders of runs that were killed."""
+    for path in _entries(base):
+        if not os.path.basename(path).startswith("work-"):
+            continue
+        try:
+            lock = os.open(os.path.join(path, "lock"), os.O_RDWR)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            pass  # at work
+        finally:
+            os.close(lock)
+
+
+def _base(given: str | None, made: list[str]) -> str:
+    """Makes the folder for everything here, in the temporary folder where there is no home; adds what was not there."""
+    cache = os.path.expanduser(given or os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        return _make(os.path.join(cache, "ghostdeploy", "device"), made)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+    return _make(os.path.join(tempfile.gettempdir(), "ghostdeploy-device-%d" % os.getuid()), made)
+
+
+def _make(base: str, made: list[str]) -> str:
+    """Makes a folder that nobody else writes to; adds what was not there, the innermost first."""
+    absent, path = [os.path.join(base, "objects")], base
+    while not os.path.isdir(path):
+        absent.append(path)
+        path = os.path.dirname(path)
+    os.makedirs(base, mode=0o700, exist_ok=True)
+    made += absent
+    if os.lstat(base).st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "belongs to another user", base)
+    return base
+
+
+def _rmdir(folder: str) -> None:
+    try:
+        os.rmdir(folder)
+    except OSError:
+        pass  # not empty, or never made
+
+
+def _entries(folder: str) -> list[str]:
+    try:
+        return [os.path.join(folder, name) for name in os.listdir(folder)]
+    except OSError:
+        return []
+
+
+def _reason(error: OSError) -> str:
+    return "no space left there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+
+
+def _line(source: BufferedReader) -> Any:
+    line = source.readline()
+    if not line.endswith(b"\n"):
+        raise Cut
+    return json.loads(line.decode())
+
+
+def _say(out: BinaryIO, message: dict[str, Any], mark: str = "") -> None:
+    out.write((mark + json.dumps(message) + "\n").encode())
+    out.flush()
+
+
+def _leave(*_: object) -> None:
+    raise Cut

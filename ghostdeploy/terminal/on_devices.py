@@ -1,0 +1,168 @@
+"""Commands on devices: the tables and documents of home, with the device."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - a field of a dataclass with slots
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from ghostdeploy.terminal.console import Bars, GivenPath, describe, fail
+from ghostdeploy.terminal.layout import note
+from ghostdeploy.terminal.output import print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ghostdeploy.device.records import Device
+    from ghostdeploy.errors import GhostDeployError
+    from ghostdeploy.remote.commands import Found
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """Devices that a command works on, and what it prints of them."""
+
+    wheres: tuple[str, ...]
+    python: str
+    receipt: Path | None = None
+
+    @property
+    def _ways(self) -> Any:
+        from ghostdeploy.remote.fleet import Ways
+
+        return Ways(python=self.python)
+
+    def verify(self, bundles: Sequence[Path], *, as_json: bool) -> int:
+        """Does `verify`; returns the exit code."""
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import proof_tables
+
+        with Bars() as bars:
+            found = commands.verify(bundles, self.wheres, ways=self._ways, listener=bars)
+        return self._show(found, proof_tables.verified, as_json=as_json)
+
+    def evaluate(self, bundles: Sequence[Path], *, as_json: bool, **options: Any) -> int:
+        """Does `eval`; returns the exit code."""
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import proof_tables
+
+        with Bars() as bars:
+            prove = self.receipt is not None
+            found = commands.evaluate(bundles, self.wheres, prove=prove, ways=self._ways, listener=bars, **options)
+        return self._show(found, proof_tables.evaluated, as_json=as_json)
+
+    def bench(self, bundles: Sequence[Path], *, as_json: bool, **options: Any) -> int:
+        """Does `bench`; returns the exit code."""
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import proof_tables
+
+        with Bars() as bars:
+            prove = self.receipt is not None
+            found = commands.bench(bundles, self.wheres, prove=prove, ways=self._ways, listener=bars, **options)
+        return self._show(found, lambda one: proof_tables.benched(one[0]), as_json=as_json, alone=True)
+
+    def doctor(self, *, as_json: bool) -> int:
+        """Does `doctor`; returns the exit code."""
+        from ghostdeploy.remote import commands
+        from ghostdeploy.terminal import tables
+
+        found = commands.doctor(self.wheres, ways=self._ways)
+        return self._show(found, lambda one: tables.doctor(one[0]), as_json=as_json, alone=True)
+
+    def _show(
+        self, found: Sequence[Found[Any]], table: Callable[[list[Any]], None], *, as_json: bool, alone: bool = False
+    ) -> int:
+        receipts = [receipt for one in found for receipt in one.receipts]
+        if self.receipt is not None and receipts:
+            from ghostdeploy.device.receipt import write
+
+            write(self.receipt, receipts)
+        return show(found, table, as_json=as_json, alone=alone)
+
+
+def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of a command that can work on devices; the callback gets `there`, None for this machine."""
+
+    @functools.wraps(command)
+    def reaching(*args: Any, wheres: tuple[str, ...], device_python: str, **kwargs: Any) -> Any:
+        there = There(wheres, device_python, kwargs.get("receipt")) if wheres else None
+        return command(*args, there=there, **kwargs)
+
+    named = click.option(
+        "--device-python", default="python3", metavar="PATH", show_default=True, help="With --on: Python of the device."
+    )(reaching)
+    return click.option(
+        "--on",
+        "wheres",
+        multiple=True,
+        metavar="WHERE",
+        help="Work on a device: ssh://[user@]host[:port], adb://SERIAL, qemu://cortex-a72; may be repeated.",
+    )(named)
+
+
+receipt_option = click.option(
+    "--receipt", type=GivenPath(), metavar="FILE.json", help="Write what was proven, on which device, in what state."
+)
+
+
+def show(found: Sequence[Found[Any]], table: Callable[[list[Any]], None], *, as_json: bool, alone: bool = False) -> int:
+    """Prints what devices gave.
+
+    Args:
+        found: By device.
+        table: Prints the results of one.
+        as_json: Print one document: a list, one entry per bundle and device.
+        alone: There is one result per device: with a single device the document is that entry.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        GhostDeployError: There is one device and it gave nothing.
+    """
+    if len(found) == 1 and not found[0].results and (error := _only(found[0])) is not None:
+        raise error
+    if as_json:
+        documents = [document for one in found for document in _documents(one)]
+        print_json(documents[0] if alone and len(documents) == 1 else documents)
+    codes = [0]
+    for one in found:
+        if not as_json and one.device is not None:
+            note(f"on {one.where}: {said(one.device)}")
+            if one.results:
+                table([result for _, result in one.results])
+        for error in [*(error for _, error in one.errors), *([one.error] if one.error else [])]:
+            if one.where not in error.message:
+                error.message = f"on {one.where}: {error.message}"
+            codes.append(fail(error))
+        codes += [int(getattr(result, "verdict", "") == "failed") for _, result in one.results]
+    return max(codes)
+
+
+def said(device: Device) -> str:
+    """Returns a device in a few words."""
+    words = [device.model, device.processor or device.architecture, device.system, f"Python {device.python}"]
+    if device.emulator is not None:
+        words.append(f"emulated by {device.emulator}: times mean nothing")
+    return ", ".join(word for word in words if word)
+
+
+def _only(found: Found[Any]) -> GhostDeployError | None:
+    errors = [*(error for _, error in found.errors), *([found.error] if found.error else [])]
+    return errors[0] if len(errors) == 1 else None
+
+
+def _documents(found: Found[Any]) -> list[dict[str, Any]]:
+    device = {"where": found.where} if found.device is None else msgspec.to_builtins(found.device)
+    entries = [msgspec.to_builtins(result) for _, result in found.results]
+    entries += [
+        {"bundle": str(path), "verdict": "failed", "error": describe(error), "exit_code": error.exit_code}
+        for path, error in found.errors
+    ]
+    if found.error is not None:
+        entries.append({"error": describe(found.error), "exit_code": found.error.exit_code})
+    return [entry | {"device": device} for entry in entries]
