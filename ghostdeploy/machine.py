@@ -131,8 +131,17 @@ def instruction_set(limit_variable: str | None = None) -> str:
     architecture = {"amd64": "x86-64", "x86_64": "x86-64", "arm64": "aarch64"}.get(machine, machine)
     flags = cpu_flags()
     limit = os.environ.get(limit_variable or "", "").upper()
-    usable = flags & _LIMITS.get(limit, flags)
-    best = next((name for flag, name in _SETS.get(architecture, {}).items() if flag in usable), "")
+    return best_set(architecture, flags & _LIMITS.get(limit, flags))
+
+
+def best_set(architecture: str, flags: Collection[str]) -> str:
+    """Returns an architecture with the best of its instruction sets that INT8 kernels are written for.
+
+    Args:
+        architecture: `x86-64`, `aarch64`, or another.
+        flags: Of the processor, as the Linux kernel spells them.
+    """
+    best = next((name for flag, name in _SETS.get(architecture, {}).items() if flag in flags), "")
     return f"{architecture} {best}".strip()
 
 
