@@ -46,11 +46,14 @@ _STATES = {
     "unauthorized": ("does not trust this computer", "unlock it and allow USB debugging from this computer"),
     "authorizing": ("is asking whether it trusts this computer", "unlock it and allow USB debugging"),
     "offline": ("does not answer (offline)", "adb reconnect offline, or plug it in again"),
-    "no permissions": ("may not be opened by this user (no permissions)", "apt-get install android-sdk-platform-tools-common, then plug it in again"),
+    "no permissions": (
+        "may not be opened by this user (no permissions)",
+        "apt-get install android-sdk-platform-tools-common, and plug it in again",
+    ),
     "recovery": ("is in recovery", "start Android on it"),
     "sideload": ("is in sideload", "start Android on it"),
     "bootloader": ("is in its boot loader", "start Android on it"),
-}  # fmt: skip
+}
 """What `adb devices` says of one, the sentence and the hint."""
 
 

@@ -64,7 +64,8 @@ def look(adb: Adb) -> Android:
     architecture = next((_ARCHITECTURES[name] for name in names if name in _ARCHITECTURES), None)
     if architecture is None:
         raise UnsupportedHardware(
-            f"{adb.where} runs {names[0] or 'an unknown architecture'}, and runners are built for {', '.join(_ARCHITECTURES)}"
+            f"{adb.where} runs {names[0] or 'an unknown architecture'}, expected {' or '.join(_ARCHITECTURES)}",
+            hint="32-bit devices have no runner",
         )
     battery, thermal = adb.shell("dumpsys battery")[1], adb.shell("dumpsys thermalservice")[1]
     clock = adb.ask("date -u +%Y-%m-%dT%H:%M:%S+00:00").strip()

@@ -21,7 +21,7 @@ from ghostdeploy.arguments import require_count, require_paths
 from ghostdeploy.device.deaths import explain, signal_of
 from ghostdeploy.device.proof import Proof
 from ghostdeploy.device.receipt import Latency
-from ghostdeploy.errors import BundleError, ExportFailed, GhostDeployError
+from ghostdeploy.errors import BundleError, ExportFailed, GhostDeployError, UnsupportedHardware
 from ghostdeploy.remote import android
 from ghostdeploy.remote.adb import OBJECTS, PID, Adb, last_line
 from ghostdeploy.remote.runner import replay
@@ -41,7 +41,7 @@ SECONDS = 1800.0
 """Time limit of one process there."""
 _BLOCKS = 4
 _MOST_THREADS = 4
-_DAMAGED = 3
+_DAMAGED, _UNWRITABLE = 3, 4
 
 
 @dataclass(kw_only=True)
@@ -252,8 +252,9 @@ class _Phone:
             return said
         why = said[-1].get("error") if said else None
         if why is not None:
-            hint = "export the bundle again" if code == _DAMAGED else "free some memory there"
-            raise _Died(ExportFailed(f"the runner on {self._adb.where} cannot run {given.path}: {why}", hint=hint))
+            kind = UnsupportedHardware if code == _UNWRITABLE else ExportFailed
+            hint = "export the bundle again" if code == _DAMAGED else "free some memory and space there"
+            raise _Died(kind(f"the runner on {self._adb.where} cannot run {given.path}: {why}", hint=hint))
         raise _Died(explain(code, f"ncnn {given.path}", self.found.device, last_line(text)))
 
     def _object(self, data: bytes) -> tuple[str, Path]:

@@ -19,7 +19,7 @@
 
 using Bytes = std::vector<unsigned char>;
 
-enum { USAGE = 2, BAD_FILE = 3, ENGINE = 5 };
+enum { USAGE = 2, BAD_FILE = 3, UNWRITABLE = 4, ENGINE = 5 };
 
 struct Failure : std::runtime_error {
     int code;
@@ -142,5 +142,5 @@ inline void write_arrays(const std::string& path, const std::vector<Array>& arra
     FILE* stream = std::fopen(path.c_str(), "wb");
     bool written = stream && std::fwrite(out.data(), 1, out.size(), stream) == out.size();
     if (stream) written = std::fclose(stream) == 0 && written;
-    if (!written) throw Failure(BAD_FILE, path + " cannot be written: disk full, or read-only");
+    if (!written) throw Failure(UNWRITABLE, path + " cannot be written: disk full, or read-only");
 }

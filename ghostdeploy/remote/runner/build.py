@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from ghostdeploy.remote.runner.recipe import HERE, RECIPES, SHA256, SOURCES, Rec
 from ghostdeploy.remote.runner.source import COMMAND, MOST, package
 
 _SECONDS = 3600.0
+_STALE_S = 2 * _SECONDS
 _WANTED = ("CMakeLists.txt", "LICENSE.txt", "cmake/", "src/")
 """Parts of the source package that the build reads."""
 
@@ -72,6 +74,9 @@ def build(architecture: str, *, source: Path | None = None, jobs: int | None = N
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         log = folder / f"{_name(recipe)}.log"
+        for left in folder.glob(".build-*"):  # of builds that were killed
+            if left.stat().st_mtime < time.time() - _STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as work:
             made = _compile(recipe, data, Path(work), log, [cmake, str(jobs or usable_cores())])
         kept = keep_checked(folder, _name(recipe), [made], MOST)
@@ -116,8 +121,15 @@ def _compile(recipe: Recipe, data: bytes, work: Path, log: Path, cmake: list[str
     step([cmake[0], "-S", root, "-B", library, "-G", "Unix Makefiles", *(f"-D{k}={v}" for k, v in options.items())])
     step([cmake[0], "--build", library, "--target", "ncnn", "--parallel", cmake[1]])
     result = work / "runner"
-    paths = ["-I", root / "src", "-I", library / "src", HERE / "runner.cpp", library / "src" / "libncnn.a"]
-    words = ["-std=c++17", "-O2", *recipe.flags, "-static", "-fopenmp", "-s", *paths, "-o", result]
+    paths: list[str | Path] = [
+        "-I",
+        root / "src",
+        "-I",
+        library / "src",
+        HERE / "runner.cpp",
+        library / "src" / "libncnn.a",
+    ]
+    words: list[str | Path] = ["-std=c++17", "-O2", *recipe.flags, "-static", "-fopenmp", "-s", *paths, "-o", result]
     step([recipe.compiler, *words])
     return result.read_bytes()
 

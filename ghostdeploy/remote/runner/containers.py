@@ -64,7 +64,7 @@ def unpack(data: bytes) -> Arrays:
 
     if take(len(MAGIC)) != MAGIC:
         raise ValueError("it is no container of arrays")
-    (count,), found = struct.unpack("<I", take(4)), dict[str, "np.ndarray"]()
+    (count,), found = struct.unpack("<I", take(4)), dict[str, np.ndarray]()
     for _ in range(count):
         (length,) = struct.unpack("<H", take(2))
         name = take(length).decode("utf-8")
@@ -75,4 +75,4 @@ def unpack(data: bytes) -> Arrays:
         found[name] = np.frombuffer(take(prod(shape) * np.dtype(TYPES[kind]).itemsize), TYPES[kind]).reshape(shape)
     if place < len(data):
         raise ValueError(f"{len(data) - place} bytes are behind its last array")
-    return found  # type: ignore[return-value]  # of floats or pixels
+    return found

@@ -1,8 +1,8 @@
 """What the runner is built from and how, per architecture.
 
-The base code runs on every core of the architecture: for Arm that is ARMv8.0, so atomics are inlined as loops (GCC would
-call outlined ones, which ask the kernel). ncnn has its INT8 kernels with dot products and 8-bit matrix products beside
-them and chooses at run time.
+The base code runs on every core of the architecture: for Arm that is ARMv8.0, so atomics are inlined as loops (GCC
+would call outlined ones, which ask the kernel). ncnn has its INT8 kernels with dot products and 8-bit matrix products
+beside them, and chooses at run time.
 
 Left out: what the runner never uses. Its float16 and bfloat16 kernels would change numbers (see `runtimes.ncnn.engine`)
 and are half of ncnn's compilation; images are prepared on the host; the GPU is not used.

@@ -5,7 +5,7 @@
 //   runner bench MODEL.param MODEL.bin INPUTS --threads N --rounds R    a JSON line before, per round, and after
 //
 // INPUTS and OUTPUTS are containers, see arrays.hpp. Every switch of ncnn that changes numbers is off. An error is one
-// line {"error": …} and the exit code: 2 the words, 3 a file, 5 the engine.
+// line {"error": …} and the exit code: 2 the words, 3 a file, 4 the outputs cannot be written, 5 the engine.
 #include <algorithm>
 #include <array>
 #include <chrono>
