@@ -27,4 +27,8 @@ def reach(address: Address, *, python: str, listener: Listener) -> Transport:
         from ghostdeploy.remote.ssh import Ssh
 
         return Ssh(address, python)
+    if address.kind == "qemu":
+        from ghostdeploy.remote.qemu import Qemu
+
+        return Qemu(address, listener)
     raise UsageError(f"{address.text} cannot be reached yet")

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from ghostdeploy import targets
 from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.machine import cpu_flags, cpu_name, has_int8_dot_product, nvidia_gpu, usable_cores
+from ghostdeploy.wheel import is_device_wheel
 
 _X86 = {
     "AVX2": "avx2",
@@ -89,7 +90,7 @@ def _state(row: targets.Target) -> TargetState:
     wanted = row.export_requirement if lacks_export else row.runtime_requirement
     return TargetState(
         target=row.name,
-        can_export=not lacks_export,
+        can_export=not lacks_export and not is_device_wheel(),
         can_run=not lacks_run,
         reason=f"{', '.join(missing)} not installed" if missing else None,
         install=targets.pip_install(wanted) if missing else None,
