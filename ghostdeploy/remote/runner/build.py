@@ -1,8 +1,10 @@
 """Builds the runner: ncnn's static library by its own CMake, then one compilation of ours, linked statically.
 
-The result is a file of the cache, whole or absent, whose name is a hash of everything that it is made of: the source
-package, our sources, the recipe, and the compiler's version. CMake and compilers run in child processes with a log,
-which stays where they fail.
+    source package → library (minutes) → runner (seconds)
+
+Both are files of the cache, whole or absent, whose names are hashes of everything that they are made of: the source
+package, the recipe, the compiler's version, and for the runner our sources. CMake and compilers run in child processes
+with a log, which stays where they fail.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ghostdeploy.cached import keep_checked, open_checked
 from ghostdeploy.errors import ExportFailed, MissingDependency, OutputError
@@ -25,6 +28,12 @@ from ghostdeploy.machine import usable_cores
 from ghostdeploy.remote.runner.recipe import HERE, RECIPES, SHA256, SOURCES, Recipe, runners_folder
 from ghostdeploy.remote.runner.source import COMMAND, MOST, package
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Step = Callable[[list[str | Path]], None]
+
+_ARCHIVE = "libncnn.a"
 _SECONDS = 3600.0
 _STALE_S = 2 * _SECONDS
 _WANTED = ("CMakeLists.txt", "LICENSE.txt", "cmake/", "src/")
@@ -70,22 +79,31 @@ def build(architecture: str, *, source: Path | None = None, jobs: int | None = N
     """
     recipe, folder = RECIPES[architecture], runners_folder()
     cmake = _require(recipe)
-    data = package(source)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         log = folder / f"{_name(recipe)}.log"
         for left in folder.glob(".build-*"):  # of builds that were killed
             if left.stat().st_mtime < time.time() - _STALE_S:
                 shutil.rmtree(left, ignore_errors=True)
+        log.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as work:
-            made = _compile(recipe, data, Path(work), log, [cmake, str(jobs or usable_cores())])
-        kept = keep_checked(folder, _name(recipe), [made], MOST)
+            step = partial(_run, recipe, log)
+            with open_checked(folder, _name(recipe, library=True), MOST) as stream:
+                library = None if stream is None else stream.read()
+            if library is None:
+                library = _library(recipe, package(source), Path(work), [cmake, str(jobs or usable_cores())], step)
+                _keep(folder, _name(recipe, library=True), library)
+            made = _linked(recipe, library, Path(work), step)
+            _keep(folder, _name(recipe), made)
     except OSError as error:
         raise OutputError(f"the runner cannot be written to {folder}: {write_failure(error)}") from error
-    if not kept:
-        raise OutputError(f"others may write {folder}, so nothing is kept there", hint=f"chmod go-w {folder}")
     log.unlink(missing_ok=True)
     return made
+
+
+def _keep(folder: Path, name: str, data: bytes) -> None:
+    if not keep_checked(folder, name, [data], MOST):
+        raise OutputError(f"others may write {folder}, so nothing is kept there", hint=f"chmod go-w {folder}")
 
 
 def _require(recipe: Recipe) -> str:
@@ -110,27 +128,33 @@ def _require(recipe: Recipe) -> str:
     return cmake
 
 
-def _compile(recipe: Recipe, data: bytes, work: Path, log: Path, cmake: list[str]) -> bytes:
-    """Returns the runner; `cmake` is its path and the number of compilers at a time."""
+def _library(recipe: Recipe, data: bytes, work: Path, cmake: list[str], step: Step) -> bytes:
+    """Returns a tar file of ncnn's library and headers; `cmake` is its path and the number of compilers at a time."""
     root = _unpacked(data, work)
-    library, flags = work / "build", " ".join(recipe.flags)
+    build, flags = work / "build", " ".join(recipe.flags)
     compilers = {"CMAKE_C_COMPILER": recipe.compiler.replace("g++", "gcc"), "CMAKE_CXX_COMPILER": recipe.compiler}
     options = recipe.options | compilers | {"CMAKE_C_FLAGS": flags, "CMAKE_CXX_FLAGS": flags}
-    log.unlink(missing_ok=True)
-    step = partial(_run, recipe, log)
-    step([cmake[0], "-S", root, "-B", library, "-G", "Unix Makefiles", *(f"-D{k}={v}" for k, v in options.items())])
-    step([cmake[0], "--build", library, "--target", "ncnn", "--parallel", cmake[1]])
-    result = work / "runner"
-    paths: list[str | Path] = [
-        "-I",
-        root / "src",
-        "-I",
-        library / "src",
-        HERE / "runner.cpp",
-        library / "src" / "libncnn.a",
-    ]
-    words: list[str | Path] = ["-std=c++17", "-O2", *recipe.flags, "-static", "-fopenmp", "-s", *paths, "-o", result]
-    step([recipe.compiler, *words])
+    step([cmake[0], "-S", root, "-B", build, "-G", "Unix Makefiles", *(f"-D{k}={v}" for k, v in options.items())])
+    step([cmake[0], "--build", build, "--target", "ncnn", "--parallel", cmake[1]])
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path in (
+            build / "src" / _ARCHIVE,
+            *sorted((build / "src").glob("*.h")),
+            *sorted((root / "src").glob("*.h")),
+        ):
+            archive.add(path, path.name)
+    return packed.getvalue()
+
+
+def _linked(recipe: Recipe, library: bytes, work: Path, step: Step) -> bytes:
+    """Returns the runner."""
+    there, result = work / "library", work / "runner"
+    with tarfile.open(fileobj=io.BytesIO(library)) as archive:
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(there)
+    paths: list[str | Path] = ["-I", there, HERE / "runner.cpp", there / _ARCHIVE]
+    step([recipe.compiler, "-std=c++17", "-O2", *recipe.flags, "-static", "-fopenmp", "-s", *paths, "-o", result])
     return result.read_bytes()
 
 
@@ -170,11 +194,12 @@ def _failed(recipe: Recipe, how: str, log: Path) -> ExportFailed:
     )
 
 
-def _name(recipe: Recipe) -> str:
-    """Returns the name of the built runner in the cache."""
+def _name(recipe: Recipe, *, library: bool = False) -> str:
+    """Returns the name of what is built in the cache."""
     version = subprocess.run(
         [recipe.compiler, "-dumpfullversion"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     ).stdout.strip()
-    sources = {name: hashlib.sha256((HERE / name).read_bytes()).hexdigest() for name in SOURCES}
-    parts = [SHA256, sources, recipe.compiler, version, recipe.flags, recipe.options]
-    return f"runner-{recipe.name}-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]}"
+    ours = {} if library else {name: hashlib.sha256((HERE / name).read_bytes()).hexdigest() for name in SOURCES}
+    parts = [SHA256, ours, recipe.compiler, version, recipe.flags, recipe.options]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return f"{'ncnn' if library else 'runner'}-{recipe.name}-{digest}"
