@@ -25,6 +25,7 @@ _ARCHITECTURES = {"arm64-v8a": "aarch64", "x86_64": "x86_64"}
 """Android's names of those that have a runner."""
 _PROPERTY = re.compile(r"^\[([^\]]+)\]: \[(.*)\]$", re.MULTILINE)
 _THERMAL = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
+_BETWEEN = "--ghostdeploy--"
 _NOT_READ = "there is no Python on the device to read it, and the runner does not"
 
 
@@ -58,7 +59,7 @@ def look(adb: Adb) -> Android:
         UnsupportedHardware: There is no runner for its architecture.
         ExportFailed: The connection was lost.
     """
-    said = adb.ask("getprop")
+    said, clock, battery, thermal = _sections(adb)
     found = {name: value for name, value in _PROPERTY.findall(said) if value}
     names = found.get("ro.product.cpu.abilist", found.get("ro.product.cpu.abi", "")).split(",")
     architecture = next((_ARCHITECTURES[name] for name in names if name in _ARCHITECTURES), None)
@@ -67,8 +68,6 @@ def look(adb: Adb) -> Android:
             f"{adb.where} runs {names[0] or 'an unknown architecture'}, expected {' or '.join(_ARCHITECTURES)}",
             hint="32-bit devices have no runner",
         )
-    battery, thermal = adb.shell("dumpsys battery")[1], adb.shell("dumpsys thermalservice")[1]
-    clock = adb.ask("date -u +%Y-%m-%dT%H:%M:%S+00:00").strip()
     tenths, status = _number(battery, "temperature"), _number(thermal, "Thermal Status")
     words = [one for key in ("manufacturer", "model") if (one := found.get(f"ro.product.{key}"))]
     powered = re.findall(r"^ *(?:AC|USB|Wireless|Dock) powered: (true|false)", battery, re.MULTILINE)
@@ -84,7 +83,7 @@ def look(adb: Adb) -> Android:
         battery_c=None if tenths is None else tenths / 10,
         charging="true" in powered if powered else None,
         thermal_status=_THERMAL[status] if status is not None and 0 <= status < len(_THERMAL) else None,
-        clock=clock,
+        clock=clock.strip(),
         emulated="1" in (found.get("ro.boot.qemu"), found.get("ro.kernel.qemu")),
     )
 
@@ -149,6 +148,13 @@ def state(android: Android, said: dict[str, Any], seconds: float) -> State:
         load=None,
         memory_available=None,
     )
+
+
+def _sections(adb: Adb) -> list[str]:
+    """Returns what each of the commands says; on a device that lacks one it says so, in words that nothing matches."""
+    commands = ("getprop", "date -u +%Y-%m-%dT%H:%M:%S+00:00", "dumpsys battery", "dumpsys thermalservice")
+    found = adb.ask(f"\necho {_BETWEEN}\n".join(commands) + "\ntrue").split(f"{_BETWEEN}\n")
+    return [*found, *[""] * len(commands)][: len(commands)]
 
 
 def _number(text: str, key: str) -> int | None:
