@@ -2,7 +2,7 @@
 
     devices -l    → the state of the serial number
     shell SCRIPT  → (SCRIPT) 2>&1; echo __rc=$?          adb before shell_v2 (Android 7) ends with 0 whatever happened
-    push          → a part, its SHA-256 there, a name    what is there already is never sent
+    push          → the run's folder, SHA-256, OBJECTS   what is there already is never sent
 
 Objects stay in `OBJECTS`, under their SHA-256, for a month. A run has a folder of its own, which goes at its end. While
 it works a guard on the device reads from the connection: when that ends, however it ends, the guard ends the runner and
@@ -17,6 +17,7 @@ import secrets
 import shlex
 import shutil
 import subprocess
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -35,11 +36,18 @@ RUNS = f"{BASE}/ghostdeploy-run-"
 PID = "pid"
 """File of a run's folder with the number of the process that works in it."""
 ANSWERS_S = 30.0
-_GUARD = "trap '' HUP; cat >/dev/null; kill -9 $(cat {folder}/pid); rm -rf {folder}"
-_SWEEP = (
-    f"find {BASE} -maxdepth 1 -name 'ghostdeploy-run-*' -mtime +1 -exec rm -rf {{}} + 2>/dev/null\n"
-    f"find {OBJECTS} -type f -mtime +30 -exec rm -f {{}} + 2>/dev/null"
-)
+_MADE = "__made"
+_GUARD = f"""(
+trap '' HUP
+find {BASE} -maxdepth 1 -name 'ghostdeploy-run-*' -mtime +1 -exec rm -rf {{}} + 2>/dev/null
+find {OBJECTS} -type f -mtime +30 -exec rm -f {{}} + 2>/dev/null
+mkdir -p {OBJECTS} && mkdir -m 700 FOLDER || exit 1
+echo {_MADE}
+cat >/dev/null
+kill -9 $(cat FOLDER/{PID}) 2>/dev/null
+rm -rf FOLDER
+) 2>&1"""
+"""Makes the folder of a run and removes it when its input ends."""
 _AGAIN = "start it again; nothing was left there"
 _RC = re.compile(r"__rc=(\d+)\s*\Z")
 _STATES = {
@@ -98,7 +106,7 @@ class Adb:
         said = self._adb("shell", f"( {script}\n) 2>&1; echo __rc=$?", seconds=seconds).replace("\r\n", "\n")
         found = _RC.search(said)
         if found is None:
-            raise ExportFailed(f"the connection to {self.where} was lost: {last_line(said)}", hint=_AGAIN)
+            raise self._lost(said)
         return int(found[1]), said[: found.start()]
 
     def ask(self, script: str) -> str:
@@ -112,11 +120,12 @@ class Adb:
             raise ExportFailed(f"{self.where} failed in a command, with code {code}: {last_line(said)}", hint=_AGAIN)
         return said
 
-    def send(self, objects: Sequence[tuple[str, Path]], executable: str) -> int:
+    def send(self, objects: Sequence[tuple[str, Path]], folder: str, *, executable: str) -> int:
         """Sends files that the device does not have; returns the bytes sent.
 
         Args:
             objects: SHA-256 and file.
+            folder: Of the run; files are there until they are whole.
             executable: Which of them is a program.
 
         Raises:
@@ -129,7 +138,7 @@ class Adb:
         if missing:
             self._require_room(2 * size)
         for name, path in missing:
-            self._send(name, path)
+            self._send(name, path, folder)
         if missing:
             self.ask(f"chmod 755 {OBJECTS}/{executable}")
         return size
@@ -154,32 +163,50 @@ class Adb:
             UnsupportedHardware: It cannot be made.
         """
         folder = RUNS + secrets.token_hex(6)
-        code, said = self.shell(f"{_SWEEP}\nmkdir -p {OBJECTS} && mkdir -m 700 {folder}")
-        if code:
-            raise _no_room(self.where, said)
-        words = self._words("shell", f"( {_GUARD.format(folder=folder)} ) >/dev/null 2>&1")
-        quiet = subprocess.DEVNULL
-        guard = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
+        guard = subprocess.Popen(
+            self._words("shell", _GUARD.replace("FOLDER", folder)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert guard.stdin is not None
         try:
+            self._await(guard)
             yield folder
         finally:
-            assert guard.stdin is not None
             guard.stdin.close()
             try:
                 guard.wait(ANSWERS_S)
             except subprocess.TimeoutExpired:
                 guard.kill()
                 guard.wait()
+            assert guard.stdout is not None
+            guard.stdout.close()
 
-    def _send(self, name: str, path: Path) -> None:
-        part = f"{OBJECTS}/part-{secrets.token_hex(6)}"
+    def _await(self, guard: subprocess.Popen[bytes]) -> None:
+        """Waits until the guard has made its folder."""
+        assert guard.stdout is not None
+        said, slow = [], threading.Timer(ANSWERS_S, guard.kill)
+        slow.start()
+        for line in iter(guard.stdout.readline, b""):
+            said.append(line.decode("utf-8", "replace").strip())
+            if said[-1] == _MADE:
+                slow.cancel()
+                return
+        slow.cancel()
+        if any(line.startswith("mkdir") for line in said):
+            raise _no_room(self.where, "\n".join(said))
+        raise self._lost("\n".join(said))
+
+    def _lost(self, said: str) -> ExportFailed:
+        return ExportFailed(f"the connection to {self.where} was lost: {last_line(said)}", hint=_AGAIN)
+
+    def _send(self, name: str, path: Path, folder: str) -> None:
+        part = f"{folder}/part"
         said = self._adb("push", str(path), part, seconds=600)
         if re.search(r"No space left|ENOSPC", said):
-            self.shell(f"rm -f {part}")
             raise _no_room(self.where, said)
-        found = self._hashes([part]).get(part)
-        if found != name:
-            self.shell(f"rm -f {part}")
+        if self._hashes([part]).get(part) != name:
             raise ExportFailed(f"{self.where} did not get a file whole: {last_line(said)}", hint=_AGAIN)
         self.ask(f"mv -f {part} {OBJECTS}/{name}")
 

@@ -186,7 +186,7 @@ class _Phone:
     ) -> None:
         self._adb, self._here, self._there, self._seconds = adb, here, there, seconds
         self._name, file = self._object(program)
-        self._sent = adb.send([(self._name, file)], self._name)
+        self._sent = adb.send([(self._name, file)], there, executable=self._name)
         self._began = time.monotonic()
         code, said = adb.shell(f"{OBJECTS}/{self._name} probe")
         probed = replay.answer(said)
@@ -243,7 +243,7 @@ class _Phone:
 
     def _run(self, given: Replayable, what: str, words: str) -> list[dict[str, Any]]:
         objects = [self._object(one) for one in (given.graph, given.weights, given.inputs)]
-        self.found.sent += self._adb.send(objects, self._name)
+        self.found.sent += self._adb.send(objects, self._there, executable=self._name)
         files = " ".join(f"{OBJECTS}/{name}" for name, _ in objects)
         script = f"cd {self._there} && echo $$ > {PID} && exec {OBJECTS}/{self._name} {what} {files} {words}"
         code, text = self._adb.shell(f"sh -c '{script}'", seconds=self._seconds)

@@ -53,12 +53,14 @@ def counted(what):
 def shell(script):
     child = start(script)
     forward(child)
+    return 0 if SETTINGS["old"] else child.wait()
+
+
+def relay(child):
+    """Passes on what the child has said since; old ones have a terminal there, and no exit codes."""
     text = child.stdout.read().replace(bytes(ROOT), b"")
-    if SETTINGS["old"]:  # a terminal there, and no exit codes
-        sys.stdout.buffer.write(text.replace(b"\n", b"\r\n"))
-        return 0
-    sys.stdout.buffer.write(text)
-    return child.wait()
+    sys.stdout.buffer.write(text.replace(b"\n", b"\r\n") if SETTINGS["old"] else text)
+    sys.stdout.buffer.flush()
 
 
 def start(script):
@@ -66,7 +68,8 @@ def start(script):
     emulator = " ".join(SETTINGS["emulator"])
     local = re.sub(rf"({re.escape(str(ROOT))}\S*/[0-9a-f]{{64}}) (?=probe|replay|bench)", rf"{emulator} \1 ", local)
     path = f"{HOME / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    out = (HOME / f"output-{os.getpid()}").open("w+b")
+    name = HOME / f"output-{os.getpid()}"
+    out = name.open("wb")
     child = subprocess.Popen(
         ["sh", "-c", local],
         stdin=subprocess.PIPE,
@@ -75,7 +78,7 @@ def start(script):
         env=os.environ | {"PATH": path},
         start_new_session=True,
     )
-    child.stdout = out
+    child.stdout = name.open("rb")
     return child
 
 
@@ -85,13 +88,14 @@ def forward(child):
         if CUT.exists():
             child.stdin.close()
             sys.exit(1)
+        relay(child)
         if not child.stdin.closed and select.select([sys.stdin], [], [], 0.02)[0]:
             data = os.read(sys.stdin.fileno(), 4096)
             if not data:
                 child.stdin.close()
         else:
             time.sleep(0.01)
-    child.stdout.seek(0)
+    relay(child)
 
 
 def push(here, there):
