@@ -8,16 +8,15 @@ and certificates count both times.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from ghostdeploy.cached import keep_checked, open_checked
 from ghostdeploy.errors import BadInput, MissingDependency, OutputError
 from ghostdeploy.files import write_failure
+from ghostdeploy.isolation import child_command, child_environment
 from ghostdeploy.remote.runner.recipe import ARCHIVE, SHA256, VERSION, runners_folder
 
 COMMAND = "python -m ghostdeploy.remote.runner"
@@ -102,11 +101,11 @@ def _download(folder: Path) -> Path:
 def _pip(what: str, folder: Path) -> str:
     words = ["download", "--no-deps", "--no-binary", "ncnn", "--dest", str(folder), what]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", *words],
+        child_command("pip", "--disable-pip-version-check", *words),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ | {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_CONSTRAINT": ""},
+        env=child_environment(PIP_USER="0", PIP_REQUIRE_VIRTUALENV="0", PIP_CONSTRAINT=""),
         text=True,
         errors="replace",
         check=False,
