@@ -23,7 +23,8 @@ from setuptools.command.egg_info import egg_info
 _contents = runpy.run_path(str(Path(__file__).parent / "ghostdeploy" / "wheel_contents.py"))
 LEFT_OUT, UNUSED = list(_contents["LEFT_OUT"]), {name: set(found) for name, found in _contents["UNUSED"].items()}
 KEPT, without_remarks = _contents["KEPT"], _contents["without_remarks"]
-SAMPLES = ("ghostdeploy", "samples")
+ROOMS = (("ghostdeploy", "samples"), ("ghostdeploy", "remote"))
+"""Whose data files are left out."""
 KIND = os.environ.get("GHOSTDEPLOY_WHEEL", "")
 if KIND == "app":
     LEFT_OUT += ["ghostdeploy.deploy", "ghostdeploy.device", "ghostdeploy.terminal"]
@@ -56,11 +57,10 @@ class DeviceBuild(build_py):
         return copied, done
 
     def find_data_files(self, package, src_dir):
-        """Returns the data files of a package, without the samples, and without the mark of a typed package."""
+        """Returns the data files of a package, without those of `ROOMS`, and without the mark of a typed package."""
         parts = {file: PurePath(file).parts for file in super().find_data_files(package, src_dir)}
-        size = len(SAMPLES)
         files = {file: p for file, p in parts.items() if p[-1] != "py.typed"}
-        return [f for f, p in files.items() if not any(p[i : i + size] == SAMPLES for i in range(len(p)))]
+        return [f for f, p in files.items() if not any(p[i : i + 2] in ROOMS for i in range(len(p)))]
 
 
 class DeviceInfo(egg_info):

@@ -12,7 +12,7 @@ import msgspec
 from ghostdeploy.device.jobs import Order
 from ghostdeploy.errors import GhostDeployError
 from ghostdeploy.progress import Silent
-from ghostdeploy.remote import session
+from ghostdeploy.remote import on_android, session
 from ghostdeploy.remote.address import parse
 from ghostdeploy.remote.reach import reach
 
@@ -109,6 +109,9 @@ def ask(
     def one(number: int) -> Answer:
         found = Answer(where=wheres[number])
         try:
+            if addresses[number].kind == "adb":
+                on_android.run(addresses[number], cargo, jobs, lambda event: found.take(event, shown), ways.seconds)
+                return found
             way = reach(addresses[number], python=ways.python, listener=shown)
             order = Order(
                 where=way.where,

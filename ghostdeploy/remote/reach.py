@@ -31,4 +31,4 @@ def reach(address: Address, *, python: str, listener: Listener) -> Transport:
         from ghostdeploy.remote.qemu import Qemu
 
         return Qemu(address, listener)
-    raise UsageError(f"{address.text} cannot be reached yet")
+    raise UsageError(f"{address.text} has no Python", hint="its bundles are proven by ghostdeploy.remote.on_android")

@@ -92,15 +92,40 @@ def verify(path: str | os.PathLike[str], *, look: Callable[[Runtime], None] | No
         info = runtime.info()
         if look is not None:
             look(runtime)
-    found = parity.again(executed, outputs, bundle.manifest)
-    gap = _execution_gap(bundle, executed, outputs)
-    replays = _replays(bundle, executed, outputs)
+    engine = f"{info['engine']} {info['engine_version']}"
+    return verification_of(bundle, path, executed, outputs, prepared, engine=engine)
+
+
+def verification_of(
+    bundle: Bundle,
+    path: str | os.PathLike[str],
+    executed: Arrays,
+    golden: Arrays,
+    prepared: Preparation | None,
+    *,
+    engine: str,
+    isa: str | None = None,
+) -> Verification:
+    """Judges what an engine gave for the golden inputs, wherever it ran.
+
+    Args:
+        bundle: Whose hashes were checked.
+        path: As given.
+        executed: Outputs, by name.
+        golden: The reference's.
+        prepared: Of the original images.
+        engine: Engine and version.
+        isa: Instruction set of its kernels; None is that of this machine.
+    """
+    found = parity.again(executed, golden, bundle.manifest)
+    gap = _execution_gap(bundle, executed, golden, isa)
+    replays = _replays(bundle, executed, golden)
     return Verification(
         bundle=str(path),
         name=bundle.manifest.name,
         target=bundle.manifest.target,
         precision=bundle.manifest.precision,
-        engine=f"{info['engine']} {info['engine_version']}",
+        engine=engine,
         files=len(bundle.manifest.files),
         parity=found,
         execution=gap,
@@ -123,7 +148,7 @@ def _replays(bundle: Bundle, executed: Arrays, golden: Arrays) -> tuple[Replay, 
     return replay.compare_with_simulation(executed, simulated, golden)
 
 
-def _execution_gap(bundle: Bundle, executed: Arrays, golden: Arrays) -> Execution | None:
+def _execution_gap(bundle: Bundle, executed: Arrays, golden: Arrays, isa: str | None) -> Execution | None:
     """Compares this machine's outputs with the recorded float simulation of the quantized graph."""
     simulated = bundle.simulated()
     if simulated is None:
@@ -134,7 +159,7 @@ def _execution_gap(bundle: Bundle, executed: Arrays, golden: Arrays) -> Executio
         executed,
         simulated,
         golden,
-        isa=instruction_set(targets.find(bundle.manifest.target).instruction_limit),
+        isa=isa or instruction_set(targets.find(bundle.manifest.target).instruction_limit),
         saturable_channels=0 if recorded is None else recorded.saturable_channels,
     )
 

@@ -1,0 +1,87 @@
+// What this device is, from the kernel's files. What cannot be read is null.
+#pragma once
+
+#include <map>
+#include <sstream>
+#include <string>
+
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+
+#include "arrays.hpp"
+
+// A small file of the kernel without its last line break or NUL, quoted.
+inline std::string fact(const std::string& path) {
+    Bytes data;
+    if (!read_file(path, data)) return "null";
+    while (!data.empty() && (data.back() == '\n' || data.back() == 0)) data.pop_back();
+    return data.empty() ? "null" : quoted(std::string(data.begin(), data.end()));
+}
+
+inline std::string number(const std::string& path) {
+    const std::string text = fact(path);
+    if (text == "null" || text.size() > 20) return "null";
+    const std::string digits = text.substr(1, text.size() - 2), bare = digits.substr(digits[0] == '-');
+    const bool whole = !bare.empty() && bare.find_first_not_of("0123456789") == std::string::npos;
+    return whole ? std::to_string(std::stoll(digits)) : "null";
+}
+
+// The speed of a core; frequencies in kHz.
+inline std::string speed(const std::string& processor) {
+    const std::string place = "/sys/devices/system/cpu/cpu" + processor + "/cpufreq/";
+    std::string found = "\"governor\": " + fact(place + "scaling_governor");
+    for (const char* key : {"scaling_cur_freq", "cpuinfo_min_freq", "cpuinfo_max_freq"})
+        found += ", " + quoted(key) + ": " + number(place + key);
+    return found;
+}
+
+// One object per core, keys as the kernel writes them.
+inline std::string cores() {
+    Bytes data;
+    if (!read_file("/proc/cpuinfo", data)) return "[]";
+    std::map<std::string, std::string> core;
+    std::string found;
+    std::istringstream lines(std::string(data.begin(), data.end()) + "\n\n");
+    for (std::string line; std::getline(lines, line);) {
+        const size_t colon = line.find(':');
+        if (colon != std::string::npos) {
+            const size_t first = line.find_first_not_of(" \t", colon + 1);
+            const std::string key = line.substr(0, line.find_last_not_of(" \t:", colon) + 1);
+            core[key] = first == std::string::npos ? "" : line.substr(first);
+        } else if (line.empty() && core.count("processor")) {
+            found += (found.empty() ? "{\"processor\": " : ", {\"processor\": ") + quoted(core["processor"]);
+            for (const char* key : {"CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision",
+                                    "Features", "model name"})
+                found += ", " + quoted(key) + ": " + (core.count(key) ? quoted(core[key]) : "null");
+            found += ", " + speed(core["processor"]) + "}";
+            core.clear();
+        }
+    }
+    return "[" + found + "]";
+}
+
+inline std::string zones() {
+    std::string found;
+    for (int i = 0; i < 128; i++) {
+        const std::string place = "/sys/class/thermal/thermal_zone" + std::to_string(i) + "/";
+        const std::string kind = fact(place + "type");
+        if (kind == "null") continue;
+        found += found.empty() ? "{\"type\": " : ", {\"type\": ";
+        found += kind + ", \"millidegrees\": " + number(place + "temp") + "}";
+    }
+    return "[" + found + "]";
+}
+
+// What changes while a device works.
+inline std::string state() { return "\"thermal zones\": " + zones() + ", \"cores\": " + cores(); }
+
+inline std::string device() {
+    utsname system{};
+    struct sysinfo memory {};
+    const bool named = uname(&system) == 0, counted = sysinfo(&memory) == 0;
+    const std::string model = fact("/proc/device-tree/model");
+    return "\"kernel\": " + (named ? quoted(system.release) : "null")
+        + ", \"machine\": " + (named ? quoted(system.machine) : "null")
+        + ", \"model\": " + (model == "null" ? fact("/sys/firmware/devicetree/base/model") : model)
+        + ", \"memory\": " + (counted ? std::to_string(uint64_t(memory.totalram) * memory.mem_unit) : "null");
+}
