@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ghostdeploy.terminal.on_devices import There
 
 _FOLDER = GivenPath()
-_ELSEWHERE = dict.fromkeys(("export", "models", "tune"), "ghostdeploy.making")
+_ELSEWHERE = dict.fromkeys(("device-kit", "export", "models", "tune"), "ghostdeploy.making")
 """Commands by the module that defines them, imported on use: the others start without their options."""
 
 
@@ -66,11 +66,16 @@ def doctor(there: There | None, *, as_json: bool) -> int:
 def verify(bundles: tuple[Path, ...], receipt: Path | None, there: There | None, *, as_json: bool) -> int:
     """Check hashes and replay the golden vectors; needs no torch.
 
-    With --on, on devices.
+    With --on, on devices. A file among the BUNDLES is a receipt: it is checked against its bundle and its own figures.
     """
     from ghostdeploy.device.at_home import Home
+    from ghostdeploy.device.receipt import is_receipt
     from ghostdeploy.terminal import proof_tables
 
+    if receipts := [path for path in bundles if is_receipt(path)]:
+        if there is not None or receipt is not None:
+            raise UsageError(f"{receipts[0]} is a receipt, which is checked here", hint="leave out --on and --receipt")
+        return _check_receipts(receipts, [path for path in bundles if path not in receipts], as_json=as_json)
     if there is not None:
         return there.verify(bundles, as_json=as_json)
     several: Several[Verification] = Several(arguments=bundles)
@@ -82,6 +87,21 @@ def verify(bundles: tuple[Path, ...], receipt: Path | None, there: There | None,
         print_json(several.entries(lambda _, one: one, "bundle", verdict="failed"))
     elif found:
         proof_tables.verified(found)
+    return several.leave(int(any(one.verdict == "failed" for one in found)))
+
+
+def _check_receipts(receipts: list[Path], bundles: list[Path], *, as_json: bool) -> int:
+    from ghostdeploy.device.check import Checked, check
+    from ghostdeploy.terminal import receipt_tables
+
+    several: Several[list[Checked]] = Several(arguments=receipts)
+    several.run(lambda path: check(path, bundles))
+    found = [one for _, some in several.results for one in some]
+    if as_json:
+        entries = several.entries(lambda _, some: some, "receipt", verdict="failed")
+        print_json([one for entry in entries for one in (entry if isinstance(entry, list) else [entry])])
+    elif found:
+        receipt_tables.checked(found)
     return several.leave(int(any(one.verdict == "failed" for one in found)))
 
 
@@ -278,20 +298,31 @@ def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
 @click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
 @common
 def inspect(bundles: tuple[Path, ...], *, as_json: bool) -> int:
-    """Show what is inside a bundle.
+    """Show what is inside a bundle, or a receipt.
 
     Provenance, passes, precision, tolerances and hashes. With --json, one bundle prints one document, several print a
     list.
     """
-    from ghostdeploy.bundle.folder import Bundle, open_bundle
-    from ghostdeploy.terminal import tables
+    from ghostdeploy.terminal import receipt_tables, tables
 
-    several: Several[Bundle] = Several(arguments=bundles)
-    several.run(open_bundle)
+    several: Several[Any] = Several(arguments=bundles)
+    several.run(_open)
     if as_json:
-        found = several.entries(lambda _, one: tables.bundle_document(one), "path")
+        found = several.entries(lambda _, one: one if isinstance(one, tuple) else tables.bundle_document(one), "path")
         print_json(found if len(bundles) > 1 else found[0])
-    else:
-        for _, one in several.results:
+        return several.leave()
+    for _, one in several.results:
+        if isinstance(one, tuple):
+            for receipt in one:
+                receipt_tables.inspected(receipt)
+        else:
             tables.inspected(one)
     return several.leave()
+
+
+def _open(path: Path) -> Any:
+    """Returns a bundle, or the receipts of a file."""
+    from ghostdeploy.bundle.folder import open_bundle
+    from ghostdeploy.device.receipt import is_receipt, read
+
+    return read(path) if is_receipt(path) else open_bundle(path)

@@ -127,22 +127,27 @@ def instruction_set(limit_variable: str | None = None) -> str:
         limit_variable: Environment variable that keeps an engine's kernels below what the processor has; by names of
             oneDNN, and taken at its word.
     """
-    machine = platform.machine().lower()
-    architecture = {"amd64": "x86-64", "x86_64": "x86-64", "arm64": "aarch64"}.get(machine, machine)
+    name = architecture()
     flags = cpu_flags()
     limit = os.environ.get(limit_variable or "", "").upper()
-    return best_set(architecture, flags & _LIMITS.get(limit, flags))
+    return best_set(name, flags & _LIMITS.get(limit, flags))
 
 
-def best_set(architecture: str, flags: Collection[str]) -> str:
+def architecture() -> str:
+    """Returns the processor's architecture: `x86-64`, `aarch64`, or what the system calls another."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86-64", "x86_64": "x86-64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def best_set(name: str, flags: Collection[str]) -> str:
     """Returns an architecture with the best of its instruction sets that INT8 kernels are written for.
 
     Args:
-        architecture: `x86-64`, `aarch64`, or another.
+        name: `x86-64`, `aarch64`, or another.
         flags: Of the processor, as the Linux kernel spells them.
     """
-    best = next((name for flag, name in _SETS.get(architecture, {}).items() if flag in flags), "")
-    return f"{architecture} {best}".strip()
+    best = next((label for flag, label in _SETS.get(name, {}).items() if flag in flags), "")
+    return f"{name} {best}".strip()
 
 
 def cpu_name() -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ghostdeploy.errors import UsageError, did_you_mean
-from ghostdeploy.terminal.console import Bars, common, complain, describe
+from ghostdeploy.terminal.console import Bars, GivenPath, common, complain, describe
 from ghostdeploy.terminal.export_options import export_options
 from ghostdeploy.terminal.output import print_json
 from ghostdeploy.terminal.tune_options import shared_parameters, tune_options
@@ -77,11 +78,11 @@ def export(*, as_json: bool, **options: Any) -> int:
 @tune_options
 @common
 def tune(*, as_json: bool, **options: Any) -> None:
-    """Find the best bundle and number of threads for this machine.
+    """Find the best bundle and number of threads for this machine, or for a device.
 
-    Exports every target and precision that this machine can run, measures them in interleaved rounds, tries the fastest
-    without single fold passes, and measures the best few again. An interrupted run resumes when started again. MODEL
-    is as for `export`; without it, the trained sample model.
+    Exports every target and precision that this machine, or with --on a device, can run, measures them in interleaved
+    rounds, tries the fastest without single fold passes, and measures the best few again. An interrupted run resumes
+    when started again. MODEL is as for `export`; without it, the trained sample model.
     """
     from ghostdeploy.machine import tell_openmp
     from ghostdeploy.terminal import tune_tables
@@ -90,6 +91,39 @@ def tune(*, as_json: bool, **options: Any) -> None:
     from ghostdeploy.deploy.tune import request
     from ghostdeploy.deploy.tune.tune import tune as find_best
 
+    where, python, place = options.pop("where"), options.pop("device_python"), None
+    if where is not None:
+        from ghostdeploy.remote.fleet import Ways
+        from ghostdeploy.remote.place import DevicePlace
+
+        place = DevicePlace(where, Ways(python=python))
     with tune_tables.TuneBar() as bar:
-        found = find_best(request.from_options(**options), bar)
+        found = find_best(request.from_options(place, **options), bar)
     print_json(found) if as_json else tune_tables.tuned(found)
+
+
+@click.command(name="device-kit")
+@click.argument("bundles", nargs=-1, type=GivenPath())
+@click.option("-t", "--target", "names", multiple=True, metavar="TARGET", help="Pack the engine of this target.")
+@click.option(
+    "--arch", type=click.Choice(["aarch64"]), default="aarch64", show_default=True, help="Architecture of the device."
+)
+@click.option(
+    "-o", "--out", type=GivenPath(), default=Path("kit"), show_default=True, metavar="DIR", help="The folder."
+)
+@common
+def device_kit(bundles: tuple[Path, ...], names: tuple[str, ...], arch: str, out: Path, *, as_json: bool) -> None:
+    """Make a folder that proves BUNDLES on a device that nobody can reach.
+
+    Copy it there, run `python3 prove.py`, bring back the receipt. It holds the engines, and installs nothing.
+    """
+    from ghostdeploy.remote.kit import make_kit
+    from ghostdeploy.terminal.output import say
+
+    with Bars() as bars:
+        made = make_kit(out, names, bundles, architecture=arch, listener=bars)
+    size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+    if as_json:
+        print_json({"kit": str(made), "bytes": size, "bundles": [str(path) for path in bundles]})
+    else:
+        say(f"{made}, {size / 1e6:.0f} MB: copy it to the device and run there: python3 prove.py")

@@ -13,11 +13,23 @@ import msgspec
 
 from ghostdeploy import errors
 from ghostdeploy.bundle.record import Record
-from ghostdeploy.device.records import Device, State  # noqa: TC001 - msgspec resolves annotations at run time
+from ghostdeploy.device.records import Device, Reached, State  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.errors import GhostDeployError
 
-Command = Literal["verify", "prove", "eval", "bench", "time", "doctor"]
-"""`prove` is `verify`, `time` is `bench`, with what a receipt wants beside."""
+Command = Literal["verify", "prove", "eval", "bench", "time", "turns", "doctor"]
+"""`prove` is `verify`, `time` is `bench`, with what a receipt wants beside; `turns` is what `tune` measures."""
+STOP = "stop"
+"""File in the working folder of the work: the host has had enough rounds."""
+
+
+class Entry(Record, frozen=True, kw_only=True):
+    """What takes part in `turns`."""
+
+    key: str
+    path: str
+    threads: int
+    batch: int
+    profile: Literal["latency", "throughput"]
 
 
 class Job(Record, frozen=True, kw_only=True):
@@ -32,13 +44,15 @@ class Job(Record, frozen=True, kw_only=True):
     threads: int = 1
     batch: int = 1
     rounds: int = 20
+    queue: bool = False
+    entries: tuple[Entry, ...] = ()
 
 
 class Order(Record, frozen=True, kw_only=True):
     """Everything that a device is to do, one job after the other."""
 
     where: str
-    reached: Literal["ssh", "adb", "qemu"]
+    reached: Reached
     emulator: str | None
     jobs: tuple[Job, ...]
     seconds: float
@@ -81,6 +95,10 @@ class Event(Record, frozen=True, kw_only=True, omit_defaults=True):
     place: int | None = None
     """With `failed`: the bundle it is about, where the job goes on without it."""
     states: tuple[State, ...] | None = None
+    round: tuple[dict[str, float], dict[str, float]] | None = None
+    """Seconds per call, and per queued image, by entry."""
+    dropped: tuple[str, str] | None = None
+    """An entry that could not be loaded or died, and why."""
 
 
 def encode(event: Event) -> bytes:

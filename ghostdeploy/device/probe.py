@@ -100,6 +100,7 @@ def probe(where: str = "home", reached: Reached = "home", *, emulator: str | Non
         clock=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         unread=read.unread,
     )
+    _observed(read, time.monotonic())  # for why a state lacks something
     if found.libc is None:
         read.unread["libc"] = "the interpreter names none"
     if found.processor is None:
@@ -114,16 +115,19 @@ def observe(began: float, *, root: Path = _ROOT) -> State:
         began: `time.monotonic()` of the first observation.
         root: Folder with `proc` and `sys`.
     """
-    read = Reader(root)
+    return _observed(Reader(root), began)
+
+
+def _observed(read: Reader, began: float) -> State:
     throttled = read.text("throttled", _THROTTLED)
     load = (read.text("load", "proc/loadavg") or "").split(" ")[0]
     return State(
         seconds=round(time.monotonic() - began, 3),
-        frequencies_mhz=read.each("", f"{_CPUFREQ}/policy*", lambda path: _mhz(path, "scaling_cur_freq")),
-        temperatures_c=read.each("", "sys/class/thermal/thermal_zone*", lambda path: _zone(path, "temp")),
+        frequencies_mhz=read.each("frequencies_mhz", f"{_CPUFREQ}/policy*", lambda one: _mhz(one, "scaling_cur_freq")),
+        temperatures_c=read.each("temperatures_c", "sys/class/thermal/thermal_zone*", lambda path: _zone(path, "temp")),
         throttled=_whole(throttled, base=16),
         load=float(load) if load.replace(".", "", 1).isdecimal() else None,
-        memory_available=_memory(read, "MemAvailable", "memory"),
+        memory_available=_memory(read, "MemAvailable", "memory_available"),
     )
 
 

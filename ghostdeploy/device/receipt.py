@@ -18,14 +18,15 @@ import msgspec
 from ghostdeploy.bundle.digest import digest_of, require
 from ghostdeploy.bundle.manifest import Execution, Parity, Replay, Verdict  # noqa: TC001 - msgspec resolves these
 from ghostdeploy.bundle.record import Record
-from ghostdeploy.deploy.prove.evaluate import Evaluation  # noqa: TC001 - likewise
+from ghostdeploy.deploy.prove.evaluate import Evaluation
 from ghostdeploy.deploy.prove.preparation import Preparation  # noqa: TC001 - likewise
-from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation  # noqa: TC001 - likewise
+from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
 from ghostdeploy.device.records import Device, State  # noqa: TC001 - likewise
 from ghostdeploy.device.steadiness import is_steady, validity
 from ghostdeploy.errors import BundleError, OutputError
 from ghostdeploy.files import read_limited, write_failure
 from ghostdeploy.runtimes.placement import Placement  # noqa: TC001 - likewise
+from ghostdeploy.statistics import quantile
 
 if TYPE_CHECKING:
     import os
@@ -92,7 +93,10 @@ class Receipt(Record, frozen=True, kw_only=True):
     verdict: Verdict
     failed_because: str | None
     unverified_because: str | None
-    evaluation: Evaluation | TaskEvaluation | None = None
+    accuracy: Evaluation | None = None
+    """What `eval` measured of a classifier."""
+    measured: TaskEvaluation | None = None
+    """What it measured of another task."""
     latency: Latency | None = None
     no_latency_because: str | None = None
     steady: bool | None = None
@@ -209,7 +213,8 @@ def receipt(
         verdict=found.verdict,
         failed_because=found.failed_because,
         unverified_because=found.unverified_because,
-        evaluation=evaluation,
+        accuracy=evaluation if isinstance(evaluation, Evaluation) else None,
+        measured=evaluation if isinstance(evaluation, TaskEvaluation) else None,
         latency=latency,
         no_latency_because=f"{device.emulator} computes the processor" if device.emulated else none,
         steady=is_steady(device, states, blocks) if latency is not None else None,
@@ -225,12 +230,11 @@ def latency_of(timed: Timed, number: int) -> Latency:
         timed: All that were measured together.
         number: Which.
     """
-    one = timed.bench.bundles[number]
-    return Latency(
-        threads=timed.bench.threads,
-        batch=timed.bench.batch,
-        blocks_ms=timed.blocks_ms[number],
-        median_ms=one.median_ms,
-        p95_ms=one.p95_ms,
-        p99_ms=one.p99_ms,
-    )
+    return summed_up(timed.blocks_ms[number], threads=timed.bench.threads, batch=timed.bench.batch)
+
+
+def summed_up(blocks_ms: tuple[tuple[float, ...], ...], *, threads: int, batch: int) -> Latency:
+    """Returns the latency of calls, by round."""
+    calls = [one for block in blocks_ms for one in block]
+    median, p95, p99 = (round(quantile(calls, share), 4) for share in (0.5, 0.95, 0.99))
+    return Latency(threads=threads, batch=batch, blocks_ms=blocks_ms, median_ms=median, p95_ms=p95, p99_ms=p99)

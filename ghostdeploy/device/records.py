@@ -7,11 +7,11 @@ from typing import Literal
 from ghostdeploy.bundle.record import Record
 from ghostdeploy.device.cores import CoreKind  # noqa: TC001 - msgspec resolves annotations at run time
 
-Reached = Literal["home", "ssh", "adb", "qemu"]
+Reached = Literal["home", "ssh", "adb", "qemu", "kit"]
 
 
 class State(Record, frozen=True, kw_only=True):
-    """What changes while a device works; a field is None where the system does not tell it."""
+    """What changes while a device works; a field is None where it cannot be read, `Device.unread` says why."""
 
     seconds: float
     """Since the first one, by a clock that nobody sets."""
@@ -60,4 +60,4 @@ class Device(Record, frozen=True, kw_only=True):
     clock: str
     """Its own time, UTC."""
     unread: dict[str, str]
-    """Why a field is None."""
+    """Why a field is None, here or in every `State`."""

@@ -101,24 +101,31 @@ def _job(number: int, job: Job, device: Device, seconds: float, send: Callable[[
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=said, env=measured_environment())
         limit = threading.Timer(seconds, process.kill)
         limit.start()
-        answered = False
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                event = decode(line)
-                send(msgspec.structs.replace(event, job=number))
-                answered |= event.result is not None or (event.failed is not None and event.place is None)
-            code = process.wait()
+            answered = _pass_on(process, number, send)
         finally:
-            timed_out = limit.finished.is_set()
+            late = limit.finished.is_set()
             limit.cancel()
-        if not answered:
-            said.seek(max(0, said.seek(0, 2) - _TAIL))
-            last = said.read().decode("utf-8", "replace").strip().splitlines()[-1:]
-            error: GhostDeployError = explain(code, _engines(job), device, *(last or [""]))
-            if timed_out:
-                error = ExportFailed(f"{_engines(job)} gave no answer in {seconds:.0f} s", hint="raise --timeout")
-            send(Event(job=number, failed=failure(error)))
+        if answered:
+            return
+        said.seek(max(0, said.seek(0, 2) - _TAIL))
+        last = said.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+        error: GhostDeployError = explain(process.returncode, _engines(job), device, *(last or [""]))
+        if late:
+            error = ExportFailed(f"{_engines(job)} gave no answer in {seconds:.0f} s on {device.where}")
+        send(Event(job=number, failed=failure(error)))
+
+
+def _pass_on(process: subprocess.Popen[bytes], number: int, send: Callable[[Event], None]) -> bool:
+    """Sends the events of a process until it ends; returns whether it came to a result, or to an error of ours."""
+    answered = False
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = decode(line)
+            send(msgspec.structs.replace(event, job=number))
+            answered |= event.result is not None or (event.failed is not None and event.place is None)
+    return answered
 
 
 def _engines(job: Job) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from ghostdeploy.device.jobs import Event, Job, encode, failure
+from ghostdeploy.device.jobs import STOP, Event, Job, encode, failure
 from ghostdeploy.errors import GhostDeployError
 from ghostdeploy.isolation import answers
 from ghostdeploy.telemetry import silence_process
@@ -70,6 +70,7 @@ def _do(job: Job, lines: _Lines) -> Any:
         "eval": _evaluate,
         "bench": lambda job, lines: _time(job, lines).bench,
         "time": _time,
+        "turns": _take_turns,
         "doctor": _examine,
     }
     return works[job.command](job, lines)
@@ -94,6 +95,32 @@ def _time(job: Job, lines: _Lines) -> Timed:
     paths, blocks = [Path(one) for one in job.bundles], list[Any]()
     found = bench(paths, threads=job.threads, batch=job.batch, rounds=job.rounds, listener=lines, keep=blocks.append)
     return Timed(bench=found, blocks_ms=tuple(blocks))
+
+
+def _take_turns(job: Job, lines: _Lines) -> int:
+    """Measures entries in turn; returns the rounds that were asked for."""
+    from ghostdeploy.deploy.measure.bench_worker import Job as Load
+    from ghostdeploy.deploy.measure.turns import take_turns
+
+    taken: list[int] = []
+
+    def heard(calls: dict[str, float], queued: dict[str, float]) -> bool:
+        taken.append(len(calls))
+        lines.send(Event(round=(calls, queued)))
+        return Path(STOP).exists()
+
+    loads = {
+        one.key: Load(path=one.path, threads=one.threads, batch=one.batch, profile=one.profile) for one in job.entries
+    }
+    take_turns(
+        loads,
+        rounds=job.rounds,
+        queue=job.queue,
+        on_round=heard,
+        on_failure=lambda key, why: lines.send(Event(dropped=(key, why))),
+        on_start=lambda key: lines.send(Event(started=key)),
+    )
+    return len(taken)
 
 
 def _examine(_: Job, __: _Lines) -> Any:

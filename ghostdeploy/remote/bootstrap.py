@@ -7,6 +7,7 @@ a mark, since a login shell may print before it.
     in    wanted objects, by SHA-256                 out   MARK and what this device is, which objects are here
     in    every missing object                       out   {"stored": …}, or why not
     in    the folders to lay out, the order          out   events of `ghostdeploy.device`
+    in    a line when that is enough
                                                      out   {"done": exit code of the work}
 
     BASE/objects/SHA256        kept between runs: what an earlier run took, up to KEEP bytes, the oldest go first
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 MARK = "ghostdeploy-device "
 KEEP = 2 << 30
+STOP = "stop"
 _BLOCK = 1 << 16
 OLDEST = (3, 10)
 _ENDS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
@@ -136,7 +138,7 @@ class _Run:
             os.setpgid(self.child, self.child)  # as it does itself: whoever is first
         except OSError:
             pass  # it has ended
-        code = _code_of(self.child, source)
+        code = _code_of(self.child, source, os.path.join(self.folder, STOP))
         self.child = 0
         self._keep()
         _say(out, {"done": code})
@@ -222,12 +224,18 @@ def _work(folder: str, order: dict[str, Any], out: BinaryIO) -> None:
         os._exit(code)
 
 
-def _code_of(child: int, source: BufferedReader) -> int:
-    """Waits for the work and returns its exit code, negative for a signal; ends with the connection."""
+def _code_of(child: int, source: BufferedReader, stop: str) -> int:
+    """Waits for the work and returns its exit code, negative for a signal; ends with the connection.
+
+    Anything that comes meanwhile says that the host has had enough: the work finds a file, and ends by itself.
+    """
     while True:
         ready, _, _ = select.select([source], [], [], 0.05)
         if ready and not source.read1(_BLOCK):
             raise Cut
+        if ready:
+            with open(stop, "wb"):
+                pass
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ghostdeploy.remote.cargo import Cargo
 
 T = TypeVar("T")
-_MODULES = ["numpy", "PIL", "msgspec"]
+MODULES = ["numpy", "PIL", "msgspec"]
 """What the device wheel needs beside the engines, which the bundles ask for one by one."""
 _SECONDS = 1800.0
 _log = logging.getLogger("ghostdeploy")
@@ -120,7 +120,7 @@ def ask(
                 jobs=tuple(jobs),
                 seconds=ways.seconds,
             )
-            session.run(way, cargo, order, _MODULES, lambda event: found.take(event, shown))
+            session.run(way, cargo, order, MODULES, lambda event: found.take(event, shown))
         except GhostDeployError as error:
             found.error = error
         return found

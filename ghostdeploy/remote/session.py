@@ -37,7 +37,9 @@ _ROOM = 3
 """A wheel is unpacked and engines write: so many times the missing bytes must be free."""
 
 
-def run(transport: Transport, cargo: Cargo, order: Order, modules: list[str], took: Callable[[Event], None]) -> None:
+def run(
+    transport: Transport, cargo: Cargo, order: Order, modules: list[str], took: Callable[[Event], bool | None]
+) -> None:
     """Does an order on a device.
 
     Args:
@@ -45,7 +47,7 @@ def run(transport: Transport, cargo: Cargo, order: Order, modules: list[str], to
         cargo: What must be there.
         order: What is to be done.
         modules: Top-level modules without which nothing can be done.
-        took: Receives every event.
+        took: Receives every event; returns True where that is enough.
 
     Raises:
         UnsupportedHardware: It is not reached, too old, or full.
@@ -98,14 +100,14 @@ class _Session:
             raise self._ended()
         self._greeted = True
         self._missing = [name for name in sizes if name not in facts.get("have", ())]
-        _require_fit(facts, self._transport.where, total(sizes, self._missing))
+        require_fit(facts, self._transport.where, total(sizes, self._missing))
 
     def send(self, cargo: Cargo) -> None:
         """Sends what the device does not have."""
         for name in self._missing:
             self._write(_line({"object": name}) + cargo.content(name))
 
-    def work(self, cargo: Cargo, order: Order, took: Callable[[Event], None]) -> None:
+    def work(self, cargo: Cargo, order: Order, took: Callable[[Event], bool | None]) -> None:
         """Lets the device work and takes its events."""
         self._write(_line({"folders": cargo.folders, "order": msgspec.to_builtins(order)}))
         for line in self._lines():
@@ -115,7 +117,8 @@ class _Session:
                 if code := json.loads(line)["done"]:
                     raise ExportFailed(f"the work on {self._transport.where} ended with code {code}: {self._last()}")
                 return
-            took(decode(cargo.as_given(line.decode()).encode()))
+            if took(decode(cargo.as_given(line.decode()).encode())):
+                self._write(b"enough\n")
         raise self._ended()
 
     def _greeting(self) -> dict[str, Any] | None:
@@ -157,7 +160,7 @@ class _Session:
         return (self._words().strip().splitlines() or ["it said nothing"])[-1]
 
 
-def _require_fit(facts: dict[str, Any], where: str, missing: int) -> None:
+def require_fit(facts: dict[str, Any], where: str, missing: int) -> None:
     """Refuses a device that cannot do it.
 
     Raises:

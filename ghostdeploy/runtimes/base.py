@@ -202,6 +202,7 @@ class Runtime(Answers, ABC):
             "engine": self.engine,
             "engine_version": opened.version,
             "engine_precision": opened.precision,
+            "int8_layers": ("integer" if opened.integers else "float") if facts.precision == "int8" else "none",
             "device": opened.device,
             "threads": opened.threads,
             "streams": opened.streams,

@@ -90,6 +90,8 @@ class Engine:
     inputs: tuple[TensorSpec, ...]
     """Read back from the loaded payload, not from the manifest."""
     outputs: tuple[TensorSpec, ...]
+    integers: bool = True
+    """Whether INT8 layers, if there are any, are computed in integers, and not in float from their INT8 weights."""
     queues: bool = False
     """Whether submitted batches wait in the engine's own queue and not on worker threads."""
     cache: Cached = "none"

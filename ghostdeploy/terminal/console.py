@@ -74,7 +74,7 @@ class CommandGroup(click.Group):
         """Returns a command; None where there is none of that name."""
         if (module := self._elsewhere.get(cmd_name)) is None:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(importlib.import_module(module), cmd_name)
+        command: click.Command = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
         return command
 
     def resolve_command(

@@ -68,6 +68,10 @@ _OWN = (
         metavar="MINUTES",
         help="Time limit of the search, over all restarts.",
     ),
+    click.option("--on", "where", metavar="WHERE", help="Measure on a device: ssh://[user@]host[:port]."),
+    click.option(
+        "--device-python", default="python3", show_default=True, metavar="PATH", help="With --on: Python of the device."
+    ),
     click.option("--force", is_flag=True, help="Discard an earlier run, and replace an existing bundle."),
 )
 

@@ -24,6 +24,7 @@ KEYS = {
     "engine",
     "engine_version",
     "engine_precision",
+    "int8_layers",
     "device",
     "threads",
     "streams",
@@ -69,6 +70,10 @@ def test_arithmetic_is_float32_whatever_the_processor_prefers(runtime, case):
     on_device = targets.find(case.target).device is not None and case.precision != "fp32"
 
     assert runtime.info()["engine_precision"] in ({"float32", "float16"} if on_device else {"float32"})
+
+
+def test_int8_layers_are_computed_in_integers_on_x86(runtime, case):
+    assert runtime.info()["int8_layers"] == ("integer" if case.precision == "int8" else "none")
 
 
 def test_golden_vectors_are_met_within_the_tolerance_of_the_precision(path, side_path, pixel_path):

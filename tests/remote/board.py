@@ -83,14 +83,14 @@ class Board:
         return sorted(str(path.relative_to(self.cache)) for path in self.cache.rglob("*"))
 
     def processes(self) -> list[int]:
-        """Returns the processes that work in the device's cache folder."""
-        found = []
+        """Returns the processes that the server started for a client."""
+        found, mark = [], f"XDG_CACHE_HOME={self.cache}".encode()
         for path in Path("/proc").glob("[0-9]*"):
             try:
-                place = (path / "cwd").resolve()
-            except OSError:  # it ended
+                started = mark in (path / "environ").read_bytes().split(b"\0")
+            except OSError:  # it ended, or is another user's
                 continue
-            if place.is_relative_to(self.cache):
+            if started:
                 found.append(int(path.name))
         return found
 

@@ -8,6 +8,7 @@ import pytest
 
 from ghostdeploy import samples
 from ghostdeploy.device import receipt
+from ghostdeploy.remote.cargo import Cargo
 from tests.commands import run
 from tests.exported import sample_bundle
 
@@ -55,8 +56,6 @@ def test_bench_measures_there_and_writes_receipts_with_every_call(capsys, board,
 
 def test_a_bundle_is_sent_once(capsys, board, tiny_bundle, monkeypatch):
     path, sent = tiny_bundle("tflite"), []
-    from ghostdeploy.remote.cargo import Cargo
-
     content = Cargo.content
     monkeypatch.setattr(Cargo, "content", lambda cargo, name: sent.append(name) or content(cargo, name))
 
@@ -105,17 +104,26 @@ def test_a_receipt_names_bundle_device_engine_kernels_and_states(capsys, board, 
     assert all(getattr(found.device, name) is None for name in found.device.unread if hasattr(found.device, name))
 
 
-def test_a_receipt_from_home_has_the_same_form(capsys, tiny_bundle, tmp_path):
-    path = tiny_bundle("onnx")
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_a_receipt_from_home_has_the_same_form(capsys, tiny_bundle, tmp_path, command):
+    more = ("--rounds", 8) if command == "bench" else ()
 
-    for command in ("verify", "eval", "bench"):
-        more = {"eval": ("--data", samples.evaluation_set()), "bench": ("--rounds", 8)}.get(command, ())
-        answer = run(capsys, command, path, *more, "--receipt", tmp_path / f"{command}.json")
-        if command == "eval":  # the tiny network has other classes than the shipped images
-            continue
-        assert answer.code == 0, answer.err
-        (found,) = receipt.read(tmp_path / f"{command}.json")
-        assert (found.command, found.device.where) == (command, "home")
+    answer = run(capsys, command, tiny_bundle("onnx"), *more, "--receipt", tmp_path / "r.json")
+
+    assert answer.code == 0, answer.err
+    (found,) = receipt.read(tmp_path / "r.json")
+    assert (found.command, found.device.where) == (command, "home")
+    assert (found.latency is None) == (command == "verify")
+
+
+def test_eval_leaves_a_receipt_with_the_accuracy(capsys, board, bundles, tmp_path):
+    data = samples.evaluation_set()
+
+    here = run(capsys, "eval", bundles[0], "--data", data, "--json", "--receipt", tmp_path / "here.json")
+    run(capsys, "eval", bundles[0], "--data", data, *board.options, "--receipt", tmp_path / "there.json")
+
+    (home,), (device,) = receipt.read(tmp_path / "here.json"), receipt.read(tmp_path / "there.json")
+    assert home.accuracy.top1 == device.accuracy.top1 == here.document[0]["top1"]
 
 
 def test_several_devices_are_asked_at_once(capsys, board, tiny_bundle):

@@ -11,6 +11,7 @@ from ghostdeploy.bundle.manifest import PassRecord
 from ghostdeploy.deploy.fold.passes import REWRITES
 from ghostdeploy.deploy.tune import candidates as ca
 from ghostdeploy.deploy.tune.exporting import groups
+from ghostdeploy.deploy.tune.place import Here
 from ghostdeploy.deploy.tune.request import parse_size
 from ghostdeploy.errors import MissingDependency, UnsupportedHardware, UsageError
 from ghostdeploy.nvidia.driver import gpus
@@ -86,22 +87,22 @@ def test_passes_that_changed_something_are_left_out_one_at_a_time(tiny_bundle):
 
 
 def test_rows_that_cannot_run_here_are_left_out_with_the_reason():
-    rows, left_out = ca.choose_rows((), None)
+    rows, left_out = ca.choose_rows((), None, Here())
 
     assert {row.name for row in rows}.isdisjoint(left_out)
     assert {row.name for row in rows} | set(left_out) == set(targets.TARGETS)
-    assert ca.choose_rows(("all",), None) == (rows, left_out)
+    assert ca.choose_rows(("all",), None, Here()) == (rows, left_out)
 
 
 @pytest.mark.skipif(bool(gpus()), reason="there is a GPU here")
 def test_a_target_whose_hardware_is_absent_cannot_be_asked_for():
     with pytest.raises((UnsupportedHardware, MissingDependency), match=r"(target|export to) tensorrt"):
-        ca.choose_rows(("tensorrt",), None)
+        ca.choose_rows(("tensorrt",), None, Here())
 
 
 def test_a_target_that_is_not_made_from_an_onnx_file_is_refused():
     with pytest.raises(UsageError, match="tflite is made from the PyTorch model"):
-        ca.choose_rows(("tflite",), targets.find("onnx"))
+        ca.choose_rows(("tflite",), targets.find("onnx"), Here())
 
 
 @pytest.mark.parametrize(

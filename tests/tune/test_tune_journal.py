@@ -117,7 +117,7 @@ def test_the_fingerprint_knows_weights_options_and_image_sets(tmp_path):
     (images / "one.png").write_bytes(b"1234")
 
     def header(of=model, **options):
-        return header_of(of, ExportConfig(**{"targets": ("onnx",), "calibration": images} | options))
+        return header_of(of, ExportConfig(**{"targets": ("onnx",), "calibration": images} | options), "this machine")
 
     first = header()
     assert header() == first

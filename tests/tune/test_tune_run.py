@@ -11,7 +11,8 @@ import torch
 from ghostdeploy.bundle.folder import MANIFEST, open_bundle
 from ghostdeploy.bundle.manifest import PassRecord
 from ghostdeploy.deploy.intake.pytorch.model import PyTorchModel
-from ghostdeploy.deploy.tune import measure, report, run
+from ghostdeploy.deploy.measure import turns
+from ghostdeploy.deploy.tune import report, run
 from ghostdeploy.deploy.tune.candidates import Candidate, Entry
 from ghostdeploy.deploy.tune.contenders import QUICK_ROUNDS
 from ghostdeploy.deploy.tune.journal import Picked, Refused
@@ -25,7 +26,7 @@ from tests.tuning import ONE, TWO, Net, stage
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch):
-    monkeypatch.setattr(measure, "BLOCK_SECONDS", 0.005)
+    monkeypatch.setattr(turns, "BLOCK_SECONDS", 0.005)
     monkeypatch.setattr(run, "CONTEST_ROUNDS", 8)
     monkeypatch.setattr(run, "FINAL_ROUNDS", 6)
 

@@ -17,7 +17,6 @@ import msgspec
 from ghostdeploy.deploy.measure.bench_worker import Answer, Job, Loaded
 from ghostdeploy.errors import BundleError
 from ghostdeploy.isolation import child_command
-from ghostdeploy.machine import choose_cores
 from ghostdeploy.statistics import quantile
 from ghostdeploy.waiting import measured_environment
 
@@ -103,7 +102,7 @@ class Process:
 
 def bundle_process(path: str, *, threads: int, batch: int) -> Process:
     """Starts the process of a bundle; see `Process`."""
-    return job_process(Job(path=path, threads=threads, batch=batch, cores=choose_cores(threads)))
+    return job_process(Job(path=path, threads=threads, batch=batch))
 
 
 def job_process(job: Job) -> Process:

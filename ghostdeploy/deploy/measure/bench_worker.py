@@ -21,6 +21,7 @@ from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.errors import GhostDeployError
 from ghostdeploy.isolation import answers
+from ghostdeploy.machine import choose_cores
 from ghostdeploy.runtimes import load
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ class Job(Record, frozen=True, kw_only=True):
     path: str
     threads: int
     batch: int
-    cores: tuple[int, ...]
-    """Cores that the process may use; none where the system cannot report them."""
     profile: Literal["latency", "throughput"] = "latency"
     """See `ghostdeploy.runtimes.load`."""
 
@@ -72,8 +71,8 @@ def main() -> int:
     """Runs until standard input ends."""
     out = answers()
     job = msgspec.json.decode(sys.argv[1], type=Job)
-    if job.cores:
-        os.sched_setaffinity(0, job.cores)
+    if cores := choose_cores(job.threads):  # none where the system cannot report them
+        os.sched_setaffinity(0, cores)
     start = time.perf_counter()
     try:
         runtime = load(job.path, threads=job.threads, profile=job.profile)

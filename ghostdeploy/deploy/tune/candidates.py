@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from ghostdeploy.bundle.manifest import Manifest
+    from ghostdeploy.deploy.tune.place import Place
     from ghostdeploy.targets import Target
 
 Objective = Literal["latency", "throughput", "size"]
@@ -73,38 +74,38 @@ class Entry:
         return f"{self.candidate.name}, {self.setting.name}"
 
 
-def why_not(row: Target, intake: Target | None) -> str | None:
-    """Returns why a row cannot be exported and run on this machine; None where it can."""
+def why_not(row: Target, intake: Target | None, place: Place) -> str | None:
+    """Returns why a row cannot be exported here and run at a place; None where it can."""
     if not targets.takes(row, intake):
         return f"is made from the PyTorch model, MODEL has format {intake.name if intake else 'another kind'}"
-    lacking = dict.fromkeys((*targets.missing_for_export(row, intake), *targets.missing_for_run(row)))
-    if lacking:
+    if lacking := targets.missing_for_export(row, intake):
         return f"needs {', '.join(lacking)}, not installed here"
-    return None if targets.has_device(row) else f"runs on a {row.device}, and there is none here"
+    return place.why_not(row)
 
 
-def choose_rows(names: Sequence[str], intake: Target | None) -> tuple[list[Target], dict[str, str]]:
+def choose_rows(names: Sequence[str], intake: Target | None, place: Place) -> tuple[list[Target], dict[str, str]]:
     """Returns the rows to try, and why others are left out.
 
     Args:
-        names: Targets that the user requested; empty or `all` is every one that this machine can export and run.
+        names: Targets that the user requested; empty or `all` is every one that can be exported here and run there.
         intake: Row whose finished file the model is; None is PyTorch.
+        place: Where bundles run.
 
     Raises:
         UsageError: An unknown target, or one that cannot be made from such a file.
         MissingDependency: A package that a requested target needs is absent, or no target can be tried at all.
-        UnsupportedHardware: The hardware of a requested target is absent.
+        UnsupportedHardware: The place cannot run a requested target.
     """
     asked = [] if "all" in names else [targets.find(name) for name in dict.fromkeys(names)]
     targets.require_export(asked, intake)
+    left_out = {row.name: why for row in targets.TARGETS.values() if (why := why_not(row, intake, place))}
     for row in asked:
-        if (reason := why_not(row, intake)) is not None:
+        if row.name in left_out:
             kind = MissingDependency if targets.missing_for_run(row) else UnsupportedHardware
-            raise kind(f"target {row.name} {reason}", hint="ghostdeploy doctor")
-    left_out = {row.name: reason for row in targets.TARGETS.values() if (reason := why_not(row, intake))}
+            raise kind(f"target {row.name} {left_out[row.name]}", hint="ghostdeploy doctor")
     rows = asked or [row for row in targets.TARGETS.values() if row.name not in left_out]
     if not rows:
-        raise MissingDependency("no target can be exported and run on this machine", hint="ghostdeploy doctor")
+        raise MissingDependency("no target can be exported here and run there", hint="ghostdeploy doctor")
     return rows, {} if asked else left_out
 
 

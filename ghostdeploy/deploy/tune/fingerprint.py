@@ -18,7 +18,6 @@ import numpy as np
 from ghostdeploy import targets
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.deploy.tune.journal import Header
-from ghostdeploy.machine import cpu_name, instruction_set, usable_cores
 
 if TYPE_CHECKING:
     from ghostdeploy.deploy.intake.protocol import ExportedModel
@@ -28,9 +27,8 @@ _SELECTING = frozenset({"targets", "precision", "out", "replace", "timeout", "sk
 """Fields of `ExportConfig` that change no bundle, or that each candidate sets for itself."""
 
 
-def header_of(model: ExportedModel, config: ExportConfig) -> Header:
-    """Returns the journal's first line for a request."""
-    machine = f"{cpu_name()}, {instruction_set()}, {usable_cores()} usable cores"
+def header_of(model: ExportedModel, config: ExportConfig, machine: str) -> Header:
+    """Returns the journal's first line for a request; `machine` is the name of the place."""
     return Header(model=model.digest(), options=_options(config), tools=_tools(), machine=machine)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from ghostdeploy.deploy.intake.resolve import resolve_model
 from ghostdeploy.deploy.plan import preprocessing
 from ghostdeploy.deploy.plan.config import ExportConfig
 from ghostdeploy.deploy.tune.candidates import OBJECTIVES, Objective, choose_rows
+from ghostdeploy.deploy.tune.place import Here, Place
 from ghostdeploy.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class TuneConfig:
     export: ExportConfig
     """What all exports have in common; its targets are those to try, its `out` the parent of bundle and state."""
     left_out: dict[str, str]
-    """Targets that this machine cannot export or run, and why."""
+    """Targets that cannot be exported here or run at the place, and why."""
     precisions: tuple[str, ...] = targets.PRECISIONS
     objective: Objective = "latency"
     max_size: int | None = None
@@ -73,6 +74,8 @@ class TuneRequest:
     num_classes: int | None
     name: str | None
     config: TuneConfig
+    place: Place = field(default_factory=Here)
+    """Where bundles are measured."""
 
     def resolve(self) -> Callable[[], ExportedModel]:
         """Returns the loader of the model, and checks that its packages are installed."""
@@ -85,20 +88,24 @@ class TuneRequest:
         )
 
 
-def from_options(**options: Any) -> TuneRequest:
+def from_options(place: Place | None = None, **options: Any) -> TuneRequest:
     """Turns the options of the command line into a request.
+
+    Args:
+        place: Where bundles are measured; None is this machine.
+        options: By name.
 
     Raises:
         UsageError: A value is out of range, a name unknown, or a target cannot be made from such a model.
         MissingDependency: A package that a requested target needs is absent.
         UnsupportedHardware: The hardware of a requested target is absent.
     """
-    preprocess = preprocessing.from_options(options)
+    place, preprocess = place or Here(), preprocessing.from_options(options)
     spec, name = options.pop("model"), options.pop("name")
     source = {key: options.pop(key) for key in ("weights", "weights_key", "num_classes")}
     if name is not None and Path(name).name != name:
         raise UsageError(f"--name is {name!r}, expected a plain folder name")
-    rows, left_out = choose_rows(options.pop("target_names"), targets.intake_of(spec))
+    rows, left_out = choose_rows(options.pop("target_names"), targets.intake_of(spec), place)
     chosen: Sequence[str] = options.pop("precisions")
     own = {key: options.pop(key) for key in ("objective", "max_latency")}
     config = TuneConfig(
@@ -115,7 +122,7 @@ def from_options(**options: Any) -> TuneRequest:
         ),
         **own,
     )
-    return TuneRequest(spec=spec, name=name, config=config, **source)
+    return TuneRequest(spec=spec, name=name, config=config, place=place, **source)
 
 
 def parse_size(text: str) -> int:

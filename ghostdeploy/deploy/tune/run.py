@@ -14,21 +14,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ghostdeploy.deploy.measure.bench_worker import Job
 from ghostdeploy.deploy.tune import contest
 from ghostdeploy.deploy.tune.candidates import Candidate, without_single_passes
 from ghostdeploy.deploy.tune.contenders import QUICK_ROUNDS
 from ghostdeploy.deploy.tune.exporting import groups
 from ghostdeploy.deploy.tune.journal import Exported, Picked, Refused, Round
 from ghostdeploy.deploy.tune.limits import require_bundles, require_within_limits
-from ghostdeploy.deploy.tune.measure import job_of, sit
 from ghostdeploy.errors import ExportFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ghostdeploy.deploy.tune.candidates import Entry
     from ghostdeploy.deploy.tune.contenders import Contenders
     from ghostdeploy.deploy.tune.exporting import Workshop
     from ghostdeploy.deploy.tune.journal import Journal
+    from ghostdeploy.deploy.tune.place import Place
     from ghostdeploy.deploy.tune.progress import Progress
 
 EXPORT_SHARE, VARIANT_SHARE, CONTEST_SHARE = 0.60, 0.75, 0.90
@@ -50,10 +52,14 @@ class Tuning:
         workshop: Makes bundles.
         journal: Open and locked.
         progress: Called for every step.
+        place: Where bundles are measured.
     """
 
-    def __init__(self, contenders: Contenders, workshop: Workshop, journal: Journal, progress: Progress) -> None:
+    def __init__(
+        self, contenders: Contenders, workshop: Workshop, journal: Journal, progress: Progress, place: Place
+    ) -> None:
         self.contenders = contenders
+        self._place = place
         self._workshop = workshop
         self._journal = journal
         self._progress = progress
@@ -229,8 +235,8 @@ class Tuning:
 
         progress.begin(step)
         batch = self.contenders.config.export.batch or 1
-        sit(
-            {key: job_of(self._workshop.path(entries[key].candidate), entries[key].setting, batch) for key in keys},
+        self._place.take_turns(
+            {key: self._job(entries[key], batch) for key in keys},
             rounds=most,
             queue=self.contenders.kind == "queued",
             on_round=heard,
@@ -238,6 +244,10 @@ class Tuning:
             on_start=lambda key: progress.started(f"load {key}"),
         )
         return sitting, mine
+
+    def _job(self, entry: Entry, batch: int) -> Job:
+        path, setting = self._workshop.path(entry.candidate), entry.setting
+        return Job(path=str(path), threads=setting.threads, batch=batch, profile=setting.profile)
 
     def _asked(self, candidates: list[Candidate]) -> str:
         config = self.contenders.config

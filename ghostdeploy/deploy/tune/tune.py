@@ -13,7 +13,6 @@ from ghostdeploy.deploy.tune.progress import Progress
 from ghostdeploy.deploy.tune.report import publish, refuse_foreign, write_tables
 from ghostdeploy.deploy.tune.run import Tuning
 from ghostdeploy.deploy.tune.summary import summarize
-from ghostdeploy.machine import cpu_flags, usable_cores
 
 if TYPE_CHECKING:
     from ghostdeploy.deploy.tune.progress import Watcher
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def tune(asked: TuneRequest, watcher: Watcher | None = None) -> Tuned:
-    """Finds the best bundle of a model for this machine, and how to run it.
+    """Finds the best bundle of a model for this machine, or for `asked.place`, and how to run it.
 
     Everything is kept in `OUT/<model>-tune`: bundles, journal, tables. A second call continues where the first one
     ended.
@@ -38,18 +37,18 @@ def tune(asked: TuneRequest, watcher: Watcher | None = None) -> Tuned:
         GateFailed: No bundle passed its gates, or none is within the limits.
         GhostDeployError: See the tree in `ghostdeploy.errors`.
     """
-    config, load = asked.config, asked.resolve()
-    candidates = enumerate_candidates(config.export.rows, config.precisions, cpu_flags())
+    config, load, place = asked.config, asked.resolve(), asked.place
+    candidates = enumerate_candidates(config.export.rows, config.precisions, place.flags)
     model = load()
     name = asked.name or model.name
     out, state = config.export.out, config.export.out / f"{name}-tune"
     refuse_foreign(out, name, candidates, state, replace=config.restart)
-    header = header_of(model, config.export)
+    header = header_of(model, config.export, place.name)
     with Journal(state, header, restart=config.restart) as journal:
         progress = Progress(watcher, config.budget, journal.spent)
-        contenders = Contenders(config, journal, settings(usable_cores(), config.objective))
+        contenders = Contenders(config, journal, settings(place.cores, config.objective))
         workshop = Workshop(model, name, config.export, state)
-        tuning = Tuning(contenders, workshop, journal, progress)
+        tuning = Tuning(contenders, workshop, journal, progress, place)
         picked = tuning.run(candidates)
         found = summarize(contenders, workshop, picked, tuning.considered, machine=header.machine)
         winner = workshop.path(contenders.entries()[picked.pick].candidate)

@@ -6,6 +6,14 @@ throughput   THROUGHPUT   one per stream, each with one core
 
 On a CPU the arithmetic is pinned to float32 whatever the precision of the stored weights. OpenVINO would otherwise take
 bfloat16 (8 bits of mantissa) on processors that have it, and a bundle proven on one machine would be wrong on the next.
+
+On Arm INT8 graphs are computed in float32, from their INT8 weights: OpenVINO's low-precision rewriting is off there.
+For convolutions of activations without zero point it has integer kernels (of Arm's Compute Library); with one OpenVINO
+2026.4.1 takes a reference kernel in float16, whatever the hint says, and a processor without float16 arithmetic, such
+as the Cortex-A72, gets `object is not initialized`. Depthwise convolutions are float there in any case. Both samples
+on an emulated Cortex-A76, SQNR to the graph's own values in float: 30.4 and 40.4 dB with rewriting, 50.1 and 51.0 dB
+without. See decision 0038.
+
 Threads are not pinned to cores: each process would pin its first thread to the same first core, and two processes with
 one thread each would share it while another is idle (measured on two cores: half the speed; alone, no difference).
 And with pinning OpenVINO 2026.4.1 writes into freed memory when models are loaded and freed again and again: a loop of
@@ -31,7 +39,7 @@ import numpy as np
 
 from ghostdeploy.bundle.manifest import TensorSpec
 from ghostdeploy.errors import UnsupportedHardware, UsageError
-from ghostdeploy.machine import engine_threads
+from ghostdeploy.machine import architecture, engine_threads
 from ghostdeploy.runtimes.base import Runtime, reason
 from ghostdeploy.runtimes.interface import Cached, Engine, Interface, Settings
 from ghostdeploy.runtimes.openvino.compile_cache import CompileCache
@@ -90,6 +98,7 @@ class OpenVINORuntime(Runtime):
             threads=int(compiled.get_property("INFERENCE_NUM_THREADS")) if device == "CPU" else 1,
             streams=streams,
             precision=_dtype(compiled.get_property("INFERENCE_PRECISION_HINT")),
+            integers=not _in_float(device, self._interface),
             inputs=tuple(_spec(port, self._interface.inputs) for port in compiled.inputs),
             outputs=tuple(_spec(port, self._interface.outputs) for port in compiled.outputs),
             queues=True,
@@ -194,9 +203,16 @@ def _config(device: str, interface: Interface, settings: Settings) -> dict[str, 
     if device == "CPU":
         config["INFERENCE_NUM_THREADS"] = settings.threads or engine_threads()
         config["ENABLE_CPU_PINNING"] = False
+    if _in_float(device, interface):
+        config["LP_TRANSFORMS_MODE"] = False
     if interface.precision != "fp16" or not device.startswith(("GPU", "NPU")):
         config["INFERENCE_PRECISION_HINT"] = "f32"
     return config
+
+
+def _in_float(device: str, interface: Interface) -> bool:
+    """Whether an INT8 graph is computed in float32."""
+    return device == "CPU" and interface.precision == "int8" and architecture() == "aarch64"
 
 
 def _import(core: Any, blob: bytes | None, device: str, config: dict[str, Any]) -> Any | None:

@@ -1,4 +1,4 @@
-"""Measures entries in turn, each in its own process, as `bench` does."""
+"""Measures entries in turn, each in its own process, as `bench` does; who asks decides after each round."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.measure.bench_process import Process, block_size, job_process
-from ghostdeploy.deploy.measure.bench_worker import Job
 from ghostdeploy.errors import BundleError
-from ghostdeploy.machine import choose_cores
 from ghostdeploy.statistics import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from ghostdeploy.deploy.tune.candidates import Setting
+    from ghostdeploy.deploy.measure.bench_worker import Job
 
 BLOCK_SECONDS = 0.1
 """About how long one block of calls takes."""
@@ -40,13 +37,7 @@ class Contestant:
         return self.process.ask("queue", self.count).seconds[0] / (self.count * self.batch)
 
 
-def job_of(path: Path, setting: Setting, batch: int) -> Job:
-    """Returns the job of a process; it is kept on as many cores as it has threads."""
-    cores = choose_cores(setting.threads)
-    return Job(path=str(path), threads=setting.threads, batch=batch, cores=cores, profile=setting.profile)
-
-
-def sit(
+def take_turns(
     jobs: dict[str, Job],
     *,
     rounds: int,
