@@ -18,10 +18,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from ghostdeploy.deploy.measure.bench_worker import Job
+from ghostdeploy.deploy.measure.turns import take_turns
 from ghostdeploy.deploy.tune import contest
 from ghostdeploy.deploy.tune.candidates import Candidate, Entry, Setting
 from ghostdeploy.deploy.tune.journal import Round
-from ghostdeploy.deploy.tune.measure import job_of, sit
 from ghostdeploy.deploy.tune.results import Tuned
 
 
@@ -47,8 +48,11 @@ def measure(found: Tuned, jobs: dict[str, tuple[Path, Setting]], rounds: int) ->
         seen.append(Round(sitting=1, calls=calls, queued=queued, spent=0.0))
         return False
 
-    sit(
-        {key: job_of(path, setting, found.batch) for key, (path, setting) in jobs.items()},
+    take_turns(
+        {
+            key: Job(path=str(path), threads=setting.threads, batch=found.batch, profile=setting.profile)
+            for key, (path, setting) in jobs.items()
+        },
         rounds=rounds,
         queue=found.objective == "throughput",
         on_round=heard,

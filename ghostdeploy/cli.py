@@ -77,7 +77,7 @@ def verify(bundles: tuple[Path, ...], receipt: Path | None, there: There | None,
             raise UsageError(f"{receipts[0]} is a receipt, which is checked here", hint="leave out --on and --receipt")
         return _check_receipts(receipts, [path for path in bundles if path not in receipts], as_json=as_json)
     if there is not None:
-        return there.verify(bundles, as_json=as_json)
+        return there.verify(bundles, as_json=as_json, verdict="failed")
     several: Several[Verification] = Several(arguments=bundles)
     with Home("verify", receipt) as home:
         several.run(home.verify)

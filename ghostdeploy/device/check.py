@@ -66,16 +66,17 @@ def check(path: Path, bundles: Sequence[Path] = ()) -> list[Checked]:
 def _checked(path: Path, found: Receipt, bundle: Path) -> Checked:
     manifest = open_bundle(bundle).manifest
     faults = [*_bundle(found, manifest), *_figures(found, manifest), *_latency(found), *_rules(found)]
-    if found.verdict != "passed":
-        faults.append(found.failed_because or found.unverified_because or "it was not proven")
+    if (there := found.failed_because or found.unverified_because) is not None:
+        faults.append(there)
+    ruling = judge.rule(faults)
     return Checked(
         receipt=str(path),
         bundle=str(bundle),
         name=found.bundle.name,
         device=f"{found.device.where}: {found.device.processor or found.device.architecture}",
         proven=found.verdict,
-        verdict="failed" if faults else "passed",
-        failed_because="; ".join(faults) or None,
+        verdict=ruling.verdict,
+        failed_because=ruling.failed_because,
     )
 
 

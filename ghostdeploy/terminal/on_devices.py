@@ -36,14 +36,14 @@ class There:
 
         return Ways(python=self.python)
 
-    def verify(self, bundles: Sequence[Path], *, as_json: bool) -> int:
-        """Does `verify`; returns the exit code."""
+    def verify(self, bundles: Sequence[Path], *, as_json: bool, **empty: str) -> int:
+        """Does `verify`; returns the exit code. `empty` is what a bad bundle has in place of a result."""
         from ghostdeploy.remote import commands
         from ghostdeploy.terminal import proof_tables
 
         with Bars() as bars:
             found = commands.verify(bundles, self.wheres, ways=self._ways, listener=bars)
-        return self._show(found, proof_tables.verified, as_json=as_json)
+        return self._show(found, proof_tables.verified, as_json=as_json, empty=empty)
 
     def evaluate(self, bundles: Sequence[Path], *, as_json: bool, **options: Any) -> int:
         """Does `eval`; returns the exit code."""
@@ -74,14 +74,20 @@ class There:
         return self._show(found, lambda one: tables.doctor(one[0]), as_json=as_json, alone=True)
 
     def _show(
-        self, found: Sequence[Found[Any]], table: Callable[[list[Any]], None], *, as_json: bool, alone: bool = False
+        self,
+        found: Sequence[Found[Any]],
+        table: Callable[[list[Any]], None],
+        *,
+        as_json: bool,
+        alone: bool = False,
+        empty: dict[str, str] | None = None,
     ) -> int:
         receipts = [receipt for one in found for receipt in one.receipts]
         if self.receipt is not None and receipts:
             from ghostdeploy.device.receipt import write
 
             write(self.receipt, receipts)
-        return show(found, table, as_json=as_json, alone=alone)
+        return show(found, table, as_json=as_json, alone=alone, empty=empty)
 
 
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,7 +115,14 @@ receipt_option = click.option(
 )
 
 
-def show(found: Sequence[Found[Any]], table: Callable[[list[Any]], None], *, as_json: bool, alone: bool = False) -> int:
+def show(
+    found: Sequence[Found[Any]],
+    table: Callable[[list[Any]], None],
+    *,
+    as_json: bool,
+    alone: bool = False,
+    empty: dict[str, str] | None = None,
+) -> int:
     """Prints what devices gave.
 
     Args:
@@ -117,6 +130,7 @@ def show(found: Sequence[Found[Any]], table: Callable[[list[Any]], None], *, as_
         table: Prints the results of one.
         as_json: Print one document: a list, one entry per bundle and device.
         alone: There is one result per device: with a single device the document is that entry.
+        empty: What the entry of a bad bundle has in place of a result.
 
     Returns:
         The exit code.
@@ -127,7 +141,7 @@ def show(found: Sequence[Found[Any]], table: Callable[[list[Any]], None], *, as_
     if len(found) == 1 and not found[0].results and (error := _only(found[0])) is not None:
         raise error
     if as_json:
-        documents = [document for one in found for document in _documents(one)]
+        documents = [document for one in found for document in _documents(one, empty or {})]
         print_json(documents[0] if alone and len(documents) == 1 else documents)
     codes = [0]
     for one in found:
@@ -156,11 +170,11 @@ def _only(found: Found[Any]) -> GhostDeployError | None:
     return errors[0] if len(errors) == 1 else None
 
 
-def _documents(found: Found[Any]) -> list[dict[str, Any]]:
+def _documents(found: Found[Any], empty: dict[str, str]) -> list[dict[str, Any]]:
     device = {"where": found.where} if found.device is None else msgspec.to_builtins(found.device)
     entries = [msgspec.to_builtins(result) for _, result in found.results]
     entries += [
-        {"bundle": str(path), "verdict": "failed", "error": describe(error), "exit_code": error.exit_code}
+        {"bundle": str(path), **empty, "error": describe(error), "exit_code": error.exit_code}
         for path, error in found.errors
     ]
     if found.error is not None:

@@ -7,13 +7,13 @@ for, because pip compares them letter by letter. Versions are those of `constrai
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
 from ghostdeploy.errors import BadInput, MissingDependency
+from ghostdeploy.isolation import child_command
 from ghostdeploy.remote.emulator.programs import ProgramFailed, run
 from ghostdeploy.remote.emulator.recipe import PYTHON, WHEELS
 
@@ -79,7 +79,7 @@ def _pip(words: list[str | Path], folder: Path) -> None:
         raise MissingDependency("fetching wheels for Arm needs pip, not installed here", hint="python -m ensurepip")
     platforms = [word for minor in _GLIBC for word in ("--platform", f"manylinux_2_{minor}_aarch64")]
     machine = ["--python-version", PYTHON, "--implementation", "cp", "--platform", "manylinux2014_aarch64", *platforms]
-    command = [sys.executable, "-m", "pip", *words, "--no-deps", "--only-binary=:all:", *machine]
+    command = child_command("pip", *map(str, words), "--no-deps", "--only-binary=:all:", *machine)
     variables = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     try:
         run(command, folder=folder, variables=variables)
