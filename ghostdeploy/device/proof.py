@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import distribution, version
 from typing import TYPE_CHECKING
 
-from ghostdeploy import targets
 from ghostdeploy.bundle.record import Record
 from ghostdeploy.deploy.measure.bench import Bench  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.deploy.prove.commands import Verification, verify
+from ghostdeploy.device.engines import engine_distributions
 from ghostdeploy.runtimes.placement import Placement  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
@@ -51,19 +51,6 @@ def prove(path: str | os.PathLike[str]) -> Proof:
         ghostdeploy=version("ghostdeploy"),
         engine_record=engine_record(found.target),
     )
-
-
-def engine_distributions(target: str) -> list[str]:
-    """Returns the installed distributions of a target's engine, without importing it."""
-    found = []
-    for choice in targets.find(target).runtime_packages:
-        for module in choice.split("|"):
-            try:
-                found.append(distribution(module.replace("_", "-")).metadata["Name"])
-                break
-            except PackageNotFoundError:
-                continue
-    return found
 
 
 def engine_record(target: str) -> str | None:

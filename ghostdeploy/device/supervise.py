@@ -10,17 +10,14 @@ import subprocess
 import tempfile
 import threading
 import time
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from ghostdeploy import targets
-from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.device.deaths import explain
 from ghostdeploy.device.jobs import Event, Order, decode, encode, failure
 from ghostdeploy.device.probe import observe, probe
-from ghostdeploy.device.proof import engine_distributions
 from ghostdeploy.errors import ExportFailed, GhostDeployError
 from ghostdeploy.isolation import child_command
 from ghostdeploy.waiting import measured_environment
@@ -130,19 +127,11 @@ def _pass_on(process: subprocess.Popen[bytes], number: int, send: Callable[[Even
 
 def _engines(job: Job) -> str:
     """Returns the engines of a job's bundles with their versions, without importing one."""
+    from ghostdeploy.bundle.folder import open_bundle  # only where something went wrong: it takes a third of a second
+    from ghostdeploy.device.engines import engine_names
+
     found: dict[str, None] = {}
     for path in job.bundles:
-        try:
-            target = open_bundle(path, check_hashes=False).manifest.target
-        except GhostDeployError:  # a damaged bundle is not what ended the process
-            continue
-        names = engine_distributions(target) or [targets.find(target).runtimes[0]]
-        found |= dict.fromkeys(_with_version(name) for name in names)
+        with suppress(GhostDeployError):  # a damaged bundle is not what ended the process
+            found |= dict.fromkeys(engine_names(open_bundle(path, check_hashes=False).manifest.target))
     return " and ".join(found) or "the command"
-
-
-def _with_version(name: str) -> str:
-    try:
-        return f"{name} {version(name)}"
-    except PackageNotFoundError:
-        return name

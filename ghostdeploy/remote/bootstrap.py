@@ -11,6 +11,7 @@ a mark, since a login shell may print before it.
                                                      out   {"done": exit code of the work}
 
     BASE/objects/SHA256        kept between runs: what an earlier run took, up to KEEP bytes, the oldest go first
+    BASE/packages/SHA256/      the wheel of that hash, unpacked; its files are compared with the wheel before use
     BASE/work-…/               of one run, locked while it lasts; BASE is ~/.cache/ghostdeploy/device
 
 The work is a forked process in a process group of its own. This one waits for the end of its input, which is the end
@@ -34,6 +35,7 @@ import signal
 import sys
 import tempfile
 import zipfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,15 +47,13 @@ KEEP = 2 << 30
 STOP = "stop"
 _BLOCK = 1 << 16
 OLDEST = (3, 10)
+_PACKAGES = 4
+"""Versions of the package that are kept."""
 _ENDS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 
 class Cut(Exception):
     """The connection ended."""
-
-
-class Full(Exception):
-    """The disk took no more."""
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
     for number in _ENDS:
         signal.signal(number, _leave)
     made: list[str] = []
-    run = None
+    run, mark = None, MARK
     try:
         wanted = _line(source)
         base = _base(wanted["base"], made)
@@ -72,27 +72,30 @@ def main() -> None:
             _sweep(base)
             run = _Run(base)
         there = [] if run is None else [name for name in wanted["objects"] if run.has(name)]
-        _say(out, dict(_facts(wanted["modules"], base), have=there), mark=MARK)
+        _say(out, dict(_facts(wanted["modules"], base), have=there), mark)
+        mark = ""
         if run is not None:
             run.serve(source, out, wanted["objects"])
     except (Cut, BrokenPipeError):
         pass
     except OSError as error:
-        _say(out, {"refused": _reason(error)}, mark=MARK)
+        _say(out, {"refused": _reason(error)}, mark)
     finally:
         for number in _ENDS:
             signal.signal(number, signal.SIG_IGN)
         if run is not None:
             run.remove()
         for folder in made:  # what this run made and nothing is kept in
-            _rmdir(folder)
+            with suppress(OSError):  # something is, or it was never made
+                os.rmdir(folder)
 
 
 class _Run:
     """One run and its folder."""
 
     def __init__(self, base: str) -> None:
-        self.objects = os.path.join(base, "objects")
+        self.objects, self.packages = os.path.join(base, "objects"), os.path.join(base, "packages")
+        self.package = self.wheel = ""
         self.folder = tempfile.mkdtemp(prefix="work-", dir=base)
         self.lock = os.open(os.path.join(self.folder, "lock"), os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
@@ -103,8 +106,8 @@ class _Run:
         """Returns whether an object is here and whole."""
         path = os.path.join(self.objects, name)
         try:
+            digest = hashlib.sha256()
             with open(path, "rb") as stream:
-                digest = hashlib.sha256()
                 for block in iter(lambda: stream.read(_BLOCK), b""):
                     digest.update(block)
         except OSError:
@@ -121,23 +124,13 @@ class _Run:
             order = _line(source)
             if "object" not in order:
                 break
-            try:
-                self._take(source, order["object"], sizes[order["object"]])
-            except (Full, ValueError) as error:
-                _say(out, {"refused": str(error)})
-                return
-        try:
-            self._lay_out(order["folders"])
-        except OSError as error:
-            _say(out, {"refused": _reason(error)})
-            return
+            self._take(source, order["object"], sizes[order["object"]])
+        package = self._lay_out(order["folders"])
         self.child = os.fork()
         if self.child == 0:
-            _work(self.folder, order, out)
-        try:
+            _work(self.folder, package, order, out)
+        with suppress(OSError):  # it has ended
             os.setpgid(self.child, self.child)  # as it does itself: whoever is first
-        except OSError:
-            pass  # it has ended
         code = _code_of(self.child, source, os.path.join(self.folder, STOP))
         self.child = 0
         self._keep()
@@ -146,22 +139,20 @@ class _Run:
     def _take(self, source: BufferedReader, name: str, size: int) -> None:
         path = os.path.join(self.folder, name)
         digest, left = hashlib.sha256(), size
-        try:
-            with open(path, "wb") as stream:
-                while left:
-                    block = source.read(min(_BLOCK, left))
-                    if not block:
-                        raise Cut
-                    left -= len(block)
-                    digest.update(block)
-                    stream.write(block)
-        except OSError as error:
-            raise Full(_reason(error)) from error
+        with open(path, "wb") as stream:
+            while left:
+                block = source.read(min(_BLOCK, left))
+                if not block:
+                    raise Cut
+                left -= len(block)
+                digest.update(block)
+                stream.write(block)
         if digest.hexdigest() != name:
-            raise ValueError("what arrived differs from what was sent")
+            raise OSError(errno.EIO, "what arrived differs from what was sent")
         self.mine.append(name)
 
-    def _lay_out(self, folders: dict[str, str]) -> None:
+    def _lay_out(self, folders: dict[str, str]) -> str:
+        """Puts every file where it belongs; returns the folder of the package."""
         for path, name in folders.items():
             place, source = os.path.join(self.folder, path), os.path.join(self.folder, name)
             os.makedirs(os.path.dirname(place), exist_ok=True)
@@ -170,11 +161,24 @@ class _Run:
                 os.link(source, place)
             except OSError:  # a file system without links
                 shutil.copyfile(source, place)
+        kept = os.path.join(self.packages, folders["device.whl"])
         with zipfile.ZipFile(os.path.join(self.folder, "device.whl")) as wheel:
-            wheel.extractall(os.path.join(self.folder, "package"))
+            if _same(wheel, kept):
+                os.utime(kept)
+                return kept
+            self.package = os.path.join(self.folder, "package")
+            wheel.extractall(self.package)
+        self.wheel = folders["device.whl"]
+        return self.package
 
     def _keep(self) -> None:
-        """Moves what was sent to the kept objects."""
+        """Moves what was sent to the kept objects, and what was unpacked to the kept packages, with its bytecode."""
+        if self.package:
+            os.makedirs(self.packages, exist_ok=True)
+            with suppress(OSError):  # another run was faster
+                os.rename(self.package, os.path.join(self.packages, self.wheel))
+            for path in sorted(_entries(self.packages), key=os.path.getmtime)[:-_PACKAGES]:
+                shutil.rmtree(path, ignore_errors=True)
         os.makedirs(self.objects, exist_ok=True)
         for name in self.mine:
             os.replace(os.path.join(self.folder, name), os.path.join(self.objects, name))
@@ -189,28 +193,25 @@ class _Run:
     def remove(self) -> None:
         """Ends the work and removes the folder."""
         if self.child:
-            try:
+            with suppress(OSError):
                 os.killpg(self.child, signal.SIGKILL)
-            except OSError:
-                pass
             os.waitpid(self.child, 0)
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self.lock)
 
 
-def _work(folder: str, order: dict[str, Any], out: BinaryIO) -> None:
+def _work(folder: str, package: str, order: dict[str, Any], out: BinaryIO) -> None:
     """Becomes the process that works; never returns."""
     code = 1
     try:
         os.setpgid(0, 0)
         for number in _ENDS:
             signal.signal(number, signal.SIG_DFL)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(folder)
         tempfile.tempdir = folder
         os.environ["TMPDIR"] = folder
-        sys.path[:] = [os.path.join(folder, "package")] + [one for one in sys.path if os.path.isabs(one)]
+        sys.path[:] = [package] + [one for one in sys.path if os.path.isabs(one)]
         from ghostdeploy.device.supervise import serve
 
         serve(order["order"], out)
@@ -286,7 +287,7 @@ def _base(given: str | None, made: list[str]) -> str:
 
 def _make(base: str, made: list[str]) -> str:
     """Makes a folder that nobody else writes to; adds what was not there, the innermost first."""
-    absent, path = [os.path.join(base, "objects")], base
+    absent, path = [os.path.join(base, "objects"), os.path.join(base, "packages")], base
     while not os.path.isdir(path):
         absent.append(path)
         path = os.path.dirname(path)
@@ -297,11 +298,16 @@ def _make(base: str, made: list[str]) -> str:
     return base
 
 
-def _rmdir(folder: str) -> None:
+def _same(wheel: zipfile.ZipFile, folder: str) -> bool:
+    """Returns whether a folder holds what a wheel holds."""
     try:
-        os.rmdir(folder)
+        for name in wheel.namelist():
+            with open(os.path.join(folder, *name.split("/")), "rb") as stream:
+                if stream.read() != wheel.read(name):
+                    return False
     except OSError:
-        pass  # not empty, or never made
+        return False
+    return True
 
 
 def _entries(folder: str) -> list[str]:

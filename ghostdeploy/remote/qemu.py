@@ -42,7 +42,9 @@ class Qemu:
 
     def environment(self) -> dict[str, str]:
         """See `Transport`."""
-        return self._emulator.environment(variables={INTERPRETER: json.dumps(self._emulator.interpreter)})
+        found = self._emulator.environment(variables={INTERPRETER: json.dumps(self._emulator.interpreter)})
+        found.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling what was sent takes seconds there, once
+        return found
 
     def explain(self, code: int, said: str) -> GhostDeployError:
         """See `Transport`."""

@@ -79,12 +79,21 @@ def test_a_kept_file_that_was_changed_there_is_sent_again(capsys, board, tiny_bu
     assert run(capsys, "verify", path, *board.options).code == 0
 
 
-def test_only_whole_files_are_left(capsys, board, tiny_bundle):
+def test_only_whole_files_and_the_package_are_left(capsys, board, tiny_bundle):
     assert run(capsys, "verify", tiny_bundle("onnx"), *board.options).code == 0
 
     assert board.rests()
-    names = {name for name in board.listing() if len(name.rpartition("/")[2]) != 64}
-    assert names == {"ghostdeploy", "ghostdeploy/device", "ghostdeploy/device/objects"}
+    left = {name for name in board.listing() if "/packages/" not in name and len(name.rpartition("/")[2]) != 64}
+    home = "ghostdeploy/device"
+    assert left == {"ghostdeploy", home, f"{home}/objects", f"{home}/packages"}
+
+
+def test_a_package_that_was_changed_there_is_unpacked_again(capsys, board, tiny_bundle):
+    assert run(capsys, "verify", tiny_bundle("onnx"), *board.options).code == 0
+    (package,) = (board.cache / "ghostdeploy/device/packages").iterdir()
+    (package / "ghostdeploy/device/supervise.py").write_text("raise SystemExit(7)\n")
+
+    assert run(capsys, "verify", tiny_bundle("onnx"), *board.options).code == 0
 
 
 def test_a_receipt_names_bundle_device_engine_kernels_and_states(capsys, board, bundles, tmp_path):
