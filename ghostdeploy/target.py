@@ -144,6 +144,9 @@ class Target:
     """ONNX graph of the payload that may be run in float where the engine cannot run; None where it always can."""
     device: str | None = None
     """Hardware that its engine cannot do without."""
+    simulator: Literal["payload", "source"] | None = None
+    """Set where its runtime is the vendor's simulator, which gives outputs and has no latency: whether that executes the
+    payload itself, or only the graph that the payload was compiled from. None is the engine itself."""
     find_devices: str | None = None
     """Import string of the function that lists that hardware; without it none is found."""
     finisher: str | None = None
@@ -183,6 +186,19 @@ class Target:
     def runtime_requirement(self) -> str:
         """What pip installs on a device: the runtime alone."""
         return self.distribution or f"ghostdeploy[{self.name}-runtime]"
+
+
+    @property
+    def how(self) -> Literal["executed", "on a simulator"]:
+        """What gives the outputs of its runtime, for the records of a manifest."""
+        return "executed" if self.simulator is None else "on a simulator"
+
+    @property
+    def not_executed(self) -> str | None:
+        """Why the outputs of its runtime leave its payload unverified; None where they are the payload's own."""
+        if self.simulator != "source":
+            return None
+        return f"compiled, not executed: the graph that it was compiled from ran on a simulator, no {self.device} here"
 
 
 def pip_install(*requirements: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from ghostdeploy import samples, targets
@@ -88,7 +89,8 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     with run_bundle(bundle, Settings()) as runtime:
         executed = runtime.infer(inputs)
         info = runtime.info()
-    found = parity.again(executed, outputs, bundle.manifest)
+    row = targets.find(bundle.manifest.target)
+    found = msgspec.structs.replace(parity.again(executed, outputs, bundle.manifest), how=row.how)
     gap = _execution_gap(bundle, executed, outputs)
     replays = _replays(bundle, executed, outputs)
     return Verification(
@@ -104,7 +106,12 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         export_verdict=bundle.manifest.verdict,
         preprocessing=prepared,
         **judge.verified(
-            bundle.manifest, found, gap, replays, None if prepared is None else prepared.verdict
+            bundle.manifest,
+            found,
+            gap,
+            replays,
+            None if prepared is None else prepared.verdict,
+            not_executed=row.not_executed,
         )._asdict(),
     )
 
