@@ -71,14 +71,14 @@ class Execution(Record, frozen=True, kw_only=True):
     """The execution gap: the engine's outputs here, compared with the float simulation of the same quantized graph."""
 
     isa: str
-    """Instruction set it was executed with."""
+    """Instruction set it was executed with, or `a simulator`."""
     count: int
     agreement: float | None
     """Share of images with the same top-1 class; None where it proves nothing, see `parity.names_classes`."""
     sqnr_db: float | None
     """Simulation over difference in decibels; None when they are identical."""
     required_db: float | None = None
-    """Smallest allowed where values are judged, see `execution_of`; None for classifiers, 28 dB."""
+    """Smallest allowed where values are judged, see `execution_of`; None for an engine's classes, 28 dB."""
     saturable_channels: int
     """Output channels whose weights can overflow 16-bit sums on processors without dot-product instructions."""
     verdict: Verdict

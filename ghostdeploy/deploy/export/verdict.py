@@ -136,7 +136,8 @@ def _execution(outputs: Arrays, evidence: Evidence, row: Target, quantizer: Path
         outputs,
         simulated,
         evidence.reference_outputs(),
-        isa=instruction_set(row.instruction_limit),
+        isa=instruction_set(row.instruction_limit) if row.simulator is None else "a simulator",
+        own_rounding=row.simulator is not None,
         saturable_channels=made.saturable_channels,
     )
 

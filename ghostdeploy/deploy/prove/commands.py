@@ -131,13 +131,14 @@ def _execution_gap(bundle: Bundle, executed: Arrays, golden: Arrays) -> Executio
     simulated = bundle.simulated()
     if simulated is None:
         return None
-    recorded = bundle.manifest.execution
+    recorded, row = bundle.manifest.execution, targets.find(bundle.manifest.target)
     return execution_of(
         task_of(bundle.manifest.task, bundle.manifest.preprocess.sides),
         executed,
         simulated,
         golden,
-        isa=instruction_set(targets.find(bundle.manifest.target).instruction_limit),
+        isa=instruction_set(row.instruction_limit) if row.simulator is None else "a simulator",
+        own_rounding=row.simulator is not None,
         saturable_channels=0 if recorded is None else recorded.saturable_channels,
     )
 
