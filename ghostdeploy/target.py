@@ -38,7 +38,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     activations: Literal["uint8", "int8", "asymmetric int8"]
     int8_gates: bool = True
-    """Whether layers inside squeeze-and-excite gates and merge branches are quantized; what joins them never is."""
+    """Whether layers inside squeeze-and-excite gates and merge branches are quantized; what joins them is not."""
+    quantize_gates: bool = False
+    """Whether what joins them is quantized too, the sigmoid and the multiplication of a gate: an engine without float
+    leaves no choice."""
+    one_scale: tuple[str, ...] = ()
+    """Operators whose weights have one scale in place of one per output channel."""
     saturation_safe: bool = False
     """Weights are constrained so that no sum of two products leaves 16 bits."""
     quantize_bias: bool = False
