@@ -150,8 +150,8 @@ class Target:
     device: str | None = None
     """Hardware that its engine cannot do without."""
     simulator: Literal["payload", "source"] | None = None
-    """Set where its runtime is the vendor's simulator, which gives outputs and has no latency: whether that executes the
-    payload itself, or only the graph that the payload was compiled from. None is the engine itself."""
+    """Set where its runtime is the vendor's simulator, which gives outputs and has no latency: whether that executes
+    the payload itself, or only the graph that the payload was compiled from. None is the engine itself."""
     find_devices: str | None = None
     """Import string of the function that lists that hardware; without it none is found."""
     finisher: str | None = None
@@ -191,7 +191,6 @@ class Target:
     def runtime_requirement(self) -> str:
         """What pip installs on a device: the runtime alone."""
         return self.distribution or f"ghostdeploy[{self.name}-runtime]"
-
 
     @property
     def how(self) -> Literal["executed", "on a simulator"]:

@@ -16,7 +16,7 @@ from ghostdeploy.bundle.fidelity import Measured as Measured  # noqa: TC001 - li
 from ghostdeploy.bundle.fidelity import Replay as Replay  # noqa: TC001 - likewise
 from ghostdeploy.bundle.placement import Estimate as Estimate  # noqa: TC001 - likewise
 from ghostdeploy.bundle.placement import Placement as Placement  # noqa: TC001 - likewise
-from ghostdeploy.bundle.record import How as How  # noqa: TC001 - likewise
+from ghostdeploy.bundle.record import How as How
 from ghostdeploy.bundle.record import Record as Record
 from ghostdeploy.bundle.record import Verdict as Verdict
 from ghostdeploy.errors import BundleError

@@ -64,9 +64,7 @@ def executor(bundle: Bundle, row: Target) -> Iterator[Executor]:
         return
     with runtime:
         names = [spec.name for spec in bundle.manifest.inputs]
-        yield Executor(
-            runtime.infer, lambda batch: runtime.infer(by_name(batch, names)), row.not_executed, how=row.how
-        )
+        yield Executor(runtime.infer, lambda batch: runtime.infer(by_name(batch, names)), row.not_executed, how=row.how)
 
 
 def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:

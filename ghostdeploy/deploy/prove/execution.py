@@ -71,8 +71,8 @@ def execution_of(
     judged = task.judged(simulated)
     if task.proof == "agreement":
         (name,) = judged
-        found = compare_execution(executed[name], simulated[name], isa=isa, saturable_channels=saturable_channels)
-        return _as_values(found, simulated[name], floating[name]) if own_rounding else found
+        record = compare_execution(executed[name], simulated[name], isa=isa, saturable_channels=saturable_channels)
+        return _as_values(record, simulated[name], floating[name]) if own_rounding else record
     for name, wanted in judged.items():
         _require_one_shape(executed[name], wanted, name)
     finite = all(finite_images(task.judged(outputs).values()).all() for outputs in (executed, simulated))

@@ -204,7 +204,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _weight_overrides(graph: OnnxGraph, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
-    """Returns a safe scale per output channel for every weight, or that it has one scale; none where the tool decides."""
+    """Returns a safe scale per output channel for every weight, or that it has one; none where the tool decides."""
     overrides: dict[str, list[dict[str, Any]]] = {}
     for node in graph.layers():
         if node.op_type in recipe.one_scale:

@@ -90,7 +90,8 @@ class Configuration:
         if f"_{family.upper()}_" not in system:
             own = [name for name in SYSTEMS if f"_{family.upper()}_" in name]
             raise UsageError(
-                f"{accelerator} has no system configuration {system}", hint=f"--ethosu-system is one of {', '.join(own)}"
+                f"{accelerator} has no system configuration {system}",
+                hint=f"--ethosu-system is one of {', '.join(own)}",
             )
         flash = system.startswith(_FLASH)
         memory = _said(settings, "ethosu_memory") or ("Shared_Sram" if flash else "Dedicated_Sram_384KB")

@@ -1,4 +1,4 @@
-"""The simulator: the INT8 file that Vela compiled, run by TFLite's reference kernels, which LiteRT has beside its fast ones.
+"""The simulator: the INT8 file that Vela compiled, run by LiteRT's reference kernels.
 
 Arm promises that an Ethos-U computes what these kernels compute. `tflite-micro`, the engine of microcontrollers, has
 them too, and gives the same bytes for both sample models; it names no tensors and guesses its memory, so LiteRT is what
@@ -93,7 +93,7 @@ class EthosURuntime(Runtime):
         del self._engines
 
 
-class _Port:
+class Port:
     """One input or output tensor; one with a scale holds codes, and values are floats all the same."""
 
     def __init__(self, detail: dict[str, Any]) -> None:
@@ -122,8 +122,8 @@ class _Port:
         return values
 
 
-def _ports(details: Sequence[dict[str, Any]], specs: Sequence[TensorSpec]) -> list[_Port]:
+def _ports(details: Sequence[dict[str, Any]], specs: Sequence[TensorSpec]) -> list[Port]:
     """Returns the ports in the order of the manifest where the names are its names, else in the file's own."""
     by_name = {str(detail["name"]): detail for detail in details}
     ordered = [by_name[spec.name] for spec in specs] if all(spec.name in by_name for spec in specs) else details
-    return [_Port(detail) for detail in ordered]
+    return [Port(detail) for detail in ordered]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ethosu.vela import vela
 from ethosu.vela.errors import VelaError
+
 from ghostdeploy.bundle.manifest import Estimate, Placement
 from ghostdeploy.bundle.placement import PlacedOperator
 from ghostdeploy.convert.base import RefusedError
