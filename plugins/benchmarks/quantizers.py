@@ -11,6 +11,8 @@ five minutes for one row. With --bundles, INT8 bundles that are there are read i
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -132,7 +134,8 @@ def ai_edge(floating: Path, calibration: list[Any], batches: list[Any]) -> Made:
         engine.set_tensor(port.index, port.encode(image[None].transpose(0, 2, 3, 1)))
         engine.invoke()
         logits.append(output.decode(engine.get_tensor(output.index)))
-    made = compile_file(data, Configuration.of({}))
+    with contextlib.redirect_stdout(sys.stderr):  # Vela's tables
+        made = compile_file(data, Configuration.of({}))
     times = [one for one in made.estimates if one.name == "inference time"]
     return Made("AI Edge Quantizer", np.concatenate(logits), units(made.placement.units), estimated(times))
 
