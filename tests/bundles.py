@@ -11,6 +11,7 @@ bundle also has what an export adds: a diagnosis, the simulated golden outputs, 
 from __future__ import annotations
 
 import datetime
+import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -187,7 +188,15 @@ def write_exported(model: onnx.ModelProto, folder: Path, precision: str, tiny: T
     """Lets the row's exporter convert the graph, as an export does after its parent."""
     source = folder / "source.onnx"
     file.write(model, source)
-    job = ExportJob(
+    job = export_job(source, folder, precision, tiny)
+    written = targets.resolve(row.exporter, requirement=row.export_requirement)().export(job)
+    source.unlink()
+    return written
+
+
+def export_job(source: Path, folder: Path, precision: str, tiny: Tiny) -> ExportJob:
+    """Returns the job of an exporter."""
+    return ExportJob(
         source=str(source),
         folder=str(folder),
         result="",
@@ -197,9 +206,6 @@ def write_exported(model: onnx.ModelProto, folder: Path, precision: str, tiny: T
         dynamic_batch=tiny.batch is None,
         batch=tiny.batch,
     )
-    written = targets.resolve(row.exporter, requirement=row.export_requirement)().export(job)
-    source.unlink()
-    return written
 
 
 def writer_of(target: str) -> Callable[..., Written]:
@@ -242,7 +248,8 @@ def _write_float(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest
 
 def _write_int8(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest: Manifest, tiny: Tiny) -> Manifest:
     row = targets.find(manifest.target)
-    made = _INTEGER_WRITERS.get(row.name, _write_qdq)(model, folder, row, tiny)
+    parent = _INTEGER_WRITERS.get(row.parent or "")
+    made = _INTEGER_WRITERS.get(row.name, _write_qdq if parent is None else _write_compiled)(model, folder, row, tiny)
     simulated = made.simulate(golden.inputs)
     quantized.write_diagnosis(folder / bundles.DIAGNOSIS, quantized.layers_of(model), golden.outputs, simulated)
     bundles.write_golden(folder, golden.inputs, golden.outputs, simulated if row.simulation is None else None)
@@ -282,6 +289,18 @@ def _write_tflite(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny)
     written = tiny_tflite.write_int8(_graph(model, row.name, tiny), folder, tiny)
     simulate = partial(tiny_tflite.simulate, (folder / row.payload).read_bytes())
     return _Integers(written=written, simulate=simulate, tool="AI Edge Quantizer")
+
+
+def _write_compiled(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny) -> _Integers:
+    """Lets the exporter of a plugin convert the INT8 payload of its parent."""
+    parent = targets.find(row.parent or "")
+    aside = folder / "parent"
+    aside.mkdir()
+    made = _INTEGER_WRITERS[parent.name](model, aside, parent, tiny)
+    job = export_job(aside / parent.payload, folder, "int8", tiny)
+    written = targets.resolve(row.exporter, requirement=row.export_requirement)().export(job)
+    shutil.rmtree(aside)
+    return replace(made, written=written)
 
 
 _INTEGER_WRITERS = {"tflite": _write_tflite}

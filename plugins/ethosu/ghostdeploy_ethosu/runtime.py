@@ -58,9 +58,10 @@ class EthosURuntime(Runtime):
             raise UnsupportedHardware(
                 f"an Ethos-U is simulated on CPU here, not on {self._settings.device!r}", hint="device CPU"
             )
-        data = self._bundle.read(SOURCE)
+        data, compiled = self._bundle.read(SOURCE), self._bundle.read(self._bundle.manifest.payload)
         del self._bundle
         with hushed():
+            Interpreter(model_content=compiled)  # it cannot run, but it must be a whole TFLite file
             engine = Interpreter(
                 model_content=data, num_threads=1, experimental_op_resolver_type=OpResolverType.BUILTIN_REF
             )
@@ -74,7 +75,7 @@ class EthosURuntime(Runtime):
             device=device,
             threads=1,
             streams=1,
-            precision="int8",
+            precision="float32",
             inputs=tuple(port.spec for port in self._inputs),
             outputs=tuple(port.spec for port in self._outputs),
         )

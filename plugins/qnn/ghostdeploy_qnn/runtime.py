@@ -50,7 +50,7 @@ class QnnRuntime(Runtime):
         device = (self._settings.device or "HTP").upper()
         if device not in ("HTP", "CPU"):
             raise UnsupportedHardware(
-                f"a Hexagon NPU is simulated on CPU here, not on {self._settings.device!r}", hint="device HTP"
+                f"a Hexagon NPU is simulated on CPU here, not on {self._settings.device!r}", hint="device CPU"
             )
         facts = msgspec.json.decode(self._bundle.read("compiled.json"), type=Facts)
         if facts.soc not in CHIPS:
@@ -62,7 +62,7 @@ class QnnRuntime(Runtime):
             device=f"HTP of {facts.soc}",
             threads=1,
             streams=1,
-            precision="int8",
+            precision="float32",
             inputs=tuple(_spec(value) for value in self._session.get_inputs()),
             outputs=tuple(_spec(value) for value in self._session.get_outputs()),
         )

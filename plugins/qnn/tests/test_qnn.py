@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +161,20 @@ def test_the_sample_models_keep_97_percent_of_their_classes(name, tmp_path, caps
     assert m.agreement.count == 1000
     assert m.agreement.top1 >= 0.97
     assert m.placement.units.keys() == {"HTP"}
+
+
+@pytest.mark.full
+def test_it_keeps_the_promises_of_all_runtimes():
+    """Those about INT8 in particular speak of engines that execute the payload here."""
+    words = ("tests/conformance", "--ignore", "tests/conformance/test_int8.py", "-k", "qnn-int8-batch-1")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words, "-q", "-m", "", "-p", "no:cacheprovider"],
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"GHOSTDEPLOY_REQUIRE": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 100
