@@ -26,10 +26,10 @@ from ghostdeploy import targets
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.manifest import SCHEMA, Manifest, ModelInfo, PrecisionAchieved, Quantization, TensorSpec, encode
 from ghostdeploy.bundle.staging import staging
-from ghostdeploy.convert.base import ExportJob, Written
-from ghostdeploy.convert.graph import file
+from ghostdeploy.convert.base import Written
 from ghostdeploy.preprocess import Preprocess, prepare
 from tests import quantized, tiny_tflite
+from tests.exporting import export_job, write_exported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,30 +182,6 @@ WRITERS: dict[str, Callable[..., Written]] = {
 }
 """By target: writes the payload, and says what it wrote as an exporter does. What comes first is the graph, see
 `_graph`. Others, those of plugins, are written by their exporters from the ONNX graph, see `write_exported`."""
-
-
-def write_exported(model: onnx.ModelProto, folder: Path, precision: str, tiny: Tiny, *, row: Target) -> Written:
-    """Lets the row's exporter convert the graph, as an export does after its parent."""
-    source = folder / "source.onnx"
-    file.write(model, source)
-    job = export_job(source, folder, precision, tiny)
-    written = targets.resolve(row.exporter, requirement=row.export_requirement)().export(job)
-    source.unlink()
-    return written
-
-
-def export_job(source: Path, folder: Path, precision: str, tiny: Tiny) -> ExportJob:
-    """Returns the job of an exporter."""
-    return ExportJob(
-        source=str(source),
-        folder=str(folder),
-        result="",
-        precision=precision,
-        input_names=tuple(spec.name for spec in tiny.inputs),
-        output_names=tuple(spec.name for spec in tiny.outputs),
-        dynamic_batch=tiny.batch is None,
-        batch=tiny.batch,
-    )
 
 
 def writer_of(target: str) -> Callable[..., Written]:
