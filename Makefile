@@ -14,7 +14,8 @@ PROGRAMS ?=
 PLUGINS := ethosu qnn
 SPACE := $(subst ,, )
 BESIDE := $(VENV)/plugins
-PLUGIN_TESTS := $(BESIDE)/bin/python -m pytest $(PLUGINS:%=plugins/%/tests)
+COMMA := ,
+PLUGIN_TESTS := GHOSTDEPLOY_REQUIRE=$(subst $(SPACE),$(COMMA),$(PLUGINS)) $(BESIDE)/bin/python -m pytest $(PLUGINS:%=plugins/%/tests)
 
 .PHONY: help demo test test-all test-plugins setup plugins check bench docs fuzz device-wheel app-wheel clean
 

@@ -17,7 +17,8 @@ from ghostdeploy.bundle.folder import open_bundle
 from tests.commands import assert_one_sentence, run
 
 pytestmark = pytest.mark.skipif(
-    "qnn" not in targets.TARGETS or importlib.util.find_spec("onnxruntime_qnn") is None,
+    ("qnn" not in targets.TARGETS or importlib.util.find_spec("onnxruntime_qnn") is None)
+    and "qnn" not in os.environ.get("GHOSTDEPLOY_REQUIRE", "").split(","),
     reason="the plugin ghostdeploy-qnn and Qualcomm's library are not installed here: make plugins",
 )
 
