@@ -10,7 +10,14 @@ ONE_THREAD := OMP_NUM_THREADS=1 OMP_THREAD_LIMIT=1
 # Programs whose absence fails their tests instead of skipping them: .ci/run names what it installs.
 PROGRAMS ?=
 
-.PHONY: help demo test test-all setup check bench docs fuzz device-wheel app-wheel clean
+# Targets in distributions of their own, see plugins/: in an environment beside ours, which sees ours and not the reverse.
+PLUGINS := ethosu qnn
+SPACE := $(subst ,, )
+BESIDE := $(VENV)/plugins
+COMMA := ,
+PLUGIN_TESTS := GHOSTDEPLOY_REQUIRE=$(subst $(SPACE),$(COMMA),$(PLUGINS)) $(BESIDE)/bin/python -m pytest $(PLUGINS:%=plugins/%/tests)
+
+.PHONY: help demo test test-all test-plugins setup plugins check bench docs fuzz device-wheel app-wheel clean
 
 help:
 	@echo "make demo    export, verify, evaluate and run the shipped model"
@@ -23,6 +30,7 @@ help:
 	@echo "make device-wheel  dist/: the wheel for devices, without exporters, models and samples"
 	@echo "make app-wheel   dist/: the wheel for apps, which load and run bundles"
 	@echo "make setup   everything into .venv"
+	@echo "make plugins  the targets of plugins/ and their vendors' compilers into .venv/plugins; make test-plugins tests them"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +46,20 @@ $(VENV)/.dev: $(VENV)/.demo
 
 setup: $(VENV)/.dev
 
+# The vendors' packages stay out of .venv: a .pth file shows them what is there.
+$(BESIDE)/.ready: constraints.txt $(PLUGINS:%=plugins/%/pyproject.toml) $(VENV)/.dev
+	$(PYTHON) -m venv --without-pip --clear $(BESIDE)
+	@$(BIN)/python -c "import site; print('import site; site.addsitedir(' + repr(site.getsitepackages()[0]) + ')')" \
+		> $$($(BESIDE)/bin/python -c "import site; print(site.getsitepackages()[0])")/ghostdeploy.pth
+	$(BESIDE)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt \
+		$(PLUGINS:%=-e plugins/%) tflite-micro
+	@touch $@
+
+plugins: $(BESIDE)/.ready
+
+test-plugins: plugins
+	$(ONE_THREAD) $(PLUGIN_TESTS)
+
 demo: $(VENV)/.demo
 	@$(BIN)/python -m ghostdeploy.samples.demo
 
@@ -45,12 +67,15 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=$(subst $(SPACE),:,$(PLUGINS:%=plugins/%)) $(BIN)/mypy $(PLUGINS:%=-p ghostdeploy_%)
 	$(BIN)/lint-imports
 
-test: check
+test: check plugins
+	$(ONE_THREAD) $(PLUGIN_TESTS) --durations 10
 	GHOSTDEPLOY_REQUIRE=$(INSTALLED),$(PROGRAMS) $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 30
 
-test-all: check
+test-all: check plugins
+	$(ONE_THREAD) $(PLUGIN_TESTS) -m ""
 	GHOSTDEPLOY_REQUIRE=$(INSTALLED),$(PROGRAMS) $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m ""
 
 bench: $(VENV)/.dev

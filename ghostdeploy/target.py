@@ -38,7 +38,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     activations: Literal["uint8", "int8", "asymmetric int8"]
     int8_gates: bool = True
-    """Whether layers inside squeeze-and-excite gates and merge branches are quantized; what joins them never is."""
+    """Whether layers inside squeeze-and-excite gates and merge branches are quantized; what joins them is not."""
+    quantize_gates: bool = False
+    """Whether what joins them is quantized too, the sigmoid and the multiplication of a gate: an engine without float
+    leaves no choice."""
+    one_scale: tuple[str, ...] = ()
+    """Operators whose weights have one scale in place of one per output channel."""
     saturation_safe: bool = False
     """Weights are constrained so that no sum of two products leaves 16 bits."""
     quantize_bias: bool = False
@@ -144,6 +149,9 @@ class Target:
     """ONNX graph of the payload that may be run in float where the engine cannot run; None where it always can."""
     device: str | None = None
     """Hardware that its engine cannot do without."""
+    simulator: Literal["payload", "source"] | None = None
+    """Set where its runtime is the vendor's simulator, which gives outputs and has no latency: whether that executes
+    the payload itself, or only the graph that the payload was compiled from. None is the engine itself."""
     find_devices: str | None = None
     """Import string of the function that lists that hardware; without it none is found."""
     finisher: str | None = None
@@ -183,6 +191,18 @@ class Target:
     def runtime_requirement(self) -> str:
         """What pip installs on a device: the runtime alone."""
         return self.distribution or f"ghostdeploy[{self.name}-runtime]"
+
+    @property
+    def how(self) -> Literal["executed", "on a simulator"]:
+        """What gives the outputs of its runtime, for the records of a manifest."""
+        return "executed" if self.simulator is None else "on a simulator"
+
+    @property
+    def not_executed(self) -> str | None:
+        """Why the outputs of its runtime leave its payload unverified; None where they are the payload's own."""
+        if self.simulator != "source":
+            return None
+        return f"compiled, not executed: the graph that it was compiled from ran on a simulator, no {self.device} here"
 
 
 def pip_install(*requirements: str) -> str:

@@ -11,6 +11,7 @@ bundle also has what an export adds: a diagnosis, the simulated golden outputs, 
 from __future__ import annotations
 
 import datetime
+import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,10 @@ from ghostdeploy import targets
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.manifest import SCHEMA, Manifest, ModelInfo, PrecisionAchieved, Quantization, TensorSpec, encode
 from ghostdeploy.bundle.staging import staging
-from ghostdeploy.convert.base import ExportJob, Written
-from ghostdeploy.convert.graph import file
+from ghostdeploy.convert.base import Written
 from ghostdeploy.preprocess import Preprocess, prepare
 from tests import quantized, tiny_tflite
+from tests.exporting import export_job, write_exported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,25 +184,6 @@ WRITERS: dict[str, Callable[..., Written]] = {
 `_graph`. Others, those of plugins, are written by their exporters from the ONNX graph, see `write_exported`."""
 
 
-def write_exported(model: onnx.ModelProto, folder: Path, precision: str, tiny: Tiny, *, row: Target) -> Written:
-    """Lets the row's exporter convert the graph, as an export does after its parent."""
-    source = folder / "source.onnx"
-    file.write(model, source)
-    job = ExportJob(
-        source=str(source),
-        folder=str(folder),
-        result="",
-        precision=precision,
-        input_names=tuple(spec.name for spec in tiny.inputs),
-        output_names=tuple(spec.name for spec in tiny.outputs),
-        dynamic_batch=tiny.batch is None,
-        batch=tiny.batch,
-    )
-    written = targets.resolve(row.exporter, requirement=row.export_requirement)().export(job)
-    source.unlink()
-    return written
-
-
 def writer_of(target: str) -> Callable[..., Written]:
     """Returns the function that writes a target's payload."""
     return WRITERS.get(target) or partial(write_exported, row=targets.find(target))
@@ -242,7 +224,8 @@ def _write_float(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest
 
 def _write_int8(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest: Manifest, tiny: Tiny) -> Manifest:
     row = targets.find(manifest.target)
-    made = _INTEGER_WRITERS.get(row.name, _write_qdq)(model, folder, row, tiny)
+    parent = _INTEGER_WRITERS.get(row.parent or "")
+    made = _INTEGER_WRITERS.get(row.name, _write_qdq if parent is None else _write_compiled)(model, folder, row, tiny)
     simulated = made.simulate(golden.inputs)
     quantized.write_diagnosis(folder / bundles.DIAGNOSIS, quantized.layers_of(model), golden.outputs, simulated)
     bundles.write_golden(folder, golden.inputs, golden.outputs, simulated if row.simulation is None else None)
@@ -282,6 +265,18 @@ def _write_tflite(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny)
     written = tiny_tflite.write_int8(_graph(model, row.name, tiny), folder, tiny)
     simulate = partial(tiny_tflite.simulate, (folder / row.payload).read_bytes())
     return _Integers(written=written, simulate=simulate, tool="AI Edge Quantizer")
+
+
+def _write_compiled(model: onnx.ModelProto, folder: Path, row: Target, tiny: Tiny) -> _Integers:
+    """Lets the exporter of a plugin convert the INT8 payload of its parent."""
+    parent = targets.find(row.parent or "")
+    aside = folder / "parent"
+    aside.mkdir()
+    made = _INTEGER_WRITERS[parent.name](model, aside, parent, tiny)
+    job = export_job(aside / parent.payload, folder, "int8", tiny)
+    written = targets.resolve(row.exporter, requirement=row.export_requirement)().export(job)
+    shutil.rmtree(aside)
+    return replace(made, written=written)
 
 
 _INTEGER_WRITERS = {"tflite": _write_tflite}

@@ -49,7 +49,7 @@ def require(target: str, *, execution: bool = False) -> None:
 
     Args:
         target: Its engine must be installed.
-        execution: The engine must run, too: the hardware that it cannot do without is there.
+        execution: The engine must run, too: the hardware that it cannot do without is there, or its simulator.
     """
     said = absence(target, execution=execution)
     if said is not None:
@@ -62,7 +62,7 @@ def absence(target: str, *, execution: bool = False) -> str | None:
     missing = targets.missing_for_run(row)
     if missing:
         return f"{target} needs {', '.join(missing)}, not installed here"
-    if execution and row.device is not None and not gpus():
+    if execution and row.device is not None and row.simulator is None and not gpus():
         return f"{target} runs on a {row.device}, and there is none here"
     return None
 

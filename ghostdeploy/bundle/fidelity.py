@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ghostdeploy.bundle.record import Record, Verdict
+from ghostdeploy.bundle.record import How, Record, Verdict
 
 
 class OutputFidelity(Record, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ class Fidelity(Record, frozen=True, kw_only=True):
     """What the lower bound must reach; None where a measure on labelled images decides in its place."""
     verdict: Verdict
     """`unverified`: too few decisions, or nothing at all to compare."""
-    how: Literal["executed", "simulated in float"] = "executed"
+    how: How = "executed"
     non_finite: int = 0
     """Images with NaN or infinity: one fails."""
 
@@ -62,7 +62,7 @@ class Measured(Record, frozen=True, kw_only=True):
     max_drop: float
     relative: bool
     verdict: Verdict
-    how: Literal["executed", "simulated in float"] = "executed"
+    how: How = "executed"
     source: str = ""
     """Where the images came from."""
 
@@ -71,14 +71,28 @@ class Execution(Record, frozen=True, kw_only=True):
     """The execution gap: the engine's outputs here, compared with the float simulation of the same quantized graph."""
 
     isa: str
-    """Instruction set it was executed with."""
+    """Instruction set it was executed with, or `a simulator`."""
     count: int
     agreement: float | None
     """Share of images with the same top-1 class; None where it proves nothing, see `parity.names_classes`."""
     sqnr_db: float | None
     """Simulation over difference in decibels; None when they are identical."""
     required_db: float | None = None
-    """Smallest allowed where values are judged, see `execution_of`; None for classifiers, 28 dB."""
+    """Smallest allowed where values are judged, see `execution_of`; None for an engine's classes, 28 dB."""
     saturable_channels: int
     """Output channels whose weights can overflow 16-bit sums on processors without dot-product instructions."""
+    verdict: Verdict
+
+
+class Replay(Record, frozen=True, kw_only=True):
+    """One output of an INT8 bundle for the golden images, against what the export recorded of them."""
+
+    output: str
+    against: Literal["simulation", "golden"]
+    """The stored float simulation of the same graph; else the golden array, as near as the export recorded."""
+    sqnr_db: float | None
+    """Record over difference in decibels; None when they are identical."""
+    required_db: float
+    far_images: int
+    """Images whose error is larger than that of any sound execution."""
     verdict: Verdict

@@ -13,6 +13,10 @@ from ghostdeploy.bundle.digest import digest_of, require
 from ghostdeploy.bundle.fidelity import Execution as Execution  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.bundle.fidelity import Fidelity as Fidelity  # noqa: TC001 - likewise
 from ghostdeploy.bundle.fidelity import Measured as Measured  # noqa: TC001 - likewise
+from ghostdeploy.bundle.fidelity import Replay as Replay  # noqa: TC001 - likewise
+from ghostdeploy.bundle.placement import Estimate as Estimate  # noqa: TC001 - likewise
+from ghostdeploy.bundle.placement import Placement as Placement  # noqa: TC001 - likewise
+from ghostdeploy.bundle.record import How as How
 from ghostdeploy.bundle.record import Record as Record
 from ghostdeploy.bundle.record import Verdict as Verdict
 from ghostdeploy.errors import BundleError
@@ -151,8 +155,8 @@ class Parity(Record, frozen=True, kw_only=True):
     would_pass: Tolerance
     """The tightest tolerance that these outputs meet."""
     verdict: Verdict
-    how: Literal["executed", "simulated in float"] = "executed"
-    """Whether the engine gave the outputs, or the same graph run in float where the engine cannot run."""
+    how: How = "executed"
+    """What gave the outputs."""
     outputs: tuple[OutputParity, ...] = ()
     """Each output by itself; none in bundles of early versions."""
     non_finite: int = 0
@@ -162,20 +166,6 @@ class Parity(Record, frozen=True, kw_only=True):
     reference_error: float | None = None
     """Largest distance of the float32 reference from itself in float64 on the first golden images, as a share of the
     output's largest magnitude: an engine cannot be held nearer. None where it was not run in float64."""
-
-
-class Replay(Record, frozen=True, kw_only=True):
-    """One output of an INT8 bundle for the golden images, against what the export recorded of them."""
-
-    output: str
-    against: Literal["simulation", "golden"]
-    """The stored float simulation of the same graph; else the golden array, as near as the export recorded."""
-    sqnr_db: float | None
-    """Record over difference in decibels; None when they are identical."""
-    required_db: float
-    far_images: int
-    """Images whose error is larger than that of any sound execution."""
-    verdict: Verdict
 
 
 class Agreement(Record, frozen=True, kw_only=True):
@@ -197,7 +187,7 @@ class Agreement(Record, frozen=True, kw_only=True):
     reference_class: int | None = None
     """The top-1 class of every image by the reference; None where there are several, or one column."""
     verdict: Verdict
-    how: Literal["executed", "simulated in float"] = "executed"
+    how: How = "executed"
     non_finite: int = 0
     """Images with NaN or infinite logits: each counts as a changed class, and one fails."""
 
@@ -248,7 +238,7 @@ class Accuracy(Record, frozen=True, kw_only=True):
     """Two-sided exact McNemar test of no drop."""
     decided: bool = True
     """Whether the whole interval of the drop is on one side of `max_drop`: enough images."""
-    how: Literal["executed", "simulated in float"] = "executed"
+    how: How = "executed"
     class_order: str | None = None
     """What the class of an image relies on."""
     left_out: tuple[LeftOut, ...] = ()
@@ -304,6 +294,10 @@ class Manifest(Record, frozen=True, kw_only=True):
     """INT8 bundles: the engine's outputs for the golden images against the simulation stored beside them."""
     scores: Scores = "logits"
     """What the first output of a classifier holds; probabilities need no softmax."""
+    placement: Placement | None = None
+    """Accelerators: what runs on them, and what elsewhere."""
+    estimates: tuple[Estimate, ...] = ()
+    """What a vendor's compiler predicts; nobody measured it."""
     batch_note: str | None = None
     """What the batch means for the outputs; None where each image is treated by itself."""
     files: tuple[FileRecord, ...] = ()

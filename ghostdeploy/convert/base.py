@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import field
 
-from ghostdeploy.bundle.manifest import Calibration, PrecisionAchieved, Record, TensorSpec
+from ghostdeploy.bundle.manifest import Calibration, Estimate, Placement, PrecisionAchieved, Record, TensorSpec
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.target import Recipe, Setting  # noqa: TC001 - likewise
 from ghostdeploy.tasks.base import TaskInfo  # noqa: TC001 - likewise
@@ -119,6 +119,10 @@ class Written(Record, frozen=True, kw_only=True):
     """Memory-bound layers, which `hybrid` changes; None where the exporter does not look for them."""
     ports: Ports | None = None
     """Read back from the written payload: an engine may have other types than PyTorch. None: those of the program."""
+    placement: Placement | None = None
+    """Accelerators: what runs on them, and what elsewhere."""
+    estimates: tuple[Estimate, ...] = ()
+    """What the vendor's compiler predicts."""
     stored: str | None = None
     """Row of the tolerance table that fits the stored weights, where that is not the requested precision."""
 

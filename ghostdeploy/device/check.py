@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Verdict  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.bundle.record import Record
@@ -113,7 +114,8 @@ def _figures(found: Receipt, manifest: Manifest) -> Iterator[str]:
     if parity.verdict != judge.parity_verdict(parity.would_pass, row, parity.non_finite):
         yield f"its parity is called {parity.verdict}, and its figures say otherwise"
     prepared = None if found.preprocessing is None else found.preprocessing.verdict
-    ruling = judge.verified(manifest, parity, found.execution, found.replay, prepared)
+    not_executed = targets.find(manifest.target).not_executed
+    ruling = judge.verified(manifest, parity, found.execution, found.replay, prepared, not_executed=not_executed)
     if ruling.verdict != found.verdict:
         yield f"it says {found.verdict}, and its figures {ruling.verdict}"
 

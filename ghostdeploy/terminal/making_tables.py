@@ -86,6 +86,15 @@ def _figure(m: Manifest) -> str:
     return f"{ours} ({reference(m)} {wanted})"
 
 
+def outside(m: Manifest) -> str | None:
+    """Returns which operators an accelerator left to the processor; None where it has all, or there is none."""
+    if m.placement is None or not m.placement.elsewhere:
+        return None
+    kinds, unit = [one.operator for one in m.placement.elsewhere], next(iter(m.placement.units))
+    counted = "1 operator runs" if len(kinds) == 1 else f"{len(kinds)} operators run"
+    return f"{counted} outside the {unit}: {', '.join(dict.fromkeys(kinds))}"
+
+
 def exported(found: Exported) -> None:
     """Prints the verdicts of an export."""
     rows: list[tuple[str | Text, ...]] = []
@@ -111,6 +120,8 @@ def exported(found: Exported) -> None:
         because = bundle.manifest.failed_because or bundle.manifest.unverified_because
         if because:
             note(f"{bundle.manifest.name}: {because}")
+        if (left := outside(bundle.manifest)) is not None:
+            note(f"{bundle.manifest.name}: {left}")
     if not found.bundles:
         return
     passes = found.bundles[0].manifest.passes

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.measure.doctor import Examination
 
 
+_NAMED = 8
+"""Operators that are shown one by one."""
+
+
 def doctor(found: Examination) -> None:
     """Prints what this machine can do."""
     rows = [
@@ -66,6 +70,7 @@ def inspected(bundle: Bundle) -> None:
     if m.half_range is not None:
         rows.append(("float16 range", half_range(m.half_range)))
     rows += _quantized(m)
+    rows += _accelerated(m)
     if m.accuracy is not None:
         a = m.accuracy
         low, high = a.drop_ci95
@@ -118,6 +123,22 @@ def _quantized(m: Manifest) -> list[tuple[str, str]]:
         rows.append(("fidelity", fidelity(m.fidelity)))
     if m.execution is not None:
         rows.append(("execution gap", gap(m.execution)))
+    return rows
+
+
+def _accelerated(m: Manifest) -> list[tuple[str, str]]:
+    """Returns the rows of a payload for an accelerator: what its compiler said."""
+    rows = []
+    if m.placement is not None:
+        units = ", ".join(f"{count} on {unit}" for unit, count in m.placement.units.items())
+        rows.append(("placement", f"operators: {units}; by {m.placement.source}"))
+        rows += [(f"on {one.unit}", f"{one.operator} {one.name}") for one in m.placement.elsewhere[:_NAMED]]
+        if (more := len(m.placement.elsewhere) - _NAMED) > 0:
+            rows.append(("elsewhere", f"{more} more, see --json"))
+    sources = dict.fromkeys(one.source for one in m.estimates)
+    for source in sources:
+        figures = [f"{one.name} {one.value:.6g} {one.unit}" for one in m.estimates if one.source == source]
+        rows.append(("estimates", f"{', '.join(figures)}; by {source}, not measured"))
     return rows
 
 

@@ -13,15 +13,18 @@ from ghostdeploy.bundle.manifest import (
     Accuracy,
     Agreement,
     Calibration,
+    Estimate,
     Execution,
     HalfRange,
     Parity,
+    Placement,
     PrecisionAchieved,
     Quantization,
     Tolerance,
     decode,
     encode,
 )
+from ghostdeploy.bundle.placement import PlacedOperator
 from ghostdeploy.errors import BundleError
 from tests.signing import sealed
 
@@ -81,6 +84,14 @@ MEASURED = Measured(
 )
 
 
+SAID = {
+    "placement": Placement(
+        units={"NPU": 7, "CPU": 1},
+        elsewhere=(PlacedOperator(name="sorted", operator="TOPK", unit="CPU"),),
+        source="a compiler 1.0",
+    ),
+    "estimates": (Estimate(name="cycles", value=5178.0, unit="cycles", source="a compiler 1.0 for a chip"),),
+}
 JUDGED = {"execution": EXECUTION, "fidelity": FIDELITY, "measured": MEASURED}
 
 
@@ -90,6 +101,7 @@ def test_every_optional_record_survives_writing_and_reading(data):
     full = type(manifest)(
         **{name: getattr(manifest, name) for name in manifest.__struct_fields__}
         | {
+            **SAID,
             "quantization": Quantization(
                 scheme="int8",
                 tool="nncf",

@@ -14,13 +14,16 @@ from ghostdeploy import targets
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = sorted((ROOT / "ghostdeploy").rglob("*.py"))
-FILES = PACKAGE + sorted((ROOT / "tests").rglob("*.py")) + sorted((ROOT / "benchmarks").rglob("*.py"))
+PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
+FILES = PACKAGE + PLUGINS + sorted((ROOT / "tests").rglob("*.py")) + sorted((ROOT / "benchmarks").rglob("*.py"))
 
 
 def test_no_merge_was_left_half_done():
     kinds = {".md", ".py", ".toml", ".js", ".hpp", ".cpp", ".sh"}
     found = [
-        path for room in ("benchmarks", "docs", "findings", "ghostdeploy", "tests") for path in (ROOT / room).rglob("*")
+        path
+        for room in ("benchmarks", "docs", "findings", "ghostdeploy", "plugins", "tests")
+        for path in (ROOT / room).rglob("*")
     ]
     texts = [path for path in [*ROOT.iterdir(), *found] if path.suffix in kinds]
     marks = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
@@ -80,6 +83,14 @@ def test_no_shared_room_names_a_target():
     ]
 
     assert found == []
+
+
+def test_the_package_knows_no_plugin():
+    names = [path.name for path in (ROOT / "plugins").iterdir() if (path / "pyproject.toml").exists()]
+    words = re.compile(rf"ghostdeploy_({'|'.join(names)})|\b({'|'.join(names)})\b|\bvela\b", re.IGNORECASE)
+
+    assert names
+    assert [f"{path.relative_to(ROOT)}: {m[0]}" for path in PACKAGE for m in words.finditer(path.read_text())] == []
 
 
 def test_no_shared_room_imports_what_belongs_to_a_target():

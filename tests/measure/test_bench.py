@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
 
+from ghostdeploy import targets
 from ghostdeploy.deploy.measure.bench import bench
-from ghostdeploy.errors import BundleError, UsageError
+from ghostdeploy.errors import BundleError, UnsupportedHardware, UsageError
 from ghostdeploy.statistics import median_interval, quantile
 from tests.commands import run
 from tests.signing import sign_again
@@ -46,6 +48,16 @@ def test_the_memory_is_that_of_the_bundles_process_and_not_of_the_one_that_asks(
     measured = bench([paths[0]], rounds=8).bundles[0].peak_bytes
 
     assert measured < held.nbytes / 2
+
+
+def test_a_simulator_has_no_latency(paths, monkeypatch):
+    row = replace(targets.find("tflite"), simulator="source", device="device with an NPU")
+    monkeypatch.setattr(targets, "find", lambda name: row)
+
+    with pytest.raises(UnsupportedHardware, match="runs on a simulator here") as caught:
+        bench(paths[2:], rounds=8)
+
+    assert "measure it on a device with an NPU" in caught.value.hint
 
 
 def test_the_first_bundle_has_ratio_one(found):

@@ -314,3 +314,29 @@ def test_the_output_that_is_nearest_to_its_own_limit_is_recorded():
 
     assert (found.verdict, found.required_db) == ("failed", 28.0)
     assert found.sqnr_db == pytest.approx(26, abs=0.3)
+
+
+@pytest.mark.parametrize(("own_rounding", "verdict"), [(False, "failed"), (True, "passed")])
+def test_a_simulator_is_judged_by_its_values_and_its_agreement_is_told(own_rounding, verdict):
+    simulated = logits()
+    executed = turned(simulated, 6, 1e-3)
+    task = task_of(TaskInfo(), (32, 32))
+
+    found = execution_of(
+        task, {"y": executed}, {"y": simulated}, {"y": simulated}, isa="a simulator", own_rounding=own_rounding
+    )
+
+    assert found.verdict == verdict
+    assert found.agreement == pytest.approx(0.98)
+    assert found.required_db == (28.0 if own_rounding else None)
+
+
+def test_a_simulator_far_from_its_graph_fails_and_its_limit_is_named():
+    simulated = logits()
+    task = task_of(TaskInfo(), (32, 32))
+    found = execution_of(
+        task, {"y": shifted(simulated, 15)}, {"y": simulated}, {"y": simulated}, isa="a simulator", own_rounding=True
+    )
+
+    assert found.verdict == "failed"
+    assert fault(found, "int8").endswith("expected 28 dB")

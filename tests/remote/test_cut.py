@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def test_a_connection_that_is_cut_leaves_nothing(capsys, server, bundle, monkeyp
     at = 2000 if not place else 5000 + (sent(bundle) + 12000) * (place - 1) // (PLACES - 2)
     monkeypatch.setenv("GHOSTDEPLOY_SSH_COMMAND", server.cut_after(at))
     assert server.rests()
+    shutil.rmtree(server.cache / "ghostdeploy", ignore_errors=True)  # everything must be sent
     before = server.listing()
 
     answer = run(capsys, "verify", bundle, *server.options)

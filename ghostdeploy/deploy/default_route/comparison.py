@@ -18,7 +18,7 @@ import numpy as np
 from ghostdeploy.bundle.folder import Bundle, open_bundle, sha256
 from ghostdeploy.deploy.default_route.model import Named
 from ghostdeploy.deploy.default_route.route import DefaultRoute
-from ghostdeploy.deploy.measure.bench import Bench, bench, require_sense
+from ghostdeploy.deploy.measure.bench import Bench, bench, require_latency, require_sense
 from ghostdeploy.deploy.prove import parity
 from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.models.zoo import ZOO
@@ -67,7 +67,10 @@ def compare_with_default(
     logs = paths[0].resolve().parent
     with tempfile.TemporaryDirectory(prefix="ghostdeploy-bench-") as folder:
         made = _Made(Path(folder), logs, batch, stages)
-        partners = [made.partner(open_bundle(path), model, weights) for path in paths]
+        bundles = [open_bundle(path) for path in paths]
+        for bundle in bundles:
+            require_latency(bundle)
+        partners = [made.partner(bundle, model, weights) for bundle in bundles]
         defaults = list(dict.fromkeys(partners))
         baselines = [*range(len(defaults)), *(defaults.index(partner) for partner in partners)]
         return bench(

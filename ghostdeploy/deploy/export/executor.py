@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
 from ghostdeploy.batches import as_batch, by_name
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
     from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays, Bundle
+    from ghostdeploy.bundle.manifest import How
     from ghostdeploy.targets import Target
 
-SIMULATED = "simulated in float"
+SIMULATED: How = "simulated in float"
 
 
 class Executor:
@@ -25,7 +26,8 @@ class Executor:
     Attributes:
         infer: Arrays by input name → arrays by output name.
         run: A batch → arrays by output name.
-        unverified_because: Why the engine did not run; None when it did.
+        unverified_because: Why the engine did not run, or not the payload itself; None when it did.
+        how: What gives the outputs, for the manifest's records.
     """
 
     def __init__(
@@ -33,15 +35,18 @@ class Executor:
         infer: Callable[[Arrays], Arrays],
         run: Callable[[Batch], Arrays],
         unverified_because: str | None = None,
+        *,
+        how: How = "executed",
     ) -> None:
         self.infer = infer
         self.run = run
         self.unverified_because = unverified_because
+        self.how = how
 
     @property
-    def how(self) -> Any:
-        """For the manifest's records."""
-        return "executed" if self.unverified_because is None else SIMULATED
+    def executes(self) -> bool:
+        """Whether an engine, or its simulator, computes in the payload's own numbers."""
+        return self.how != SIMULATED
 
 
 @contextmanager
@@ -59,7 +64,7 @@ def executor(bundle: Bundle, row: Target) -> Iterator[Executor]:
         return
     with runtime:
         names = [spec.name for spec in bundle.manifest.inputs]
-        yield Executor(runtime.infer, lambda batch: runtime.infer(by_name(batch, names)))
+        yield Executor(runtime.infer, lambda batch: runtime.infer(by_name(batch, names)), row.not_executed, how=row.how)
 
 
 def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:
@@ -76,4 +81,4 @@ def simulation(bundle: Bundle, graph: str, unverified_because: str) -> Executor:
     def run(batch: Batch) -> Arrays:
         return dict(zip(runner.outputs, runner(batch), strict=True))
 
-    return Executor(lambda inputs: run(as_batch(inputs)), run, unverified_because)
+    return Executor(lambda inputs: run(as_batch(inputs)), run, unverified_because, how=SIMULATED)

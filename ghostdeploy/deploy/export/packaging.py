@@ -144,6 +144,8 @@ def _unjudged(converted: Converted, folded: Folded, run: ExportRun, files: tuple
         scores=kind_of(next(iter(interface.golden_outputs.values()))),
         batch_note=folded.seen.batch_note,
         half_range=_half_range(converted, folded),
+        placement=converted.written.placement,
+        estimates=converted.written.estimates,
         files=files,
     )
 

@@ -62,14 +62,14 @@ def decide_verdict(bundle: Bundle, converted: Converted, seen: ReferenceRun, run
         outputs = engine.infer(interface.golden_inputs)
         found = parity.compare(outputs, interface.golden_outputs, run.config.precision)
         found = msgspec.structs.replace(found, how=engine.how, reference_error=seen.error)
-        if engine.unverified_because is None and (simulated := bundle.simulated()) is not None:
+        if engine.executes and (simulated := bundle.simulated()) is not None:
             replays = replay.compare_with_simulation(outputs, simulated, interface.golden_outputs)
         gate: Arrays | None = None
         if evidence is not None:
             gate = _collect(engine, evidence.gate_batches(interface.preprocess), evidence.reference)
             record = _PROOFS[seen.task.proof](gate, evidence, found)
             proofs[seen.task.proof] = msgspec.structs.replace(record, how=engine.how)
-            if converted.quantizer is not None and engine.unverified_because is None:
+            if converted.quantizer is not None and engine.executes:
                 proofs["execution"] = _execution(gate, evidence, converted.row, converted.quantizer, seen.task)
         accuracy = _accuracy(engine, gate, seen, interface.preprocess, run)
         if seen.measure is not None:
@@ -136,7 +136,8 @@ def _execution(outputs: Arrays, evidence: Evidence, row: Target, quantizer: Path
         outputs,
         simulated,
         evidence.reference_outputs(),
-        isa=instruction_set(row.instruction_limit),
+        isa=instruction_set(row.instruction_limit) if row.simulator is None else "a simulator",
+        own_rounding=row.simulator is not None,
         saturable_channels=made.saturable_channels,
     )
 

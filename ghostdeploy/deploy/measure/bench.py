@@ -17,12 +17,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Record
 from ghostdeploy.deploy.measure.bench_process import block_size, bundle_process, interleave
 from ghostdeploy.deploy.measure.machine_rates import Rates, measure_rates
 from ghostdeploy.deploy.measure.roofline import Limit, limit_of
-from ghostdeploy.errors import UsageError
+from ghostdeploy.errors import UnsupportedHardware, UsageError
 from ghostdeploy.machine import cpu_name, instruction_set, usable_threads
 from ghostdeploy.progress import Stages
 from ghostdeploy.runtimes import tell_failed
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from ghostdeploy.bundle.folder import Bundle
     from ghostdeploy.deploy.measure.bench_worker import Answer, Loaded
     from ghostdeploy.progress import Listener
 
@@ -154,7 +156,9 @@ class _Taken:
 
 def _take(paths: Sequence[Path], *, threads: int, batch: int, rounds: int, stages: Stages) -> list[_Taken]:
     for path in paths:
-        tell_failed(open_bundle(path))  # damage is reported before any process starts
+        bundle = open_bundle(path)  # damage is reported before any process starts
+        require_latency(bundle)
+        tell_failed(bundle)
     with ExitStack() as stack:
         processes = []
         with stages.stage("load"):
@@ -168,6 +172,16 @@ def _take(paths: Sequence[Path], *, threads: int, batch: int, rounds: int, stage
         _Taken(path=path, loaded=process.loaded, blocks=own, count=count, queued=answer)
         for path, process, own, count, answer in zip(paths, processes, blocks, counts, queued, strict=True)
     ]
+
+
+def require_latency(bundle: Bundle) -> None:
+    """Raises `UnsupportedHardware` for a bundle whose runtime is a simulator: its time says nothing of the device."""
+    row = targets.find(bundle.manifest.target)
+    if row.simulator is not None:
+        raise UnsupportedHardware(
+            f"{bundle.path} runs on a simulator here, which has no latency to measure",
+            hint=f"measure it on a {row.device}; the vendor's estimates are in: ghostdeploy inspect {bundle.path}",
+        )
 
 
 def require_sense(*, threads: int, rounds: int) -> None:

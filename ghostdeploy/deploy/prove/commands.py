@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from ghostdeploy import samples, targets
@@ -117,7 +118,8 @@ def verification_of(
         engine: Engine and version.
         isa: Instruction set of its kernels; None is that of this machine.
     """
-    found = parity.again(executed, golden, bundle.manifest)
+    row = targets.find(bundle.manifest.target)
+    found = msgspec.structs.replace(parity.again(executed, golden, bundle.manifest), how=row.how)
     gap = _execution_gap(bundle, executed, golden, isa)
     replays = _replays(bundle, executed, golden)
     return Verification(
@@ -133,7 +135,12 @@ def verification_of(
         export_verdict=bundle.manifest.verdict,
         preprocessing=prepared,
         **judge.verified(
-            bundle.manifest, found, gap, replays, None if prepared is None else prepared.verdict
+            bundle.manifest,
+            found,
+            gap,
+            replays,
+            None if prepared is None else prepared.verdict,
+            not_executed=row.not_executed,
         )._asdict(),
     )
 
@@ -153,13 +160,14 @@ def _execution_gap(bundle: Bundle, executed: Arrays, golden: Arrays, isa: str | 
     simulated = bundle.simulated()
     if simulated is None:
         return None
-    recorded = bundle.manifest.execution
+    recorded, row = bundle.manifest.execution, targets.find(bundle.manifest.target)
     return execution_of(
         task_of(bundle.manifest.task, bundle.manifest.preprocess.sides),
         executed,
         simulated,
         golden,
-        isa=isa or instruction_set(targets.find(bundle.manifest.target).instruction_limit),
+        isa=isa or (instruction_set(row.instruction_limit) if row.simulator is None else "a simulator"),
+        own_rounding=row.simulator is not None,
         saturable_channels=0 if recorded is None else recorded.saturable_channels,
     )
 

@@ -12,6 +12,10 @@ be as far from its simulation as that is from the float model f, as in `replay`,
 
     SQNR        10 log10( Σ s² / Σ (y − s)² )     ≥ min(28 dB, max(20 dB, 10 log10( Σ f² / Σ (s − f)² )))
 
+An accelerator rounds in its own way: an Ethos-U, and the kernels that simulate it, round each result twice, once to a
+power of two below its step. That turns over 0.1 to 0.2 % of the values of a layer, and decisions with them. So the
+outputs of a simulator are judged as values, and their agreement is told.
+
 A network that spreads rounding spreads the engine's as well: two float simulations of one graph of the sample
 `ghost_segment`, which differ in the order of sums alone, are 24.6 dB apart, and 22 dB from the float model.
 """
@@ -21,6 +25,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from ghostdeploy.bundle.manifest import Execution
@@ -40,7 +45,14 @@ if TYPE_CHECKING:
 
 
 def execution_of(
-    task: Task, executed: Arrays, simulated: Arrays, floating: Arrays, *, isa: str, saturable_channels: int = 0
+    task: Task,
+    executed: Arrays,
+    simulated: Arrays,
+    floating: Arrays,
+    *,
+    isa: str,
+    own_rounding: bool = False,
+    saturable_channels: int = 0,
 ) -> Execution:
     """Measures the execution gap of the outputs that a task judges; of several, that of the one nearest to its limit.
 
@@ -50,6 +62,7 @@ def execution_of(
         simulated: What the same graph gave in float.
         floating: What the float model gave.
         isa: Instruction set of the engine's kernels, see `machine.instruction_set`.
+        own_rounding: Values judge for classifiers, too: a simulator, which rounds as its accelerator does.
         saturable_channels: Output channels with unsafe weights, see `saturation`.
 
     Raises:
@@ -58,7 +71,8 @@ def execution_of(
     judged = task.judged(simulated)
     if task.proof == "agreement":
         (name,) = judged
-        return compare_execution(executed[name], simulated[name], isa=isa, saturable_channels=saturable_channels)
+        record = compare_execution(executed[name], simulated[name], isa=isa, saturable_channels=saturable_channels)
+        return _as_values(record, simulated[name], floating[name]) if own_rounding else record
     for name, wanted in judged.items():
         _require_one_shape(executed[name], wanted, name)
     finite = all(finite_images(task.judged(outputs).values()).all() for outputs in (executed, simulated))
@@ -73,6 +87,14 @@ def execution_of(
         saturable_channels=saturable_channels,
         verdict=judge.execution_verdict(1.0, sqnr, saturable_channels, required),
     )
+
+
+def _as_values(found: Execution, simulated: NDArray[Any], floating: NDArray[Any]) -> Execution:
+    """Returns the record of a classifier with the limit and the verdict of values."""
+    own = sqnr_db([(np.asarray(simulated, np.float64), np.asarray(floating, np.float64))])
+    required = judge.execution_limit(EXECUTION_DB if own is None else own)
+    verdict = judge.execution_verdict(1.0, found.sqnr_db, found.saturable_channels, required)
+    return msgspec.structs.replace(found, required_db=required, verdict=verdict)
 
 
 def _nearest(task: Task, executed: Arrays, simulated: Arrays, floating: Arrays) -> tuple[float, float]:

@@ -210,6 +210,8 @@ def verified(
     execution: Execution | None,
     replays: tuple[Replay, ...],
     prepared: Verdict | None = None,
+    *,
+    not_executed: str | None = None,
 ) -> Ruling:
     """Judges a bundle's results on this machine together with the verdict of its export.
 
@@ -219,11 +221,12 @@ def verified(
         execution: Execution gap of a quantized bundle.
         replays: Against what the export recorded.
         prepared: Verdict of the preprocessing; None where the bundle has no original images.
+        not_executed: Why what ran here was not the payload itself; None when it was.
     """
     faults = [fault(one, manifest.precision) for one in (parity, execution, *replays)]
     faults.append(reasons.OTHER_PIXELS if prepared == "failed" else None)
     failed, left_open = _recorded(manifest)
-    return rule((*faults, failed), (*map(doubt, replays), left_open))
+    return rule((*faults, failed), (*map(doubt, replays), left_open, not_executed))
 
 
 def self_test(executed: Parity, simulated: Parity | None) -> str | None:

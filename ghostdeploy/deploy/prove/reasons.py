@@ -102,9 +102,10 @@ def off_simulation(found: Execution) -> str:
             f"executed on {found.isa} it is {amount} from its own float simulation on {found.count} images, "
             f"expected {required}"
         )
+    least = "" if found.required_db else f"{limits.EXECUTION_AGREEMENT:.1%} and "
     return (
         f"executed on {found.isa} it agrees with its own float simulation on {found.agreement:.1%} of "
-        f"{found.count} images, {amount}; expected {limits.EXECUTION_AGREEMENT:.1%} and {required}"
+        f"{found.count} images, {amount}; expected {least}{required}"
     )
 
 

@@ -16,8 +16,8 @@ output channel with z = 0, made safe for processors that add pairs of products i
                LiteRT's kernels add products in 32 bits on every processor.
 
 In ONNX graphs the multiplication by a squeeze-and-excite gate, its sigmoid, and the sum that merges a G-Ghost stage
-stay float everywhere. The small layers inside those branches are INT8 on CPUs, where they are a quarter of the file,
-and float for TensorRT, which has no kernel to gain from.
+stay float, but for engines that have no float (`quantize_gates`). The small layers inside those branches are INT8 on
+CPUs, where they are a quarter of the file, and float for TensorRT, which has no kernel to gain from.
 
 Equalization strength, range estimator and bias correction are no part of a recipe: none is best for every network, so
 they are chosen by measurement, see `choose`.

@@ -71,7 +71,7 @@ def plan(model: onnx.ModelProto, recipe: Recipe, *, float_layers: frozenset[str]
             only those stay float with them.
     """
     graph = OnnxGraph(model)
-    by_rule = vector_branches(graph)
+    by_rule = set() if recipe.quantize_gates else vector_branches(graph)
     if recipe.int8_gates:
         by_rule -= {node.name for node in graph.layers()}
     by_rule |= behind_layers(graph) | {node.name for node in graph.layers() if node.op_type not in recipe.op_types}
@@ -167,7 +167,7 @@ def write(model: onnx.ModelProto, recipe: Recipe, chosen: Plan, ranges: Mapping[
         "WeightSymmetric": True,
         "QuantizeBias": recipe.quantize_bias,
         "OpTypesToExcludeOutputQuantization": list(recipe.bare_outputs),
-        "TensorQuantOverrides": _weight_overrides(OnnxGraph(model)) if recipe.saturation_safe else {},
+        "TensorQuantOverrides": _weight_overrides(OnnxGraph(model), recipe),
     }
     quantizer = QDQQuantizer(
         copy.deepcopy(model),
@@ -203,10 +203,14 @@ def _quiet() -> Iterator[None]:
         root.setLevel(before)
 
 
-def _weight_overrides(graph: OnnxGraph) -> dict[str, list[dict[str, Any]]]:
-    """Returns a safe scale per output channel for every weight."""
-    overrides = {}
+def _weight_overrides(graph: OnnxGraph, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
+    """Returns a safe scale per output channel for every weight, or that it has one; none where the tool decides."""
+    overrides: dict[str, list[dict[str, Any]]] = {}
     for node in graph.layers():
+        if node.op_type in recipe.one_scale:
+            overrides[node.input[1]] = [{"quant_type": QuantType.QInt8, "symmetric": True}]
+        if node.op_type in recipe.one_scale or not recipe.saturation_safe:
+            continue
         axis, groups = output_axis(node), attribute(node, "group", 1)
         overrides[node.input[1]] = [
             {"quant_type": QuantType.QInt8, "axis": axis, "scale": scale, "zero_point": np.zeros((), np.int8)}
