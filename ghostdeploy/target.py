@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from ghostdeploy.errors import MissingDependency, UsageError
+from ghostdeploy.needs import INT8_ON_CPU, Needs
 
 PRECISIONS = ("fp32", "fp16", "int8", "hybrid")
 """Every precision a bundle can have; a row lists the ones its exporter makes."""
@@ -141,6 +142,8 @@ class Target:
     """How its INT8 graph is made."""
     int8_time: Int8Time | None = None
     """Whether INT8 pays; None where it runs on no CPU, or nothing was measured."""
+    needs: tuple[Needs, ...] = INT8_ON_CPU
+    """What its payloads need of a processor; rows with a `device` need that."""
     instruction_limit: str | None = None
     """Environment variable that keeps its kernels below what the processor has, by names of oneDNN."""
     environment: tuple[str, ...] = ()
@@ -181,6 +184,10 @@ class Target:
     check_settings: str | None = None
     """Import string of the function that takes the values of these options, a dictionary by name, and returns them as
     they are spelled, or raises `UsageError`; it imports no vendor library."""
+
+    def needs_of(self, precision: str) -> tuple[Needs, ...]:
+        """Returns what its payloads of a precision need of a processor, by architecture; for manifests."""
+        return tuple(one for one in self.needs if one.precision == precision) if self.device is None else ()
 
     @property
     def export_requirement(self) -> str:

@@ -16,6 +16,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import MissingDependency, UsageError, did_you_mean
+from ghostdeploy.needs import INT8_ON_X86
 from ghostdeploy.target import (
     PRECISIONS,
     Int8Time,
@@ -32,16 +33,7 @@ from ghostdeploy.target import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "PRECISIONS",
-    "Option",
-    "Recipe",
-    "Setting",
-    "Target",
-    "pip_install",
-    "require_precision",
-    "resolve",
-]
+__all__ = ["PRECISIONS", "Option", "Recipe", "Setting", "Target", "pip_install", "require_precision", "resolve"]
 
 DEFAULT = "openvino"
 """The target of an export that names none."""
@@ -100,6 +92,7 @@ ROWS: tuple[Target, ...] = (
             int8_transposed="positive",
         ),
         int8_time=Int8Time(without_dot_product=1.0, with_dot_product=0.54),
+        needs=INT8_ON_X86,
         instruction_limit="ONEDNN_MAX_CPU_ISA",
         environment=("DNNL", "ONEDNN", "OPENVINO", "OV"),
         rewrites=("DepthwiseConcat", "SplitConcat", "SplitSlices", "VectorLayers"),

@@ -20,6 +20,7 @@ from ghostdeploy.bundle.record import How as How
 from ghostdeploy.bundle.record import Record as Record
 from ghostdeploy.bundle.record import Verdict as Verdict
 from ghostdeploy.errors import BundleError
+from ghostdeploy.needs import Needs  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.tasks.base import TaskInfo
 
@@ -281,6 +282,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     verdict: Verdict
     unverified_because: str | None = None
     failed_because: str | None = None
+    needs: tuple[Needs, ...] = ()
     agreement: Agreement | None = None
     task: TaskInfo = TaskInfo()
     """What the outputs mean."""

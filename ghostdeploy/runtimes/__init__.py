@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from ghostdeploy import targets
 from ghostdeploy.arguments import require_count, require_kind, require_path
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.errors import UsageError, did_you_mean
-from ghostdeploy.machine import usable_threads
+from ghostdeploy.errors import UnsupportedHardware, UsageError, did_you_mean
+from ghostdeploy.machine import architecture, cpu_flags, cpu_name, usable_threads
+from ghostdeploy.needs import applying, missing, slow_because
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import PROFILES, Interface, Profile, Settings
 from ghostdeploy.runtimes.scores import scored_classes
@@ -81,8 +82,23 @@ def run_bundle(bundle: Bundle, settings: Settings) -> Runtime:
     """Loads a bundle that is open already; see `load`."""
     row = targets.find(bundle.manifest.target)
     backend = targets.resolve(row.runtime, requirement=row.runtime_requirement)
+    _require_features(bundle)
     runtime: Runtime = backend(bundle, _interface(bundle), settings)
     return runtime
+
+
+def _require_features(bundle: Bundle) -> None:
+    """Refuses a payload that this processor cannot compute rightly; tells where its precision brings no speed."""
+    manifest, flags = bundle.manifest, cpu_flags()
+    need = applying(manifest.needs, manifest.precision, architecture())
+    if lacking := missing(need, flags):
+        raise UnsupportedHardware(
+            f"{visible_line(str(bundle.path))} is right only on processors with {' and '.join(lacking)}, "
+            f"which {cpu_name()} lacks",
+            hint="export another precision of the model for this processor",
+        )
+    if because := slow_because(need, flags):
+        _log.info("%s saves memory and no time here: %s", visible_line(str(bundle.path)), because)
 
 
 def tell_failed(bundle: Bundle) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ghostdeploy.machine import has_int8_dot_product
+from ghostdeploy.needs import applying, slow_because
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -74,7 +75,8 @@ def recommended(target: Target, flags: Collection[str]) -> str | None:
     ratio = int8_time(target, flags)
     if not flags or target.int8_time is None or (ratio is None and not _X86_DOT_PRODUCT.isdisjoint(flags)):
         return None
-    fast = has_int8_dot_product(flags) and (ratio or 0.0) < 1
+    place = "aarch64" if "asimd" in flags else "x86-64"
+    fast = slow_because(applying(target.needs, "int8", place), flags) is None and (ratio or 0.0) < 1
     precision = "int8" if fast else "hybrid"
     return precision if precision in target.precisions else None
 

@@ -130,6 +130,7 @@ def _unjudged(converted: Converted, folded: Folded, run: ExportRun, files: tuple
         precision=msgspec.convert(run.config.precision, type=Precision),
         payload=row.payload,
         runtimes=row.runtimes,
+        needs=row.needs_of(run.config.precision),
         inputs=interface.inputs,
         outputs=interface.outputs,
         preprocess=interface.preprocess,

@@ -1,8 +1,8 @@
 """The simulator: the INT8 file that Vela compiled, run by LiteRT's reference kernels.
 
 Arm promises that an Ethos-U computes what these kernels compute. `tflite-micro`, the engine of microcontrollers, has
-them too, and gives the same bytes for both sample models; it names no tensors and guesses its memory, so LiteRT is what
-runs. LiteRT's usual kernels (XNNPACK) round otherwise: up to 16 of 256 steps in a logit of ghostnet_050.
+them too, and gave the same bytes on 100 images of ghostnet_050; it names no tensors and guesses its memory, so LiteRT
+is what runs. LiteRT's usual kernels (XNNPACK) round otherwise: up to 16 of 256 steps in a logit of ghostnet_050.
 
     q = clip(round(x/s) + z)        x = s·(q − z)
 
