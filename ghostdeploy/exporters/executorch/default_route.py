@@ -1,4 +1,4 @@
-"""Default ExecuTorch: `torch.export`, `to_edge_transform_and_lower` with the XNNPACK partitioner, of the untouched module."""
+"""Default ExecuTorch: `torch.export` of the untouched module, lowered with the XNNPACK partitioner."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """ExecuTorch programs from the ONNX payload: `fp16` computes in half precision, `int8` with the graph's Q/DQ pairs.
 
-The program is lowered by ExecuTorch, and what its XNNPACK delegate does not take is left to ExecuTorch's own kernels. It
-is read back, opened as a device opens it, and run on zeros before it is written.
+The program is lowered by ExecuTorch, and what its XNNPACK delegate does not take is left to ExecuTorch's own kernels.
+It is read back, opened as a device opens it, and run on zeros before it is written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import onnx
 
 from ghostdeploy.convert.base import RefusedError, Written
 from ghostdeploy.convert.graph import file as onnx_file
-from ghostdeploy.convert.graph.index import OnnxGraph
+from ghostdeploy.convert.graph.index import LAYERS, OnnxGraph
+from ghostdeploy.exporters.executorch.graph import write_hard_sigmoids
 from ghostdeploy.exporters.executorch.lowering import NamedPorts, lower
 from ghostdeploy.exporters.executorch.network import OnnxNetwork, tensor_of
 from ghostdeploy.exporters.executorch.read_back import ports, read_precision
@@ -35,6 +36,7 @@ class ExecuTorchExporter:
         """See `Exporter.export`."""
         model = onnx.shape_inference.infer_shapes(onnx.load(job.source), data_prop=True)
         given = onnx_file.ports(model)
+        write_hard_sigmoids(model)
         network: Any = OnnxNetwork(model)
         half = job.precision == "fp16"
         if half:
@@ -71,10 +73,8 @@ def layers_of(model: onnx.ModelProto) -> list[tuple[str, int]]:
         for node in graph.nodes
         if node.op_type == "DequantizeLinear" and node.input[0] in sizes
     }
-    kinds = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-    return [
-        (node.name, sizes[node.input[1]]) for node in graph.nodes if node.op_type in kinds and node.input[1] in sizes
-    ]
+    layers = [node for node in graph.nodes if node.op_type in LAYERS and node.input[1] in sizes]
+    return [(node.name, sizes[node.input[1]]) for node in layers]
 
 
 def zeros(spec: TensorSpec) -> np.ndarray[Any, Any]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import torch
 
     from ghostdeploy.exporters.executorch.call import Call
 
 _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
 _LARGEST = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
-_MEAN: dict[int, Callable[..., torch.Tensor]] = {
+_MEAN: dict[int, Callable[..., Any]] = {
     1: functional.avg_pool1d,
     2: functional.avg_pool2d,
     3: functional.avg_pool3d,
@@ -38,7 +39,7 @@ def convolve_transposed(call: Call) -> torch.Tensor:
     before, behind = _pads(call, rank)
     if before != behind or "output_shape" in call.attributes or call.text("auto_pad", "NOTSET") != "NOTSET":
         raise call.refused("has a padding that differs between the sides")
-    return _TRANSPOSED[rank](
+    found: torch.Tensor = _TRANSPOSED[rank](
         call.data,
         call.given[1],
         call.optional(2),
@@ -48,23 +49,24 @@ def convolve_transposed(call: Call) -> torch.Tensor:
         call.attributes.get("group", 1),
         _per_axis(call, "dilations", rank),
     )
+    return found
 
 
 def multiply_general(call: Call) -> torch.Tensor:
     """`Gemm`; constant weights come as (features, values)."""
-    alpha, beta = call.attributes.get("alpha", 1.0), call.attributes.get("beta", 1.0)
-    data = call.data.T if call.attributes.get("transA", 0) else call.data
-    if alpha != 1 or beta != 1:
-        raise call.refused(f"has factors {alpha:g} and {beta:g}")
+    factors = call.attributes.get("alpha", 1.0), call.attributes.get("beta", 1.0)
+    if factors != (1, 1):
+        raise call.refused("has factors")
+    data: torch.Tensor = call.data.T if call.attributes.get("transA", 0) else call.data
+    second, bias = call.given[1], call.optional(2)
     if call.static[1] is None:
-        second = call.given[1].T if call.attributes.get("transB", 0) else call.given[1]
-        bias = call.optional(2)
-        return data @ second if bias is None else data @ second + bias
-    bias = call.optional(2)
-    if bias is not None and bias.ndim == 1 and bias.numel() == call.given[1].shape[0]:
-        return functional.linear(data, call.given[1], bias)
-    product = functional.linear(data, call.given[1])
-    return product if bias is None else product + bias
+        product = data @ (second.T if call.attributes.get("transB", 0) else second)
+    elif bias is None or bias.ndim != 1 or bias.numel() != second.shape[0]:
+        product = functional.linear(data, second)
+    else:
+        product, bias = functional.linear(data, second, bias), None
+    found: torch.Tensor = product if bias is None else product + bias
+    return found
 
 
 def multiply(call: Call) -> torch.Tensor:
@@ -107,7 +109,9 @@ def pool_mean(call: Call) -> torch.Tensor:
         data, padding = _padded(call, kernel, strides, [1] * rank, 0.0)
     if _per_axis(call, "dilations", rank) != [1] * rank or call.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         raise call.refused("has dilations or a padding by name")
-    return _MEAN[rank](data, kernel, strides, padding, bool(call.attributes.get("ceil_mode", 0)), counts)
+    ceil = bool(call.attributes.get("ceil_mode", 0))
+    found: torch.Tensor = _MEAN[rank](data, kernel, strides, padding, ceil, counts)
+    return found
 
 
 def pool_all(call: Call) -> torch.Tensor:
@@ -121,23 +125,30 @@ def pool_all_largest(call: Call) -> torch.Tensor:
 
 
 def resize(call: Call) -> torch.Tensor:
-    """`Resize` of maps to a fixed size; the sizes are those that shape inference found."""
+    """`Resize` of maps to a fixed size."""
+    sides, mode = _resized(call), _mode_of_resize(call)
+    if mode is None or call.attributes.get("antialias", 0) or call.data.ndim != 4:
+        words = (call.text(name, "by default") for name in ("mode", "coordinate_transformation_mode", "nearest_mode"))
+        raise call.refused(f"is of a kind that PyTorch does not have ({', '.join(words)})")
+    if mode.startswith("nearest"):
+        return functional.interpolate(call.data, sides, mode=mode)
+    corners = call.text("coordinate_transformation_mode", "half_pixel") == "align_corners"
+    return functional.interpolate(call.data, sides, mode=mode, align_corners=corners)
+
+
+def _mode_of_resize(call: Call) -> str | None:
+    """Returns PyTorch's mode for a resize, None where it has none."""
     mode, place = call.text("mode", "nearest"), call.text("coordinate_transformation_mode", "half_pixel")
-    sides = _resized(call)
-    if call.attributes.get("antialias", 0) or call.data.ndim != 4:
-        raise call.refused("smooths, or is of no map")
-    if mode == "linear" and place in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        return functional.interpolate(call.data, sides, mode="bilinear", align_corners=place == "align_corners")
-    if mode == "cubic" and place in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        if abs(float(call.attributes.get("cubic_coeff_a", -0.75)) + 0.75) < 1e-6:
-            return functional.interpolate(call.data, sides, mode="bicubic", align_corners=place == "align_corners")
+    if mode in ("linear", "cubic") and place in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        usual = mode == "linear" or math.isclose(call.attributes.get("cubic_coeff_a", -0.75), -0.75, rel_tol=1e-6)
+        return {"linear": "bilinear", "cubic": "bicubic"}[mode] if usual else None
     rounding = call.text("nearest_mode", "round_prefer_floor")
-    whole = all(side % int(given) == 0 for side, given in zip(sides, call.data.shape[2:], strict=True))
-    if mode == "nearest" and place == "asymmetric" and rounding == "floor":
-        return functional.interpolate(call.data, sides, mode="nearest")
-    if mode == "nearest" and place == "half_pixel" and (whole or rounding == "round_prefer_ceil"):
-        return functional.interpolate(call.data, sides, mode="nearest-exact")
-    raise call.refused(f"is of mode {mode}, {place}, {rounding}")
+    if mode == "nearest" and (place, rounding) == ("asymmetric", "floor"):
+        return "nearest"
+    # A half is rounded only where a side does not grow by a whole number.
+    whole = all(side % int(size) == 0 for side, size in zip(_resized(call), call.data.shape[2:], strict=True))
+    exact = mode == "nearest" and place == "half_pixel" and (whole or rounding == "round_prefer_ceil")
+    return "nearest-exact" if exact else None
 
 
 def _resized(call: Call) -> list[int]:

@@ -57,14 +57,6 @@ def clip(call: Call) -> torch.Tensor:
     return torch.clamp(call.data, *(None if end is None else float(end) for end in (low, high)))
 
 
-def hard_sigmoid(call: Call) -> torch.Tensor:
-    """`HardSigmoid`, with constants of the type of the data: ExecuTorch converts others at every call."""
-    slope, shift = float(call.attributes.get("alpha", 0.2)), float(call.attributes.get("beta", 0.5))
-    if math.isclose(slope, 1 / 6, rel_tol=1e-6) and math.isclose(shift, 0.5):
-        return torch.clamp(call.data + 3.0, 0.0, 6.0) / 6.0
-    return torch.clamp(call.data * slope + shift, 0.0, 1.0)
-
-
 def gelu(call: Call) -> torch.Tensor:
     """`Gelu`."""
     return functional.gelu(call.data, approximate=call.text("approximate", "none"))
@@ -233,8 +225,10 @@ def largest(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
 
 def expand(call: Call) -> torch.Tensor:
     """`Expand` to a fixed shape."""
-    wanted = call.numbers("shape", 1) or []
-    return call.data.expand(torch.broadcast_shapes(call.data.shape, wanted))
+    wanted, given = call.numbers("shape", 1) or [], list(call.data.shape)
+    rank = max(len(wanted), len(given))
+    pairs = zip([1] * (rank - len(wanted)) + wanted, [1] * (rank - len(given)) + given, strict=True)
+    return call.data.expand([size if one == 1 else one for one, size in pairs])
 
 
 def tile(call: Call) -> torch.Tensor:
@@ -295,7 +289,6 @@ OPERATORS: dict[str, Operator] = {
     "Gelu": gelu,
     "Greater": of_all(torch.gt),
     "GreaterOrEqual": of_all(torch.ge),
-    "HardSigmoid": hard_sigmoid,
     "HardSwish": of_all(functional.hardswish),
     "Identity": lambda call: call.data.clone(),
     "InstanceNormalization": normalize_instance,

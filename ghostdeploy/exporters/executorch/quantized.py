@@ -101,7 +101,8 @@ def _integer_layers(graph: OnnxGraph, static: Mapping[str, NDArray[Any]]) -> Ite
         result = _rounded_by(node, graph)
         if not (_is_restored(data) and _is_restored(weights)) or result is None:
             continue
-        assert data is not None and weights is not None
+        assert data is not None
+        assert weights is not None
         if weights.input[0] not in static or data.input[0] in static:
             continue
         axis = output_axis(node)
