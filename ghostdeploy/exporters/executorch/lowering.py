@@ -46,23 +46,13 @@ class NamedPorts(nn.Module):
         given = [self._narrowed(one) for one in inputs.values()]
         results: Any = self.network(*given)
         listed = [results] if isinstance(results, torch.Tensor) else list(results)
-        return {name: self._widened(one) for name, one in zip(self._names, _apart(listed, given), strict=True)}
+        return {name: self._widened(one) for name, one in zip(self._names, listed, strict=True)}
 
     def _narrowed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.half() if self._half and tensor.dtype == torch.float32 else tensor
 
     def _widened(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.float() if self._half and tensor.dtype == torch.float16 else tensor
-
-
-def _apart(results: Sequence[torch.Tensor], given: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Returns the results with copies of those that are an input, or another result: a program has each once."""
-    taken, found = {id(one) for one in given}, []
-    for one in results:
-        own = one.clone() if id(one) in taken else one
-        taken.add(id(own))
-        found.append(own)
-    return found
 
 
 def lower(network: nn.Module, example: Named, layers: Sequence[tuple[str, int]]) -> bytes:

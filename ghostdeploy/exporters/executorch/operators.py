@@ -290,7 +290,7 @@ OPERATORS: dict[str, Operator] = {
     "Greater": of_all(torch.gt),
     "GreaterOrEqual": of_all(torch.ge),
     "HardSwish": of_all(functional.hardswish),
-    "Identity": lambda call: call.data.clone(),
+    "Identity": lambda call: call.data,
     "InstanceNormalization": normalize_instance,
     "LayerNormalization": normalize_layer,
     "LeakyRelu": leaky_relu,

@@ -86,6 +86,13 @@ def read(data: bytes) -> Program:
         ValueError: It is none, or is damaged.
     """
     start = check(data)
+    try:
+        return _read(data, start)
+    except (LookupError, struct.error, TypeError) as error:
+        raise ValueError(f"the program is damaged: {error}") from error
+
+
+def _read(data: bytes, start: int) -> Program:
     root = Table.root(data)
     plans = {plan.text(0): plan for plan in root.tables(1)}
     if METHOD not in plans:
