@@ -97,7 +97,9 @@ def raw_executorch(path: Path) -> Callable[[dict[str, Any]], Any]:
     import torch
     from executorch.extension.pybindings import _C
 
-    program = _C._load_program(str(path))  # the thread pool is that of the process
+    if _C._threadpool_get_thread_count() != 1:  # a pool belongs to the process: the runtime takes this one
+        _C._unsafe_reset_threadpool(1)
+    program = _C._load_program(str(path))
     method = program.load_method("forward")
 
     def call(inputs: dict[str, Any]) -> Any:

@@ -53,24 +53,24 @@ class _ThreadPool:
     """The one pool of this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._threads: int | None = None
+        self._forget()
+        self._forked = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
 
     def enter(self, threads: int) -> int:
         """Returns how many threads a network has that asks for `threads`."""
-        with self._lock:
-            if threads != self._threads and self._users == 0:
-                with hushed():
-                    _C._unsafe_reset_threadpool(threads)
-                self._threads = threads
+        with self._lock, hushed():
+            # A pool of the right size stays: the application may have networks of its own on it.
+            if self._users == 0 and (self._forked or threads != _C._threadpool_get_thread_count()):
+                _C._unsafe_reset_threadpool(threads)
+                self._forked = False
             self._users += 1
-            if threads != self._threads:
-                text = "ExecuTorch has one thread pool per process: %d threads, not %d, while another model is open"
-                _log.warning(text, self._threads, threads)
-            return self._threads or threads
+            found = int(_C._threadpool_get_thread_count())
+        if threads != found:
+            text = "ExecuTorch has one thread pool per process: %d threads, not %d, while another model is open"
+            _log.warning(text, found, threads)
+        return found
 
     def leave(self) -> None:
         """Says that a network is closed."""
@@ -78,7 +78,7 @@ class _ThreadPool:
             self._users -= 1
 
     def _forget(self) -> None:
-        self._lock, self._users, self._threads = threading.Lock(), 0, None
+        self._lock, self._users, self._forked = threading.Lock(), 0, True
 
 
 _pool = _ThreadPool()
