@@ -53,6 +53,12 @@ x = np.zeros({shape}, {dtype!r})
 print(imported - begin, loaded - imported, time.perf_counter() - loaded, "off")
 """
 RAW = {
+    "executorch": (
+        "import torch\nfrom executorch.extension.pybindings import _C",
+        "_C._unsafe_reset_threadpool(1)\nprogram = _C._load_program(sys.argv[1])\n"
+        "method = program.load_method('forward')",
+        "method.call([torch.from_numpy(x)])[0].numpy()",
+    ),
     "ncnn": (
         "import ncnn",
         "net = ncnn.Net(); net.opt.num_threads = 1; net.opt.use_fp16_storage = False\n"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAMES = ("ghostnet_050", "g_ghost_regnetx_002")
-TARGETS = ("onnx", "openvino", "tensorrt", "tflite")
+TARGETS = ("executorch", "onnx", "openvino", "tensorrt", "tflite")
 CALIBRATION = 300
 
 

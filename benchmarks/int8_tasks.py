@@ -38,19 +38,20 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.folder import Arrays
 
+TARGETS = (*DEFAULTS, "executorch")
 COLUMNS = ("sample", "INT8 by", "run by", "measure", "drop (95 %)", "worst output", "decisions kept", "MACs in INT8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="Markdown file to write; standard output without it.")
-    parser.add_argument("-t", "--target", action="append", choices=DEFAULTS, help="Only the rows of this target.")
+    parser.add_argument("-t", "--target", action="append", choices=TARGETS, help="Only the rows of this target.")
     parser.add_argument("-s", "--sample", action="append", choices=RECORDS, help="Only this sample.")
     options = parser.parse_args()
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     for name in options.sample or RECORDS:
         with tempfile.TemporaryDirectory() as folder:
-            lines += rows(name, Path(folder), options.target or list(DEFAULTS))
+            lines += rows(name, Path(folder), options.target or TARGETS)
     text = "\n".join(lines) + "\n"
     if options.out is None:
         print(text)
@@ -85,11 +86,11 @@ def rows(name: str, folder: Path, targets: Sequence[str]) -> list[str]:
     calibration = list(open_images(samples.calibration_set(name)).batches(spec, size=1))
     batches = list(images.batches(spec))
     for target in targets:
-        source, make = DEFAULTS[target]
-        for by, engine, array in make(
-            open_bundle(folder / f"{name}-{source}-fp32").payload, calibration, batches, folder
-        ):
-            row(by, engine, array)
+        if target in DEFAULTS:
+            source, make = DEFAULTS[target]
+            floating = open_bundle(folder / f"{name}-{source}-fp32").payload
+            for by, engine, array in make(floating, calibration, batches, folder):
+                row(by, engine, array)
         path = exported(name, target, folder, lambda: PyTorchModel(model))
         manifest = open_bundle(path).manifest
         with load(path, profile="throughput") as runtime:

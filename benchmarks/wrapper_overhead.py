@@ -92,7 +92,23 @@ def raw_ncnn(path: Path) -> Callable[[dict[str, Any]], Any]:
     return call
 
 
-RAW = {"ncnn": raw_ncnn, "onnx": raw_onnx, "openvino": raw_openvino, "tflite": raw_tflite}
+def raw_executorch(path: Path) -> Callable[[dict[str, Any]], Any]:
+    """Returns the engine's own call, on a method with the same options."""
+    import torch
+    from executorch.extension.pybindings import _C
+
+    if _C._threadpool_get_thread_count() != 1:  # a pool belongs to the process: the runtime takes this one
+        _C._unsafe_reset_threadpool(1)
+    program = _C._load_program(str(path))
+    method = program.load_method("forward")
+
+    def call(inputs: dict[str, Any]) -> Any:
+        return method.call([torch.from_numpy(next(iter(inputs.values())))])[0].numpy()
+
+    return call
+
+
+RAW = {"executorch": raw_executorch, "ncnn": raw_ncnn, "onnx": raw_onnx, "openvino": raw_openvino, "tflite": raw_tflite}
 
 
 def measure(path: Path, calls: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""THE table: what ghostdeploy exports to, one row per target, and those that plugins add.
+"""THE table: what ghostdeploy exports to, the rows of `target_rows`, and those that plugins add.
 
 Listing targets imports nothing of theirs. `resolve` imports on use and turns a missing package into `MissingDependency`
 with the pip command, chained to the real error. An installed distribution adds a row by an entry point of the group
@@ -16,11 +16,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import MissingDependency, UsageError, did_you_mean
-from ghostdeploy.needs import INT8_ON_X86
 from ghostdeploy.target import (
     PRECISIONS,
-    Int8Time,
-    Intake,
     Option,
     Recipe,
     Setting,
@@ -29,186 +26,28 @@ from ghostdeploy.target import (
     require_precision,
     resolve,
 )
+from ghostdeploy.target_rows import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PRECISIONS", "Option", "Recipe", "Setting", "Target", "pip_install", "require_precision", "resolve"]
+__all__ = [
+    "PRECISIONS",
+    "ROWS",
+    "Option",
+    "Recipe",
+    "Setting",
+    "Target",
+    "pip_install",
+    "require_precision",
+    "resolve",
+]
 
 DEFAULT = "openvino"
 """The target of an export that names none."""
 GROUP = "ghostdeploy.targets"
 """Of entry points."""
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _log = logging.getLogger("ghostdeploy")
-
-ROWS: tuple[Target, ...] = (
-    Target(
-        name="onnx",
-        summary="any CPU through ONNX Runtime, and other ONNX tools",
-        parent=None,
-        payload="model.onnx",
-        files=("model.onnx",),
-        precisions=("fp32", "int8", "hybrid"),
-        recipe=Recipe(
-            name="onnxruntime",
-            activations="uint8",
-            saturation_safe=True,
-            quantize_bias=True,
-            final=True,
-            op_types=("Conv", "Gemm", "MatMul", "Relu", "Add", "Concat", "MaxPool", "Slice", "Flatten", "Reshape"),
-            bare_outputs=("Gemm", "MatMul"),
-        ),
-        int8_time=Int8Time(without_dot_product=2.5, with_dot_product=1.2),
-        environment=("ONNX", "ONNXRUNTIME", "ORT"),
-        rewrites=("DepthwiseConcat-8", "SplitConcat-8", "SplitSlices", "VectorLayers"),
-        exporter="ghostdeploy.exporters.onnx.exporter:OnnxExporter",
-        costs="ghostdeploy.runtimes.onnx.costs:read_costs",
-        default_route="ghostdeploy.exporters.onnx.default_route:DefaultOnnx",
-        runtime="ghostdeploy.runtimes.onnx.runtime:OnnxRuntime",
-        runtimes=("onnxruntime",),
-        export_packages=("torch", "onnx", "onnxscript", "onnxsim", "safetensors"),
-        runtime_packages=("onnxruntime",),
-        intake=Intake(
-            suffix=".onnx",
-            exporter="ghostdeploy.exporters.onnx.intake:OnnxIntake",
-            packages=("onnx", "onnxsim", "onnxruntime"),
-            requirement="ghostdeploy[intake]",
-        ),
-    ),
-    Target(
-        name="openvino",
-        summary="Intel, AMD and Arm CPUs through OpenVINO",
-        parent="onnx",
-        payload="model.xml",
-        files=("model.xml", "model.bin"),
-        precisions=("fp32", "fp16", "int8", "hybrid"),
-        recipe=Recipe(
-            name="openvino",
-            activations="uint8",
-            saturation_safe=True,
-            op_types=(*_LAYERS, "Concat"),
-            bare_outputs=(*_LAYERS, "Concat"),
-            int8_transposed="positive",
-        ),
-        int8_time=Int8Time(without_dot_product=1.0, with_dot_product=0.54),
-        needs=INT8_ON_X86,
-        instruction_limit="ONEDNN_MAX_CPU_ISA",
-        environment=("DNNL", "ONEDNN", "OPENVINO", "OV"),
-        rewrites=("DepthwiseConcat", "SplitConcat", "SplitSlices", "VectorLayers"),
-        exporter="ghostdeploy.exporters.openvino.exporter:OpenVINOExporter",
-        costs="ghostdeploy.runtimes.openvino.costs:read_costs",
-        default_route="ghostdeploy.exporters.openvino.default_route:DefaultOpenVINO",
-        runtime="ghostdeploy.runtimes.openvino.runtime:OpenVINORuntime",
-        runtimes=("openvino",),
-        export_packages=("openvino",),
-        runtime_packages=("openvino",),
-    ),
-    Target(
-        name="tensorrt",
-        summary="NVIDIA GPUs through TensorRT and TensorRT for RTX",
-        parent="onnx",
-        payload="kit/model.onnx",
-        files=("kit/model.onnx", "kit/build.json"),
-        precisions=("fp32", "fp16", "int8"),
-        recipe=Recipe(
-            name="tensorrt",
-            activations="int8",
-            int8_gates=False,
-            quantize_shortcuts=True,
-            op_types=(*_LAYERS, "Concat"),
-            bare_outputs=(*_LAYERS, "Concat"),
-        ),
-        environment=("CUDA", "NVIDIA", "TRT"),
-        find_devices="ghostdeploy.nvidia.driver:gpus",
-        finisher="ghostdeploy.exporters.tensorrt.build:KitFinisher",
-        simulation="kit/model.onnx",
-        device="CUDA device",
-        keeps_wide_weights=True,
-        options=(
-            Option(
-                name="sm",
-                metavar="N,...",
-                help="Also build TensorRT for RTX engines here, for GPUs of compute capability 8.6 (86), 8.9 (89), "
-                "12.0 (120).",
-            ),
-            Option(name="version_compatible", help="Build TensorRT plans that later versions can load."),
-            Option(
-                name="hardware_compatibility",
-                choices=("none", "ampere_plus", "same_compute_capability"),
-                help="Build TensorRT plans that run on more than one GPU model.",
-            ),
-        ),
-        check_settings="ghostdeploy.exporters.tensorrt.spec:check_settings",
-        exporter="ghostdeploy.exporters.tensorrt.exporter:TensorRTExporter",
-        runtime="ghostdeploy.runtimes.tensorrt.runtime:TensorRTRuntime",
-        runtimes=("tensorrt", "tensorrt_rtx"),
-        export_packages=("onnxruntime",),
-        runtime_packages=("tensorrt|tensorrt_rtx",),
-    ),
-    Target(
-        name="tflite",
-        summary="phones and boards through LiteRT (TensorFlow Lite)",
-        parent=None,
-        payload="model.tflite",
-        files=("model.tflite",),
-        precisions=("fp32", "fp16", "int8", "hybrid"),
-        recipe=Recipe(
-            name="litert",
-            activations="asymmetric int8",
-            quantize_bias=True,
-            final=True,
-        ),
-        int8_time=Int8Time(without_dot_product=0.93, with_dot_product=0.56),
-        environment=("JAX", "LITERT", "TF", "TFLITE", "XLA", "XNNPACK"),
-        rewrites=("DepthwiseConcat", "SplitConcat", "SplitSlices"),
-        forms=("CropDeconvolution",),
-        quantizer="ghostdeploy.exporters.tflite.quantize.worker:Quantizer",
-        layout="nhwc",
-        fixed_batch=True,
-        options=(
-            Option(
-                name="int8_io",
-                precision="int8",
-                help="TFLite: integer inputs and outputs, for devices without float.",
-            ),
-        ),
-        exporter="ghostdeploy.exporters.tflite.exporter:TFLiteExporter",
-        costs="ghostdeploy.runtimes.tflite.costs:read_costs",
-        default_route="ghostdeploy.exporters.tflite.default_route:DefaultTFLite",
-        runtime="ghostdeploy.runtimes.tflite.runtime:TFLiteRuntime",
-        runtimes=("litert", "tflite_runtime"),
-        export_packages=("torch", "litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
-        runtime_packages=("ai_edge_litert|tflite_runtime",),
-    ),
-    Target(
-        name="ncnn",
-        summary="phones and boards through ncnn",
-        parent="onnx",
-        payload="model.param",
-        files=("model.param", "model.bin"),
-        precisions=("fp32", "fp16", "int8"),
-        recipe=Recipe(
-            name="ncnn",
-            activations="int8",
-            op_types=_LAYERS,
-            int8_groups=False,
-            rounds_in_layers=True,
-            bare_outputs=_LAYERS,
-        ),
-        int8_time=Int8Time(without_dot_product=1.0),
-        environment=("NCNN", "PNNX"),
-        rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
-        keeps_wide_weights=True,
-        exporter="ghostdeploy.exporters.ncnn.exporter:NcnnExporter",
-        costs="ghostdeploy.runtimes.ncnn.costs:read_costs",
-        default_route="ghostdeploy.exporters.ncnn.default_route:DefaultNcnn",
-        runtime="ghostdeploy.runtimes.ncnn.runtime:NcnnRuntime",
-        runtimes=("ncnn",),
-        export_packages=("ncnn", "pnnx"),
-        runtime_packages=("ncnn",),
-    ),
-)
 
 
 class _Table(Mapping[str, Target]):

@@ -174,6 +174,7 @@ def write_tensorrt(model: onnx.ModelProto, folder: Path, precision: str, tiny: T
 BY_HAND = PrecisionAchieved(int8_layers=0, float_layers=3, how="written node by node")
 
 WRITERS: dict[str, Callable[..., Written]] = {
+    "executorch": lambda *given: write_exported(*given, row=targets.find("executorch")),
     "ncnn": lambda *given: write_exported(*given, row=targets.find("ncnn")),
     "onnx": write_onnx,
     "openvino": write_openvino,

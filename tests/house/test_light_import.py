@@ -28,6 +28,8 @@ HEAVY = (
     "tflite_runtime",
     "ncnn",
     "pnnx",
+    "executorch",
+    "torchao",
 )
 
 

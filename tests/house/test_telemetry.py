@@ -19,7 +19,13 @@ from tests import offline
 from tests.conftest import require
 
 ROOT = Path(__file__).parents[2]
-ENGINES = {"ncnn": "ncnn", "onnx": "onnxruntime", "openvino": "openvino", "tflite": "ai_edge_litert"}
+ENGINES = {
+    "executorch": "executorch",
+    "ncnn": "ncnn",
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "tflite": "ai_edge_litert",
+}
 """Of each target that runs on a processor, the package of its engine."""
 SPEAKS_FROM = (1, 29)
 """The release of ONNX Runtime that began to report outside Windows."""

@@ -28,7 +28,7 @@ def cost(macs=0, weights=0, activations=0):
     return LayerCost(name="layer", macs=macs, weight_bytes=weights, activation_bytes=activations)
 
 
-@pytest.mark.parametrize("target", ["ncnn", "onnx", "openvino", "tflite"])
+@pytest.mark.parametrize("target", ["executorch", "ncnn", "onnx", "openvino", "tflite"])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_every_layer_is_read_from_the_payload(tiny_bundle, target, precision):
     found = costs_of(open_bundle(tiny_bundle(target, precision)), 1)

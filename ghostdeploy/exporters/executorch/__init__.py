@@ -1,0 +1,1 @@
+"""Writes ExecuTorch programs for its XNNPACK delegate from ONNX graphs, float or Q/DQ."""

@@ -1,0 +1,101 @@
+"""ExecuTorch behind the common interface: memory is read rightly and kept, damage is found before the engine reads."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import shutil
+
+import numpy as np
+import pytest
+
+import ghostdeploy as gd
+from ghostdeploy.errors import BundleError
+from ghostdeploy.runtimes.executorch import program
+from ghostdeploy.runtimes.executorch.flatbuffer import Table
+from tests.bundles import Tiny
+from tests.conftest import require
+from tests.signing import sign_again
+
+
+@pytest.fixture(autouse=True)
+def installed():
+    require("executorch")
+
+
+def test_the_order_in_memory_does_not_matter(tiny_bundle):
+    batch = Tiny().example(2)["input"]
+    turned = np.asfortranarray(batch)
+    locked = batch.copy()
+    locked.flags.writeable = False
+
+    with gd.load(tiny_bundle("executorch"), threads=1) as runtime:
+        wanted = runtime(batch)
+        assert np.array_equal(runtime(turned), wanted)
+        assert np.array_equal(runtime(locked), wanted)
+
+
+def test_the_program_is_kept_as_long_as_it_is_read(tiny_bundle):
+    """ExecuTorch reads the bytes in place: with the memory freed it ran into the next owner's data."""
+    batch = Tiny().example(1)["input"]
+    with gd.load(tiny_bundle("executorch"), threads=1) as runtime:
+        wanted = runtime(batch)
+        gc.collect()
+        others = [bytes(60_000) for _ in range(200)]
+        assert np.array_equal(runtime(batch), wanted)
+        assert len(others) == 200
+
+
+def test_an_open_network_keeps_its_threads_when_another_asks_for_more(tiny_bundle, caplog):
+    path = tiny_bundle("executorch")
+    batch = Tiny().example(1)["input"]
+    with gd.load(path, threads=1) as first:
+        wanted = first(batch)
+        with gd.load(path, threads=2) as second:
+            assert second.info()["threads"] == first.info()["threads"] == 1
+            assert "one thread pool per process: 1 threads, not 2" in caplog.text
+            assert np.array_equal(second(batch), wanted)
+        assert np.array_equal(first(batch), wanted)
+
+    with gd.load(path, threads=2) as alone:
+        assert alone.info()["threads"] == 2
+
+
+DAMAGE = {
+    "cut": lambda data: data[:-1],
+    "another format": lambda data: data[:4] + b"\xff" * 4 + data[8:],
+    "a header that says more": lambda data: data[:32] + (1 << 40).to_bytes(8, "little") + data[40:],
+    "a table outside": lambda data: b"\xff\xff\xff\x7f" + data[4:],
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_found_before_the_engine_reads_it(tiny_bundle, tmp_path, kind):
+    copy = shutil.copytree(tiny_bundle("executorch"), tmp_path / "copy")
+    payload = copy / "model.pte"
+    payload.write_bytes(DAMAGE[kind](payload.read_bytes()))
+    sign_again(copy)
+
+    with pytest.raises(BundleError, match="executorch refuses"):
+        gd.load(copy, threads=1)
+
+
+def test_damage_anywhere_is_an_error_of_values_or_none(tiny_bundle):
+    data = (tiny_bundle("executorch") / "model.pte").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        place, size = int(rng.integers(0, len(data))), int(rng.integers(1, 40))
+        with contextlib.suppress(ValueError):
+            program.read(data[:place] + rng.bytes(size) + data[place + size :])
+
+
+def test_absent_fields_have_their_defaults():
+    # A table without fields: root offset 8, vtable of 4 bytes at 4.
+    table = Table.root(b"\x08\0\0\0" + b"\x04\0\x04\0" + b"\x04\0\0\0")
+
+    assert table.number(0) == 0
+    assert table.number(3, "<h", 7) == 7
+    assert table.table(0) is None
+    assert table.text(1) == ""
+    assert table.tables(2) == table.numbers(2) == []
+    assert table.bytes(2) == b""
