@@ -13,7 +13,7 @@ from ghostdeploy.deploy.prove.fidelity import ratio_db
 from ghostdeploy.deploy.quantize import ranges as rg
 from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.float_layers import with_float
-from ghostdeploy.deploy.quantize.qdq_lint import lint
+from ghostdeploy.deploy.quantize.qdq_lint import lint, profile_of
 from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
 from tests.recipes import RECIPES
@@ -99,7 +99,7 @@ def test_the_quantized_graph_computes_the_network_whatever_is_float(name, parts,
     for one in (quantized, sketched):
         assert ratio_db(GraphRunner(one)(images)[0], wanted) > 30
     if not recipe.rounds_in_layers:
-        assert lint(quantized, profile="gpu" if recipe.symmetric else "cpu") == ()
+        assert lint(quantized, profile=profile_of(recipe)) == ()
 
 
 @pytest.mark.parametrize("layers", ["", "a", "f", "bcdef", "acdef", "abdef", "abcef", "abcdf", "abcde", "abcdef"])

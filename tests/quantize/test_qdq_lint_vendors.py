@@ -13,7 +13,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from ghostdeploy.deploy.quantize import writer
-from ghostdeploy.deploy.quantize.qdq_lint import lint
+from ghostdeploy.deploy.quantize.qdq_lint import lint, profile_of
 from ghostdeploy.exporters.tensorrt.engine import GraphRefused, build_engine
 from ghostdeploy.nvidia.kit import KitSpec
 from ghostdeploy.nvidia.library import load_library
@@ -74,7 +74,7 @@ def test_the_linter_passes_our_own_graphs(sample, recipe):
     tied = {name: (-4.0, 4.0) for group in chosen.shared_scales for name in group}
     model = writer.write(sample, FUSED[recipe], chosen, ranges(sample) | tied)
 
-    assert lint(model, profile="gpu" if FUSED[recipe].symmetric else "cpu") == ()
+    assert lint(model, profile=profile_of(FUSED[recipe])) == ()
 
 
 def test_the_linter_names_what_a_quantizer_does_by_habit(sample):

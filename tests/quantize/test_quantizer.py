@@ -14,7 +14,7 @@ from ghostdeploy.deploy.quantize import writer
 from ghostdeploy.deploy.quantize.blocks import roles, units, vector_branches
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias, with_biases
 from ghostdeploy.deploy.quantize.layer_errors import layer_errors
-from ghostdeploy.deploy.quantize.qdq_lint import lint
+from ghostdeploy.deploy.quantize.qdq_lint import lint, profile_of
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.deploy.quantize.simulate import GraphRunner
@@ -68,7 +68,8 @@ def test_every_recipe_quantizes_all_its_layers_and_keeps_the_logits(floating, ba
     produced = {output: node.op_type for node in graph.graph.node for output in node.output}
     floats = {name for name, node in layers.items() if produced.get(node.input[0]) != "DequantizeLinear"}
     assert floats == {*(() if recipe.int8_gates else ("reduce", "expand")), *(() if recipe.int8_groups else DEPTHWISE)}
-    assert not any(node.op_type == "DequantizeLinear" for node in graph.graph.node if "logits" in node.output)
+    rounded = any(node.op_type == "DequantizeLinear" for node in graph.graph.node if "logits" in node.output)
+    assert rounded == (not recipe.bare_outputs)
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
@@ -87,7 +88,7 @@ def test_a_unit_in_float_leaves_a_graph_that_passes_the_linter(floating, batches
     layers = frozenset(layer for layer, its in of.items() if its == unit)
     graph = quantized(floating, RECIPES[name], batches, float_layers=layers)
 
-    assert lint(graph, profile="gpu" if name == "tensorrt" else "cpu") == ()
+    assert lint(graph, profile=profile_of(RECIPES[name])) == ()
 
 
 def test_all_tensors_of_a_concat_share_a_scale(floating, batches):

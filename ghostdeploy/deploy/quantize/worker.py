@@ -21,7 +21,7 @@ from ghostdeploy.deploy.quantize.free_batch import free_batch
 from ghostdeploy.deploy.quantize.kept_histograms import KeptHistograms
 from ghostdeploy.deploy.quantize.layer_errors import layer_errors
 from ghostdeploy.deploy.quantize.pixels import read_batches
-from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint
+from ghostdeploy.deploy.quantize.qdq_lint import Violation, lint, profile_of
 from ghostdeploy.deploy.quantize.quantization import BATCH, LayerFacts, Quantization
 from ghostdeploy.deploy.quantize.saturation import count_saturable
 from ghostdeploy.deploy.quantize.simulate import TOGETHER, GraphRunner
@@ -126,7 +126,7 @@ class QdqQuantization(Quantization):
         """
         if self.recipe.rounds_in_layers:
             return ()
-        return lint(self.quantized, profile="gpu" if self.recipe.symmetric else "cpu")
+        return lint(self.quantized, profile=profile_of(self.recipe))
 
     def float_by_rule(self) -> tuple[str, ...]:
         """See `Quantization.float_by_rule`."""

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from ghostdeploy.target import Recipe
+
     Rule = Callable[[QdqGraph], Iterator[tuple[onnx.NodeProto, str]]]
 
-Profile = Literal["gpu", "cpu"]
+Profile = Literal["gpu", "cpu", "wide"]
 
 _EVERYWHERE: tuple[Rule, ...] = (
     parameters.positive_finite_scale,
@@ -48,6 +50,7 @@ RULES: dict[Profile, tuple[Rule, ...]] = {
         ghost.merge_branch_float,
     ),
     "cpu": (*_EVERYWHERE, parameters.saturation_safe),
+    "wide": _EVERYWHERE,
 }
 
 
@@ -70,7 +73,8 @@ def lint(model: onnx.ModelProto, *, profile: Profile = "gpu") -> tuple[Violation
     Args:
         model: A Q/DQ graph whose layers are named by their PyTorch modules; read, not changed.
         profile: `gpu`: NVIDIA's rules for explicit quantization. `cpu`: what ONNX Runtime and OpenVINO need, and
-            weights that are safe on processors without dot-product instructions.
+            weights that are safe on processors without dot-product instructions. `wide`: the same for kernels that add
+            products in 32 bits on every processor, which any weights are safe in.
     """
     graph = QdqGraph(model)
     return tuple(
@@ -78,6 +82,13 @@ def lint(model: onnx.ModelProto, *, profile: Profile = "gpu") -> tuple[Violation
         for rule in RULES[profile]
         for node, message in rule(graph)
     )
+
+
+def profile_of(recipe: Recipe) -> Profile:
+    """Returns the profile for the graphs of a recipe."""
+    if recipe.symmetric:
+        return "gpu"
+    return "cpu" if recipe.saturation_safe else "wide"
 
 
 def rule_name(rule: Rule) -> str:
