@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from ghostdeploy.progress import Silent
-from ghostdeploy.remote.emulator import CORES, Emulator, prepare
+from ghostdeploy.remote.emulator import CORES, Emulator, prepare, wheels
 from ghostdeploy.targets import TARGETS
 
 ROOT = Path(__file__).parents[1]
@@ -25,8 +25,9 @@ LONGEST_S = 1800
 
 
 def pairs() -> list[tuple[str, str]]:
-    """Returns target and precision of everything that runs on any processor."""
-    return [(row.name, precision) for row in TARGETS.values() if row.device is None for precision in row.precisions]
+    """Returns target and precision of everything whose engine the emulator has."""
+    rows = [row for row in TARGETS.values() if wheels.has_engine(row)]
+    return [(row.name, precision) for row in rows for precision in row.precisions]
 
 
 def export(sample: str, target: str, precision: str, out: Path) -> Path:

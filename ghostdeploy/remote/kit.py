@@ -109,13 +109,8 @@ def _engine(name: str) -> str:
         for module in choice.split("|"):
             if (found := module.replace("_", "-")) in _ENGINES:
                 return found
-    able = ", ".join(row.name for row in targets.TARGETS.values() if _has_engine(row))
+    able = ", ".join(row.name for row in targets.TARGETS.values() if wheels.has_engine(row))
     raise UsageError(f"the engine of {name} has no package for Arm Linux that a kit can hold", hint=f"one of {able}")
-
-
-def _has_engine(row: targets.Target) -> bool:
-    modules = (module for choice in row.runtime_packages for module in choice.split("|"))
-    return any(module.replace("_", "-") in _ENGINES for module in modules)
 
 
 def _fetch(site: Path, engines: Sequence[str]) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from ghostdeploy import targets
-from ghostdeploy.remote.emulator import CORES
+from ghostdeploy.remote.emulator import CORES, wheels
 from tests.conftest import require
 from tests.emulated import require_emulator, run_python
 
 ROOT = Path(__file__).parents[2]
-ENGINES = [row.name for row in targets.ROWS if row.device is None]
+ENGINES = [row.name for row in targets.ROWS if wheels.has_engine(row)]
 
 
 @pytest.mark.slow

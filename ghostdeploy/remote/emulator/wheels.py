@@ -11,11 +11,15 @@ import tempfile
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ghostdeploy.errors import BadInput, MissingDependency
 from ghostdeploy.isolation import child_command
 from ghostdeploy.remote.emulator.programs import ProgramFailed, run
 from ghostdeploy.remote.emulator.recipe import PYTHON, WHEELS
+
+if TYPE_CHECKING:
+    from ghostdeploy.target import Target
 
 NAMES = (
     *("click", "msgspec", "numpy", "pillow", "rich", "markdown-it-py", "mdurl", "Pygments", "typing_extensions"),
@@ -29,6 +33,13 @@ UNUSED = frozenset({"ml_dtypes", "openvino-telemetry", "portalocker", "requests"
 _GLIBC = (36, 35, 34, 31, 28, 27, 26, 24, 17)
 """Minor versions of glibc 2 that wheels may ask for, Debian's own first."""
 _LINE = re.compile(r"(\S+)==(\S+) --hash=sha256:[0-9a-f]{64}")
+
+
+def has_engine(row: Target) -> bool:
+    """Returns whether what a target's engine needs is among the wheels."""
+    known = {name.lower() for name in NAMES}
+    choices = (choice.split("|") for choice in row.runtime_packages)
+    return all(any(module.replace("_", "-") in known for module in modules) for modules in choices)
 
 
 def install(site: Path, listed: Path = WHEELS) -> None:
