@@ -6,6 +6,8 @@ runtime, in ghostdeploy or in its own distribution; docs/adding_a_target.md is t
 
 from __future__ import annotations
 
+import platform
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
@@ -233,6 +235,10 @@ def require_precision(target: Target, precision: str) -> None:
         raise UsageError(f"target {target.name} has no precision {precision}", hint=f"{target.name} makes {makes}")
 
 
+_NEWER_LIBC = re.compile(r"version `GLIBC_([0-9.]+)' not found")
+"""What the loader says of a library that is too new for the system."""
+
+
 def resolve(reference: str, *, requirement: str) -> Any:
     """Imports `package.module:Name`.
 
@@ -247,6 +253,12 @@ def resolve(reference: str, *, requirement: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except ImportError as error:
+        if wanted := _NEWER_LIBC.findall(str(error)):
+            newest = max(wanted, key=lambda text: [int(part) for part in text.split(".")])
+            raise MissingDependency(
+                f"{requirement} was built for glibc {newest} or newer, this system has {platform.libc_ver()[1]}",
+                hint="a newer system, or an older version of the engine",
+            ) from error
         absent = isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("ghostdeploy")
         what = f"{error.name} is not installed" if absent else f"importing {module} failed: {error}"
         raise MissingDependency(what, hint=pip_install(requirement)) from error
