@@ -7,6 +7,7 @@ Nothing else.
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING
 
 from ghostdeploy.bundle.folder import MANIFEST, sha256
@@ -79,11 +80,15 @@ class Cargo:
         one = self.objects[name]
         return one if isinstance(one, bytes) else one.read_bytes()
 
-    def as_given(self, text: str) -> str:
-        """Returns text from the device with the paths that the user gave."""
+    def as_given(self, place: str) -> str:
+        """Returns the path that the user gave for a bundle or set."""
+        return self._names[place]
+
+    def translated(self, line: bytes) -> bytes:
+        """Returns JSON from the device with the paths that the user gave, as `shown` writes them."""
         for place in sorted(self._names, key=len, reverse=True):
-            text = text.replace(place, self._names[place])
-        return text
+            line = line.replace(place.encode(), json.dumps(shown(self._names[place]))[1:-1].encode())
+        return line
 
     def _place(self, name: str, given: str) -> str:
         place = f"{_SENT}/{name}"
@@ -93,6 +98,11 @@ class Cargo:
     def _add(self, place: str, name: str, content: Path | bytes) -> None:
         self.folders[place] = name
         self.objects[name] = content
+
+
+def shown(path: str) -> str:
+    """Returns a path as it can travel: bytes that are no text are replaced."""
+    return path.encode("utf-8", "replace").decode()
 
 
 def total(sizes: dict[str, int], names: Iterable[str]) -> int:

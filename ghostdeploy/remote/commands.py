@@ -79,14 +79,15 @@ class _Load:
 
     def found(self, answer: Answer, results: list[tuple[Path, Any]]) -> Found[Any]:
         """Returns what a device gave; a failure of a bundle's own job names no place."""
-        indices = [job if place is None else place for job, place, _ in answer.failures]
-        errors = [(self.good[index], error) for index, (*_, error) in zip(indices, answer.failures, strict=True)]
+        errors: dict[tuple[Path, str], GhostDeployError] = {}
+        for job, place, error in answer.failures:  # two jobs about one bundle may fail for one reason
+            errors.setdefault((self.good[job if place is None else place], error.message), error)
         return Found(
             where=answer.where,
             device=answer.device,
             states=answer.states,
             results=results,
-            errors=[*self.bad, *errors],
+            errors=[*self.bad, *((path, error) for (path, _), error in errors.items())],
             error=answer.error,
         )
 
@@ -171,10 +172,12 @@ def evaluate(
     before, found = load.proofs() if prove else [], []
     for answer in ask(wheres, load.cargo, [*before, job], ways=ways, listener=listener):
         _take_whole(answer, len(before))
-        results = [(Path(one.bundle), one) for one in answer.result(len(before), kind) or []]
-        one = load.found(answer, results)
-        for path, result in results if prove else []:
-            one.receipts += load.receipt("eval", load.good.index(path), answer, evaluation=result)
+        bad = {place for job, place, _ in answer.failures if job == len(before)}
+        good = [number for number in range(len(load.good)) if number not in bad]
+        measured = dict(zip(good, answer.result(len(before), kind) or [], strict=False))  # none where all failed
+        one = load.found(answer, [(load.good[number], result) for number, result in measured.items()])
+        for number, result in measured.items() if prove else ():
+            one.receipts += load.receipt("eval", number, answer, evaluation=result)
         found.append(one)
     return found
 

@@ -126,7 +126,11 @@ def ask(
         return found
 
     with ThreadPoolExecutor(max_workers=len(wheres)) as pool:
-        return list(pool.map(one, range(len(wheres))))
+        try:
+            return list(pool.map(one, range(len(wheres))))
+        except BaseException:  # interrupted: nobody waits for the devices
+            session.end_all()
+            raise
 
 
 def _show(event: Event, listener: Any) -> None:

@@ -33,6 +33,9 @@ _GREETING = 1 << 16
 """Bytes that a login shell may print before."""
 _PACKAGES = {"PIL": "pillow"}
 _AGAIN = "start it again; nothing was left there"
+_LINE = 1 << 28
+"""Bytes of the longest line that a device may send."""
+_running: set[_Session] = set()
 _ROOM = 3
 """A wheel is unpacked and engines write: so many times the missing bytes must be free."""
 
@@ -60,6 +63,12 @@ def run(
         session.work(cargo, order, took)
 
 
+def end_all() -> None:
+    """Ends every run; the devices stop and clean up."""
+    for one in list(_running):
+        one.end()
+
+
 class _Session:
     """The program that reaches the device, and what it says."""
 
@@ -74,12 +83,18 @@ class _Session:
         )
 
     def __enter__(self) -> _Session:
+        _running.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        self.end()
         self._process.communicate()
         self._said.close()
+        _running.discard(self)
+
+    def end(self) -> None:
+        """Ends the program that reaches the device."""
+        self._process.kill()
 
     def greet(self, cargo: Cargo, modules: list[str]) -> None:
         """Starts the program there and reads what the device is."""
@@ -117,7 +132,7 @@ class _Session:
                 if code := json.loads(line)["done"]:
                     raise ExportFailed(f"the work on {self._transport.where} ended with code {code}: {self._last()}")
                 return
-            if took(decode(cargo.as_given(line.decode()).encode())):
+            if took(decode(cargo.translated(line))):
                 self._write(b"enough\n")
         raise self._ended()
 
@@ -134,8 +149,7 @@ class _Session:
         return None
 
     def _lines(self) -> Iterator[bytes]:
-        assert self._process.stdout is not None
-        yield from iter(self._process.stdout.readline, b"")
+        yield from iter(lambda: self._process.stdout.readline(_LINE), b"")  # type: ignore[union-attr]  # it has one
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin is not None

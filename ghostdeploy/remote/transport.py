@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from ghostdeploy.errors import GhostDeployError
 
-BOOT = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
-"""What the process there runs: it reads the length of a program, then the program. Shells take it in double quotes."""
+BOOT = "import sys;sys.path[:]=filter(None,sys.path);exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
+"""What the process there runs: it reads the length of a program, then the program, and imports nothing from the folder
+where it was started. Shells take it in double quotes."""
 
 
 class Transport(Protocol):

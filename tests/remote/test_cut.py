@@ -47,7 +47,8 @@ def test_a_connection_that_is_cut_leaves_nothing(capsys, server, bundle, monkeyp
     assert server.listing() == before
 
 
-def test_a_run_that_is_killed_here_ends_there(server, bundle):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_ended_here_ends_there(server, bundle, number):
     environment = os.environ | {"GHOSTDEPLOY_SSH_COMMAND": server.command}
     words = [sys.executable, "-m", "ghostdeploy", "bench", bundle, "--rounds", "2000", *server.options]
     process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
@@ -56,7 +57,7 @@ def test_a_run_that_is_killed_here_ends_there(server, bundle):
         time.sleep(0.05)
     assert server.processes()
 
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(number)
+    process.wait(timeout=20)
 
     assert server.rests()

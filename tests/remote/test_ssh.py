@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 
 import pytest
 
@@ -167,3 +169,32 @@ def test_what_the_device_lacks_is_the_error_of_that_bundle(capsys, board, tiny_b
 
     assert there.code == 4
     assert [entry["verdict"] for entry in there.document] == ["passed", "failed"]
+
+
+def test_names_that_json_escapes_come_back_as_they_were(capsys, board, tiny_bundle, tmp_path):
+    odd = shutil.copytree(tiny_bundle("onnx"), tmp_path / 'a "quoted" \\ folder, ünïcode')
+
+    there = run(capsys, "verify", odd, odd, "--json", *board.options)
+
+    assert there.code == 0, there.err
+    assert [entry["bundle"] for entry in there.document] == [str(odd)] * 2
+
+
+def test_a_bundle_that_is_named_twice_is_evaluated_twice(capsys, board, bundles):
+    command = ("eval", bundles[0], bundles[0], "--data", samples.evaluation_set(), "--json")
+
+    here, there = run(capsys, *command), run(capsys, *command, *board.options)
+
+    assert there.code == here.code == 0, there.err
+    assert without_device(there.document) == here.document
+
+
+def test_nothing_is_imported_from_the_folder_of_the_login(capsys, board, tiny_bundle, tmp_path):
+    (tmp_path / "json.py").write_text("raise SystemExit(9)\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncd {tmp_path}; exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+
+    there = run(capsys, "verify", tiny_bundle("onnx"), "--on", board.address, "--device-python", python)
+
+    assert there.code == 0, there.err
