@@ -202,3 +202,39 @@ def test_the_default_route_writes_the_untouched_module(tmp_path):
     assert [spec.name for spec in written.ports.inputs] == ["input"]
     assert [spec.name for spec in written.ports.outputs] == ["output_0"]
     assert [layer.name for layer in held(tmp_path).layers] == ["Conv2d", "Conv2d"]
+
+
+def joined():
+    """Returns a Q/DQ graph that joins what was rounded in two ways."""
+    arrays = {"s": np.float32(0.02), "z": np.uint8(100), "t": np.float32(0.01), "w": np.uint8(0)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["a"]),
+        helper.make_node("DequantizeLinear", ["a", "s", "z"], ["b"]),
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("QuantizeLinear", ["r", "t", "w"], ["c"]),
+        helper.make_node("DequantizeLinear", ["c", "t", "w"], ["d"]),
+        helper.make_node("Concat", ["b", "d"], ["j"], axis=1),
+        helper.make_node("QuantizeLinear", ["j", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, size, 4, 4)) for name, size in (("x", 3), ("y", 6))
+    ]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], constants(**arrays))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def test_parts_of_several_scales_are_joined(tmp_path):
+    """XNNPACK does not load a concatenation of several scales."""
+    from ghostdeploy.runtimes.executorch.engine import Network
+
+    writer_of("executorch")(joined(), tmp_path, "int8", Tiny())
+
+    data = np.random.default_rng(0).normal(size=(1, 3, 4, 4)).astype(np.float32)
+    engine = Network((tmp_path / "model.pte").read_bytes(), threads=1)
+    (found,) = engine.run([data])
+    engine.close()
+    (wanted,) = onnx.reference.ReferenceEvaluator(joined()).run(None, {"x": data})
+    np.testing.assert_allclose(found, wanted, atol=0.0201)
+    assert (found == wanted).mean() > 0.95

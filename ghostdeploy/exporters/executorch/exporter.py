@@ -15,7 +15,7 @@ import onnx
 from ghostdeploy.convert.base import RefusedError, Written
 from ghostdeploy.convert.graph import file as onnx_file
 from ghostdeploy.convert.graph.index import LAYERS, OnnxGraph
-from ghostdeploy.exporters.executorch.graph import write_hard_sigmoids
+from ghostdeploy.exporters.executorch.graph import share_scales, write_hard_sigmoids
 from ghostdeploy.exporters.executorch.lowering import NamedPorts, lower
 from ghostdeploy.exporters.executorch.network import OnnxNetwork, tensor_of
 from ghostdeploy.exporters.executorch.read_back import ports, read_precision
@@ -37,6 +37,7 @@ class ExecuTorchExporter:
         model = onnx.shape_inference.infer_shapes(onnx.load(job.source), data_prop=True)
         given = onnx_file.ports(model)
         write_hard_sigmoids(model)
+        share_scales(model)
         network: Any = OnnxNetwork(model)
         half = job.precision == "fp16"
         if half:
