@@ -20,7 +20,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 from setuptools.command.egg_info import egg_info
 
-_contents = runpy.run_path(str(Path(__file__).parent / "ghostdeploy" / "wheel_contents.py"))
+ROOT = Path(__file__).parent
+_contents = runpy.run_path(str(ROOT / "ghostdeploy" / "wheel_contents.py"))
 LEFT_OUT, UNUSED = list(_contents["LEFT_OUT"]), {name: set(found) for name, found in _contents["UNUSED"].items()}
 KEPT, without_remarks = _contents["KEPT"], _contents["without_remarks"]
 ROOMS = (("ghostdeploy", "samples"), ("ghostdeploy", "remote"))
@@ -30,6 +31,7 @@ if KIND == "app":
     LEFT_OUT += ["ghostdeploy.deploy", "ghostdeploy.device", "ghostdeploy.terminal"]
     UNUSED["ghostdeploy"] |= {"__main__", "cli", "layer_costs", "progress", "start_child"}
     UNUSED["ghostdeploy.tasks"] = {"labelled", "measure"}
+    UNUSED |= {f"ghostdeploy.runtimes.{path.name}": {"costs"} for path in ROOT.glob("ghostdeploy/runtimes/*/")}
     UNUSED |= {f"ghostdeploy.tasks.{name}": {"data", "measure"} for name in ("detect", "embed", "landmarks", "segment")}
 
 
