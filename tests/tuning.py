@@ -17,6 +17,7 @@ from ghostdeploy.deploy.tune.candidates import Candidate, Entry, Setting, settin
 from ghostdeploy.deploy.tune.contenders import Contenders
 from ghostdeploy.deploy.tune.exporting import Workshop
 from ghostdeploy.deploy.tune.journal import Header, Journal, Round
+from ghostdeploy.deploy.tune.place import Here
 from ghostdeploy.deploy.tune.progress import Progress
 from ghostdeploy.deploy.tune.request import TuneConfig
 from ghostdeploy.deploy.tune.run import Tuning
@@ -46,7 +47,7 @@ class Stage:
         self.workshop = Workshop(PyTorchModel(from_module(Net().eval())), "tiny", config.export, journal.folder)
         self.contenders = Contenders(config, journal, settings(2, config.objective))
         self.progress = Progress(None, config.budget, journal.spent)
-        self.tuning = Tuning(self.contenders, self.workshop, journal, self.progress)
+        self.tuning = Tuning(self.contenders, self.workshop, journal, self.progress, Here())
 
     def plant(self, bundle: Path, **changes: Any) -> Candidate:
         """Puts a copy of a bundle where its export would be; `changes` are fields of its manifest."""

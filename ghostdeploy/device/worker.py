@@ -124,9 +124,12 @@ def _take_turns(job: Job, lines: _Lines) -> int:
 
 
 def _examine(_: Job, __: _Lines) -> Any:
+    """Returns what `doctor` finds; whatever is installed there, what was sent exports nothing."""
     from ghostdeploy.deploy.measure.doctor import examine
 
-    return examine()
+    found = examine()
+    states = tuple(msgspec.structs.replace(one, can_export=False) for one in found.targets)
+    return msgspec.structs.replace(found, targets=states)
 
 
 def _evaluate(job: Job, lines: _Lines) -> Any:

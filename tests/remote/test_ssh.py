@@ -66,7 +66,7 @@ def test_a_bundle_is_sent_once(capsys, board, tiny_bundle, monkeypatch):
     second = run(capsys, "verify", path, *board.options)
 
     assert (first.code, second.code) == (0, 0), first.err + second.err
-    assert before >= 4
+    assert before >= 3  # the wheel may be there from another test
     assert len(sent) == before
 
 
@@ -134,7 +134,8 @@ def test_eval_leaves_a_receipt_with_the_accuracy(capsys, board, bundles, tmp_pat
     run(capsys, "eval", bundles[0], "--data", data, *board.options, "--receipt", tmp_path / "there.json")
 
     (home,), (device,) = receipt.read(tmp_path / "here.json"), receipt.read(tmp_path / "there.json")
-    assert home.accuracy.top1 == device.accuracy.top1 == here.document[0]["top1"]
+    assert home.accuracy == device.accuracy
+    assert home.accuracy.top1.value == here.document[0]["top1"]["value"]
 
 
 def test_several_devices_are_asked_at_once(capsys, board, tiny_bundle):

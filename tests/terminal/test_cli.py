@@ -12,7 +12,10 @@ from ghostdeploy.nvidia.driver import gpus
 from tests.commands import assert_one_sentence, commands, run
 
 NO_GPU = pytest.mark.skipif(bool(gpus()), reason="there is a GPU here")
-COMMANDS = ("models", "doctor", "export", "verify", "eval", "bench", "tune", "run", "diagnose", "build", "inspect")
+COMMANDS = (
+    *("models", "doctor", "export", "verify", "eval", "bench", "tune", "run", "diagnose", "build", "inspect"),
+    "device-kit",
+)
 EXPORT_OPTIONS = (
     "--target",
     "--weights",
