@@ -18,6 +18,8 @@ from ghostdeploy.errors import GhostDeployError
 
 Command = Literal["verify", "prove", "eval", "bench", "time", "turns", "doctor"]
 """`prove` is `verify`, `time` is `bench`, with what a receipt wants beside; `turns` is what `tune` measures."""
+SECONDS = 1800.0
+"""Time limit of a job where nobody sets another."""
 STOP = "stop"
 """File in the working folder of the work: the host has had enough rounds."""
 

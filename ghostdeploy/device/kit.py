@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ghostdeploy.bundle.folder import open_bundle
-from ghostdeploy.device.jobs import Job, Order
+from ghostdeploy.device.jobs import SECONDS, Job, Order
 from ghostdeploy.device.proof import Proof, Timed
 from ghostdeploy.device.receipt import latency_of, mark, receipt, write
 from ghostdeploy.device.supervise import work
@@ -23,8 +23,6 @@ from ghostdeploy.errors import GhostDeployError
 if TYPE_CHECKING:
     from ghostdeploy.device.jobs import Event
     from ghostdeploy.device.receipt import Command, Receipt
-
-_SECONDS = 1800.0
 
 
 def main(folder: str, out: str, rounds: int) -> int:
@@ -54,7 +52,7 @@ def main(folder: str, out: str, rounds: int) -> int:
             _say(f"{names[event.job]}: {event.result['verification']['verdict']}")
 
     where = platform.node() or "kit"
-    work(Order(where=where, reached="kit", emulator=None, jobs=tuple(jobs), seconds=_SECONDS), took)
+    work(Order(where=where, reached="kit", emulator=None, jobs=tuple(jobs), seconds=SECONDS), took)
     receipts = _receipts(paths, events)
     failed = any(one.verdict == "failed" for one in receipts) or len(receipts) < len(paths)
     if receipts:

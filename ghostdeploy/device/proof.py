@@ -10,7 +10,7 @@ from ghostdeploy.bundle.record import Record
 from ghostdeploy.deploy.measure.bench import Bench  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.deploy.prove.commands import Verification, verify
 from ghostdeploy.device.engines import engine_distributions
-from ghostdeploy.runtimes.placement import Placement  # noqa: TC001 - likewise
+from ghostdeploy.runtimes.placement import RuntimePlacement  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
     import os
@@ -22,7 +22,7 @@ class Proof(Record, frozen=True, kw_only=True):
     """A verification and what computed it."""
 
     verification: Verification
-    placement: Placement
+    placement: RuntimePlacement
     ghostdeploy: str
     """Its version there."""
     engine_record: str | None
@@ -39,7 +39,7 @@ class Timed(Record, frozen=True, kw_only=True):
 
 def prove(path: str | os.PathLike[str]) -> Proof:
     """Verifies a bundle; arguments and errors as for `deploy.prove.commands.verify`."""
-    seen: list[Placement] = []
+    seen: list[RuntimePlacement] = []
 
     def look(runtime: Runtime) -> None:
         seen.append(runtime.placement())

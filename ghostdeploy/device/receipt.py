@@ -25,7 +25,7 @@ from ghostdeploy.device.records import Device, State  # noqa: TC001 - likewise
 from ghostdeploy.device.steadiness import is_steady, validity
 from ghostdeploy.errors import BundleError, OutputError
 from ghostdeploy.files import read_limited, write_failure
-from ghostdeploy.runtimes.placement import Placement  # noqa: TC001 - likewise
+from ghostdeploy.runtimes.placement import RuntimePlacement  # noqa: TC001 - likewise
 from ghostdeploy.statistics import quantile
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Receipt(Record, frozen=True, kw_only=True):
     engine_record: str | None
     """SHA-256 of the list of files, with their hashes, that pip keeps of the engine; None where it was not installed by
     pip."""
-    placement: Placement
+    placement: RuntimePlacement
     parity: Parity
     execution: Execution | None
     replay: tuple[Replay, ...]

@@ -248,8 +248,6 @@ def _facts(modules: list[str], base: str) -> dict[str, Any]:
         "executable": sys.executable,
         "machine": platform.machine(),
         "bits": 64 if sys.maxsize > 1 << 32 else 32,
-        "system": platform.system(),
-        "libc": " ".join(platform.libc_ver()),
         "free": shutil.disk_usage(base).free,
         "lacks": [name for name in modules if importlib.util.find_spec(name) is None],
         "termux": "com.termux" in os.environ.get("PREFIX", ""),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ghostdeploy.device.jobs import Order
+from ghostdeploy.device.jobs import SECONDS, Order
 from ghostdeploy.errors import GhostDeployError
 from ghostdeploy.progress import Silent
 from ghostdeploy.remote import on_android, session
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 MODULES = ["numpy", "PIL", "msgspec"]
 """What the device wheel needs beside the engines, which the bundles ask for one by one."""
-_SECONDS = 1800.0
 _log = logging.getLogger("ghostdeploy")
 
 
@@ -76,7 +75,7 @@ class Ways:
 
     python: str = "python3"
     """The Python of a device."""
-    seconds: float = _SECONDS
+    seconds: float = SECONDS
     """Of each job."""
 
 

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.arguments import require_count, require_paths
 from ghostdeploy.device.deaths import explain, signal_of
+from ghostdeploy.device.jobs import SECONDS
 from ghostdeploy.device.proof import Proof
-from ghostdeploy.device.receipt import Latency
+from ghostdeploy.device.receipt import Latency, summed_up
 from ghostdeploy.errors import BundleError, ExportFailed, GhostDeployError, UnsupportedHardware
 from ghostdeploy.remote import android
 from ghostdeploy.remote.adb import OBJECTS, PID, Adb, last_line
 from ghostdeploy.remote.runner import replay
 from ghostdeploy.remote.runner.build import runner
-from ghostdeploy.runtimes.placement import Placement
-from ghostdeploy.statistics import quantile
+from ghostdeploy.runtimes.placement import RuntimePlacement
 
 if TYPE_CHECKING:
     import os
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from ghostdeploy.remote.android import Android
     from ghostdeploy.remote.runner.replay import Replayable
 
-SECONDS = 1800.0
-"""Time limit of one process there."""
 _BLOCKS = 4
 _MOST_THREADS = 4
 _DAMAGED, _UNWRITABLE = 3, 4
@@ -132,7 +130,7 @@ def bench(
 
     found = _each(serial, paths, each, turns, threads=require_count("threads", threads), seconds=seconds)
     for path in [one for one in blocks if one not in found.errors]:
-        found.latencies[path] = _latency(blocks[path], threads)
+        found.latencies[path] = summed_up(tuple(blocks[path]), threads=threads, batch=1)
     return found
 
 
@@ -224,9 +222,10 @@ class _Phone:
         (self._here / "outputs").unlink()
         return Proof(
             verification=replay.judge(given, said, data, self.found.android.architecture),
-            placement=Placement(
+            placement=RuntimePlacement(
                 device="CPU",
                 arithmetic="float32",
+                int8_layers="integer" if given.bundle.manifest.precision == "int8" else "none",
                 threads=self._threads,
                 kernels=None,
                 because="ncnn does not name its kernels",
@@ -275,15 +274,3 @@ class _Died(Exception):
     def __init__(self, of: GhostDeployError) -> None:
         super().__init__(of.message)
         self.of = of
-
-
-def _latency(blocks: list[tuple[float, ...]], threads: int) -> Latency:
-    calls = [one for block in blocks for one in block]
-    return Latency(
-        threads=threads,
-        batch=1,
-        blocks_ms=tuple(blocks),
-        median_ms=quantile(calls, 0.5),
-        p95_ms=quantile(calls, 0.95),
-        p99_ms=quantile(calls, 0.99),
-    )

@@ -102,7 +102,10 @@ class DevicePlace:
                 on_failure(*event.dropped)
             return event.round is not None and on_round(*event.round)
 
-        way = reach(parse(self._where), python=self._ways.python, listener=Silent())
+        address = parse(self._where)
+        way = reach(address, python=self._ways.python, listener=Silent())
         job_of_all = Job(command="turns", entries=tuple(entries), rounds=rounds, queue=queue)
-        order = Order(where=self._where, reached="ssh", emulator=None, jobs=(job_of_all,), seconds=self._ways.seconds)
+        order = Order(
+            where=self._where, reached=address.kind, emulator=None, jobs=(job_of_all,), seconds=self._ways.seconds
+        )
         session.run(way, cargo, order, MODULES, took)

@@ -11,11 +11,11 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ghostdeploy.device.jobs import Event, decode
+from ghostdeploy.device.jobs import Event
 from ghostdeploy.errors import ExportFailed, GhostDeployError, MissingDependency, UnsupportedHardware
 from ghostdeploy.remote import bootstrap
 from ghostdeploy.remote.cargo import total
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ghostdeploy.remote.cargo import Cargo
     from ghostdeploy.remote.transport import Transport
 
+T = TypeVar("T")
 _ANSWERS = 60.0
 """Seconds until a device that was reached must have answered."""
 _GREETING = 1 << 16
@@ -61,6 +62,31 @@ def run(
         session.greet(cargo, modules)
         session.send(cargo)
         session.work(cargo, order, took)
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device says of itself before anything is sent; see `bootstrap`."""
+
+    python: tuple[int, int, int]
+    executable: str
+    machine: str
+    bits: int
+    free: int
+    """Bytes."""
+    lacks: tuple[str, ...]
+    """Modules."""
+    termux: bool
+    have: tuple[str, ...] = ()
+    """Objects."""
+
+
+class _Refused(msgspec.Struct):
+    refused: str
+
+
+class _Done(msgspec.Struct):
+    done: int
+    """Exit code of the work."""
 
 
 def end_all() -> None:
@@ -114,7 +140,7 @@ class _Session:
                 raise UnsupportedHardware(f"{self._transport.where} was reached and gave no answer in {_ANSWERS:.0f} s")
             raise self._ended()
         self._greeted = True
-        self._missing = [name for name in sizes if name not in facts.get("have", ())]
+        self._missing = [name for name in sizes if name not in facts.have]
         require_fit(facts, self._transport.where, total(sizes, self._missing))
 
     def send(self, cargo: Cargo) -> None:
@@ -126,27 +152,40 @@ class _Session:
         """Lets the device work and takes its events."""
         self._write(_line({"folders": cargo.folders, "order": msgspec.to_builtins(order)}))
         for line in self._lines():
-            if line.startswith(b'{"refused":'):
-                raise _refused(json.loads(line)["refused"], self._transport.where)
+            self._raise_refused(line)
             if line.startswith(b'{"done":'):
-                if code := json.loads(line)["done"]:
+                if code := self._decoded(line, _Done).done:
                     raise ExportFailed(f"the work on {self._transport.where} ended with code {code}: {self._last()}")
                 return
-            if took(decode(cargo.translated(line))):
+            if took(self._decoded(cargo.translated(line), Event)):
                 self._write(b"enough\n")
         raise self._ended()
 
-    def _greeting(self) -> dict[str, Any] | None:
+    def _greeting(self) -> Facts | None:
         read, mark = 0, bootstrap.MARK.encode()
         for line in self._lines():
             if line.startswith(mark):
-                facts: dict[str, Any] = json.loads(line[len(mark) :])
-                if "refused" in facts:
-                    raise _refused(facts["refused"], self._transport.where)
-                return facts
+                self._raise_refused(line[len(mark) :])
+                return self._decoded(line[len(mark) :], Facts)
             if (read := read + len(line)) > _GREETING:
                 break
         return None
+
+    def _decoded(self, line: bytes, kind: type[T]) -> T:
+        """Returns what a device said; what it cannot have said is no bug of ours."""
+        try:
+            return msgspec.json.decode(line, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            where = self._transport.where
+            raise ExportFailed(f"what {where} sent cannot be read: {error}", hint=_AGAIN) from error
+
+    def _raise_refused(self, line: bytes) -> None:
+        if line.startswith(b'{"refused":'):
+            why = self._decoded(line, _Refused).refused
+            raise UnsupportedHardware(
+                f"{self._transport.where} cannot take the files: {why}",
+                hint="free some space there, or check its disk",
+            )
 
     def _lines(self) -> Iterator[bytes]:
         yield from iter(lambda: self._process.stdout.readline(_LINE), b"")  # type: ignore[union-attr]  # it has one
@@ -174,40 +213,35 @@ class _Session:
         return (self._words().strip().splitlines() or ["it said nothing"])[-1]
 
 
-def require_fit(facts: dict[str, Any], where: str, missing: int) -> None:
+def require_fit(facts: Facts, where: str, missing: int) -> None:
     """Refuses a device that cannot do it.
 
     Raises:
-        UnsupportedHardware: 32 bits, no POSIX system, or too little room.
+        UnsupportedHardware: 32 bits, or too little room.
         MissingDependency: Python is too old, or packages are missing.
     """
-    if facts["bits"] != 64:
+    if facts.bits != 64:
         raise UnsupportedHardware(
-            f"{where} runs a 32-bit system ({facts['machine']}), and no engine has packages for it",
+            f"{where} runs a 32-bit system ({facts.machine}), and no engine has packages for it",
             hint="install the 64-bit system of the board",
         )
-    version = tuple(facts["python"])
-    if version < bootstrap.OLDEST:
-        text, oldest = (".".join(map(str, one)) for one in (version, bootstrap.OLDEST))
+    if facts.python < bootstrap.OLDEST:
+        text, oldest = (".".join(map(str, one)) for one in (facts.python, bootstrap.OLDEST))
         raise MissingDependency(
             f"{where} has Python {text}, expected {oldest} or newer", hint="name another: --device-python PATH"
         )
-    if facts["lacks"]:
-        names = " ".join(_PACKAGES.get(name, name.replace("_", "-")) for name in facts["lacks"])
-        proot = "; engines have no packages for Termux itself: use a Debian in proot-distro" if facts["termux"] else ""
+    if facts.lacks:
+        names = " ".join(_PACKAGES.get(name, name.replace("_", "-")) for name in facts.lacks)
+        proot = "; engines have no packages for Termux itself: use a Debian in proot-distro" if facts.termux else ""
         raise MissingDependency(
-            f"Python on {where} lacks {', '.join(facts['lacks'])}",
-            hint=f"there: {facts['executable']} -m pip install {names}{proot}; or name another: --device-python PATH",
+            f"Python on {where} lacks {', '.join(facts.lacks)}",
+            hint=f"there: {facts.executable} -m pip install {names}{proot}; or name another: --device-python PATH",
         )
-    if facts["free"] < _ROOM * missing:
+    if facts.free < _ROOM * missing:
         raise UnsupportedHardware(
-            f"{where} has {facts['free'] / 1e6:.0f} MB free, expected {_ROOM * missing / 1e6:.0f} MB",
+            f"{where} has {facts.free / 1e6:.0f} MB free, expected {_ROOM * missing / 1e6:.0f} MB",
             hint="free some space there",
         )
-
-
-def _refused(why: str, where: str) -> GhostDeployError:
-    return UnsupportedHardware(f"{where} cannot take the files: {why}", hint="free some space there, or check its disk")
 
 
 def _line(message: dict[str, Any]) -> bytes:

@@ -28,7 +28,7 @@ from ghostdeploy.errors import BundleError, GhostDeployError, UnsupportedHardwar
 from ghostdeploy.runtimes.answers import Answers
 from ghostdeploy.runtimes.gate import Gate, watch
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings, describe, require_match
-from ghostdeploy.runtimes.placement import Placement
+from ghostdeploy.runtimes.placement import RuntimePlacement
 from ghostdeploy.runtimes.pool import Pool
 from ghostdeploy.runtimes.ports import InputPort, check_all, chunks, first_output
 from ghostdeploy.runtimes.submissions import Submissions, Work
@@ -202,7 +202,7 @@ class Runtime(Answers, ABC):
             "engine": self.engine,
             "engine_version": opened.version,
             "engine_precision": opened.precision,
-            "int8_layers": ("integer" if opened.integers else "float") if facts.precision == "int8" else "none",
+            "int8_layers": self._int8_layers(),
             "device": opened.device,
             "threads": opened.threads,
             "streams": opened.streams,
@@ -216,16 +216,23 @@ class Runtime(Answers, ABC):
             "classes": len(facts.labels),
         }
 
-    def placement(self) -> Placement:
+    def placement(self) -> RuntimePlacement:
         """Returns what computes this network, and by which kernels; see `Settings.trace`."""
         kernels, opened = self._kernels(), self._opened
-        return Placement(
+        return RuntimePlacement(
             device=opened.device,
             arithmetic=opened.precision,
+            int8_layers=self._int8_layers(),
             threads=opened.threads,
             kernels=kernels,
             because=None if kernels is not None else f"{self.engine} does not name its kernels",
         )
+
+    def _int8_layers(self) -> str:
+        """Returns how INT8 layers are computed: in integers, in float, or that there are none."""
+        if self._interface.precision != "int8":
+            return "none"
+        return "integer" if self._opened.integers else "float"
 
     def close(self) -> None:
         """Frees the engine after the calls under way and the submitted ones have ended; safe to call twice."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ghostdeploy.errors import BundleError
+from ghostdeploy.errors import BundleError, UnsupportedHardware
 from ghostdeploy.tasks.base import TaskInfo
 
 if TYPE_CHECKING:
@@ -74,6 +74,19 @@ class Settings:
     """Folder for compiled models, used by the engines that compile."""
     trace: bool = False
     """The kernels are wanted: an engine that names them in a profile only takes one, of everything it runs."""
+
+    def on_cpu(self, what: str) -> str:
+        """Returns `CPU`, for an engine that has nothing else.
+
+        Args:
+            what: Subject and verb of the sentence: `ncnn runs`.
+
+        Raises:
+            UnsupportedHardware: Another device was named.
+        """
+        if (self.device or "CPU").upper() != "CPU":
+            raise UnsupportedHardware(f"{what} on CPU here, not on {self.device!r}", hint="device CPU")
+        return "CPU"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

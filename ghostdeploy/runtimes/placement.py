@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Placement(Record, frozen=True, kw_only=True):
+class RuntimePlacement(Record, frozen=True, kw_only=True):
     """Of one loaded payload."""
 
     device: str
     """The engine's name of what computes: `CPU`, `CUDA`."""
     arithmetic: str
     """Of the float layers, as a NumPy dtype name."""
+    int8_layers: str
+    """How they are computed: `integer`, `float` from their INT8 weights, or `none` where there are none."""
     threads: int
     kernels: dict[str, int] | None
     """Nodes that ran, by kernel as the engine names it; None where it tells none."""

@@ -37,6 +37,7 @@ def inspected(receipt: Receipt) -> None:
         ("frequency", _range(receipt, "frequencies_mhz", "MHz")),
         ("temperature", _range(receipt, "temperatures_c", "°C")),
         ("engine", f"{receipt.engine}, {placement.threads} threads on {placement.device}, {placement.arithmetic}"),
+        ("INT8 layers", placement.int8_layers),
         ("kernels", _pairs(placement.kernels) or placement.because or ""),
         ("parity", f"max error {relative(receipt.parity)}, {sqnr(receipt.parity)}, {receipt.parity.verdict}"),
         *((("execution gap", gap(receipt.execution)),) if receipt.execution is not None else ()),

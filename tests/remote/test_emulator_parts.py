@@ -99,12 +99,26 @@ def test_without_a_keyring_nothing_is_fetched(tmp_path, monkeypatch):
         debian.fetch(tmp_path / "apt", emulator=True)
 
 
+@pytest.mark.parametrize("mirror", ["", "no address"])
+def test_another_system_is_asked_for_a_mirror(mirror, tmp_path, monkeypatch):
+    require_program("apt-get")
+    monkeypatch.setattr(debian, "_is_release", lambda: False)
+    monkeypatch.setattr(debian, "_KEYRING", tmp_path)
+    monkeypatch.setattr(type(tmp_path), "is_file", lambda _: True)
+    monkeypatch.setenv("GHOSTDEPLOY_DEBIAN", mirror)
+
+    with pytest.raises(MissingDependency, match="packages of Debian GNU/Linux 12") as refused:
+        debian.fetch(tmp_path / "apt", emulator=True)
+
+    assert "GHOSTDEPLOY_DEBIAN" in refused.value.hint
+
+
 def test_without_network_the_reason_is_apts(tmp_path, monkeypatch):
     require_program("apt-get")
     monkeypatch.setattr(debian, "_is_release", lambda: False)
     monkeypatch.setattr(debian, "_KEYRING", tmp_path)
     monkeypatch.setattr(type(tmp_path), "is_file", lambda _: True)
-    monkeypatch.setattr(debian, "_SOURCES", "deb http://127.0.0.1:1/debian bookworm main\n")
+    monkeypatch.setenv("GHOSTDEPLOY_DEBIAN", "http://127.0.0.1:1/debian")
     monkeypatch.setenv("no_proxy", "*")
 
     with pytest.raises(MissingDependency, match=r"Debian's archives gave no arm64 packages: .*127\.0\.0\.1"):

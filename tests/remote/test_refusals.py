@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
 
 from ghostdeploy.errors import MissingDependency, UnsupportedHardware, UsageError
@@ -101,6 +102,13 @@ def empties(folder, seconds=20.0):
     return not any(folder.iterdir())
 
 
+@pytest.mark.parametrize("line", ["{", '{"python": 3}', "\\xff", "[[[["])
+def test_a_device_that_sends_something_else(capsys, tiny_bundle, board, tmp_path, line):
+    odd = wrapper(tmp_path, f"printf 'ghostdeploy-device {line}\\n'; cat >/dev/null")
+
+    assert_one_sentence(verify(capsys, tiny_bundle("onnx"), board, python=odd), 5, "ssh://board sent cannot be read")
+
+
 def test_a_disk_that_takes_no_more(capsys, tiny_bundle, board, tmp_path):
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -172,14 +180,16 @@ FACTS = {
 )
 def test_a_device_that_cannot_do_it(facts, error, words):
     with pytest.raises(error) as raised:
-        session.require_fit(FACTS | facts, "ssh://board", 10_000_000)
+        session.require_fit(msgspec.convert(FACTS | facts, session.Facts), "ssh://board", 10_000_000)
 
     assert words in raised.value.message
 
 
 def test_termux_is_told_about_proot():
     with pytest.raises(MissingDependency) as raised:
-        session.require_fit(FACTS | {"lacks": ["numpy"], "termux": True}, "ssh://phone", 0)
+        session.require_fit(
+            msgspec.convert(FACTS | {"lacks": ["numpy"], "termux": True}, session.Facts), "ssh://phone", 0
+        )
 
     assert "proot-distro" in raised.value.hint
 

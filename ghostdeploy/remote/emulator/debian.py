@@ -1,9 +1,9 @@
 """Debian's part: the emulator, and an arm64 system with Python, out of signed archives, without root.
 
 apt keeps its lists, its cache and its idea of what is installed in a folder of ours, so the system's own are neither
-read nor changed. On Debian 12 the host's sources say from where; elsewhere Debian's own server does, and the signature
-is checked with the keyring that Debian's `debian-archive-keyring` installs. The host's `Acquire` settings (proxies,
-certificates, retries) count, its hooks do not run. apt checks each package against the signed index.
+read nor changed. On Debian 12 the host's sources say from where; elsewhere `$GHOSTDEPLOY_DEBIAN` names a mirror, and
+the signature is checked with the keyring that Debian's `debian-archive-keyring` installs. The host's `Acquire` settings
+(proxies, certificates, retries) count, its hooks do not run. apt checks each package against the signed index.
 
 `dpkg-deb -x` unpacks: no maintainer script runs, nothing is configured. Absolute links are made relative, else a
 program that follows one would leave the Arm system for the host's.
@@ -22,16 +22,14 @@ from urllib.parse import unquote
 from ghostdeploy.errors import MissingDependency
 from ghostdeploy.remote.emulator.cores import CORES
 from ghostdeploy.remote.emulator.programs import ProgramFailed, require, run
-from ghostdeploy.remote.emulator.recipe import EMULATOR, LIBRARIES, PROGRAM, RELEASE, host_architecture
+from ghostdeploy.remote.emulator.recipe import EMULATOR, LIBRARIES, PROGRAM, RELEASE, RELEASE_NAME, host_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_SOURCES = f"""\
-deb [signed-by={_KEYRING}] http://deb.debian.org/debian {RELEASE} main
-deb [signed-by={_KEYRING}] http://deb.debian.org/debian-security {RELEASE}-security main
-"""
+_MIRROR = "GHOSTDEPLOY_DEBIAN"
+"""Environment variable: address of a mirror of Debian, for hosts of another release or system."""
 _CONFIGURATION = """\
 Dir::State "{folder}/state";
 Dir::State::status "{folder}/status";
@@ -161,8 +159,14 @@ def _configure(folder: Path) -> Path:
                 f"Debian's keyring {_KEYRING} is not here, and packages without a checked signature are not used",
                 hint="sudo apt-get install debian-archive-keyring",
             )
+        mirror = os.environ.get(_MIRROR, "")
+        if not mirror.startswith(("http://", "https://", "file://")):
+            raise MissingDependency(
+                f"the emulator takes packages of {RELEASE_NAME}, and this is another system",
+                hint=f"set {_MIRROR} to the address of a mirror of Debian: http://MIRROR/debian",
+            )
         sources = folder / "sources.list"
-        sources.write_text(_SOURCES, "ascii")
+        sources.write_text(f"deb [signed-by={_KEYRING}] {mirror} {RELEASE} main\n", "utf-8")
         text += f'Dir::Etc::sourcelist "{sources}";\nDir::Etc::sourceparts "{folder}/none";\n'
     try:
         own = run(["apt-config", "dump", "Acquire"], folder=folder)

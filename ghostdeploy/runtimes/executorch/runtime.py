@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.bundle.manifest import TensorSpec
-from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.machine import engine_threads
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.executorch.engine import VERSION, Network
@@ -38,11 +37,7 @@ class ExecuTorchRuntime(Runtime):
         super().__init__(interface, settings)
 
     def _open(self) -> Engine:
-        device = (self._settings.device or "CPU").upper()
-        if device != "CPU":
-            raise UnsupportedHardware(
-                f"ExecuTorch runs on CPU here, not on {self._settings.device!r}", hint="device CPU"
-            )
+        device = self._settings.on_cpu("ExecuTorch runs")
         data = self._bundle.read(self._bundle.manifest.payload)
         del self._bundle
         self._network = network = Network(data, threads=self._settings.threads or engine_threads())

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy.bundle.manifest import TensorSpec
-from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.machine import engine_threads
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
@@ -46,9 +45,7 @@ class NcnnRuntime(Runtime):
         super().__init__(interface, settings)
 
     def _open(self) -> Engine:
-        device = (self._settings.device or "CPU").upper()
-        if device != "CPU":
-            raise UnsupportedHardware(f"ncnn runs on CPU here, not on {self._settings.device!r}", hint="device CPU")
+        device = self._settings.on_cpu("ncnn runs")
         threads = self._settings.threads or engine_threads()
         busy = self._settings.profile == "throughput"
         payload = self._bundle.manifest.payload

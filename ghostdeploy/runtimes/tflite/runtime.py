@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy.bundle.manifest import TensorSpec
-from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.machine import engine_threads
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
@@ -67,9 +66,7 @@ class TFLiteRuntime(Runtime):
         super().__init__(interface, settings)
 
     def _open(self) -> Engine:
-        device = (self._settings.device or "CPU").upper()
-        if device != "CPU":
-            raise UnsupportedHardware(f"LiteRT runs on CPU here, not on {self._settings.device!r}", hint="device CPU")
+        device = self._settings.on_cpu("LiteRT runs")
         if self._interface.precision == "int8" and _DISTRIBUTION == "tflite-runtime":
             _log.warning("%s has slow kernels for static INT8, %s", _DISTRIBUTION, _SLOW)
         threads = self._settings.threads or engine_threads()

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy.bundle.manifest import TensorSpec
-from ghostdeploy.errors import UnsupportedHardware
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import Engine, Interface, Settings
 from ghostdeploy.streams import hushed
@@ -53,11 +52,7 @@ class EthosURuntime(Runtime):
         super().__init__(interface, settings)
 
     def _open(self) -> Engine:
-        device = (self._settings.device or "CPU").upper()
-        if device != "CPU":
-            raise UnsupportedHardware(
-                f"an Ethos-U is simulated on CPU here, not on {self._settings.device!r}", hint="device CPU"
-            )
+        device = self._settings.on_cpu("an Ethos-U is simulated")
         data, compiled = self._bundle.read(SOURCE), self._bundle.read(self._bundle.manifest.payload)
         del self._bundle
         with hushed():

@@ -18,6 +18,7 @@ from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.convert.base import RefusedError
 from ghostdeploy.errors import UsageError
 from tests.commands import assert_one_sentence, run
+from tests.plugin.workplace import USUAL, bundle_of, workplace
 
 pytestmark = pytest.mark.skipif(
     ("ethosu" not in targets.TARGETS or importlib.util.find_spec("ethosu") is None)
@@ -45,28 +46,18 @@ def network(last=None):
 def summed():
     return network(Sorted())
 """
-USUAL = ("--image-size", 24, "--crop-fraction", 1, "--calib", "set.npz", "--int8")
 BUNDLE = "build/network-ethosu-int8"
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    """A folder with a network, an image set and a finished bundle."""
-    folder = tmp_path_factory.mktemp("ethosu")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        Path("net.py").write_text(NETWORK)
-        rng = np.random.default_rng(0)
-        np.savez("set.npz", images=rng.integers(0, 256, (300, 24, 24, 3), np.uint8), labels=np.arange(300) % 4)
+    with workplace(tmp_path_factory.mktemp("ethosu"), NETWORK) as folder:
         yield folder
 
 
 @pytest.fixture
 def bundle(here, capsys):
-    if not Path(BUNDLE).is_dir():
-        made = run(capsys, "export", "net.py:network", "-t", "ethosu", *USUAL)
-        assert made.code == 0, made.err
-    return open_bundle(BUNDLE)
+    return bundle_of(capsys, "ethosu")
 
 
 def test_doctor_lists_it_and_the_command_that_repairs_it(capsys, monkeypatch):

@@ -9,12 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
 from tests.commands import assert_one_sentence, run
+from tests.plugin.workplace import USUAL, bundle_of, workplace
 
 pytestmark = pytest.mark.skipif(
     ("qnn" not in targets.TARGETS or importlib.util.find_spec("onnxruntime_qnn") is None)
@@ -51,28 +51,18 @@ def network(*last):
 def acosh():
     return network(Acosh())
 """
-USUAL = ("--image-size", 24, "--crop-fraction", 1, "--calib", "set.npz", "--int8")
 BUNDLE = "build/network-qnn-int8"
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    """A folder with a network and an image set."""
-    folder = tmp_path_factory.mktemp("qnn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        Path("net.py").write_text(NETWORK)
-        rng = np.random.default_rng(0)
-        np.savez("set.npz", images=rng.integers(0, 256, (300, 24, 24, 3), np.uint8), labels=np.arange(300) % 4)
+    with workplace(tmp_path_factory.mktemp("qnn"), NETWORK) as folder:
         yield folder
 
 
 @pytest.fixture
 def bundle(here, capsys):
-    if not Path(BUNDLE).is_dir():
-        made = run(capsys, "export", "net.py:network", "-t", "qnn", *USUAL)
-        assert made.code == 0, made.err
-    return open_bundle(BUNDLE)
+    return bundle_of(capsys, "qnn")
 
 
 def by_name(rows):
