@@ -61,12 +61,19 @@ class Answer:
         if event.result is not None and event.job is not None:
             self.results[event.job] = event.result
         if event.failed is not None and event.job is not None:
-            self.failures.append((event.job, event.place, event.failed.error()))
+            self.failures.append((event.job, event.place, located(event.failed.error(), self.where)))
         if event.states is not None:
             self.states = event.states
         if event.warning is not None:
             _log.warning("%s: %s", self.where, event.warning)
         _show(event, listener)
+
+
+def located(error: GhostDeployError, where: str) -> GhostDeployError:
+    """Returns an error whose message names the device."""
+    if where not in error.message:
+        error.message = f"on {where}: {error.message}"
+    return error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +128,7 @@ def ask(
             )
             session.run(way, cargo, order, MODULES, lambda event: found.take(event, shown))
         except GhostDeployError as error:
-            found.error = error
+            found.error = located(error, found.where)
         return found
 
     with ThreadPoolExecutor(max_workers=len(wheres)) as pool:

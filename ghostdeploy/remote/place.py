@@ -13,7 +13,7 @@ from ghostdeploy.remote import session
 from ghostdeploy.remote.address import parse
 from ghostdeploy.remote.cargo import Cargo
 from ghostdeploy.remote.commands import doctor
-from ghostdeploy.remote.fleet import MODULES, Ways
+from ghostdeploy.remote.fleet import MODULES, Ways, located
 from ghostdeploy.remote.reach import reach
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class DevicePlace:
 
         def took(event: Event) -> bool:
             if event.failed is not None:
-                raise event.failed.error()
+                raise located(event.failed.error(), self._where)
             if event.started is not None:
                 on_start(event.started)
             if event.dropped is not None:

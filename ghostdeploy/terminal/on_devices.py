@@ -138,23 +138,19 @@ def show(
     Raises:
         GhostDeployError: There is one device and it gave nothing.
     """
-    if len(found) == 1 and not found[0].results and (error := _only(found[0])) is not None:
-        raise error
+    if len(found) == 1 and not found[0].results and len(only := _errors(found[0])) == 1:
+        raise only[0]
     if as_json:
         documents = [document for one in found for document in _documents(one, empty or {})]
         print_json(documents[0] if alone and len(documents) == 1 else documents)
-    codes = [0]
-    for one in found:
-        if not as_json and one.device is not None:
+    for one in found if not as_json else ():
+        if one.device is not None:
             note(f"on {one.where}: {said(one.device)}")
             if one.results:
                 table([result for _, result in one.results])
-        for error in [*(error for _, error in one.errors), *([one.error] if one.error else [])]:
-            if one.where not in error.message:
-                error.message = f"on {one.where}: {error.message}"
-            codes.append(fail(error))
-        codes += [int(getattr(result, "verdict", "") == "failed") for _, result in one.results]
-    return max(codes)
+    errors = {error.message: error for one in found for error in _errors(one)}  # a bad bundle is bad for all
+    missed = any(getattr(result, "verdict", "") == "failed" for one in found for _, result in one.results)
+    return max([int(missed), *map(fail, errors.values())])
 
 
 def said(device: Device) -> str:
@@ -165,9 +161,8 @@ def said(device: Device) -> str:
     return ", ".join(word for word in words if word)
 
 
-def _only(found: Found[Any]) -> GhostDeployError | None:
-    errors = [*(error for _, error in found.errors), *([found.error] if found.error else [])]
-    return errors[0] if len(errors) == 1 else None
+def _errors(found: Found[Any]) -> list[GhostDeployError]:
+    return [*(error for _, error in found.errors), *([found.error] if found.error is not None else [])]
 
 
 def _documents(found: Found[Any], empty: dict[str, str]) -> list[dict[str, Any]]:

@@ -158,6 +158,15 @@ def test_a_damaged_bundle_is_not_sent(capsys, board, tmp_path):
     assert_one_sentence(run(capsys, "verify", tmp_path, *board.options), 3, "manifest")
 
 
+def test_a_bundle_that_is_damaged_here_is_told_once_and_not_of_the_devices(capsys, board, tiny_bundle, tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+
+    answer = run(capsys, "verify", tiny_bundle("onnx"), tmp_path, *board.options, "--on", f"ssh://board:{board.port}")
+
+    assert_one_sentence(answer, 3, "manifest")
+    assert "error: on ssh" not in answer.err
+
+
 FACTS = {
     "python": [3, 11, 2],
     "executable": "/usr/bin/python3",
