@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ghostdeploy import errors
     from ghostdeploy.bundle.folder import Bundle
+    from ghostdeploy.bundle.signature import Trust
     from ghostdeploy.deploy.export.pipeline import export
     from ghostdeploy.deploy.fold.fold import fold
     from ghostdeploy.deploy.prove.commands import evaluate, verify
@@ -30,6 +31,7 @@ __all__ = [
     "GhostDeployError",
     "Preprocess",
     "Runtime",
+    "Trust",
     "create_model",
     "errors",
     "evaluate",
@@ -46,6 +48,7 @@ _HOME = {
     "GhostDeployError": "ghostdeploy.errors",
     "Preprocess": "ghostdeploy.preprocess",
     "Runtime": "ghostdeploy.runtimes",
+    "Trust": "ghostdeploy.bundle.signature",
     "create_model": "ghostdeploy.models",
     "evaluate": "ghostdeploy.deploy.prove.commands",
     "export": "ghostdeploy.deploy.export.pipeline",

@@ -15,15 +15,20 @@ from ghostdeploy.terminal.console import Bars, CommandGroup, GivenPath, common
 from ghostdeploy.terminal.on_devices import device_options, receipt_option
 from ghostdeploy.terminal.output import print_json
 from ghostdeploy.terminal.several import Several
+from ghostdeploy.terminal.trust_options import trust_options
 
 if TYPE_CHECKING:
+    from ghostdeploy.bundle.signature import Trust
     from ghostdeploy.deploy.prove.commands import Verification
     from ghostdeploy.deploy.prove.evaluate import Evaluation
     from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
     from ghostdeploy.terminal.on_devices import There
 
 _FOLDER = GivenPath()
-_ELSEWHERE = dict.fromkeys(("device-kit", "export", "models", "tune"), "ghostdeploy.making")
+_ELSEWHERE = {
+    **dict.fromkeys(("device-kit", "export", "models", "tune"), "ghostdeploy.making"),
+    **dict.fromkeys(("sbom", "sign"), "ghostdeploy.releasing"),
+}
 """Commands by the module that defines them, imported on use: the others start without their options."""
 
 
@@ -60,10 +65,13 @@ def doctor(there: There | None, *, as_json: bool) -> int:
 
 @main.command()
 @click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
+@trust_options
 @receipt_option
 @device_options
 @common
-def verify(bundles: tuple[Path, ...], receipt: Path | None, there: There | None, *, as_json: bool) -> int:
+def verify(
+    bundles: tuple[Path, ...], receipt: Path | None, there: There | None, trust: Trust | None, *, as_json: bool
+) -> int:
     """Check hashes and replay the golden vectors; needs no torch.
 
     With --on, on devices. A file among the BUNDLES is a receipt: it is checked against its bundle and its own figures.
@@ -73,13 +81,16 @@ def verify(bundles: tuple[Path, ...], receipt: Path | None, there: There | None,
     from ghostdeploy.terminal import proof_tables
 
     if receipts := [path for path in bundles if is_receipt(path)]:
-        if there is not None or receipt is not None:
-            raise UsageError(f"{receipts[0]} is a receipt, which is checked here", hint="leave out --on and --receipt")
+        if there is not None or receipt is not None or trust is not None:
+            hint = "leave out --on, --receipt and --require-signature"
+            raise UsageError(f"{receipts[0]} is a receipt, which is checked here", hint=hint)
         return _check_receipts(receipts, [path for path in bundles if path not in receipts], as_json=as_json)
     if there is not None:
+        if trust is not None:
+            trust.require_all(bundles)
         return there.verify(bundles, as_json=as_json, verdict="failed")
     several: Several[Verification] = Several(arguments=bundles)
-    with Home("verify", receipt) as home:
+    with Home("verify", receipt, trust=trust) as home:
         several.run(home.verify)
     home.write_verified()
     found = [one for _, one in several.results]

@@ -1,4 +1,4 @@
-"""Opens untrusted files: regular ones only, and never more than expected.
+"""Opens untrusted files, regular ones only and never more than expected; writes whole files.
 
 A name in a bundle or a cache may be a FIFO that blocks forever, a device, a link to elsewhere, or a file that grows
 while it is read. So nothing blocks, no link is followed, and the checks apply to the opened file, not to the name.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
+
+from ghostdeploy.errors import OutputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +100,27 @@ def fitting(name: str, ending: str, most: int) -> str:
 def write_failure(error: OSError) -> str:
     """Returns why something could not be written."""
     return WRITE_FAILURES.get(error.errno or 0, error.strerror or str(error))
+
+
+def write_whole(path: Path, data: bytes, *, what: str) -> None:
+    """Writes a file that appears whole, in place of one that was there.
+
+    Args:
+        path: The file.
+        data: Its content.
+        what: What it is, for messages: `the receipt`.
+
+    Raises:
+        OutputError: It cannot be written; what was there is still there.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OutputError(f"{what} {path} cannot be written: {write_failure(error)}") from error
 
 
 def is_relative_name(name: str) -> bool:

@@ -28,10 +28,11 @@ LEFT_OUT = (
     "ghostdeploy.deploy.tune",
     "ghostdeploy.remote",
     "ghostdeploy.samples",
+    "ghostdeploy.supply",
 )
 """Rooms that make bundles or reach other machines; those that run, prove and measure bundles are taken whole."""
 UNUSED = {
-    "ghostdeploy": ("making", "module_copies", "undisturbed", "wheel_contents"),
+    "ghostdeploy": ("making", "module_copies", "releasing", "undisturbed", "wheel_contents"),
     "ghostdeploy.bundle": ("placing", "staging", "workspaces"),
     "ghostdeploy.terminal": ("export_options", "making_tables", "tune_options", "tune_tables"),
 }

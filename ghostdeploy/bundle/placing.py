@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from ghostdeploy.bundle.folder import DIAGNOSIS, GOLDEN, LABELS, MANIFEST, MAX_MANIFEST
+from ghostdeploy.bundle.signature import SIGNATURES
 from ghostdeploy.errors import OutputError
 from ghostdeploy.files import read_limited
 from ghostdeploy.targets import TARGETS
@@ -116,7 +117,8 @@ def _call(name: str, *arguments: bytes | int) -> int:
 def foreign_in(final: Path) -> list[str] | None:
     """Returns what a bundle's folder holds beside the bundle, sorted paths; None when it is not a bundle, or a link.
 
-    The bundle's are the regular files that its manifest lists, at every depth, and the folders on the way to them. A
+    The bundle's are the regular files that its manifest lists, at every depth, the folders on the way to them, and its
+    signatures. A
     manifest that begins as ours and is damaged farther on lists what export writes for any target.
     """
     try:
@@ -124,7 +126,7 @@ def foreign_in(final: Path) -> list[str] | None:
             return None
         data = read_limited(final / MANIFEST, MAX_MANIFEST)
         listed = _listed(data)
-        return None if listed is None else sorted(_unlisted(final, {MANIFEST, *listed}))
+        return None if listed is None else sorted(_unlisted(final, {MANIFEST, SIGNATURES, *listed}))
     except OSError:
         return None
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from ghostdeploy.bundle.signature import Trust
     from ghostdeploy.deploy.measure.bench import Bench
     from ghostdeploy.deploy.prove.commands import Verification
     from ghostdeploy.deploy.prove.evaluate import Evaluation
@@ -31,10 +32,12 @@ class Home:
     Args:
         command: Whose receipt is wanted.
         file: Where it goes; None wants none.
+        trust: Signatures that bundles must have; None requires none.
     """
 
-    def __init__(self, command: Command, file: Path | None) -> None:
+    def __init__(self, command: Command, file: Path | None, *, trust: Trust | None = None) -> None:
         self._command: Command = command
+        self._trust = trust
         self._file = file
         self._watch: Watch | None = None
         self._proofs: dict[str, Proof] = {}
@@ -55,8 +58,8 @@ class Home:
     def verify(self, path: str | os.PathLike[str]) -> Verification:
         """Verifies a bundle; see `deploy.prove.commands.verify`."""
         if self._file is None:
-            return verify(path)
-        self._proofs[str(path)] = prove(path)
+            return verify(path, trust=self._trust)
+        self._proofs[str(path)] = prove(path, trust=self._trust)
         return self._proofs[str(path)].verification
 
     def prove(self, paths: Sequence[Path]) -> None:

@@ -15,6 +15,7 @@ from ghostdeploy.runtimes.placement import RuntimePlacement  # noqa: TC001 - lik
 if TYPE_CHECKING:
     import os
 
+    from ghostdeploy.bundle.signature import Trust
     from ghostdeploy.runtimes import Runtime
 
 
@@ -37,14 +38,14 @@ class Timed(Record, frozen=True, kw_only=True):
     """Of every call, by bundle and round, in the order in which they were made."""
 
 
-def prove(path: str | os.PathLike[str]) -> Proof:
+def prove(path: str | os.PathLike[str], *, trust: Trust | None = None) -> Proof:
     """Verifies a bundle; arguments and errors as for `deploy.prove.commands.verify`."""
     seen: list[RuntimePlacement] = []
 
     def look(runtime: Runtime) -> None:
         seen.append(runtime.placement())
 
-    found = verify(path, look=look)
+    found = verify(path, look=look, trust=trust)
     return Proof(
         verification=found,
         placement=seen[0],

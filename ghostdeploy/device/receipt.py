@@ -23,8 +23,8 @@ from ghostdeploy.deploy.prove.preparation import Preparation  # noqa: TC001 - li
 from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
 from ghostdeploy.device.records import Device, State  # noqa: TC001 - likewise
 from ghostdeploy.device.steadiness import is_steady, validity
-from ghostdeploy.errors import BundleError, OutputError
-from ghostdeploy.files import read_limited, write_failure
+from ghostdeploy.errors import BundleError
+from ghostdeploy.files import read_limited, write_whole
 from ghostdeploy.runtimes.placement import RuntimePlacement  # noqa: TC001 - likewise
 from ghostdeploy.statistics import quantile
 
@@ -135,13 +135,8 @@ def write(path: Path, receipts: list[Receipt]) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(Receipts(receipts=tuple(receipts))), indent=2) + b"\n")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"the receipt {path} cannot be written: {write_failure(error)}") from error
+    data = msgspec.json.format(msgspec.json.encode(Receipts(receipts=tuple(receipts))), indent=2) + b"\n"
+    write_whole(path, data, what="the receipt")
 
 
 def is_receipt(path: str | os.PathLike[str]) -> bool:

@@ -25,6 +25,7 @@ from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Bundle
+    from ghostdeploy.bundle.signature import Trust
 
 _log = logging.getLogger("ghostdeploy")
 _ALWAYS_ALLOWED = 64
@@ -43,6 +44,7 @@ def load(
     queue: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     verify: bool = True,
+    trust: Trust | None = None,
 ) -> Runtime:
     """Loads a bundle into the engine of its target; needs neither torch nor any exporter.
 
@@ -59,10 +61,12 @@ def load(
             compared, because its entries are found by them. None and "" keep nothing.
         verify: Compare the files' SHA-256 before the engine's parser reads them; paths and sizes always are. Either way
             the engine gets bytes in memory, so a bundle that is overwritten later changes nothing.
+        trust: Signatures that the bundle must have, see `bundle.signature`; then the hashes are always compared. None
+            requires none.
 
     Raises:
-        BundleError: Damaged, altered, refused by the engine, or different from its manifest.
-        MissingDependency: The engine is not installed.
+        BundleError: Damaged, altered, not signed as required, refused by the engine, or different from its manifest.
+        MissingDependency: The engine is not installed, or `cryptography` where a signature is required.
         OutputError: The cache folder cannot be written.
         UnsupportedHardware: The device is unknown to the engine or not there.
         UsageError: Unknown profile, `threads` or `queue` below 1, or `threads` far beyond the machine's.
@@ -73,7 +77,9 @@ def load(
     if device is not None:
         require_kind("device", device, str, "a name")
     folder = None if cache is None or cache == "" else require_path("cache", cache)
-    bundle = open_bundle(path, check_hashes=verify or folder is not None, hold=True)
+    bundle = open_bundle(path, check_hashes=verify or folder is not None or trust is not None, hold=True)
+    if trust is not None:
+        trust.require(bundle)
     tell_failed(bundle)
     return run_bundle(bundle, Settings(threads=threads, device=device, profile=profile, queue=queue, cache=folder))
 

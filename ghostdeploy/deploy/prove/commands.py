@@ -15,13 +15,14 @@ from ghostdeploy import samples, targets
 from ghostdeploy.arguments import require_path, require_paths, require_share
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Execution, Parity, Record, Replay, Verdict
+from ghostdeploy.bundle.signature import Signature  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.deploy.prove import evaluate as ev
 from ghostdeploy.deploy.prove import judge, parity, preparation, replay, task_evaluation
 from ghostdeploy.deploy.prove.class_order import fit_classes
 from ghostdeploy.deploy.prove.execution import execution_of
 from ghostdeploy.deploy.prove.images import ImageSet, open_images
 from ghostdeploy.deploy.prove.pixel_range import look
-from ghostdeploy.deploy.prove.preparation import Preparation  # noqa: TC001 - msgspec resolves annotations at run time
+from ghostdeploy.deploy.prove.preparation import Preparation  # noqa: TC001 - likewise
 from ghostdeploy.deploy.prove.tolerance import MAX_DROP, TOLERANCES
 from ghostdeploy.errors import BundleError, DataError, GhostDeployError, UsageError
 from ghostdeploy.machine import instruction_set
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ghostdeploy.bundle.folder import Arrays, Bundle
+    from ghostdeploy.bundle.signature import Trust
     from ghostdeploy.deploy.prove.evaluate import Evaluation, Predictions
     from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
     from ghostdeploy.runtimes import Runtime
@@ -67,14 +69,19 @@ class Verification(Record, frozen=True, kw_only=True):
     """Of the original images in `golden.npz`; None in bundles of early versions, which have none."""
     export_verdict: Verdict | None = None
     """Verdict of the export; nothing that failed there passes here."""
+    signature: Signature | None = None
+    """The trusted one, where one was required."""
 
 
-def verify(path: str | os.PathLike[str], *, look: Callable[[Runtime], None] | None = None) -> Verification:
+def verify(
+    path: str | os.PathLike[str], *, look: Callable[[Runtime], None] | None = None, trust: Trust | None = None
+) -> Verification:
     """Checks a bundle's hashes and replays its golden vectors on this machine.
 
     Args:
         path: The bundle.
         look: Called with the runtime after the replay, while it is open; its kernels are traced for it.
+        trust: Signatures that the bundle must have, checked before an engine sees it; None requires none.
 
     Returns:
         The record; a missed gate is its verdict "failed", not an exception, and so is one that the export missed. An
@@ -86,6 +93,7 @@ def verify(path: str | os.PathLike[str], *, look: Callable[[Runtime], None] | No
         MissingDependency: The engine is not installed.
     """
     bundle = open_bundle(path, hold=True)
+    signature = None if trust is None else trust.require(bundle)
     inputs, outputs = bundle.golden()
     prepared, inputs = preparation.check(bundle, inputs)
     with run_bundle(bundle, Settings(trace=look is not None)) as runtime:
@@ -94,7 +102,8 @@ def verify(path: str | os.PathLike[str], *, look: Callable[[Runtime], None] | No
         if look is not None:
             look(runtime)
     engine = f"{info['engine']} {info['engine_version']}"
-    return verification_of(bundle, path, executed, outputs, prepared, engine=engine)
+    found = verification_of(bundle, path, executed, outputs, prepared, engine=engine)
+    return msgspec.structs.replace(found, signature=signature)
 
 
 def verification_of(

@@ -1,0 +1,77 @@
+"""The commands of a release: signatures and bills of materials; the device wheel has none of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from ghostdeploy.errors import UsageError
+from ghostdeploy.files import write_whole
+from ghostdeploy.terminal.console import GivenPath, common
+from ghostdeploy.terminal.output import print_json, say
+from ghostdeploy.terminal.several import Several
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ghostdeploy.bundle.signature import Signature
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, type=GivenPath())
+@click.option("--key", type=GivenPath(), metavar="FILE", help="The private key, Ed25519; PEM or OpenSSH, mode 0600.")
+@click.option("--release", metavar="RELEASE", help="Such as 1.4.0; `verify --at-least` refuses older ones.")
+@click.option("--new-key", type=GivenPath(), metavar="FILE", help="Make a pair first: FILE, and FILE.pub to hand out.")
+@common
+def sign(
+    bundles: tuple[Path, ...], key: Path | None, release: str | None, new_key: Path | None, *, as_json: bool
+) -> int:
+    """Sign BUNDLES with an Ed25519 key.
+
+    The signature covers the manifest, and with it every file; it is kept in signatures.json. `verify
+    --require-signature --key FILE.pub` checks it.
+    """
+    from ghostdeploy.supply import sign as signing
+
+    if (private := key or new_key) is None:
+        raise UsageError("sign needs --key", hint="add --key FILE, or make one: ghostdeploy sign --new-key FILE")
+    if key is not None and new_key is not None:
+        raise UsageError("--key and --new-key exclude each other", hint="leave one of them out")
+    if new_key is not None:
+        public, name = signing.make_key(new_key)
+        say(f"key {name[:12]}…: keep {new_key} secret, hand out {public}")
+    elif not bundles:
+        raise UsageError("sign needs a bundle", hint="ghostdeploy sign BUNDLE --key FILE")
+    several: Several[Signature] = Several(arguments=bundles)
+    several.run(lambda path: signing.sign(path, private, release=release))
+    if as_json:
+        print_json(several.entries(lambda path, one: {"bundle": str(path), "signature": one}, "bundle"))
+    else:
+        for path, one in several.results:
+            what = "" if one.statement.release is None else f", release {one.statement.release}"
+            say(f"{path} is signed by key {one.key[:12]}…{what}")
+    return several.leave()
+
+
+@click.command()
+@click.argument("bundle", type=GivenPath())
+@click.option("-o", "--out", type=GivenPath(), metavar="FILE", help="Where it goes; standard output without it.")
+@common
+def sbom(bundle: Path, out: Path | None, *, as_json: bool) -> None:
+    """Write the bill of materials of a bundle: CycloneDX 1.6, JSON.
+
+    Files and hashes, the trained model, the libraries that made it, the engine that runs it, and a model card with the
+    measured figures.
+    """
+    from ghostdeploy.bundle.folder import open_bundle
+    from ghostdeploy.supply.bill import bill
+
+    found = bill(open_bundle(bundle))
+    if out is None:
+        print_json(found)
+        return
+    data = json.dumps(found, indent=2, ensure_ascii=False).encode() + b"\n"
+    write_whole(out, data, what="the bill of materials")
+    print_json({"bundle": str(bundle), "sbom": str(out)}) if as_json else say(f"{out} is written")
