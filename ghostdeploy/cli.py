@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FOLDER = GivenPath()
 _ELSEWHERE = {
     **dict.fromkeys(("device-kit", "export", "models", "tune"), "ghostdeploy.making"),
-    **dict.fromkeys(("sbom", "sign"), "ghostdeploy.releasing"),
+    **dict.fromkeys(("package", "sbom", "sign"), "ghostdeploy.releasing"),
 }
 """Commands by the module that defines them, imported on use: the others start without their options."""
 

@@ -1,4 +1,4 @@
-"""The commands of a release: signatures and bills of materials; the device wheel has none of them."""
+"""The commands of a release: signatures, bills of materials, packages; the device wheel has none of them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ghostdeploy.bundle.signature import Signature
+    from ghostdeploy.distribute.forms import Form, Packaged
 
 
 @click.command()
@@ -75,3 +76,55 @@ def sbom(bundle: Path, out: Path | None, *, as_json: bool) -> None:
     data = json.dumps(found, indent=2, ensure_ascii=False).encode() + b"\n"
     write_whole(out, data, what="the bill of materials")
     print_json({"bundle": str(bundle), "sbom": str(out)}) if as_json else say(f"{out} is written")
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, required=True, type=GivenPath())
+@click.option(
+    "--for",
+    "form",
+    type=click.Choice(["triton", "ovms", "huggingface", "oci"]),
+    required=True,
+    help="Triton's or OpenVINO Model Server's repository, a folder for the Hugging Face Hub, an OCI layout.",
+)
+@click.option("-o", "--out", type=GivenPath(), required=True, metavar="DIR", help="The repository; made when absent.")
+@click.option("--name", metavar="NAME", help="Name of the model there, or the tag; default is the bundle's folder.")
+@click.option("--license", "license_", metavar="SPDX", help="Licence of the model, for its card and annotations.")
+@click.option("--intended-use", metavar="TEXT", help="A sentence for the model card.")
+@click.option("--base-path", metavar="PATH", help="With --for ovms: where the server sees DIR.")
+@common
+def package(
+    bundles: tuple[Path, ...],
+    form: Form,
+    out: Path,
+    name: str | None,
+    license_: str | None,
+    intended_use: str | None,
+    base_path: str | None,
+    *,
+    as_json: bool,
+) -> int:
+    """Hand BUNDLES over to a model server, a hub or a registry.
+
+    Whole bundles, so that `verify` works on what was handed over. A version that is there is never overwritten, and the
+    server's configuration is written last.
+    """
+    from ghostdeploy.distribute.forms import Wanted
+    from ghostdeploy.distribute.forms import package as hand_over
+
+    if name is not None and len(bundles) > 1:
+        raise UsageError("--name is for one bundle, got several", hint="package them one by one")
+    if base_path is not None and form != "ovms":
+        raise UsageError("--base-path is for --for ovms", hint="leave it out")
+    wanted = Wanted(out=out, name=name, license=license_, intended_use=intended_use, base_path=base_path)
+    several: Several[Packaged] = Several(arguments=bundles)
+    several.run(lambda path: hand_over(path, form, wanted))
+    if as_json:
+        print_json(several.entries(lambda _, one: one, "bundle"))
+    else:
+        for _, one in several.results:
+            version = "" if one.version in {None, one.name} else f" version {one.version}"
+            say(f"{one.path}: {one.name}{version}" + ("" if one.new else ", there already"))
+        for note in dict.fromkeys(one.note for _, one in several.results if one.note):
+            say(f"note: {note}")
+    return several.leave()

@@ -113,6 +113,20 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """How a model server runs a row's payload, with the engine that proved it."""
+
+    form: str
+    """The server, by its name in `package --for`."""
+    backend: str = ""
+    """Its name of the engine."""
+    settings: tuple[tuple[str, str], ...] = ()
+    """What the engine must be told there to compute as our runtime does."""
+    note: str | None = None
+    """What it cannot be told, and what follows; a sentence for who packages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """One thing ghostdeploy exports to."""
 
@@ -183,6 +197,8 @@ class Target:
     """Set where a finished file of this kind can be the model of an export."""
     options: tuple[Option, ...] = ()
     """Its own options."""
+    served: tuple[Served, ...] = ()
+    """Model servers that run its payload."""
     check_settings: str | None = None
     """Import string of the function that takes the values of these options, a dictionary by name, and returns them as
     they are spelled, or raises `UsageError`; it imports no vendor library."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ghostdeploy.needs import INT8_ON_X86
-from ghostdeploy.target import Int8Time, Intake, Option, Recipe, Target
+from ghostdeploy.target import Int8Time, Intake, Option, Recipe, Served, Target
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -32,6 +32,7 @@ ROWS: tuple[Target, ...] = (
         default_route="ghostdeploy.exporters.onnx.default_route:DefaultOnnx",
         runtime="ghostdeploy.runtimes.onnx.runtime:OnnxRuntime",
         runtimes=("onnxruntime",),
+        served=(Served(form="triton", backend="onnxruntime"),),
         export_packages=("torch", "onnx", "onnxscript", "onnxsim", "safetensors"),
         runtime_packages=("onnxruntime",),
         intake=Intake(
@@ -66,6 +67,16 @@ ROWS: tuple[Target, ...] = (
         default_route="ghostdeploy.exporters.openvino.default_route:DefaultOpenVINO",
         runtime="ghostdeploy.runtimes.openvino.runtime:OpenVINORuntime",
         runtimes=("openvino",),
+        served=(
+            Served(
+                form="triton",
+                backend="openvino",
+                settings=(("PERFORMANCE_HINT", "LATENCY"),),
+                note="Triton's OpenVINO backend cannot be told to compute in float32, so processors with bfloat16 use "
+                "that: verify the served endpoint, or package for ovms",
+            ),
+            Served(form="ovms", settings=(("INFERENCE_PRECISION_HINT", "f32"), ("PERFORMANCE_HINT", "LATENCY"))),
+        ),
         export_packages=("openvino",),
         runtime_packages=("openvino",),
     ),

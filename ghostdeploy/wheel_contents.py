@@ -26,6 +26,7 @@ LEFT_OUT = (
     "ghostdeploy.deploy.plan",
     "ghostdeploy.deploy.quantize",
     "ghostdeploy.deploy.tune",
+    "ghostdeploy.distribute",
     "ghostdeploy.remote",
     "ghostdeploy.samples",
     "ghostdeploy.supply",

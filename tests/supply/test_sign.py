@@ -16,6 +16,7 @@ from ghostdeploy.bundle import signature as sg
 from ghostdeploy.bundle.manifest import encode
 from ghostdeploy.supply import sign as signing
 from tests.commands import assert_one_sentence, run
+from tests.conftest import require_program
 
 
 @pytest.fixture
@@ -201,6 +202,8 @@ def test_eight_who_sign_at_once_all_count(bundle, tmp_path):
 
 
 def test_keys_of_other_programs_are_taken(bundle, tmp_path):
+    for program in ("openssl", "ssh-keygen"):
+        require_program(program)
     openssl, ssh, locked = (tmp_path / name for name in ("openssl", "ssh", "locked"))
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", openssl], check=True)
     subprocess.run(["openssl", "pkey", "-in", openssl, "-pubout", "-out", public(openssl)], check=True)
@@ -217,6 +220,7 @@ def test_keys_of_other_programs_are_taken(bundle, tmp_path):
 
 @pytest.mark.parametrize("password", ["opensesame", "wrong"])
 def test_a_locked_key_is_opened_by_the_environment(bundle, tmp_path, monkeypatch, password):
+    require_program("ssh-keygen")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "opensesame", "-f", tmp_path / "locked"], check=True)
     monkeypatch.setenv(signing.PASSWORD, password)
     if password == "wrong":
