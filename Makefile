@@ -25,7 +25,7 @@ help:
 	@echo "make test-all  make test, and every pair of network and target"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   wrapper overhead, export time by stage, time to the first result, endurance"
-	@echo "make docs    check that every command and link in the docs is real"
+	@echo "make docs    the site in build/docs, warnings as errors; every command and link in it is real, the tutorial runs"
 	@echo "make fuzz    the property tests with many more examples, thousands of damaged files"
 	@echo "make device-wheel  dist/: the wheel for devices, without exporters, models and samples"
 	@echo "make app-wheel   dist/: the wheel for apps, which load and run bundles"
@@ -86,7 +86,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/endurance.py build/bench/*
 
 docs: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/house/test_docs.py
+	$(BIN)/sphinx-build -W --keep-going --quiet -b html docs build/docs
+	$(BIN)/python -m pytest tests/house/test_docs.py tests/house/test_tutorial.py
+	@echo build/docs/index.html
 
 fuzz: $(VENV)/.dev
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fold/test_fold_property.py tests/models/test_checkpoint.py \
