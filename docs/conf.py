@@ -33,6 +33,7 @@ napoleon_use_ivar = True
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_mock_imports: list[str] = []
+default_role = "code"
 html_theme = "furo"
 html_title = f"ghostdeploy {release}"
 html_show_sourcelink = False
