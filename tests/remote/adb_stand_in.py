@@ -59,6 +59,8 @@ def shell(script):
 def relay(child):
     """Passes on what the child has said since; old ones have a terminal there, and no exit codes."""
     text = child.stdout.read().replace(bytes(ROOT), b"")
+    if SETTINGS["executed_by"] is None:
+        text = re.sub(rb'("executed by": )"[^"]*"', rb"\1null", text)
     sys.stdout.buffer.write(text.replace(b"\n", b"\r\n") if SETTINGS["old"] else text)
     sys.stdout.buffer.flush()
 
@@ -66,7 +68,9 @@ def relay(child):
 def start(script):
     local = script.replace("/data/local/tmp", str(ROOT / "data/local/tmp"))
     emulator = " ".join(SETTINGS["emulator"])
-    local = re.sub(rf"({re.escape(str(ROOT))}\S*/[0-9a-f]{{64}}) (?=probe|replay|bench)", rf"{emulator} \1 ", local)
+    local = re.sub(
+        rf"({re.escape(str(ROOT))}\S*/[0-9a-f]{{64}}) (?=probe|replay|bench|rates)", rf"{emulator} \1 ", local
+    )
     path = f"{HOME / 'bin'}{os.pathsep}{os.environ['PATH']}"
     name = HOME / f"output-{os.getpid()}"
     out = name.open("wb")
