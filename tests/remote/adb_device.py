@@ -46,6 +46,8 @@ class Settings:
     """Before shell_v2: exit codes are lost, lines end in carriage returns."""
     full: bool = False
     """Pushes fail."""
+    damage: str = ""
+    """Files of this name change on their way."""
     free_kb: int = 9_000_000
     cut_at: int = 0
     """The connection is lost at this command, counted from 1."""
