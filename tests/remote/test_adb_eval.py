@@ -19,6 +19,8 @@ from tests.commands import assert_one_sentence, run
 from tests.exported import sample_bundle
 
 IMAGES = 40
+FEW = 12
+"""For trained networks, which an emulated core computes in seconds an image."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def some(tmp_path_factory):
     """The first images of the shipped set."""
     path = tmp_path_factory.mktemp("set") / "some.npz"
     with np.load(samples.evaluation_set()) as whole:
-        np.savez(path, **{name: array[:IMAGES] for name, array in whole.items()})
+        np.savez(path, **{name: array[:FEW] for name, array in whole.items()})
     return path
 
 
@@ -65,6 +67,7 @@ def test_a_trained_model_measures_what_it_measures_at_home(capsys, device, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_int8_is_compared_with_float_there(capsys, device, tmp_path_factory, some):
     ours, other = (sample_bundle(tmp_path_factory, "ghostnet_050", "ncnn", precision=one) for one in ("int8", "fp32"))
 
@@ -74,7 +77,7 @@ def test_int8_is_compared_with_float_there(capsys, device, tmp_path_factory, som
     (found,), (wanted,) = there.document, here.document
     assert found["comparison"]["reference_top1"] == wanted["comparison"]["reference_top1"]
     assert found["verdict"] == wanted["verdict"] == "measured"
-    assert abs(found["top1"]["value"] - wanted["top1"]["value"]) <= 1 / IMAGES  # INT8 kernels round as their cores do
+    assert abs(found["top1"]["value"] - wanted["top1"]["value"]) <= 1 / FEW  # INT8 kernels round as their cores do
 
 
 @pytest.mark.parametrize("fields", [{}, {"batch": None}, {"batch": 3}, {"layout": "nhwc"}], ids=str)
