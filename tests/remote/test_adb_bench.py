@@ -57,15 +57,6 @@ def test_bundles_are_measured_in_turns_with_the_figures_of_home(capsys, phone, t
     assert (phone.runs(), phone.parts()) == ([], [])
 
 
-def test_a_table_is_that_of_home(capsys, phone, tiny_bundle):
-    there = run(capsys, "bench", tiny_bundle("ncnn"), *ROUNDS, "--on", phone.address)
-
-    assert there.code == 0, there.err
-    assert "of limit" in there.out
-    assert "8 interleaved rounds" in there.out
-    assert f"on {phone.address}: Example Phone 7" in there.out
-
-
 def test_an_emulated_processor_gives_no_times(capsys, device, tiny_bundle, tmp_path):
     answer = run(
         capsys, "bench", tiny_bundle("ncnn"), *ROUNDS, "--on", device.address, "--receipt", tmp_path / "r.json"
@@ -117,12 +108,20 @@ def test_the_default_export_is_compared_at_home_only(capsys, plain, tiny_bundle)
     assert_one_sentence(answer, 2, "--against exports and measures here")
 
 
-def test_a_connection_that_is_cut_while_blocks_are_measured_leaves_nothing(capsys, phone, tiny_bundle):
+@pytest.mark.slow
+def test_the_table_is_that_of_home_and_a_cut_between_blocks_leaves_nothing(capsys, phone, tiny_bundle):
     command = ("bench", tiny_bundle("ncnn"), *ROUNDS, "--on", phone.address)
-    assert run(capsys, *command).code == 0
-    places = [number for number, asked in enumerate(phone.commands, 1) if " bench " in asked or " rates " in asked]
+    assert run(capsys, "verify", *command[1:2], *command[4:]).code == 0  # what stays there is there
+    phone.play()
 
-    for place, late in ((places[0], False), (places[3], True), (places[-1], False)):
+    there = run(capsys, *command)
+
+    assert there.code == 0, there.err
+    assert "of limit" in there.out
+    assert "8 interleaved rounds" in there.out
+    assert f"on {phone.address}: Example Phone 7" in there.out
+    places = [number for number, asked in enumerate(phone.commands, 1) if " bench " in asked]
+    for place, late in ((places[0], False), (places[3], True)):
         phone.play(cut_at=place, cut_late=late)
         assert_one_sentence(run(capsys, *command), 5)
         assert (place, phone.runs()) == (place, [])

@@ -24,7 +24,7 @@ from ghostdeploy.remote.runner import replay
 from ghostdeploy.remote.runner.build import runner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ghostdeploy.device.records import State
     from ghostdeploy.remote.android import Android
@@ -80,6 +80,7 @@ class Phone:
         self._here, self._there, self._seconds = here, there, seconds
         self._runner, file = self._object(program)
         adb.send([(self._runner, file)], there, executable=self._runner)
+        self._known = {self._runner}
         self._began = time.monotonic()
         code, text = adb.shell(f"{OBJECTS}/{self._runner} probe")
         said = replay.answer(text)
@@ -158,9 +159,15 @@ class Phone:
 
     def _kept(self, data: bytes) -> str:
         """Sends what the device does not have; returns its path there."""
-        name, file = self._object(data)
-        self.adb.send([(name, file)], self._there, executable=self._runner)
-        return f"{OBJECTS}/{name}"
+        return f"{OBJECTS}/{self._sent([data])[0]}"
+
+    def _sent(self, objects: Sequence[bytes]) -> list[str]:
+        """Returns the names of objects, which are there; each is looked for once in a run."""
+        found = [self._object(data) for data in objects]
+        if new := [one for one in found if one[0] not in self._known]:
+            self.adb.send(new, self._there, executable=self._runner)
+            self._known |= {name for name, _ in new}
+        return [name for name, _ in found]
 
     def _shard(self, inputs: bytes) -> str:
         """Sends inputs for one run; those of the one before, and its outputs, have gone by then."""
@@ -175,9 +182,7 @@ class Phone:
 
     def _run(self, given: Payload, what: str, inputs: str, words: str) -> tuple[list[dict[str, Any]], str]:
         """Runs the runner on a bundle; returns its lines, and everything that was said."""
-        objects = [self._object(one) for one in (given.graph, given.weights)]
-        self.adb.send(objects, self._there, executable=self._runner)
-        files = " ".join([*(f"{OBJECTS}/{name}" for name, _ in objects), inputs])
+        files = " ".join([*(f"{OBJECTS}/{name}" for name in self._sent([given.graph, given.weights])), inputs])
         script = f"cd {self._there} && echo $$ > {PID} && exec {OBJECTS}/{self._runner} {what} {files} {words}"
         after = f"code=$?; rm -f {self._there}/inputs; sha256sum {self._there}/outputs 2>/dev/null; exit $code"
         code, text = self.adb.shell(f"sh -c '{script}'\n{after}", seconds=self._seconds)
