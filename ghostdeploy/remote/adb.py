@@ -1,6 +1,6 @@
-"""Android devices by the SDK's or Debian's `adb` program: its states as sentences, commands, files by their content.
+"""Android devices by the SDK's or Debian's `adb` program: commands, files by their content.
 
-    devices -l    → the state of the serial number
+    devices       → the state of the serial number, see `adb_states`
     shell SCRIPT  → (SCRIPT) 2>&1; echo __rc=$?          adb before shell_v2 (Android 7) ends with 0 whatever happened
     push          → the run's folder, SHA-256, OBJECTS   what is there already is never sent
 
@@ -19,15 +19,19 @@ import shutil
 import subprocess
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ghostdeploy.errors import ExportFailed, MissingDependency, UnsupportedHardware
+from ghostdeploy.remote.adb_states import require_ready
 from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from ghostdeploy.errors import GhostDeployError
+
+E = TypeVar("E", bound="GhostDeployError")
 VARIABLE = "GHOSTDEPLOY_ADB"
 """Environment variable: words that start adb, where it is not `adb` on PATH."""
 BASE = "/data/local/tmp"
@@ -36,6 +40,7 @@ RUNS = f"{BASE}/ghostdeploy-run-"
 PID = "pid"
 """File of a run's folder with the number of the process that works in it."""
 ANSWERS_S = 30.0
+_TRANSFER_S = 600.0
 _MADE = "__made"
 _GUARD = f"""(
 trap '' HUP
@@ -49,20 +54,8 @@ rm -rf FOLDER
 ) 2>&1"""
 """Makes the folder of a run and removes it when its input ends."""
 _AGAIN = "start it again; nothing was left there"
+_running: set[Adb] = set()
 _RC = re.compile(r"__rc=(\d+)\s*\Z")
-_STATES = {
-    "unauthorized": ("does not trust this computer", "unlock it and allow USB debugging from this computer"),
-    "authorizing": ("is asking whether it trusts this computer", "unlock it and allow USB debugging"),
-    "offline": ("does not answer (offline)", "adb reconnect offline, or plug it in again"),
-    "no permissions": (
-        "may not be opened by this user (no permissions)",
-        "apt-get install android-sdk-platform-tools-common, and plug it in again",
-    ),
-    "recovery": ("is in recovery", "start Android on it"),
-    "sideload": ("is in sideload", "start Android on it"),
-    "bootloader": ("is in its boot loader", "start Android on it"),
-}
-"""What `adb devices` says of one, the sentence and the hint."""
 
 
 class Adb:
@@ -73,6 +66,7 @@ class Adb:
 
     Attributes:
         where: For messages.
+        failed: Why nothing more can be done there; None while all is well.
 
     Raises:
         MissingDependency: There is no program `adb`.
@@ -81,6 +75,8 @@ class Adb:
 
     def __init__(self, serial: str) -> None:
         self.where = f"adb://{serial}"
+        self.failed: GhostDeployError | None = None
+        self._process: subprocess.Popen[str] | None = None
         self._serial = serial
         self._program = shlex.split(os.environ.get(VARIABLE, "")) or ["adb"]
         if shutil.which(self._program[0]) is None:
@@ -88,7 +84,7 @@ class Adb:
                 f"no program {self._program[0]} is on PATH",
                 hint=f"apt-get install adb, or set {VARIABLE} to that of the Android SDK",
             )
-        self._require_ready()
+        require_ready(serial, self._adb("devices"))
 
     def shell(self, script: str, *, seconds: float = ANSWERS_S) -> tuple[int, str]:
         """Runs a script on the device.
@@ -117,7 +113,9 @@ class Adb:
         """
         code, said = self.shell(script)
         if code:
-            raise ExportFailed(f"{self.where} failed in a command, with code {code}: {last_line(said)}", hint=_AGAIN)
+            raise self._broken(
+                ExportFailed(f"{self.where} failed in a command, with code {code}: {last_line(said)}", hint=_AGAIN)
+            )
         return said
 
     def send(self, objects: Sequence[tuple[str, Path]], folder: str, *, executable: str) -> int:
@@ -136,7 +134,7 @@ class Adb:
         missing = [(name, path) for name, path in objects if there.get(f"{OBJECTS}/{name}") != name]
         size = sum(path.stat().st_size for _, path in missing)
         if missing:
-            self._require_room(2 * size)
+            self.require_room(2 * size)
         for name, path in missing:
             self._send(name, path, folder)
         if missing:
@@ -144,15 +142,46 @@ class Adb:
         return size
 
     def fetch(self, there: str, here: Path) -> bytes:
-        """Returns a file of the device; `here` is a place for it.
+        """Returns a file of the device; `here` is a place for it, and free again afterwards.
 
         Raises:
             ExportFailed: The connection was lost.
         """
-        said = self._adb("pull", there, str(here), seconds=600)
+        said = self._adb("pull", there, str(here), seconds=_TRANSFER_S)
         if not here.is_file():
-            raise ExportFailed(f"the outputs on {self.where} did not come back: {last_line(said)}", hint=_AGAIN)
-        return here.read_bytes()
+            raise self._broken(
+                ExportFailed(f"the outputs on {self.where} did not come back: {last_line(said)}", hint=_AGAIN)
+            )
+        data = here.read_bytes()
+        here.unlink()
+        return data
+
+    def push(self, here: Path, there: str) -> str:
+        """Sends a file; returns what adb said. Whether it arrived whole shows in its hash there.
+
+        Raises:
+            UnsupportedHardware: There is no room.
+            ExportFailed: The device took too long.
+        """
+        said = self._adb("push", str(here), there, seconds=_TRANSFER_S)
+        if re.search(r"No space left|ENOSPC", said):
+            raise self._broken(_no_room(self.where, said))
+        return said
+
+    def not_whole(self, said: str) -> ExportFailed:
+        """Returns the error for a file that arrived otherwise than it was sent.
+
+        Args:
+            said: What adb said about it.
+        """
+        return self._broken(ExportFailed(f"{self.where} did not get a file whole: {last_line(said)}", hint=_AGAIN))
+
+    def end(self) -> None:
+        """Ends what is under way and refuses everything else; the device removes the folder of the run."""
+        self.failed = self.failed or ExportFailed(f"the work on {self.where} was interrupted", hint=_AGAIN)
+        process = self._process
+        if process is not None:
+            process.kill()
 
     @contextmanager
     def folder(self) -> Iterator[str]:
@@ -172,8 +201,10 @@ class Adb:
         assert guard.stdin is not None
         try:
             self._await(guard)
+            _running.add(self)
             yield folder
         finally:
+            _running.discard(self)
             guard.stdin.close()
             try:
                 guard.wait(ANSWERS_S)
@@ -195,74 +226,84 @@ class Adb:
                 return
         slow.cancel()
         if any(line.startswith("mkdir") for line in said):
-            raise _no_room(self.where, "\n".join(said))
+            raise self._broken(_no_room(self.where, "\n".join(said)))
         raise self._lost("\n".join(said))
 
     def _lost(self, said: str) -> ExportFailed:
-        return ExportFailed(f"the connection to {self.where} was lost: {last_line(said)}", hint=_AGAIN)
+        return self._broken(ExportFailed(f"the connection to {self.where} was lost: {last_line(said)}", hint=_AGAIN))
+
+    def _broken(self, error: E) -> E:
+        """Keeps an error after which nothing can be done there."""
+        self.failed = self.failed or error
+        return error
 
     def _send(self, name: str, path: Path, folder: str) -> None:
         part = f"{folder}/part"
-        said = self._adb("push", str(path), part, seconds=600)
-        if re.search(r"No space left|ENOSPC", said):
-            raise _no_room(self.where, said)
+        said = self.push(path, part)
         if self._hashes([part]).get(part) != name:
-            raise ExportFailed(f"{self.where} did not get a file whole: {last_line(said)}", hint=_AGAIN)
+            raise self.not_whole(said)
         self.ask(f"mv -f {part} {OBJECTS}/{name}")
 
     def _hashes(self, paths: Sequence[str]) -> dict[str, str]:
         """Returns the SHA-256 of those files that are there."""
-        _, said = self.shell(f"sha256sum {' '.join(paths)}", seconds=120)
-        lines = (line.split() for line in said.splitlines())
-        return {words[1].lstrip("*"): words[0] for words in lines if len(words) == 2 and len(words[0]) == 64}
+        return hashes(self.shell(f"sha256sum {' '.join(paths)}", seconds=120)[1])
 
-    def _require_room(self, size: int) -> None:
-        """Refuses a device whose `df` tells less room; one that tells it in another form fails while files are sent."""
+    def require_room(self, size: int) -> None:
+        """Refuses a device whose `df` tells less room; one that tells it in another form fails while files are sent.
+
+        Raises:
+            UnsupportedHardware: There are fewer than `size` bytes.
+        """
         _, said = self.shell(f"df -k {BASE}")
         words = (said.strip().splitlines() or [""])[-1].split()
         free = words[-3] if len(words) >= 4 else ""
         if free.isdecimal() and int(free) * 1024 < size:
-            raise UnsupportedHardware(
-                f"{self.where} has {int(free) / 1e3:.0f} MB free in {BASE}, expected {size / 1e6:.0f} MB",
-                hint="free some space there",
+            raise self._broken(
+                UnsupportedHardware(
+                    f"{self.where} has {int(free) / 1e3:.0f} MB free in {BASE}, expected {size / 1e6:.0f} MB",
+                    hint="free some space there",
+                )
             )
-
-    def _require_ready(self) -> None:
-        said = self._adb("devices")
-        found = dict(line.strip().split("\t", 1) for line in said.splitlines() if "\t" in line.strip())
-        hidden = next((state for state in found.values() if state.startswith("no permissions")), None)
-        state = found.get(self._serial, hidden)  # older ones print question marks for a serial they may not read
-        if state == "device":
-            return
-        if state is None:
-            others = ", ".join(f"adb://{serial}" for serial in found) or "none at all"
-            raise UnsupportedHardware(
-                f"no device {self._serial} is connected; adb sees {others}", hint="adb devices -l lists them"
-            )
-        sentence, hint = next(
-            (two for key, two in _STATES.items() if state.startswith(key)), (f"is {state}", "adb devices -l")
-        )
-        raise UnsupportedHardware(f"{self.where} {sentence}", hint=hint)
 
     def _adb(self, *words: str, seconds: float = ANSWERS_S) -> str:
         """Runs adb; returns what it printed, on both streams: older ones print errors on either, and exit with 0."""
-        try:
-            done = subprocess.run(
-                self._words(*words),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=seconds,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ExportFailed(f"{self.where} gave no answer in {seconds:g} s", hint="adb reconnect") from error
-        return done.stdout
+        with subprocess.Popen(
+            self._words(*words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            self._process = process
+            if self.failed is not None:  # maybe since this process was started, and `end` did not see it
+                process.kill()
+            try:
+                said, _ = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired as error:
+                late = ExportFailed(f"{self.where} gave no answer in {seconds:g} s", hint="adb reconnect")
+                raise self._broken(late) from error
+            finally:
+                process.kill()
+                self._process = None
+        if self.failed is not None:
+            raise self.failed
+        return said
 
     def _words(self, *words: str) -> list[str]:
         return [*self._program, *([] if words[0] == "devices" else ["-s", self._serial]), *words]
+
+
+def end_all() -> None:
+    """Ends every run; the devices stop and clean up."""
+    for one in list(_running):
+        one.end()
+
+
+def hashes(said: str) -> dict[str, str]:
+    """Returns the SHA-256 by path of what `sha256sum` printed, among other lines."""
+    lines = (line.split() for line in said.splitlines())
+    return {words[1].lstrip("*"): words[0] for words in lines if len(words) == 2 and len(words[0]) == 64}
 
 
 def last_line(said: str) -> str:

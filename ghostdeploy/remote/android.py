@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _ARCHITECTURES = {"arm64-v8a": "aarch64", "x86_64": "x86_64"}
 """Android's names of those that have a runner."""
 _PROPERTY = re.compile(r"^\[([^\]]+)\]: \[(.*)\]$", re.MULTILINE)
+_VIRTUAL = ("goldfish", "ranchu", "cutf_cvm")
+"""`ro.hardware` of Android's emulator and of Cuttlefish."""
 _THERMAL = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 _BETWEEN = "--ghostdeploy--"
 _NOT_READ = "there is no Python on the device to read it, and the runner does not"
@@ -84,7 +86,8 @@ def look(adb: Adb) -> Android:
         charging="true" in powered if powered else None,
         thermal_status=_THERMAL[status] if status is not None and 0 <= status < len(_THERMAL) else None,
         clock=clock.strip(),
-        emulated="1" in (found.get("ro.boot.qemu"), found.get("ro.kernel.qemu")),
+        emulated="1" in (found.get("ro.boot.qemu"), found.get("ro.kernel.qemu"))
+        or found.get("ro.hardware") in _VIRTUAL,
     )
 
 
@@ -98,15 +101,25 @@ def device(android: Android, probed: dict[str, Any]) -> Device:
     listed = probed["cores"]
     kinds = cores.core_kinds("\n\n".join(_block(core) for core in listed))
     flags = [(core.get("Features") or "").split() for core in listed]
-    governors = {f"cpu{core['processor']}": core["governor"] for core in listed if core.get("governor")}
-    unread = dict.fromkeys(("libc", "trips_c"), _NOT_READ)
-    unread |= {} if governors else {"governors": "no readable /sys/devices/system/cpu/cpu*/cpufreq"}
+    governors = {f"cpu{core['processor']}": core["governor"] for core in listed if core.get("governor")} or None
+    unread = dict.fromkeys(("libc", "trips_c", "throttled", "load"), _NOT_READ)
+    most, first = _mhz(listed, "cpuinfo_max_freq"), state(android, probed, 0.0)
+    frequencies = "no readable /sys/devices/system/cpu/cpu*/cpufreq"
+    found: dict[str, tuple[Any, str]] = {
+        "governors": (governors, frequencies),
+        "most_mhz": (most, frequencies),
+        "frequencies_mhz": (first.frequencies_mhz, frequencies),
+        "temperatures_c": (first.temperatures_c, "no readable /sys/class/thermal, and no battery in dumpsys"),
+        "memory_available": (first.memory_available, "no readable /proc/meminfo"),
+    }
+    unread |= {name: why for name, (value, why) in found.items() if value is None}
+    emulator = probed.get("executed by") or ("Android's emulator" if android.emulated else None)
     processor = " ".join(word for word in (android.chip or android.board, cores.processor(kinds)) if word)
     return Device(
         where=f"adb://{android.serial}",
         reached="adb",
-        emulated=android.emulated,
-        emulator="Android's emulator" if android.emulated else None,
+        emulated=emulator is not None,
+        emulator=emulator,
         model=android.model or probed.get("model"),
         architecture=android.architecture,
         processor=processor or None,
@@ -118,8 +131,8 @@ def device(android: Android, probed: dict[str, Any]) -> Device:
         kernel=probed.get("kernel") or "",
         libc=None,
         python="none",
-        governors=governors or None,
-        most_mhz=_mhz(listed, "cpuinfo_max_freq"),
+        governors=governors,
+        most_mhz=most,
         trips_c=None,
         clock=android.clock,
         unread=unread,
@@ -146,7 +159,7 @@ def state(android: Android, said: dict[str, Any], seconds: float) -> State:
         temperatures_c=zones | battery or None,
         throttled=None,
         load=None,
-        memory_available=None,
+        memory_available=said.get("memory available"),
     )
 
 

@@ -82,7 +82,8 @@ class Cargo:
 
     def as_given(self, place: str) -> str:
         """Returns the path that the user gave for a bundle or set."""
-        return self._names[place]
+        root = "/".join(place.split("/")[:2])
+        return self._names[root] + place.removeprefix(root)
 
     def translated(self, line: bytes) -> bytes:
         """Returns JSON from the device with the paths that the user gave, as `shown` writes them."""

@@ -12,7 +12,7 @@ import msgspec
 from ghostdeploy.device.jobs import SECONDS, Order
 from ghostdeploy.errors import GhostDeployError
 from ghostdeploy.progress import Silent
-from ghostdeploy.remote import on_android, session
+from ghostdeploy.remote import adb, on_android, session
 from ghostdeploy.remote.address import parse
 from ghostdeploy.remote.reach import reach
 
@@ -136,6 +136,7 @@ def ask(
             return list(pool.map(one, range(len(wheres))))
         except BaseException:  # interrupted: nobody waits for the devices
             session.end_all()
+            adb.end_all()
             raise
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.device.jobs import Entry, Job, Order
-from ghostdeploy.errors import ExportFailed, UsageError
+from ghostdeploy.errors import ExportFailed, UnsupportedHardware, UsageError
 from ghostdeploy.progress import Silent
 from ghostdeploy.remote import session
 from ghostdeploy.remote.address import parse
@@ -33,6 +33,7 @@ class DevicePlace:
 
     Raises:
         UsageError: It is emulated.
+        UnsupportedHardware: It has no Python.
         GhostDeployError: It cannot be reached.
     """
 
@@ -41,6 +42,11 @@ class DevicePlace:
             raise UsageError(
                 f"tune measures time, and the processor of {where} is computed by another one",
                 hint="name a real device",
+            )
+        if parse(where).kind == "adb":
+            raise UnsupportedHardware(
+                f"{where} has no Python, which tune needs there",
+                hint="export the candidates, and compare them there: ghostdeploy bench BUNDLE... --on",
             )
         self._where, self._ways = where, ways
         (found,) = doctor([where], ways=ways)

@@ -32,7 +32,7 @@ _ALWAYS_ALLOWED = 64
 """Threads allowed on any machine, so that a number chosen for another one works. An engine that spins
 takes minutes to start hundreds of them on two cores, and cannot be interrupted."""
 
-__all__ = ["Runtime", "load", "run_bundle", "tell_failed"]
+__all__ = ["Runtime", "interface_of", "load", "run_bundle", "tell_failed"]
 
 
 def load(
@@ -89,7 +89,7 @@ def run_bundle(bundle: Bundle, settings: Settings) -> Runtime:
     row = targets.find(bundle.manifest.target)
     backend = targets.resolve(row.runtime, requirement=row.runtime_requirement)
     _require_features(bundle)
-    runtime: Runtime = backend(bundle, _interface(bundle), settings)
+    runtime: Runtime = backend(bundle, interface_of(bundle), settings)
     return runtime
 
 
@@ -133,7 +133,8 @@ def _require_threads(threads: int) -> int:
     return threads
 
 
-def _interface(bundle: Bundle) -> Interface:
+def interface_of(bundle: Bundle) -> Interface:
+    """Returns what a bundle takes and gives."""
     manifest = bundle.manifest
     return Interface(
         name=manifest.name,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from ghostdeploy.errors import UsageError
 from ghostdeploy.terminal.console import Bars, GivenPath, describe, fail
 from ghostdeploy.terminal.layout import note
 from ghostdeploy.terminal.output import print_json
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from ghostdeploy.device.records import Device
     from ghostdeploy.errors import GhostDeployError
     from ghostdeploy.remote.commands import Found
+
+
+_PYTHON = "python3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +99,16 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def reaching(*args: Any, wheres: tuple[str, ...], device_python: str, **kwargs: Any) -> Any:
+        _require_python(wheres, device_python)
         there = There(wheres, device_python, kwargs.get("receipt")) if wheres else None
         return command(*args, there=there, **kwargs)
 
     named = click.option(
-        "--device-python", default="python3", metavar="PATH", show_default=True, help="With --on: Python of the device."
+        "--device-python",
+        default=_PYTHON,
+        metavar="PATH",
+        show_default=True,
+        help="With --on ssh://…: Python of the device.",
     )(reaching)
     return click.option(
         "--on",
@@ -108,6 +117,18 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="WHERE",
         help="Work on a device: ssh://[user@]host[:port], adb://SERIAL, qemu://cortex-a72; may be repeated.",
     )(named)
+
+
+def _require_python(wheres: tuple[str, ...], python: str) -> None:
+    """Refuses a Python that no device would use.
+
+    Raises:
+        UsageError: It was named, and Android devices have none.
+    """
+    if wheres and python != _PYTHON and all(where.startswith("adb://") for where in wheres):
+        raise UsageError(
+            f"{wheres[0]} runs without Python, so --device-python names nothing there", hint="leave it out"
+        )
 
 
 receipt_option = click.option(

@@ -46,9 +46,13 @@ class Settings:
     """Before shell_v2: exit codes are lost, lines end in carriage returns."""
     full: bool = False
     """Pushes fail."""
+    damage: str = ""
+    """Files of this name change on their way."""
     free_kb: int = 9_000_000
     cut_at: int = 0
     """The connection is lost at this command, counted from 1."""
+    executed_by: str | None = "an emulator"
+    """None: the runner is told that the kernel runs it itself, as on a phone."""
     cut_late: bool = False
     """What the command started there goes on."""
     emulator: list[str] = field(default_factory=list)
@@ -112,6 +116,11 @@ class AndroidDevice:
         log = self.home / "log"
         return log.read_text().splitlines() if log.exists() else []
 
+    @property
+    def pushes(self) -> list[str]:
+        """Pushes among them."""
+        return [command for command in self.commands if command.startswith("push ")]
+
     def runs(self) -> list[str]:
         """Returns the folders of runs that are there; those of a lost connection get a moment to go."""
         for _ in range(200):
@@ -123,7 +132,7 @@ class AndroidDevice:
 
     def parts(self) -> list[str]:
         """Returns files that were not sent to their end."""
-        return [path.name for path in self.tmp.rglob("part-*")]
+        return [path.name for path in self.tmp.rglob("*") if path.name in ("part", "inputs", "outputs")]
 
     def forget(self) -> None:
         """Removes what was sent."""

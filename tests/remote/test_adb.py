@@ -12,31 +12,17 @@ import pytest
 
 from ghostdeploy.device import receipt
 from ghostdeploy.errors import ExportFailed, MissingDependency, UnsupportedHardware
-from ghostdeploy.remote import phone
+from ghostdeploy.remote import android, commands
 from ghostdeploy.remote.adb import Adb
 from tests.commands import assert_one_sentence, run
-from tests.conftest import require
-from tests.emulated import require_emulator
 from tests.exported import sample_bundle
-from tests.remote.adb_device import AndroidDevice
-from tests.runners import require_runner
+from tests.remote.adb_device import PROPERTIES
 
 
-@pytest.fixture
-def device(tmp_path, monkeypatch):
-    """A device whose adb is on PATH; the runner works there."""
-    require("ncnn")
-    require_runner()
-    found = AndroidDevice(tmp_path / "device", require_emulator("cortex-a76").command([]))
-    found.use(monkeypatch)
-    return found
-
-
-@pytest.fixture
-def plain(tmp_path, monkeypatch):
-    """A device that is asked for nothing but commands of its shell."""
-    found = AndroidDevice(tmp_path / "device", [])
-    found.use(monkeypatch)
+def prove(device, path):
+    """Returns what `verify` found."""
+    (found,) = commands.verify([path], [device.address])
+    assert found.error is None
     return found
 
 
@@ -73,30 +59,33 @@ def test_a_trained_model_is_proven_with_a_receipt(capsys, device, tmp_path, tmp_
 
 
 def test_what_is_there_is_not_sent_again(device, tiny_bundle):
-    first = phone.prove(device.settings.serial, tiny_bundle("ncnn"))
+    prove(device, tiny_bundle("ncnn"))
+    first = device.pushes
     device.play()
-    second = phone.prove(device.settings.serial, tiny_bundle("ncnn"))
+    prove(device, tiny_bundle("ncnn"))
 
-    assert first.sent > 4_000_000
-    assert second.sent == 0
-    assert not [command for command in device.commands if command.startswith("push")]
+    assert len(first) == 4  # runner, graph, weights, inputs
+    assert device.pushes == []
 
 
 def test_what_was_changed_there_is_sent_again(device, tiny_bundle):
-    phone.prove(device.settings.serial, tiny_bundle("ncnn"))
+    prove(device, tiny_bundle("ncnn"))
     small = min((device.tmp / "ghostdeploy-objects").iterdir(), key=lambda path: path.stat().st_size)
     small.write_bytes(b"something else")
+    device.play()
 
-    assert 0 < phone.prove(device.settings.serial, tiny_bundle("ncnn")).sent < 100_000
+    prove(device, tiny_bundle("ncnn"))
+
+    assert len(device.pushes) == 1
 
 
 def test_an_adb_that_loses_exit_codes_serves_as_well(device, tiny_bundle):
     device.play(old=True)
 
-    found = phone.prove(device.settings.serial, tiny_bundle("ncnn"))
+    found = prove(device, tiny_bundle("ncnn"))
 
-    assert [proof.verification.verdict for proof in found.proofs.values()] == ["passed"]
-    assert (device.runs(), found.errors) == ([], {})
+    assert [result.verdict for _, result in found.results] == ["passed"]
+    assert (device.runs(), found.errors) == ([], [])
 
 
 def test_a_bundle_of_another_engine_does_not_stop_the_others(capsys, device, tiny_bundle):
@@ -110,42 +99,44 @@ def test_a_bundle_of_another_engine_does_not_stop_the_others(capsys, device, tin
 
 
 def test_android_tells_what_it_is(device, tiny_bundle):
-    found = phone.prove(device.settings.serial, tiny_bundle("ncnn"))
+    told, found = android.look(Adb(device.settings.serial)), prove(device, tiny_bundle("ncnn"))
 
-    assert found.android.chip == "EX100"
-    assert (found.android.battery_percent, found.android.battery_c, found.android.charging) == (83, 30.5, True)
-    assert found.android.thermal_status == "light"
+    assert told.chip == "EX100"
+    assert (told.battery_percent, told.battery_c, told.charging) == (83, 30.5, True)
+    assert told.thermal_status == "light"
+    assert not told.emulated
     assert found.device.memory > 1 << 28
-    assert not found.device.emulated
     assert len(found.states) == 2
+    assert all(state.memory_available > 1 << 20 for state in found.states)
+    nothing = {name for name in ("libc", "governors", "trips_c", "most_mhz") if getattr(found.device, name) is None}
+    nothing |= {name for name in ("frequencies_mhz", "throttled", "load") if getattr(found.states[0], name) is None}
+    assert nothing <= found.device.unread.keys()
 
 
-def test_what_android_does_not_tell_is_none(device, tiny_bundle):
-    kept = {"ro.product.cpu.abi": "arm64-v8a"}
-    device.play(properties=kept)
+def test_a_runner_that_an_emulator_executes_is_told_from_one_on_a_phone(device, tiny_bundle):
+    found = prove(device, tiny_bundle("ncnn"))
+    device.play(executed_by=None)
+    other = prove(device, tiny_bundle("ncnn"))
 
-    found = phone.prove(device.settings.serial, tiny_bundle("ncnn")).android
+    assert (found.device.emulated, found.device.emulator) == (True, "qemu-aarch64-static")
+    assert (other.device.emulated, other.device.emulator) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ro.boot.qemu", "1"), ("ro.hardware", "ranchu"), ("ro.hardware", "cutf_cvm")]
+)
+def test_androids_own_emulators_are_told_from_a_phone(plain, name, value):
+    plain.play(properties=PROPERTIES | {name: value})
+
+    assert android.look(Adb(plain.settings.serial)).emulated
+
+
+def test_what_android_does_not_tell_is_none(plain):
+    plain.play(properties={"ro.product.cpu.abi": "arm64-v8a"})
+
+    found = android.look(Adb(plain.settings.serial))
 
     assert (found.model, found.chip, found.board, found.fingerprint) == (None, None, None, None)
-
-
-def test_bench_gives_every_call_in_turns(device, tiny_bundle):
-    path, other = tiny_bundle("ncnn"), tiny_bundle("ncnn", size=15)
-
-    found = phone.bench(device.settings.serial, [path, other], calls=8)
-
-    assert [list(map(len, one.blocks_ms)) for one in found.latencies.values()] == [[2, 2, 2, 2]] * 2
-    assert all(one.median_ms > 0 for one in found.latencies.values())
-    assert len(found.states) == 2 + 8
-
-
-@pytest.mark.parametrize("command", [("bench", "--rounds", 8), ("doctor",)], ids=lambda words: words[0])
-def test_what_needs_python_there_says_so(capsys, plain, tiny_bundle, command):
-    paths = [tiny_bundle("ncnn")] if command[0] != "doctor" else []
-
-    there = run(capsys, command[0], *paths, *command[1:], "--on", plain.address)
-
-    assert_one_sentence(there, 4, f"adb://R58M123 has no Python, which {command[0]} needs there")
 
 
 STATES = [

@@ -122,14 +122,44 @@ def test_bench_prints_every_call(runner, tiny_bundle):
     given = replay.prepare(tiny_bundle("ncnn"))
     runner.replay(given)
 
-    code, lines = runner(
-        "bench", *(runner.folder / n for n in ("graph", "weights", "inputs")), "--threads", 1, "--rounds", 5
-    )
+    files = [runner.folder / name for name in ("graph", "weights", "inputs")]
+
+    code, lines = runner("bench", *files, "--threads", 1, "--batch", 3, "--calls", 5)
 
     assert code == 0
     assert [line["ns"] > 0 for line in lines[1:-1]] == [True] * 5
-    assert "thermal zones" in lines[0]
-    assert "thermal zones" in lines[-1]
+    assert lines[0]["first ns"] > 0
+    assert lines[-1]["peak bytes"] > 1 << 20
+    for line in (lines[0], lines[-1]):
+        assert line["memory available"] > 1 << 20
+        assert line.keys() >= {"thermal zones", "cores"}
+
+
+def test_a_network_that_gives_nan_is_not_measured(runner, tiny_bundle):
+    given = replay.prepare(tiny_bundle("ncnn"))
+    inputs = {name: np.full_like(array, np.nan) for name, array in containers.unpack(given.inputs).items()}
+    runner.replay(dataclasses.replace(given, inputs=containers.pack(inputs)))
+    files = [runner.folder / name for name in ("graph", "weights", "inputs")]
+
+    code, (said,) = runner("bench", *files, "--threads", 1, "--batch", 1, "--calls", 5)
+
+    assert code == 5
+    assert "NaN or infinity in " in said["error"]
+
+
+def test_rates_rise_as_sets_fit_into_caches(runner):
+    code, (said,) = runner("rates", "--threads", 1)
+
+    assert code == 0
+    sizes, rates = zip(*said["bandwidths"], strict=True)
+    assert said["macs per second"] > 0
+    assert list(sizes) == sorted(sizes)
+    assert list(rates) == sorted(rates, reverse=True)
+    assert rates[-1] > 0
+
+
+def test_a_runner_knows_that_an_emulator_executes_it(runner):
+    assert runner("probe")[1][0]["executed by"] == "qemu-aarch64-static"
 
 
 WRONG = (
@@ -140,7 +170,10 @@ WRONG = (
     ("replay", "a", "b", "c", "d", "--threads"),
     ("replay", "a", "b", "c", "d", "--threads", "0"),
     ("replay", "a", "b", "c", "--threads", "1"),
-    ("bench", "a", "b", "c", "--threads", "1", "--rounds", "-4"),
+    ("bench", "a", "b", "c", "--threads", "1", "--batch", "1", "--calls", "-4"),
+    ("bench", "a", "b", "c", "--threads", "1", "--calls", "4"),
+    ("rates",),
+    ("rates", "a", "--threads", "1"),
 )
 
 

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Record
-from ghostdeploy.deploy.measure.bench_process import block_size, bundle_process, interleave
-from ghostdeploy.deploy.measure.machine_rates import Rates, measure_rates
+from ghostdeploy.deploy.measure.bench_process import block_size, interleave
+from ghostdeploy.deploy.measure.machine_rates import Rates  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.deploy.measure.roofline import Limit, limit_of
+from ghostdeploy.deploy.measure.testbed import Here
 from ghostdeploy.errors import UnsupportedHardware, UsageError
-from ghostdeploy.machine import cpu_name, instruction_set, usable_threads
 from ghostdeploy.progress import Stages
 from ghostdeploy.runtimes import tell_failed
 from ghostdeploy.statistics import median_interval, quantile
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.folder import Bundle
     from ghostdeploy.deploy.measure.bench_worker import Answer, Loaded
+    from ghostdeploy.deploy.measure.testbed import Testbed
     from ghostdeploy.progress import Listener
 
 NOISY = 0.1
@@ -99,6 +100,7 @@ def bench(
     baselines: Sequence[int] = (),
     listener: Listener | None = None,
     keep: Callable[[tuple[tuple[float, ...], ...]], object] | None = None,
+    testbed: Testbed | None = None,
 ) -> Bench:
     """Measures bundles against each other.
 
@@ -110,16 +112,18 @@ def bench(
         baselines: For each path the index of the one that its ratio is to; none given is the first for all.
         listener: Receives the progress.
         keep: Called for each bundle with the milliseconds of its calls, by round.
+        testbed: Where; None is this machine.
 
     Raises:
         BundleError: A bundle cannot be loaded here, or its process died.
         UsageError: Too few rounds, or more threads than cores.
     """
-    require_sense(threads=threads, rounds=rounds)
+    testbed = testbed or Here()
+    require_sense(threads=threads, rounds=rounds, testbed=testbed)
     stages = Stages(listener)
-    taken = _take(paths, threads=threads, batch=batch, rounds=rounds, stages=stages)
+    taken = _take(paths, testbed, threads=threads, batch=batch, rounds=rounds, stages=stages)
     with stages.stage("measure the machine"):
-        rates = measure_rates(threads)
+        rates = testbed.rates(threads)
     found = []
     for index, one in enumerate(taken):
         base = taken[baselines[index] if baselines else 0]
@@ -127,7 +131,7 @@ def bench(
         if keep is not None:
             keep(tuple(tuple(round(1e3 * seconds, 4) for seconds in block) for block in one.blocks))
     return Bench(
-        machine=f"{cpu_name()}, {instruction_set()}",
+        machine=testbed.machine,
         threads=threads,
         batch=batch,
         rounds=rounds,
@@ -154,7 +158,9 @@ class _Taken:
         return [quantile(block, 0.5) for block in self.blocks]
 
 
-def _take(paths: Sequence[Path], *, threads: int, batch: int, rounds: int, stages: Stages) -> list[_Taken]:
+def _take(
+    paths: Sequence[Path], testbed: Testbed, *, threads: int, batch: int, rounds: int, stages: Stages
+) -> list[_Taken]:
     for path in paths:
         bundle = open_bundle(path)  # damage is reported before any process starts
         require_latency(bundle)
@@ -163,7 +169,7 @@ def _take(paths: Sequence[Path], *, threads: int, batch: int, rounds: int, stage
         processes = []
         with stages.stage("load"):
             for path in paths:
-                processes.append(stack.enter_context(bundle_process(str(path), threads=threads, batch=batch)))
+                processes.append(stack.enter_context(testbed.start(str(path), threads=threads, batch=batch)))
         with stages.stage("measure"):
             counts = [block_size(process) for process in processes]
             blocks = interleave(processes, counts, rounds, stages)
@@ -184,11 +190,12 @@ def require_latency(bundle: Bundle) -> None:
         )
 
 
-def require_sense(*, threads: int, rounds: int) -> None:
+def require_sense(*, threads: int, rounds: int, testbed: Testbed | None = None) -> None:
     """Raises `UsageError` for too few rounds, or more threads than cores."""
     require_rounds(rounds)
-    if not 1 <= threads <= usable_threads():
-        raise UsageError(f"threads is {threads}, expected 1 to {usable_threads()}, the usable cores")
+    most = (testbed or Here()).threads
+    if not 1 <= threads <= most:
+        raise UsageError(f"threads is {threads}, expected 1 to {most}, the usable cores")
 
 
 def require_rounds(rounds: int) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ghostdeploy.deploy.measure.testbed import Measuring
     from ghostdeploy.progress import Stages
 
 T = TypeVar("T")
@@ -112,14 +113,14 @@ def job_process(job: Job) -> Process:
     )
 
 
-def block_size(process: Process, seconds: float = BLOCK_SECONDS) -> int:
+def block_size(process: Measuring, seconds: float = BLOCK_SECONDS) -> int:
     """Returns the calls that take about `seconds`."""
     once = quantile(process.ask("calls", 5).seconds, 0.5)
     return max(FEWEST_CALLS, min(MOST_CALLS, math.ceil(seconds / once)))
 
 
 def interleave(
-    processes: Sequence[Process], counts: Sequence[int], rounds: int, stages: Stages
+    processes: Sequence[Measuring], counts: Sequence[int], rounds: int, stages: Stages
 ) -> list[list[list[float]]]:
     """Lets the processes take turns.
 

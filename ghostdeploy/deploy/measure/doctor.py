@@ -58,19 +58,12 @@ class Examination(Record, frozen=True, kw_only=True):
 
 def examine() -> Examination:
     """Looks at this machine."""
-    flags = cpu_flags()
-    names = _ARM if platform.machine().lower() in {"aarch64", "arm64"} else _X86
-    features = {name: flag in flags for name, flag in names.items()}
-    int8 = has_int8_dot_product(flags)
+    features, int8, lines = cpu_facts(platform.machine().lower(), cpu_flags())
     gpu, capability = nvidia_gpu()
-    has = ", ".join(name for name, there in features.items() if there) or "none of these"
-    lacks = ", ".join(name for name, there in features.items() if not there) or "nothing"
     machine = (
         Fact(name="system", value=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"),
         Fact(name="processor", value=f"{cpu_name()}, {usable_cores()} usable cores"),
-        Fact(name="has", value=has),
-        Fact(name="lacks", value=lacks),
-        Fact(name="INT8", value="fast (dot-product instructions)" if int8 else "smaller files, hardly any speedup"),
+        *lines,
         Fact(name="GPU", value=f"{gpu}, compute capability {capability}" if gpu else "no NVIDIA GPU with a driver"),
         Fact(name="packages", value=_versions()),
     )
@@ -82,6 +75,26 @@ def examine() -> Examination:
         gpu=gpu,
         compute_capability=capability,
     )
+
+
+def cpu_facts(architecture: str, flags: frozenset[str]) -> tuple[dict[str, bool], bool, tuple[Fact, ...]]:
+    """Returns the features that decide a processor's speed, whether INT8 is fast on it, and both in words.
+
+    Args:
+        architecture: As the kernel names it.
+        flags: As the kernel spells them.
+    """
+    names = _ARM if architecture in {"aarch64", "arm64"} else _X86
+    features = {name: flag in flags for name, flag in names.items()}
+    int8 = has_int8_dot_product(flags)
+    has = ", ".join(name for name, there in features.items() if there) or "none of these"
+    lacks = ", ".join(name for name, there in features.items() if not there) or "nothing"
+    lines = (
+        Fact(name="has", value=has),
+        Fact(name="lacks", value=lacks),
+        Fact(name="INT8", value="fast (dot-product instructions)" if int8 else "smaller files, hardly any speedup"),
+    )
+    return features, int8, lines
 
 
 def _state(row: targets.Target) -> TargetState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,12 @@ from ghostdeploy.deploy.prove.execution import execution_of
 from ghostdeploy.deploy.prove.images import ImageSet, open_images
 from ghostdeploy.deploy.prove.pixel_range import look
 from ghostdeploy.deploy.prove.preparation import Preparation  # noqa: TC001 - likewise
+from ghostdeploy.deploy.prove.streaming import load_busy
 from ghostdeploy.deploy.prove.tolerance import MAX_DROP, TOLERANCES
 from ghostdeploy.errors import BundleError, DataError, GhostDeployError, UsageError
 from ghostdeploy.machine import instruction_set
 from ghostdeploy.progress import Listener, Stages
-from ghostdeploy.runtimes import load, run_bundle
+from ghostdeploy.runtimes import run_bundle
 from ghostdeploy.runtimes.interface import Settings
 from ghostdeploy.runtimes.scores import scored_classes
 from ghostdeploy.tasks.ranking import require_classes
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Arrays, Bundle
     from ghostdeploy.bundle.signature import Trust
     from ghostdeploy.deploy.prove.evaluate import Evaluation, Predictions
+    from ghostdeploy.deploy.prove.streaming import Opens
     from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
     from ghostdeploy.runtimes import Runtime
 
@@ -189,6 +192,7 @@ def evaluate(
     max_drop: float | None = None,
     listener: Listener | None = None,
     on_error: Callable[[Path, GhostDeployError], None] | None = None,
+    opened: Opens = load_busy,
 ) -> list[Evaluation] | list[TaskEvaluation]:
     """Measures bundles on labelled images: top-1 and top-5 of classifiers, of others the measure of their task.
 
@@ -201,6 +205,7 @@ def evaluate(
             how the drop compares with one point, and fails nothing.
         listener: Receives the progress.
         on_error: Called with each bundle that cannot be evaluated, which is then left out; None raises its error.
+        opened: Loads a bundle; the default loads it on this machine.
 
     Raises:
         UsageError: No bundle, or no set was given and a bundle is not of a sample model; `max_drop` is not a share, has
@@ -223,27 +228,28 @@ def evaluate(
             max_drop=max_drop,
             stages=Stages(listener),
             on_error=on_error,
+            opened=opened,
         )
     missing = UsageError("no images to evaluate on", hint="add --data with a folder per class or an .npz")
     given = shipped_set(paths, missing) if data is None else data
     images = given if isinstance(given, ImageSet) else open_images(given, labelled=True)
-    return _classified(paths, images, reference, max_drop, Stages(listener), on_error)
+    predict = partial(_predict, images=images, stages=Stages(listener), opened=opened)
+    return _classified(paths, predict, reference, max_drop, on_error)
 
 
 def _classified(
     paths: Sequence[str | os.PathLike[str]],
-    images: ImageSet,
+    predict: Callable[[str | os.PathLike[str]], _Predicted],
     reference: str | os.PathLike[str] | None,
     max_drop: float | None,
-    stages: Stages,
     on_error: Callable[[Path, GhostDeployError], None] | None,
 ) -> list[Evaluation]:
-    base = None if reference is None else _predict(reference, images, stages)
+    base = None if reference is None else predict(reference)
     limit, found = MAX_DROP if max_drop is None else max_drop, []
     for path in paths:
         itself = reference is not None and _same_folder(path, reference)
         try:
-            ours = base if itself and base is not None else _predict(path, images, stages)
+            ours = base if itself and base is not None else predict(path)
             comparison = None
             if base is not None and not itself:
                 ours.require_order_of(base, f"{path} and {reference}")
@@ -330,12 +336,12 @@ def shipped_set(paths: Sequence[str | os.PathLike[str]], missing: UsageError) ->
     return next(iter(found), samples.evaluation_set())
 
 
-def _predict(path: str | os.PathLike[str], images: ImageSet, stages: Stages) -> _Predicted:
+def _predict(path: str | os.PathLike[str], *, images: ImageSet, stages: Stages, opened: Opens) -> _Predicted:
     bundle = open_bundle(path, check_hashes=False)
     manifest, labels = bundle.manifest, bundle.labels()
     require_classes(labels if scored_classes(manifest) else [], manifest.outputs[0].shape[1:], str(path))
     fitted = fit_classes(images, labels)
     notes = look(fitted, manifest.preprocess)
-    with stages.stage(f"evaluate {manifest.name}"), load(path, profile="throughput") as runtime:
+    with stages.stage(f"evaluate {manifest.name}"), opened(path) as runtime:
         found = ev.predict(runtime, fitted, manifest.preprocess, len(labels), stages, submit=runtime.submit)
     return _Predicted(found, fitted, labels, notes)

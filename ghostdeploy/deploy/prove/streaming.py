@@ -17,8 +17,10 @@ import numpy as np
 
 from ghostdeploy.deploy.prove.images import BATCH, Undecodable
 from ghostdeploy.preprocess import as_input
+from ghostdeploy.runtimes import load
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Generator, Iterable, Iterator
     from concurrent.futures import Future
 
@@ -26,14 +28,22 @@ if TYPE_CHECKING:
 
     from ghostdeploy.deploy.prove.images import ImageSet
     from ghostdeploy.preprocess import Preprocess
+    from ghostdeploy.runtimes import Runtime
 
     Submit = Callable[[NDArray[Any]], Future[NDArray[Any]]]
     """Starts a model on a batch in the background."""
+    Opens = Callable[[str | os.PathLike[str]], Runtime]
+    """Loads a bundle for many calls at a time."""
 
 WINDOW = 4
 """Submitted batches without result: enough for an engine to find the next one while one is fetched."""
 _TURNS = 4
 """Batches that each thread gets at least, where the set is small: the last ones should end together."""
+
+
+def load_busy(path: str | os.PathLike[str]) -> Runtime:
+    """Loads a bundle on this machine for many calls at a time; see `ghostdeploy.runtimes.load`."""
+    return load(path, profile="throughput")
 
 
 def batches(images: ImageSet, spec: Preprocess, *, threads: int) -> Generator[NDArray[Any]]:

@@ -10,13 +10,13 @@ from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.record import Record
 from ghostdeploy.deploy.prove import judge, measuring
 from ghostdeploy.errors import GhostDeployError, UsageError
-from ghostdeploy.runtimes import load
 from ghostdeploy.tasks import table
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
+    from ghostdeploy.deploy.prove.streaming import Opens
     from ghostdeploy.progress import Stages
     from ghostdeploy.tasks.measure import Labelled, Measure
 
@@ -87,6 +87,7 @@ def evaluate(
     max_drop: float | None,
     stages: Stages,
     on_error: Callable[[Path, GhostDeployError], None] | None,
+    opened: Opens,
 ) -> list[TaskEvaluation]:
     """Measures bundles of one task; arguments as for `commands.evaluate`.
 
@@ -94,11 +95,11 @@ def evaluate(
         GhostDeployError: As there.
     """
     labelled = measuring.read(task, Path(data))
-    base = None if reference is None else _measure(Path(reference), labelled, stages)
+    base = None if reference is None else _measure(Path(reference), labelled, stages, opened)
     found = []
     for path in paths:
         try:
-            ours = _measure(path, labelled, stages)
+            ours = _measure(path, labelled, stages, opened)
             compared = None if base is None else measuring.compare(ours, base, max_drop)
         except GhostDeployError as error:
             if on_error is None:
@@ -123,9 +124,9 @@ def evaluate(
     return found
 
 
-def _measure(path: Path, data: Labelled, stages: Stages) -> Measure:
+def _measure(path: Path, data: Labelled, stages: Stages, opened: Opens) -> Measure:
     spec = open_bundle(path, check_hashes=False).manifest.preprocess
-    with load(path, profile="throughput") as runtime:
+    with opened(path) as runtime:
         (port,) = runtime.info()["inputs"]
         with stages.stage(f"evaluate {runtime.info()['name']}"):
             return measuring.measure(

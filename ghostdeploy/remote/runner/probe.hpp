@@ -5,8 +5,11 @@
 #include <sstream>
 #include <string>
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include "arrays.hpp"
 
@@ -72,8 +75,44 @@ inline std::string zones() {
     return "[" + found + "]";
 }
 
+// The bytes of a line of a file such as /proc/meminfo, which counts in kB.
+inline std::string bytes_of(const std::string& path, const std::string& key) {
+    Bytes data;
+    if (!read_file(path, data)) return "null";
+    std::istringstream lines(std::string(data.begin(), data.end()));
+    for (std::string line; std::getline(lines, line);)
+        if (line.rfind(key + ":", 0) == 0)
+            return std::to_string(1024 * std::strtoull(line.c_str() + key.size() + 1, nullptr, 10));
+    return "null";
+}
+
 // What changes while a device works.
-inline std::string state() { return "\"thermal zones\": " + zones() + ", \"cores\": " + cores(); }
+inline std::string state() {
+    return "\"thermal zones\": " + zones() + ", \"cores\": " + cores() + ", \"memory available\": "
+        + bytes_of("/proc/meminfo", "MemAvailable");
+}
+
+inline bool same_file(const char* one, const char* other) {
+    struct stat found[2] {};
+    bool known = true;
+    for (int i = 0; i < 2; i++) {
+        const int file = open(i ? other : one, O_RDONLY | O_CLOEXEC);
+        known = known && file >= 0 && fstat(file, &found[i]) == 0;
+        if (file >= 0) close(file);
+    }
+    return !known || (found[0].st_dev == found[1].st_dev && found[0].st_ino == found[1].st_ino);
+}
+
+// The program that computes this processor; null where the kernel runs this program itself. An emulator of programs
+// answers for /proc/self in the name of what it computes; under the folder's other name the kernel tells what it runs.
+inline std::string executed_by() {
+    const char* kernel = "/proc/thread-self/exe";
+    if (same_file("/proc/self/exe", kernel)) return "null";
+    char name[4096];
+    const ssize_t length = readlink(kernel, name, sizeof name);
+    const std::string path(name, length > 0 ? size_t(length) : 0);
+    return quoted(path.empty() ? "another program" : path.substr(path.rfind('/') + 1));
+}
 
 inline std::string device() {
     utsname system{};
@@ -83,5 +122,6 @@ inline std::string device() {
     return "\"kernel\": " + (named ? quoted(system.release) : "null")
         + ", \"machine\": " + (named ? quoted(system.machine) : "null")
         + ", \"model\": " + (model == "null" ? fact("/sys/firmware/devicetree/base/model") : model)
+        + ", \"executed by\": " + executed_by()
         + ", \"memory\": " + (counted ? std::to_string(uint64_t(memory.totalram) * memory.mem_unit) : "null");
 }

@@ -21,7 +21,7 @@ SHA256 = "ad8cdd63e9755cfa8e23b9b6d9ce46156077d80298a89e7c3ba325ffccfca200"
 ARCHIVE = f"ncnn-{VERSION}.tar.gz"
 VARIABLE = "GHOSTDEPLOY_RUNNERS"
 """Environment variable: the folder for the source package and built runners."""
-SOURCES = ("runner.cpp", "arrays.hpp", "probe.hpp")
+SOURCES = ("runner.cpp", "arrays.hpp", "probe.hpp", "rates.hpp")
 HERE = Path(__file__).parent
 
 OPTIONS = {

@@ -31,17 +31,43 @@ _SETS = {"dot product": "asimddp", "int8 matrices": "i8mm"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replayable:
-    """A bundle that was checked, and what the runner reads of it."""
+class Payload:
+    """A bundle whose hashes were checked, and what the runner reads of it."""
 
     path: str
     bundle: Bundle
     graph: bytes
     weights: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayable(Payload):
+    """With its golden vectors; its preprocessing was checked too."""
+
     inputs: bytes
     """Container of the golden inputs."""
     golden: Arrays
     prepared: Preparation | None
+
+
+def payload_of(path: str | os.PathLike[str]) -> Payload:
+    """Checks a bundle's hashes and returns what the runner reads of it.
+
+    Args:
+        path: The bundle.
+
+    Raises:
+        BundleError: Damaged or altered.
+        UnsupportedHardware: Its engine needs Python on the device.
+    """
+    bundle = open_bundle(path, hold=True)
+    target = bundle.manifest.target
+    if target != TARGET:
+        raise UnsupportedHardware(
+            f"{path} is a {target} bundle, and a device without Python runs {TARGET} bundles only",
+            hint=f"ghostdeploy export -t {TARGET} makes one; its engine is the static runner",
+        )
+    return Payload(path=str(path), bundle=bundle, graph=bundle.read(_GRAPH), weights=bundle.read(_WEIGHTS))
 
 
 def prepare(path: str | os.PathLike[str]) -> Replayable:
@@ -54,13 +80,8 @@ def prepare(path: str | os.PathLike[str]) -> Replayable:
         BundleError: Damaged, altered, or of inputs that the runner cannot take.
         UnsupportedHardware: Its engine needs Python on the device.
     """
-    bundle = open_bundle(path, hold=True)
-    target = bundle.manifest.target
-    if target != TARGET:
-        raise UnsupportedHardware(
-            f"{path} is a {target} bundle, and a device without Python runs {TARGET} bundles only",
-            hint=f"ghostdeploy export -t {TARGET} makes one; its engine is the static runner",
-        )
+    found = payload_of(path)
+    bundle = found.bundle
     inputs, golden = bundle.golden()
     prepared, inputs = preparation.check(bundle, inputs)
     try:
@@ -68,10 +89,10 @@ def prepare(path: str | os.PathLike[str]) -> Replayable:
     except ValueError as error:
         raise BundleError(f"golden inputs of {path}: {error}") from error
     return Replayable(
-        path=str(path),
+        path=found.path,
         bundle=bundle,
-        graph=bundle.read(_GRAPH),
-        weights=bundle.read(_WEIGHTS),
+        graph=found.graph,
+        weights=found.weights,
         inputs=packed,
         golden=golden,
         prepared=prepared,
@@ -91,24 +112,47 @@ def judge(given: Replayable, said: dict[str, Any], outputs: bytes, architecture:
         BundleError: Its outputs are not those of the manifest.
         ExportFailed: They are damaged: the device wrote them, and the way back.
     """
+    return verification_of(
+        given.bundle,
+        given.path,
+        outputs_of(given, outputs),
+        given.golden,
+        given.prepared,
+        engine=f"{said['engine']} {said['version']} (static runner)",
+        isa=kernels_of(said, architecture),
+    )
+
+
+def outputs_of(given: Payload, data: bytes) -> Arrays:
+    """Returns the outputs in a container that the runner wrote, as the manifest has them.
+
+    Args:
+        given: What it read.
+        data: The container.
+
+    Raises:
+        BundleError: They are not those of the manifest.
+        ExportFailed: They are damaged: the device wrote them, and the way back.
+    """
     try:
-        arrays = containers.unpack(outputs)
+        arrays = containers.unpack(data)
     except ValueError as error:
         raise ExportFailed(f"the outputs of {given.path} came back damaged: {error}") from error
     specs = given.bundle.manifest.outputs
     if arrays.keys() != {spec.name for spec in specs}:
         raise BundleError(f"payload of {given.path} has outputs {', '.join(arrays)}, not those of its manifest")
-    executed = {spec.name: _shaped(arrays[spec.name], spec, given) for spec in specs}
+    return {spec.name: _shaped(arrays[spec.name], spec, given) for spec in specs}
+
+
+def kernels_of(said: dict[str, Any], architecture: str) -> str:
+    """Returns the instruction set of the runner's INT8 kernels.
+
+    Args:
+        said: A line of it.
+        architecture: Of the device, `aarch64` or `x86_64`.
+    """
     name = {"x86_64": "x86-64"}.get(architecture, architecture)
-    return verification_of(
-        given.bundle,
-        given.path,
-        executed,
-        given.golden,
-        given.prepared,
-        engine=f"{said['engine']} {said['version']} (static runner)",
-        isa=best_set(name, {"asimd", *(flag for key, flag in _SETS.items() if said.get(key))}),
-    )
+    return best_set(name, {"asimd", *(flag for key, flag in _SETS.items() if said.get(key))})
 
 
 def answer(text: str) -> list[dict[str, Any]]:
@@ -124,7 +168,7 @@ def answer(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def _shaped(array: Any, spec: TensorSpec, given: Replayable) -> Any:
+def _shaped(array: Any, spec: TensorSpec, given: Payload) -> Any:
     """Returns an output in the shape of the manifest; a blob has no dimensions of size 1 that it may have."""
     sizes, wanted = array.shape[1:], spec.shape[1:]
     if [one for one in sizes if one != 1] != [one for one in wanted if one != 1]:

@@ -2,13 +2,15 @@
 //
 //   runner probe                                                        what this device is: one JSON line
 //   runner replay MODEL.param MODEL.bin INPUTS OUTPUTS --threads N      one JSON line; the outputs go to OUTPUTS
-//   runner bench MODEL.param MODEL.bin INPUTS --threads N --rounds R    a JSON line before, per round, and after
+//   runner bench MODEL.param MODEL.bin INPUTS --threads N --batch B --calls C   a line before, per call, and after
+//   runner rates --threads N                                            what this device can do at best: one JSON line
 //
 // INPUTS and OUTPUTS are containers, see arrays.hpp. Every switch of ncnn that changes numbers is off. An error is one
 // line {"error": …} and the exit code: 2 the words, 3 a file, 4 the outputs cannot be written, 5 the engine.
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <map>
 #include <new>
 #include <set>
@@ -22,6 +24,7 @@
 
 #include "arrays.hpp"
 #include "probe.hpp"
+#include "rates.hpp"
 
 namespace {
 
@@ -29,7 +32,7 @@ using Words = std::vector<std::string>;
 using Image = std::map<std::string, ncnn::Mat>;
 
 constexpr size_t LONGEST_NAME = 255;  // ncnn reads names into 256 bytes
-constexpr int WARM_UP = 8;
+constexpr double WARM_SECONDS = 0.3;  // as deploy/measure/bench_worker.py
 
 bool is_number(const std::string& word, size_t digits) {
     const bool fits = !word.empty() && word.size() <= digits;
@@ -162,10 +165,7 @@ public:
 
     Network(const std::string& graph, const std::string& weights, int threads) : Network(required(graph)) {
         const Bytes data = required(weights);
-        auto& opt = net_.opt;
-        opt.use_vulkan_compute = opt.use_fp16_packed = opt.use_fp16_storage = opt.use_fp16_arithmetic = false;
-        opt.use_bf16_packed = opt.use_bf16_storage = false;
-        opt.num_threads = threads;
+        set_options(net_.opt, threads);
         const Weights reader(data);
         if (net_.load_param_mem(text_.c_str()) || net_.load_model(reader))
             throw Failure(ENGINE, "ncnn cannot load a network from the files");
@@ -245,20 +245,39 @@ void replay(const Words& files, int threads) {
     say(engine() + ", \"images\": " + std::to_string(images) + ", \"threads\": " + std::to_string(threads));
 }
 
-void bench(const Words& files, int threads, int rounds) {
-    using Clock = std::chrono::steady_clock;
+void require_finite(const std::vector<ncnn::Mat>& blobs, const std::vector<std::string>& names) {
+    for (size_t i = 0; i < blobs.size(); i++)
+        for (int c = 0; c < blobs[i].c; c++) {
+            const auto* from = static_cast<const float*>(blobs[i].data) + blobs[i].cstep * c;
+            const auto* end = from + size_t(blobs[i].w) * blobs[i].h * blobs[i].d;
+            if (!std::all_of(from, end, [](float value) { return std::isfinite(value); }))
+                throw Failure(ENGINE, "it gives NaN or infinity in " + names[i]);
+        }
+}
+
+// A call is a batch, image by image; the inputs take turns.
+void bench(const Words& files, int threads, int batch, int calls) {
+    const auto began = Clock::now();
     const Network network(files[0], files[1], threads);
     const std::vector<Array> inputs = read_arrays(files[2]);
-    const size_t images = network.count(inputs);
-    say(engine() + ", \"threads\": " + std::to_string(threads) + ", " + state());
-    for (int round = -WARM_UP; round < rounds; round++) {
-        const Image image = image_of(inputs, size_t(round + WARM_UP) % images);
+    std::vector<Image> images;
+    for (size_t row = 0, count = network.count(inputs); row < count; row++) images.push_back(image_of(inputs, row));
+    size_t next = 0;
+    const auto call = [&] {
+        for (int i = 1; i < batch; i++) network.run(images[next++ % images.size()]);
+        return network.run(images[next++ % images.size()]);
+    };
+    require_finite(call(), network.param.outputs);
+    const std::string first = std::to_string(int64_t(1e9 * seconds_since(began)));
+    for (const auto warm = Clock::now(); seconds_since(warm) < WARM_SECONDS;) call();
+    say(engine() + ", \"threads\": " + std::to_string(threads) + ", \"first ns\": " + first + ", " + state());
+    for (int done = 0; done < calls; done++) {
         const auto start = Clock::now();
-        network.run(image);
+        call();
         const std::chrono::nanoseconds spent = Clock::now() - start;
-        if (round >= 0) say("\"ns\": " + std::to_string(spent.count()));
+        say("\"ns\": " + std::to_string(spent.count()));
     }
-    say(state());
+    say("\"peak bytes\": " + bytes_of("/proc/self/status", "VmHWM") + ", " + state());
 }
 
 // Takes `--name NUMBER` out of the words.
@@ -276,15 +295,17 @@ int option(Words& words, const std::string& name, int most) {
 void act(Words words) {
     const std::string what = words.empty() ? "" : words[0];
     if (what == "probe" && words.size() == 1) return probe();
-    if (what == "replay" || what == "bench") {
+    if (what == "replay" || what == "bench" || what == "rates") {
         words.erase(words.begin());
         const int threads = option(words, "--threads", 256);
-        const int rounds = what == "bench" ? option(words, "--rounds", 100000) : 0;
+        const int batch = what == "bench" ? option(words, "--batch", 100000) : 1;
+        const int calls = what == "bench" ? option(words, "--calls", 100000) : 0;
         if (what == "replay" && words.size() == 4) return replay(words, threads);
-        if (what == "bench" && words.size() == 3) return bench(words, threads, rounds);
+        if (what == "bench" && words.size() == 3) return bench(words, threads, batch, calls);
+        if (what == "rates" && words.empty()) return say(rates(threads));
     }
-    throw Failure(USAGE, "expected probe, replay PARAM BIN INPUTS OUTPUTS --threads N, or bench PARAM BIN INPUTS "
-                         "--threads N --rounds R");
+    throw Failure(USAGE, "expected probe, rates --threads N, replay PARAM BIN INPUTS OUTPUTS --threads N, or bench "
+                         "PARAM BIN INPUTS --threads N --batch B --calls C");
 }
 
 int fail(int code, const std::string& why) {
