@@ -67,7 +67,7 @@ def install(site: Path, listed: Path = WHEELS) -> None:
         "--requirement",
         listed.absolute(),
         "--target",
-        site,
+        site.absolute(),  # pip runs in another folder
     ]
     _pip(words, site.parent)
 
