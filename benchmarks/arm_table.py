@@ -1,6 +1,6 @@
 """Every target and precision of both samples on emulated Arm cores: the table of docs/devices.md.
 
-    python benchmarks/arm_table.py [--core cortex-a72]... [--out build/arm]
+    python benchmarks/arm_table.py [--core cortex-a72]... [-t TARGET]... [--out build/arm]
 
 Exports what is missing below OUT here, verifies each bundle on each core there, and prints the table. Answers are kept
 below OUT/answers, so a run that was interrupted goes on. Emulated processors give values; their times mean nothing.
@@ -24,10 +24,14 @@ FLAGS = {"fp32": [], "fp16": ["--fp16"], "int8": ["--int8"], "hybrid": ["--hybri
 LONGEST_S = 1800
 
 
-def pairs() -> list[tuple[str, str]]:
-    """Returns target and precision of everything whose engine the emulator has."""
-    rows = [row for row in TARGETS.values() if wheels.has_engine(row)]
-    return [(row.name, precision) for row in rows for precision in row.precisions]
+def able() -> list[str]:
+    """Returns the targets whose engine the emulator has."""
+    return [row.name for row in TARGETS.values() if wheels.has_engine(row)]
+
+
+def pairs(targets: list[str]) -> list[tuple[str, str]]:
+    """Returns each target with its precisions."""
+    return [(name, precision) for name in targets for precision in TARGETS[name].precisions]
 
 
 def export(sample: str, target: str, precision: str, out: Path) -> Path:
@@ -66,6 +70,7 @@ def cell(found: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--core", action="append", choices=[*CORES], help="a core; all without it")
+    parser.add_argument("-t", "--target", action="append", choices=able(), help="a target; all without it")
     parser.add_argument("--out", type=Path, default=Path("build/arm"), help="folder of bundles and answers")
     given = parser.parse_args()
     names = given.core or [*CORES]
@@ -74,7 +79,7 @@ def main() -> None:
     emulators = [prepare(name, listener=Silent()) for name in names]
     sys.stdout.write(f"| network | target | precision | {' | '.join(names)} |\n|{'---|' * (3 + len(names))}\n")
     for sample in SAMPLES:
-        for target, precision in pairs():
+        for target, precision in pairs(given.target or able()):
             bundle = export(sample, target, precision, given.out)
             cells = [cell(answer(emulator, bundle, answers)) for emulator in emulators]
             sys.stdout.write(f"| `{sample}` | `{target}` | {precision} | {' | '.join(cells)} |\n")

@@ -205,6 +205,6 @@ ROWS: tuple[Target, ...] = (
         runtime="ghostdeploy.runtimes.executorch.runtime:ExecuTorchRuntime",
         runtimes=("executorch",),
         export_packages=("torch", "executorch"),
-        runtime_packages=("executorch", "torch"),
+        runtime_packages=("executorch",),
     ),
 )

@@ -34,6 +34,7 @@ ARCHITECTURES = ("aarch64",)
 _ENGINES = {
     "onnxruntime": ("flatbuffers", "packaging", "protobuf"),
     "ai-edge-litert": ("backports.strenum", "flatbuffers", "protobuf"),
+    "executorch": (),
     "ncnn": (),
     "openvino": (),
 }

@@ -63,10 +63,12 @@ def listed(folder, digest, name="tiny==1.0"):
     return path
 
 
-def test_a_wheel_for_arm_is_unpacked_here(index, tmp_path):
-    wheels.install(tmp_path / "site", listed(tmp_path, hashlib.sha256(index.read_bytes()).hexdigest()))
+def test_a_wheel_for_arm_is_unpacked_here(index, tmp_path, monkeypatch):
+    (tmp_path / "kit").mkdir()
+    monkeypatch.chdir(tmp_path)
+    wheels.install(Path("kit", "site"), listed(tmp_path, hashlib.sha256(index.read_bytes()).hexdigest()))
 
-    assert (tmp_path / "site" / "tiny.py").read_text() == "value = 1\n"
+    assert (tmp_path / "kit" / "site" / "tiny.py").read_text() == "value = 1\n"
 
 
 def test_a_wheel_with_another_hash_is_refused(index, tmp_path):

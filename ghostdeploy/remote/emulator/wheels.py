@@ -25,10 +25,16 @@ NAMES = (
     *("click", "msgspec", "numpy", "pillow", "rich", "markdown-it-py", "mdurl", "Pygments", "typing_extensions"),
     *("onnxruntime", "flatbuffers", "packaging", "protobuf"),
     *("ai-edge-litert", "backports.strenum"),
-    *("ncnn", "openvino"),
+    *("ncnn", "openvino", "executorch"),
 )
 """Each as in `constraints.txt`, and what it imports when it runs a bundle."""
-UNUSED = frozenset({"ml_dtypes", "openvino-telemetry", "portalocker", "requests", "tqdm"})
+UNUSED = frozenset(
+    {
+        *("ml_dtypes", "openvino-telemetry", "portalocker", "requests", "tqdm"),
+        *("expecttest", "hydra-core", "hypothesis", "kgb", "mpmath", "omegaconf", "parameterized", "py-cpuinfo"),
+        *("pytorch-tokenizers", "pyyaml", "ruamel.yaml", "sympy", "tabulate", "torchao"),
+    }
+)
 """What some of them ask for, and no bundle loads."""
 _GLIBC = (36, 35, 34, 31, 28, 27, 26, 24, 17)
 """Minor versions of glibc 2 that wheels may ask for, Debian's own first."""
@@ -61,7 +67,7 @@ def install(site: Path, listed: Path = WHEELS) -> None:
         "--requirement",
         listed.absolute(),
         "--target",
-        site,
+        site.absolute(),  # pip runs in another folder
     ]
     _pip(words, site.parent)
 
