@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from ghostdeploy.terminal.on_devices import There
 
 _FOLDER = GivenPath()
-_ELSEWHERE = dict.fromkeys(("device-kit", "export", "models", "tune"), "ghostdeploy.making")
+_ELSEWHERE = dict.fromkeys(("device-kit", "export", "models", "tune"), "ghostdeploy.making") | {
+    "report": "ghostdeploy.reporting"
+}
 """Commands by the module that defines them, imported on use: the others start without their options."""
 
 
