@@ -25,13 +25,14 @@ LEFT_OUT = (
     "ghostdeploy.deploy.intake",
     "ghostdeploy.deploy.plan",
     "ghostdeploy.deploy.quantize",
+    "ghostdeploy.deploy.report",
     "ghostdeploy.deploy.tune",
     "ghostdeploy.remote",
     "ghostdeploy.samples",
 )
 """Rooms that make bundles or reach other machines; those that run, prove and measure bundles are taken whole."""
 UNUSED = {
-    "ghostdeploy": ("making", "module_copies", "undisturbed", "wheel_contents"),
+    "ghostdeploy": ("making", "module_copies", "reporting", "undisturbed", "wheel_contents"),
     "ghostdeploy.bundle": ("placing", "staging", "workspaces"),
     "ghostdeploy.terminal": ("export_options", "making_tables", "tune_options", "tune_tables"),
 }

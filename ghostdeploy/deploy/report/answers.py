@@ -1,4 +1,4 @@
-"""What each bundle of a model says to the same images: where targets disagree, and which answers are not the float model's.
+"""What each bundle says to the same images: where targets disagree, which answers are not the float model's.
 
 Every bundle runs here, in the engine of its target. One whose engine is not installed, or does not run on this
 machine, is named with the reason; the others are compared.
@@ -6,6 +6,7 @@ machine, is named with the reason; the others are compared.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from ghostdeploy.deploy.report.image_sets import Golden, Labelled, labelled
 from ghostdeploy.deploy.report.pictures import Answering, encoded
 from ghostdeploy.deploy.report.records import Answer, Answers, Flip, Missing, Model, Pair, Report
 from ghostdeploy.errors import BadInput, GhostDeployError
-from ghostdeploy.machine import cpu_name, instruction_set
+from ghostdeploy.machine import cpu_name, instruction_set, usable_cores
 from ghostdeploy.runtimes import run_bundle
 from ghostdeploy.runtimes.interface import Settings
 from ghostdeploy.statistics import wilson
@@ -112,9 +113,24 @@ def _asked(
         pairs=tuple(asked.pairs()),
         missing=tuple(missing),
         flipped=len(flipped),
-        flips=tuple(asked.flip(index, same) for index, same in list(flipped.items())[:SHOWN]),
+        flips=tuple(asked.flip(index, flipped[index]) for index in _spread(flipped, SHOWN)),
     )
     return msgspec.structs.replace(model, answers=found)
+
+
+def _spread(flipped: dict[int, dict[str, bool]], most: int) -> list[int]:
+    """Returns images in their order, of each model in turn the next one that it answers otherwise."""
+    lanes = {
+        key: [image for image, same in flipped.items() if not same[key]] for key in next(iter(flipped.values()), {})
+    }
+    found: dict[int, None] = {}
+    while len(found) < min(most, len(flipped)):
+        for lane in lanes.values():
+            while lane and lane[0] in found:
+                lane.pop(0)
+            if lane and len(found) < most:
+                found[lane.pop(0)] = None
+    return sorted(found)
 
 
 def _run_all(
@@ -124,29 +140,42 @@ def _run_all(
     outputs: dict[str, Outputs] = {}
     engines: dict[str, str] = {}
     names = [spec.name for spec in next(iter(bundles.values())).manifest.outputs]
-    for key, bundle in bundles.items():
-        if isinstance(given, Golden) and not _same_golden(bundle, given.first):
-            missing.append(Missing(key=key, because="its golden images, or what PyTorch says to them, are others"))
-            continue
-        try:
-            with stages.stage(f"ask {bundle.manifest.name}"), _opened(bundle) as runtime:
-                engine = f"{runtime.info()['engine']} {runtime.info()['engine_version']}"
-                parts = [runtime.infer(batch) for batch in given.inputs(bundle)]
-        except BadInput as error:
-            if isinstance(given, Labelled):
-                raise
-            missing.append(Missing(key=key, because=error.message))
-            continue
-        except GhostDeployError as error:
-            hint = f" ({error.hint})" if error.hint else ""
-            missing.append(Missing(key=key, because=f"{error.message}{hint}"))
-            continue
-        own = [spec.name for spec in bundle.manifest.outputs]
-        outputs[key] = {
-            name: np.concatenate([part[of] for part in parts]) for name, of in zip(names, own, strict=False)
-        }
-        engines[key] = engine
+    with (
+        stages.stage("run the bundles"),
+        ThreadPoolExecutor(usable_cores(), "ghostdeploy-ask") as pool,  # engines compile outside of Python
+    ):
+        running = {key: pool.submit(_run, bundle, given) for key, bundle in bundles.items()}
+        for done, (key, one) in enumerate(running.items()):
+            stages.advance(done, len(running))
+            try:
+                engines[key], parts = one.result()
+            except BadInput as error:
+                if isinstance(given, Labelled):
+                    raise
+                missing.append(Missing(key=key, because=error.message))
+                continue
+            except GhostDeployError as error:
+                hint = f" ({error.hint})" if error.hint else ""
+                missing.append(Missing(key=key, because=f"{error.message}{hint}"))
+                continue
+            own = [spec.name for spec in bundles[key].manifest.outputs]
+            outputs[key] = {
+                name: np.concatenate([part[of] for part in parts]) for name, of in zip(names, own, strict=False)
+            }
     return outputs, engines
+
+
+def _run(bundle: Bundle, given: Golden | Labelled) -> tuple[str, list[Outputs]]:
+    """Returns the engine of a bundle, and its outputs batch by batch.
+
+    Raises:
+        GhostDeployError: It cannot run here, or its golden images are not those of the others.
+    """
+    if isinstance(given, Golden) and not _same_golden(bundle, given.first):
+        raise BadInput("its golden images, or what PyTorch says to them, are others")
+    with _opened(bundle) as runtime:
+        parts = [runtime.infer(batch) for batch in given.inputs(bundle)]
+        return f"{runtime.info()['engine']} {runtime.info()['engine_version']}", parts
 
 
 def _opened(bundle: Bundle) -> Runtime:

@@ -8,7 +8,9 @@ numbers, what feeds the network comes before its blocks, and what reads them com
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING, Literal
 
 from ghostdeploy.bundle.record import Record
@@ -26,6 +28,10 @@ FAR = 6.0
 """Decibels below the median from which a layer stands out."""
 _FIRST = ("stem", "first", "input", "conv1", "patch")
 _LAST = ("head", "classifier", "fc", "linear", "last", "output")
+LEAST_SQNR, _MORE = 25, 3
+"""Decibels that are asked for where the gate was missed: more than the gate's 20, and more than was reached."""
+_NO_SIGNAL = 3.0
+"""Decibels below which a layer's output is noise."""
 _CLIPPED, _DEAD = 0.001, 0.5
 """Shares of an input's values, and of its steps, from which they explain a layer's error."""
 
@@ -58,6 +64,8 @@ class Worst(Record, frozen=True, kw_only=True):
     """One sentence, without a full stop."""
     flag: str
     """Of `export`, that applies it."""
+    command: str
+    """With that flag; DIR stands for what only the user knows."""
 
 
 def in_order(found: Diagnosis, manifest: Manifest) -> list[Layer]:
@@ -70,9 +78,8 @@ def in_order(found: Diagnosis, manifest: Manifest) -> list[Layer]:
         for name in quantized.float_by_rule:
             layers.setdefault(name, Layer(name, block_of(name), "float: rule", None, None))
         for name in quantized.float_layers:
-            before = layers.get(name)
-            noise, place = (None, None) if before is None else (before.noise, before.place)
-            layers[name] = Layer(name, block_of(name), "float: gate", noise, place)
+            plain = Layer(name, block_of(name), "float: gate", None, None)
+            layers[name] = replace(layers.get(name, plain), precision="float: gate")
     return sorted(layers.values(), key=lambda one: _order(one.module))
 
 
@@ -99,6 +106,7 @@ def worst(found: Diagnosis, manifest: Manifest) -> Worst | None:
         stands_out=below >= FAR and len(values) > 1,
         advice=advice,
         flag=flag,
+        command=_command(manifest, flag),
     )
 
 
@@ -124,8 +132,17 @@ def _advice(noise: LayerNoise, manifest: Manifest) -> tuple[str, str]:
             "keep activations in float",
             "--hybrid",
         )
-    required = 20.0 if manifest.agreement is None else max(20.0, (manifest.agreement.sqnr_db or 20.0) + 3)
-    return "return the layers that cost most to float until every output is nearer", f"--min-sqnr {required:.0f}"
+    if noise.sqnr_db is not None and noise.sqnr_db < _NO_SIGNAL:
+        return "its noise is as large as its signal, which eight bits do not explain: export again", "--force"
+    reached = 0.0 if manifest.agreement is None else manifest.agreement.sqnr_db or 0.0
+    required = max(LEAST_SQNR, ceil(reached) + _MORE)
+    return "return the layers that cost most to float, until every output is nearer", f"--min-sqnr {required}"
+
+
+def _command(manifest: Manifest, flag: str) -> str:
+    kind = "" if flag == "--hybrid" else "--int8 "
+    again = "" if flag in ("--force", "--hybrid") else " --force"
+    return f"ghostdeploy export {shlex.quote(manifest.model.source)} -t {manifest.target} {kind}{flag}{again}"
 
 
 def _order(module: str) -> list[tuple[int, int, str]]:

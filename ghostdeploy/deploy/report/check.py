@@ -1,9 +1,9 @@
-"""`report FILE.html --check`: the record inside a page against the files that it was made from, and the page against it.
+"""`report FILE.html --check`: the record inside a page against the files it was made from, the page against the record.
 
-    record    its digest is its own, its schema ours
-    files     every bundle and receipt is read again: each field that differs is named
-    answers   bundles run again where machine and engines are the same; elsewhere another processor may round otherwise
-    page      is what the record gives, where the versions are the same
+record    its digest is its own, its schema ours
+files     every bundle and receipt is read again: each field that differs is named
+answers   bundles run again where machine and engines are the same; elsewhere another processor may round otherwise
+page      is what the record gives, where the versions are the same
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def check(page: Path, listener: Listener | None = None) -> CheckedReport:
     try:
         found = find(paths)
         again = collect(found, page)
-        again = _answered(said, again, lambda report, data: ask(report, found.bundles, data, page, Stages(listener)), skipped, page)
+        again = _answered(
+            said, again, lambda report, data: ask(report, found.bundles, data, page, Stages(listener)), skipped, page
+        )
     except GhostDeployError as error:
         differences.append(error.message)
     else:
@@ -90,7 +92,9 @@ def _answered(said: Report, again: Report, asking: Any, skipped: list[str], page
     for was, now, plain in zip(said.models, asked.models, again.models, strict=False):
         same = _made_by(was.answers) == _made_by(now.answers)
         if not same:
-            skipped.append(f"what the bundles of {was.name} answer: {_made_by(was.answers)}, here {_made_by(now.answers)}")
+            skipped.append(
+                f"what the bundles of {was.name} answer: {_made_by(was.answers)}, here {_made_by(now.answers)}"
+            )
         source = now if same else was
         models.append(
             msgspec.structs.replace(plain, answers=source.answers, no_answers_because=source.no_answers_because)

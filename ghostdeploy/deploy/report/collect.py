@@ -35,9 +35,7 @@ def collect(sources: Sources, page: Path) -> Report:
         sources: Bundles and receipts.
         page: Where the report will be; paths are kept from its folder, so that both can be moved together.
     """
-    evidence = [
-        (bundle, _evidence(bundle, key, page)) for bundle, key in zip(sources.bundles, _keys(), strict=False)
-    ]
+    evidence = [(bundle, _evidence(bundle, key, page)) for bundle, key in zip(sources.bundles, _keys(), strict=False)]
     runs = [_run(one, _key_of(one, evidence), page) for one in sources.proven]
     models = []
     for name, task in dict.fromkeys((b.manifest.model.name, b.manifest.task.name) for b in sources.bundles):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-INK, MUTED, LINE, PAGE, BAD = "#010101", "#020202", "#030303", "#040404", "#050505"
+INK, MUTED, LINE, PAGE, BAD, WAIT = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 SERIES = ("#0a0101", "#0a0202", "#0a0303", "#0a0404", "#0a0505", "#0a0606", "#0a0707", "#0a0808")
 """One per bundle, in turn."""
 MARKERS = "osD^vPX*"
-_VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", PAGE: "page", BAD: "bad"} | {
+_VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", PAGE: "page", BAD: "bad", WAIT: "wait"} | {
     colour: f"s{number}" for number, colour in enumerate(SERIES)
 }
-_STYLE = {
+_STYLE: Any = {
+    "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "ghostdeploy",
     "font.family": "DejaVu Sans",
@@ -66,11 +67,20 @@ def style() -> Iterator[None]:
         yield
 
 
-def figure(wide: float, high: float) -> tuple[Figure, Axes]:
-    """Returns an empty chart of so many inches; 72 units of the SVG are one."""
-    made = Figure(figsize=(wide, high), layout="constrained")
+def figure(wide: float, high: float, *, left: float = 0.62, bottom: float = 0.5) -> tuple[Figure, Axes]:
+    """Returns an empty chart; 72 units of the SVG are an inch.
+
+    Margins are given: matplotlib would draw everything twice to find them.
+
+    Args:
+        wide: In inches, as the others.
+        high: Of the whole chart.
+        left: Of the margin for the vertical axis.
+        bottom: Of the margin for the horizontal axis.
+    """
+    made = Figure(figsize=(wide, high))
     FigureCanvasSVG(made)
-    axes = made.add_subplot()
+    axes = made.add_axes((left / wide, bottom / high, 1 - (left + 0.1) / wide, 1 - (bottom + 0.1) / high))
     return made, axes
 
 
@@ -97,4 +107,4 @@ def svg(made: Figure, name: str, said: str) -> Markup:
     head = Markup('<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {} {}" style="min-width:{}px">').format(
         said, f"{wide:g}", f"{high:g}", f"{wide:g}"
     )
-    return head + Markup(text[text.index(">") + 1 :])  # noqa: S704 - matplotlib escapes the texts that it is given
+    return head + Markup(text[text.index(">") + 1 :])

@@ -9,7 +9,6 @@ places, never numbers, so none can be on the page that is not in the record.
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -28,7 +27,7 @@ def _cosine(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{100 * value:+.2f}".replace("-", "−")
+    return f"{100 * value:+.2f}"
 
 
 def _time(value: float) -> str:
@@ -87,7 +86,7 @@ class Figures:
         value = self.at(place)
         if value is None:
             return NONE if none is None else Markup("<span>{}</span>").format(none)
-        text = FORMS[form](value) if math.isfinite(value) else str(value)
+        text = FORMS[form](value).replace("-", "−", int(value < 0))
         return Markup('<data value="{}" data-json="{}">{}</data>').format(json.dumps(value), place, text)
 
     def interval(self, place: str, form: str) -> Markup:

@@ -66,7 +66,7 @@ def _remarks(model: Model) -> Iterator[str]:
         if because and worst:
             kind = "broken block" if worst.stands_out else "weakest layer"
             off = f"{worst.sqnr_db:.1f} dB, {worst.below_median_db:.1f} below the median layer"
-            found.append(f"  {kind} `{worst.module}`: {off}; {worst.advice}: `{worst.flag}`")
+            found.append(f"  {kind} `{worst.module}`: {off}; {worst.advice}: `{worst.command}`")
     for run in model.runs:
         if run.verdict != "passed":
             found.append(f"- **{run.bundle} on {_cell(run.where)}** {run.verdict}: {_cell(run.because or '')}")

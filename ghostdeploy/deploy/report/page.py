@@ -14,12 +14,14 @@ from ghostdeploy.deploy.report.figures import Figures
 from ghostdeploy.deploy.report.records import decode
 from ghostdeploy.deploy.report.views import views
 from ghostdeploy.errors import BadInput
+from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
     from ghostdeploy.deploy.report.records import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
 _RECORD = re.compile(rb'<script type="application/json" id="ghostdeploy-report">(.*?)</script>', re.DOTALL)
+_URGENCY = {"failed": 0, "unverified": 1, "passed": 2}
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 """What would end the element of the record, or a line of a script, as JSON writes it else."""
 
@@ -37,6 +39,7 @@ def render(report: Report, file_name: str) -> str:
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -49,6 +52,9 @@ def render(report: Report, file_name: str) -> str:
     return environment.get_template("page.html").render(
         title=", ".join(model.name for model in report.models),
         summary=summary(report),
+        ranked=sorted(
+            (one for model in found for one in model.bundles), key=lambda one: _URGENCY[one.record.manifest.verdict]
+        ),
         all_classify=all(model.task == "classify" for model in report.models),
         css=Markup((TEMPLATES / "style.css").read_text("utf-8")),
         embedded=Markup(_embedded(report)),
@@ -56,14 +62,25 @@ def render(report: Report, file_name: str) -> str:
     )
 
 
+def _shown(value: object) -> object:
+    """Returns text whose characters steer no reader: names come from others, and may turn the direction of a line."""
+    return visible_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def summary(report: Report) -> str:
     """Returns the verdicts in one sentence."""
     bundles = [one.manifest.verdict for model in report.models for one in model.bundles]
     runs = [run.verdict for model in report.models for run in model.runs]
-    text = f"{bundles.count('passed')} of {len(bundles)} bundle{'s' if len(bundles) > 1 else ''} passed where made"
+    text = f"{bundles.count('passed')} of {len(bundles)} bundle{'s' if len(bundles) > 1 else ''} passed"
     if runs:
         text += f", {runs.count('passed')} of {len(runs)} receipt{'s' if len(runs) > 1 else ''}"
-    return text + "."
+    failed = [
+        f"{one.key} {one.manifest.name}"
+        for model in report.models
+        for one in model.bundles
+        if one.manifest.verdict == "failed"
+    ]
+    return f"{text}. Failed: {', '.join(failed)}." if failed else f"{text}."
 
 
 def read(page: Path) -> tuple[Report, str]:

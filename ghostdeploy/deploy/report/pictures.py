@@ -7,7 +7,6 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from ghostdeploy.preprocess import geometry
 from ghostdeploy.tasks.base import Seen
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from PIL import Image
 
     from ghostdeploy.bundle.manifest import Manifest
     from ghostdeploy.preprocess import Preprocess
@@ -71,9 +71,7 @@ class Answering:
     def __init__(self, task: Task, manifest: Manifest, labels: Sequence[str]) -> None:
         self._task, self._manifest, self._labels = task, manifest, labels
 
-    def __call__(
-        self, outputs: dict[str, NDArray[Any]], original: Image.Image | None
-    ) -> tuple[str, str | None]:
+    def __call__(self, outputs: dict[str, NDArray[Any]], original: Image.Image | None) -> tuple[str, str | None]:
         """Returns the answer in words, and as a picture where the original is there and the task draws.
 
         Args:

@@ -184,7 +184,7 @@ class Answers(Record, frozen=True, kw_only=True):
     flipped: int
     """Images with an answer that is not the reference's."""
     flips: tuple[Flip, ...]
-    """The first of them."""
+    """Some of them, of every bundle."""
 
 
 class Model(Record, frozen=True, kw_only=True):

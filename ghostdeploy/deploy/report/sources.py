@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from ghostdeploy.errors import BundleError
 from ghostdeploy.files import is_there
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
 
     from ghostdeploy.bundle.folder import Bundle
@@ -87,7 +87,7 @@ def _take(folder: Path, found: dict[Path, Bundle], files: dict[Path, tuple[Recei
 def _inside(folder: Path, depth: int) -> Iterator[Path]:
     """Yields bundles and receipts below a folder; what is inside a bundle or hidden is none."""
     try:
-        names = sorted(os.listdir(folder))
+        names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise BundleError(f"{folder} cannot be read: {error.strerror}") from error
     for path in (folder / name for name in names if not name.startswith(".")):

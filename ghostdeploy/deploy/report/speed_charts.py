@@ -21,6 +21,8 @@ HALF = 6.4
 """Inches of a chart half as wide as the page."""
 _PLACES = ((7, 5), (7, -12), (-7, 5), (-7, -12), (0, 11), (0, -18), (20, 0), (-20, 0), (0, 24), (0, -31))
 """Of a letter beside its point, in units of the chart: the first that is free is taken."""
+_LETTER = 0.085
+"""Inches of a letter."""
 _CLEAR = 13.0
 """Distance of letters from each other, in units."""
 
@@ -46,7 +48,9 @@ def latency(runs: Sequence[tuple[int, Run]], name: str) -> Markup:
         name: Of the chart.
     """
     with style():
-        made, axes = figure(HALF, 0.9 + 0.42 * len(runs))
+        names = [f"{run.bundle} {_short(run.where)}" for _, run in runs]
+        left = 0.2 + _LETTER * max(map(len, names))
+        made, axes = figure(HALF, 0.7 + 0.42 * len(runs), left=left)
         for row, (place, run) in enumerate(runs):
             assert run.timing is not None  # those alone are given
             at = dict(zip(run.timing.shares, run.timing.quantiles_ms, strict=True))
@@ -54,7 +58,6 @@ def latency(runs: Sequence[tuple[int, Run]], name: str) -> Markup:
             axes.plot([at[0.01], at[0.99]], [row, row], color=colour, linewidth=1.2)
             axes.plot([at[0.25], at[0.75]], [row, row], color=colour, linewidth=7, solid_capstyle="butt")
             axes.plot([at[0.5]] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.6)
-        names = [f"{run.bundle}  {_short(run.where)}" for _, run in runs]
         axes.set_yticks(range(len(runs)), names)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set(ylim=(len(runs) - 0.5, -0.5), xlabel="milliseconds per call: 1 to 99 %, 25 to 75 %, median")
@@ -83,7 +86,9 @@ def roofline(runs: Sequence[tuple[int, Run]], name: str) -> Markup:
         assert timing is not None
         assert timing.rates is not None
         least = min(one.cost for one in points) / 4
-        most = max(8 * max(one.cost for one in points), 2 * timing.rates.macs_per_second / _memory(timing.rates.bandwidths))
+        most = max(
+            8 * max(one.cost for one in points), 2 * timing.rates.macs_per_second / _memory(timing.rates.bandwidths)
+        )
         x = np.geomspace(least, most, 200)
         peak = timing.rates.macs_per_second / 1e9
         for bandwidth, kind in ((timing.rates.bandwidths[0], "-"), (timing.rates.bandwidths[-1], (0, (5, 3)))):
@@ -150,7 +155,6 @@ def _short(where: str) -> str:
 def _scatter(axes: Axes, points: Sequence[Point]) -> None:
     """Draws the points, each with its letter where no other letter is."""
     taken: list[tuple[float, float]] = []
-    axes.figure.draw_without_rendering()
     for one in points:
         colour, marker = series(one.place)
         axes.plot([one.cost], [one.value], marker, color=colour, markersize=6.5)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
+    from ghostdeploy.bundle.manifest import Manifest
     from ghostdeploy.deploy.report.blocks import Layer
     from ghostdeploy.deploy.report.records import Answers, Evidence, Model, Report, Run
 
@@ -82,15 +83,12 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
-    """Bundles with one certificate."""
+class PassRow:
+    """A fold pass in every bundle."""
 
-    bundles: list[BundleView]
-
-    @property
-    def first(self) -> BundleView:
-        """Any of them."""
-        return self.bundles[0]
+    name: str
+    cells: list[str | None]
+    """Places of its records, by bundle; None where a bundle's export had no such pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,10 @@ class ModelView:
     """Prefix of identifiers on the page."""
     bundles: list[BundleView]
     runs: list[RunView]
-    folds: list[Fold] = field(default_factory=list)
+    passes: list[PassRow] = field(default_factory=list)
+    """Those that changed something in some bundle."""
+    idle: list[str] = field(default_factory=list)
+    """The others."""
     charts: list[Chart] = field(default_factory=list)
 
     @property
@@ -171,7 +172,7 @@ class ModelView:
         """Of the pairs of answers."""
         return [] if self.record.answers is None else list(_rows(self.record.answers))
 
-    def _manifests(self) -> list[object]:
+    def _manifests(self) -> list[Manifest]:
         return [one.record.manifest for one in self.bundles]
 
 
@@ -189,23 +190,36 @@ def _view(model: Model, at: str, name: str) -> ModelView:
             at=f"{at}.bundles.{place}",
             place=place,
             fastest=_fastest(one.key, runs),
-            noise=charts.noise(one, f"{name}-noise-{one.key}"),
-            ranges=charts.ranges(one, f"{name}-ranges-{one.key}"),
+            noise=charts.noise(one, place, f"{name}-noise-{one.key}"),
+            ranges=charts.ranges(one, place, f"{name}-ranges-{one.key}"),
         )
         for place, one in enumerate(model.bundles)
     ]
-    folds: dict[object, list[BundleView]] = {}
-    for one in bundles:
-        folds.setdefault(one.record.manifest.passes, []).append(one)
+    passes, idle = _passes(bundles)
     return ModelView(
         record=model,
         at=at,
         id=name,
         bundles=bundles,
         runs=runs,
-        folds=[Fold(some) for some in folds.values()],
+        passes=passes,
+        idle=idle,
         charts=list(_charts(bundles, runs, name)),
     )
+
+
+def _passes(bundles: list[BundleView]) -> tuple[list[PassRow], list[str]]:
+    """Returns a row for each pass that changed something, and the names of the others."""
+    places = [
+        {record.name: f"{one.at}.manifest.passes.{number}" for number, record in enumerate(one.record.manifest.passes)}
+        for one in bundles
+    ]
+    every = {record.name: 0 for one in bundles for record in one.record.manifest.passes}
+    for one in bundles:
+        for record in one.record.manifest.passes:
+            every[record.name] += record.sites
+    rows = [PassRow(name, [own.get(name) for own in places]) for name, sites in every.items() if sites]
+    return rows, [name for name, sites in every.items() if not sites]
 
 
 def _fastest(key: str, runs: list[RunView]) -> str | None:
