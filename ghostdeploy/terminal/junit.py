@@ -17,7 +17,7 @@ import click
 from ghostdeploy.errors import GhostDeployError, OutputError
 from ghostdeploy.files import write_failure
 from ghostdeploy.terminal.console import GivenPath
-from ghostdeploy.visible import visible_line
+from ghostdeploy.visible import visible, visible_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -74,7 +74,7 @@ class Suites:
         root = Element("testsuites", name=f"ghostdeploy {self._command}")
         if self._home is not None:
             own = [one for path, some in self._home.results for one in _each(path, some)]
-            self.machines.insert(0, ("home", own, self._home.errors))
+            self.machines[:0] = [("home", own, self._home.errors)] if own or self._home.errors else []
         for name, results, errors in self.machines:
             root.append(_suite(name, results, errors))
         if error is not None:
@@ -129,7 +129,7 @@ def _cases(path: Path, found: Any) -> Iterator[Element]:
             word = getattr(record, "verdict", None) or getattr(record, "answer", None)
             if word == "failed":
                 _mark(case, "failure", f"{gate} failed")
-            SubElement(case, "system-out").text = _text(msgspec.json.encode(record).decode())
+            SubElement(case, "system-out").text = visible(msgspec.json.encode(record).decode())
             yield case
     for one in getattr(found, "replay", ()):
         case = Element("testcase", classname=_text(str(path)), name=_text(f"replay of {one.output}"))

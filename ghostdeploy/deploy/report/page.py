@@ -14,7 +14,7 @@ from ghostdeploy.deploy.report.figures import Figures
 from ghostdeploy.deploy.report.records import decode
 from ghostdeploy.deploy.report.views import views
 from ghostdeploy.errors import BadInput
-from ghostdeploy.visible import visible_line
+from ghostdeploy.visible import visible
 
 if TYPE_CHECKING:
     from ghostdeploy.deploy.report.records import Report
@@ -64,7 +64,7 @@ def render(report: Report, file_name: str) -> str:
 
 def _shown(value: object) -> object:
     """Returns text whose characters steer no reader: names come from others, and may turn the direction of a line."""
-    return visible_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def summary(report: Report) -> str:
