@@ -2,7 +2,7 @@
 //
 //     node inspect.js CHROMIUM PROFILE PAGE [SCREENSHOTS]
 //
-// For each theme and width: messages of the console, requests, overlapping and cut text, numbers that are not those of
+// For each theme and width, and on paper: messages of the console, requests, overlapping and cut text, numbers that are not those of
 // the record in the page, what axe-core finds, and the elements that Tab reaches. With SCREENSHOTS a folder of PNG.
 
 import { spawn } from "node:child_process";
@@ -15,6 +15,7 @@ import { layout, numbers } from "./looks.js";
 
 const [chromium, profile, page, screenshots] = process.argv.slice(2);
 const WIDTHS = [360, 768, 1440];
+const PAPER = 718; // pixels of A4 between Chromium's margins
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 /** Starts Chromium; gives its process and the address of its debugger. */
@@ -83,9 +84,10 @@ try {
     if (method === "Network.requestWillBeSent" && !params.request.url.startsWith("data:")) seen.requests.push(params.request.url);
   });
   for (const domain of ["Page", "Runtime", "Log", "Network"]) await call(`${domain}.enable`);
-  for (const theme of ["light", "dark"]) {
-    await call("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: theme }] });
-    for (const width of WIDTHS) {
+  for (const [theme, widths] of [["light", WIDTHS], ["dark", WIDTHS], ["print", [PAPER]]]) {
+    const features = [{ name: "prefers-color-scheme", value: theme === "print" ? "light" : theme }];
+    await call("Emulation.setEmulatedMedia", { media: theme === "print" ? "print" : "screen", features });
+    for (const width of widths) {
       await call("Emulation.setDeviceMetricsOverride", { width, height: 900, deviceScaleFactor: 1, mobile: false });
       const ready = new Promise((resolve) => { loaded = resolve; });
       await call("Page.navigate", { url: pathToFileURL(page).href });
@@ -93,7 +95,7 @@ try {
       const look = await run(call, `(${layout})()`);
       seen.numbers ??= await run(call, `(${numbers})()`);
       if (screenshots) {
-        const shot = await call("Page.captureScreenshot", { format: "png", captureBeyondViewport: false });
+        const shot = await call("Page.captureScreenshot", { format: "png", captureBeyondViewport: theme === "print" });
         writeFileSync(join(screenshots, `${theme}-${width}.png`), Buffer.from(shot.data, "base64"));
       }
       await run(call, AXE);
@@ -101,6 +103,7 @@ try {
       seen.looks.push({ theme, width, ...look, axe });
     }
   }
+  await call("Emulation.setEmulatedMedia", { media: "screen", features: [] });
   for (let press = 0; press < 400; press += 1) {
     for (const type of ["keyDown", "keyUp"]) await call("Input.dispatchKeyEvent", { type, key: "Tab", code: "Tab", windowsVirtualKeyCode: 9 });
     const name = await run(call, "document.activeElement === document.body ? '' : [...document.querySelectorAll('*')].indexOf(document.activeElement) + ' ' + document.activeElement.tagName + ' ' + (document.activeElement.getAttribute('href') ?? document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent).slice(0, 60)");

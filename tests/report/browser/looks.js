@@ -3,6 +3,10 @@
 /** Text that overlaps other text, is cut off, or leaves the page. */
 export function layout() {
   const name = (node) => `${node.parentElement.tagName.toLowerCase()} "${node.textContent.trim().slice(0, 50)}"`;
+  const scrolling = (element) => {
+    const found = element.closest(".scroll");
+    return found && getComputedStyle(found).overflowX === "auto" ? found : null; // printed, nothing scrolls
+  };
   const hidden = (element) => !element.checkVisibility({ visibilityProperty: true, opacityProperty: true });
   const texts = [];
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -22,13 +26,13 @@ export function layout() {
       if (a.node === b.node) continue;
       const wide = Math.min(a.box.right, b.box.right) - Math.max(a.box.left, b.box.left);
       const high = Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top);
-      const scrolls = a.home.closest(".scroll") !== b.home.closest(".scroll");
+      const scrolls = scrolling(a.home) !== scrolling(b.home);
       if (wide > 2 && high > 3 && !scrolls) overlaps.push(`${name(a.node)} and ${name(b.node)}`);
     }
   }
   const cut = [];
   for (const { node, home, box } of texts) {
-    const scroll = home.closest(".scroll");
+    const scroll = scrolling(home);
     const svg = home.closest("svg");
     if (svg) {
       const frame = svg.getBoundingClientRect();
