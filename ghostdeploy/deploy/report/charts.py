@@ -26,16 +26,16 @@ _LETTER = 0.085
 
 
 def noise(one: Evidence, place: int, name: str) -> Markup | None:
-    """Draws signal over noise of every layer, and under it the precision of each; None without a diagnosis.
+    """Draws signal over noise of every layer, and under it the precision of each; None where no layer has noise.
 
     Args:
         one: A quantized bundle.
         place: Among the bundles of its model: its colour.
         name: Of the chart.
     """
-    if one.diagnosis is None or not one.diagnosis.layers:
+    layers = [] if one.diagnosis is None else in_order(one.diagnosis, one.manifest)
+    if not any(_db(layer) is not None for layer in layers):
         return None
-    layers = in_order(one.diagnosis, one.manifest)
     found, (colour, _) = one.worst, series(place)
     with style():
         made, axes = figure(WIDE, 3.4)

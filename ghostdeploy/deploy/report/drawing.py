@@ -17,6 +17,8 @@ from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from ghostdeploy.visible import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -94,7 +96,7 @@ def svg(made: Figure, name: str, said: str) -> Markup:
     """
     held = io.StringIO()
     made.savefig(held, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = held.getvalue()
+    text = visible(held.getvalue())  # names come from others
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():
@@ -105,6 +107,6 @@ def svg(made: Figure, name: str, said: str) -> Markup:
     text = text.replace('xlink:href="#', f'href="#{name}-')
     wide, high = (float(value) for value in re.findall(r'(?:width|height)="([\d.]+)pt"', text)[:2])
     head = Markup('<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {} {}" style="min-width:{}px">').format(
-        said, f"{wide:g}", f"{high:g}", f"{wide:g}"
+        visible(said), f"{wide:g}", f"{high:g}", f"{wide:g}"
     )
     return head + Markup(text[text.index(">") + 1 :])

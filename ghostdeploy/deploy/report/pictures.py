@@ -85,7 +85,7 @@ class Answering:
         rows = self._task.table(found).rows
         if self._task.proof == "agreement":
             return " ".join(rows[0]), None
-        said = "; ".join(" ".join(row) for row in rows[:_SAID])
+        said = "; ".join(" ".join(row[:2]) for row in rows[:_SAID])  # the picture tells where
         more = f"; {len(rows) - _SAID} more" if len(rows) > _SAID else ""
         drawn = None if original is None else self._task.draw(original, found, self._labels)
         return said + more or "nothing", None if drawn is None else encoded(drawn)
