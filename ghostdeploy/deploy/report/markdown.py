@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.report.page import summary
+from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +35,7 @@ def _table(model: Model) -> Iterator[str]:
         agreed = m.agreement.top1 if m.agreement else m.fidelity.agreement if m.fidelity else None
         times = [run.timing.median_ms for run in model.runs if run.bundle == one.key and run.timing]
         cells = [
-            f"`{m.name}`" if "`" not in m.name and "|" not in m.name else _cell(m.name),
+            _cell(m.name),
             _MARKS[m.verdict],
             "–" if one.max_error is None else f"{one.max_error:.1e}",
             _measured(one),
@@ -78,4 +80,5 @@ def _remarks(model: Model) -> Iterator[str]:
 
 def _cell(text: str) -> str:
     """Returns text that is nothing but text in a table of Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>|#&])", r"\\\1", " ".join(text.split()))
+    plain = html.escape(" ".join(visible_line(text).split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]|#])", r"\\\1", plain)
