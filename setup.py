@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent
 _contents = runpy.run_path(str(ROOT / "ghostdeploy" / "wheel_contents.py"))
 LEFT_OUT, UNUSED = list(_contents["LEFT_OUT"]), {name: set(found) for name, found in _contents["UNUSED"].items()}
 KEPT, without_remarks = _contents["KEPT"], _contents["without_remarks"]
-ROOMS = (("ghostdeploy", "samples"), ("ghostdeploy", "remote"))
+ROOMS = (("ghostdeploy", "samples"), ("ghostdeploy", "remote"), ("deploy", "report"))
 """Whose data files are left out."""
 KIND = os.environ.get("GHOSTDEPLOY_WHEEL", "")
 if KIND == "app":

@@ -12,6 +12,7 @@ import click
 
 from ghostdeploy.errors import UsageError
 from ghostdeploy.terminal.console import Bars, CommandGroup, GivenPath, common
+from ghostdeploy.terminal.junit import Suites, junit_option
 from ghostdeploy.terminal.on_devices import device_options, receipt_option
 from ghostdeploy.terminal.output import print_json
 from ghostdeploy.terminal.several import Several
@@ -28,6 +29,7 @@ _FOLDER = GivenPath()
 _ELSEWHERE = {
     **dict.fromkeys(("device-kit", "export", "models", "tune"), "ghostdeploy.making"),
     **dict.fromkeys(("package", "sbom", "sign"), "ghostdeploy.releasing"),
+    "report": "ghostdeploy.reporting",
 }
 """Commands by the module that defines them, imported on use: the others start without their options."""
 
@@ -66,11 +68,18 @@ def doctor(there: There | None, *, as_json: bool) -> int:
 @main.command()
 @click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
 @trust_options
+@junit_option
 @receipt_option
 @device_options
 @common
 def verify(
-    bundles: tuple[Path, ...], receipt: Path | None, there: There | None, trust: Trust | None, *, as_json: bool
+    bundles: tuple[Path, ...],
+    junit: Path | None,
+    receipt: Path | None,
+    there: There | None,
+    trust: Trust | None,
+    *,
+    as_json: bool,
 ) -> int:
     """Check hashes and replay the golden vectors; needs no torch.
 
@@ -84,13 +93,13 @@ def verify(
         if there is not None or receipt is not None or trust is not None:
             hint = "leave out --on, --receipt and --require-signature"
             raise UsageError(f"{receipts[0]} is a receipt, which is checked here", hint=hint)
-        return _check_receipts(receipts, [path for path in bundles if path not in receipts], as_json=as_json)
+        return _check_receipts(receipts, [path for path in bundles if path not in receipts], junit, as_json=as_json)
     if there is not None:
         if trust is not None:
             trust.require_all(bundles)
         return there.verify(bundles, as_json=as_json, verdict="failed")
     several: Several[Verification] = Several(arguments=bundles)
-    with Home("verify", receipt, trust=trust) as home:
+    with Suites(junit, "verify", several), Home("verify", receipt, trust=trust) as home:
         several.run(home.verify)
     home.write_verified()
     found = [one for _, one in several.results]
@@ -101,12 +110,13 @@ def verify(
     return several.leave(int(any(one.verdict == "failed" for one in found)))
 
 
-def _check_receipts(receipts: list[Path], bundles: list[Path], *, as_json: bool) -> int:
+def _check_receipts(receipts: list[Path], bundles: list[Path], junit: Path | None, *, as_json: bool) -> int:
     from ghostdeploy.device.check import Checked, check
     from ghostdeploy.terminal import receipt_tables
 
     several: Several[list[Checked]] = Several(arguments=receipts)
-    several.run(lambda path: check(path, bundles))
+    with Suites(junit, "verify", several):
+        several.run(lambda path: check(path, bundles))
     found = [one for _, some in several.results for one in some]
     if as_json:
         entries = several.entries(lambda _, some: some, "receipt", verdict="failed")
@@ -130,11 +140,18 @@ def _check_receipts(receipts: list[Path], bundles: list[Path], *, as_json: bool)
     type=float,
     help="With --reference: largest allowed top-1 drop, absolute; a larger one exits with 1.",
 )
+@junit_option
 @receipt_option
 @device_options
 @common
 def evaluate(
-    bundles: tuple[Path, ...], receipt: Path | None, there: There | None, *, as_json: bool, **options: Any
+    bundles: tuple[Path, ...],
+    junit: Path | None,
+    receipt: Path | None,
+    there: There | None,
+    *,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Measure accuracy on labelled images, with intervals.
 
@@ -148,11 +165,11 @@ def evaluate(
     if there is not None:
         return there.evaluate(bundles, as_json=as_json, **options)
     several: Several[Evaluation | TaskEvaluation] = Several(arguments=bundles)
-    with Home("eval", receipt) as home, Bars() as bars:
+    with Suites(junit, "eval", several), Home("eval", receipt) as home, Bars() as bars:
         home.prove(bundles)
         found = prove.evaluate(bundles, listener=bars, on_error=several.note, **options)
+        several.results = [(Path(one.bundle), one) for one in found]
     home.write_evaluated(found)
-    several.results = [(Path(one.bundle), one) for one in found]
     if as_json:
         print_json(several.entries(lambda _, one: one, "bundle"))
     elif found:

@@ -25,6 +25,7 @@ LEFT_OUT = (
     "ghostdeploy.deploy.intake",
     "ghostdeploy.deploy.plan",
     "ghostdeploy.deploy.quantize",
+    "ghostdeploy.deploy.report",
     "ghostdeploy.deploy.tune",
     "ghostdeploy.distribute",
     "ghostdeploy.remote",
@@ -33,7 +34,7 @@ LEFT_OUT = (
 )
 """Rooms that make bundles or reach other machines; those that run, prove and measure bundles are taken whole."""
 UNUSED = {
-    "ghostdeploy": ("making", "module_copies", "releasing", "undisturbed", "wheel_contents"),
+    "ghostdeploy": ("making", "module_copies", "releasing", "reporting", "undisturbed", "wheel_contents"),
     "ghostdeploy.bundle": ("placing", "staging", "workspaces"),
     "ghostdeploy.terminal": ("export_options", "making_tables", "tune_options", "tune_tables"),
 }

@@ -18,6 +18,8 @@ import msgspec
 from ghostdeploy.bundle.digest import digest_of, require
 from ghostdeploy.bundle.manifest import Execution, Parity, Replay, Verdict  # noqa: TC001 - msgspec resolves these
 from ghostdeploy.bundle.record import Record
+from ghostdeploy.deploy.measure.machine_rates import Rates  # noqa: TC001 - likewise
+from ghostdeploy.deploy.measure.roofline import Limit  # noqa: TC001 - likewise
 from ghostdeploy.deploy.prove.evaluate import Evaluation
 from ghostdeploy.deploy.prove.preparation import Preparation  # noqa: TC001 - likewise
 from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
@@ -66,6 +68,10 @@ class Latency(Record, frozen=True, kw_only=True):
     median_ms: float
     p95_ms: float
     p99_ms: float
+    limit: Limit | None = None
+    """What the device could do at best; None in receipts of early versions."""
+    rates: Rates | None = None
+    """Of the device, with as many threads."""
 
 
 class Receipt(Record, frozen=True, kw_only=True):
@@ -225,7 +231,9 @@ def latency_of(timed: Timed, number: int) -> Latency:
         timed: All that were measured together.
         number: Which.
     """
-    return summed_up(timed.blocks_ms[number], threads=timed.bench.threads, batch=timed.bench.batch)
+    bench = timed.bench
+    found = summed_up(timed.blocks_ms[number], threads=bench.threads, batch=bench.batch)
+    return msgspec.structs.replace(found, limit=bench.bundles[number].limit, rates=bench.rates)
 
 
 def summed_up(blocks_ms: tuple[tuple[float, ...], ...], *, threads: int, batch: int) -> Latency:

@@ -1,6 +1,6 @@
 """`make demo`: the whole pipeline on the included trained model, command by command.
 
-    export → verify → eval → run → one table of parity, accuracy, latency and size
+    export → verify → eval → run → one table of parity, accuracy, latency and size → the report of it all
 
 Each step is the command a user would type, printed before it runs. Latency is the median of single-image calls with one
 thread, the bundles taking turns so that noise affects all of them alike.
@@ -85,13 +85,14 @@ def main() -> int:
     targets = [word for name in TARGETS for word in ("-t", name)]
     command("export", *targets, "--out", OUT, "--force")
     bundles = [OUT / f"ghostnet_050-{name}-fp32" for name in TARGETS]
-    command("verify", *bundles)
+    command("verify", *bundles, "--receipt", OUT / "verified.json")
     command("eval", *bundles, "--data", samples.evaluation_set(), "--reference", bundles[0])
     command("run", bundles[-1], samples.example_images()[0])
     console = Console()
     console = console if console.is_terminal else Console(width=110)
     console.print()
     console.print(summary(bundles))
+    command("report", OUT, "-o", OUT / "report.html", "--force")
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - a field of a dataclass with slots
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +12,7 @@ import msgspec
 
 from ghostdeploy.errors import UsageError
 from ghostdeploy.terminal.console import Bars, GivenPath, describe, fail
+from ghostdeploy.terminal.junit import Suites
 from ghostdeploy.terminal.layout import note
 from ghostdeploy.terminal.output import print_json
 
@@ -33,6 +34,7 @@ class There:
     wheres: tuple[str, ...]
     python: str
     receipt: Path | None = None
+    junit: Path | None = None
 
     @property
     def _ways(self) -> Any:
@@ -45,8 +47,9 @@ class There:
         from ghostdeploy.remote import commands
         from ghostdeploy.terminal import proof_tables
 
-        with Bars() as bars:
+        with Suites(self.junit, "verify") as suites, Bars() as bars:
             found = commands.verify(bundles, self.wheres, ways=self._ways, listener=bars)
+            suites.machines = [_machine(one) for one in found]
         return self._show(found, proof_tables.verified, as_json=as_json, empty=empty)
 
     def evaluate(self, bundles: Sequence[Path], *, as_json: bool, **options: Any) -> int:
@@ -54,9 +57,10 @@ class There:
         from ghostdeploy.remote import commands
         from ghostdeploy.terminal import proof_tables
 
-        with Bars() as bars:
+        with Suites(self.junit, "eval") as suites, Bars() as bars:
             prove = self.receipt is not None
             found = commands.evaluate(bundles, self.wheres, prove=prove, ways=self._ways, listener=bars, **options)
+            suites.machines = [_machine(one) for one in found]
         return self._show(found, proof_tables.evaluated, as_json=as_json)
 
     def bench(self, bundles: Sequence[Path], *, as_json: bool, **options: Any) -> int:
@@ -94,13 +98,19 @@ class There:
         return show(found, table, as_json=as_json, alone=alone, empty=empty)
 
 
+def _machine(found: Found[Any]) -> tuple[str, list[tuple[Path, Any]], list[tuple[Path, GhostDeployError]]]:
+    """Returns what a device gave as a suite of JUnit."""
+    lost = [] if found.error is None else [(Path(found.where), found.error)]
+    return found.where, found.results, [*found.errors, *lost]
+
+
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of a command that can work on devices; the callback gets `there`, None for this machine."""
 
     @functools.wraps(command)
     def reaching(*args: Any, wheres: tuple[str, ...], device_python: str, **kwargs: Any) -> Any:
         _require_python(wheres, device_python)
-        there = There(wheres, device_python, kwargs.get("receipt")) if wheres else None
+        there = There(wheres, device_python, kwargs.get("receipt"), kwargs.get("junit")) if wheres else None
         return command(*args, there=there, **kwargs)
 
     named = click.option(

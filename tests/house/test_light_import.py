@@ -30,6 +30,8 @@ HEAVY = (
     "pnnx",
     "executorch",
     "torchao",
+    "matplotlib",
+    "jinja2",
 )
 
 

@@ -30,6 +30,8 @@ class LayerNoise(Record, frozen=True, kw_only=True):
     """Share of its input's values outside the quantized range."""
     dead: float
     """Share of the input's integer steps that hardly any value reaches."""
+    input_range: tuple[float, float] | None = None
+    """Of the input, as calibrated: what the integers stand for; None in bundles of early versions."""
 
 
 class UnitGain(Record, frozen=True, kw_only=True):

@@ -263,6 +263,7 @@ class Quantization(ABC):
             sqnr_db=None if error.error == 0 else 10 * float(np.log10(error.signal / error.error)),
             clipped=rg.clipped_share(histogram, low, high),
             dead=rg.dead_share(histogram, low, high, steps=254 if self.recipe.symmetric else 255),
+            input_range=(float(low), float(high)),
         )
 
     def summary(self) -> Quantized:

@@ -1,0 +1,278 @@
+"""What templates walk over: the record with places, letters and charts beside it, and no number of its own."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ghostdeploy.deploy.report import charts
+from ghostdeploy.deploy.report import speed_charts as speed
+from ghostdeploy.deploy.report.blocks import in_order
+from ghostdeploy.preprocess import described
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from markupsafe import Markup
+
+    from ghostdeploy.bundle.manifest import Manifest
+    from ghostdeploy.deploy.report.blocks import Layer
+    from ghostdeploy.deploy.report.records import Answers, Evidence, Model, Report, Run
+
+_SECTIONS = (
+    ("provenance", "Provenance"),
+    ("fold", "Fold"),
+    ("proof", "Parity and accuracy"),
+    ("answers", "Agreement"),
+    ("layers", "Layers"),
+    ("speed", "Speed"),
+    ("devices", "Devices"),
+)
+_NOISE = {
+    "alone": "where it alone is quantized, weights and input",
+    "arriving": "with the error that arrives at it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BundleView:
+    """One bundle."""
+
+    record: Evidence
+    at: str
+    """Its place in the record."""
+    place: int
+    """Among the bundles of its model: colour and marker."""
+    fastest: str | None
+    """Place of its run with the smallest median latency."""
+    noise: Markup | None
+    ranges: Markup | None
+
+    @property
+    def path(self) -> str:
+        """Its folder, for a shell."""
+        return shlex.quote(self.record.path)
+
+    @property
+    def image(self) -> str:
+        """How an image becomes its input."""
+        return described(self.record.manifest.preprocess)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """In the order of the network; none without a diagnosis."""
+        found = self.record.diagnosis
+        return [] if found is None else in_order(found, self.record.manifest)
+
+    @property
+    def noise_kind(self) -> str:
+        """How the noise of layers was measured."""
+        found = self.record.diagnosis
+        return "" if found is None else _NOISE[found.noise]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One receipt."""
+
+    record: Run
+    at: str
+    place: int
+    """Of its bundle among those of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassRow:
+    """A fold pass in every bundle."""
+
+    name: str
+    cells: list[str | None]
+    """Places of its records, by bundle; None where a bundle's export had no such pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Of the matrix of agreement."""
+
+    key: str
+    cells: list[int | None]
+    """Places among the pairs; None on the diagonal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart with its title."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """One model."""
+
+    record: Model
+    at: str
+    id: str
+    """Prefix of identifiers on the page."""
+    bundles: list[BundleView]
+    runs: list[RunView]
+    passes: list[PassRow] = field(default_factory=list)
+    """Those that changed something in some bundle."""
+    idle: list[str] = field(default_factory=list)
+    """The others."""
+    charts: list[Chart] = field(default_factory=list)
+
+    @property
+    def sections(self) -> list[tuple[str, str]]:
+        """Anchors and titles."""
+        return [(f"{self.id}-{name}", title) for name, title in _SECTIONS]
+
+    @property
+    def failing(self) -> list[RunView]:
+        """Receipts that did not pass, of bundles that did."""
+        passed = {one.record.key for one in self.bundles if one.record.manifest.verdict == "passed"}
+        return [run for run in self.runs if run.record.verdict != "passed" and run.record.bundle in passed]
+
+    @property
+    def timed(self) -> list[RunView]:
+        """Receipts with a latency."""
+        return [run for run in self.runs if run.record.timing is not None]
+
+    @property
+    def untimed(self) -> list[BundleView]:
+        """Bundles without one."""
+        return [one for one in self.bundles if one.fastest is None]
+
+    @property
+    def judged(self) -> bool:
+        """Whether anything was measured on real images."""
+        return any(m.accuracy or m.measured or m.agreement or m.fidelity for m in self._manifests())
+
+    @property
+    def unlabelled(self) -> list[BundleView]:
+        """Bundles without a measure on labelled images, and without a receipt that has one."""
+        there = {run.record.bundle for run in self.runs if run.record.accuracy or run.record.measure}
+        lacking = [one for one in self.bundles if not (one.record.manifest.accuracy or one.record.manifest.measured)]
+        return [one for one in lacking if one.record.key not in there and self.record.task != "raw"]
+
+    @property
+    def quantized(self) -> bool:
+        """Whether a bundle is quantized."""
+        return any(m.quantization for m in self._manifests())
+
+    @property
+    def receipts(self) -> list[str]:
+        """Files."""
+        return list(dict.fromkeys(run.record.receipt for run in self.runs))
+
+    @property
+    def matrix(self) -> list[Row]:
+        """Of the pairs of answers."""
+        return [] if self.record.answers is None else list(_rows(self.record.answers))
+
+    def _manifests(self) -> list[Manifest]:
+        return [one.record.manifest for one in self.bundles]
+
+
+def views(report: Report) -> list[ModelView]:
+    """Returns what templates show of a report, charts included."""
+    return [_view(model, f"models.{place}", f"m{place}") for place, model in enumerate(report.models)]
+
+
+def _view(model: Model, at: str, name: str) -> ModelView:
+    places = {one.key: place for place, one in enumerate(model.bundles)}
+    runs = [RunView(run, f"{at}.runs.{number}", places[run.bundle]) for number, run in enumerate(model.runs)]
+    bundles = [
+        BundleView(
+            record=one,
+            at=f"{at}.bundles.{place}",
+            place=place,
+            fastest=_fastest(one.key, runs),
+            noise=charts.noise(one, place, f"{name}-noise-{one.key}"),
+            ranges=charts.ranges(one, place, f"{name}-ranges-{one.key}"),
+        )
+        for place, one in enumerate(model.bundles)
+    ]
+    passes, idle = _passes(bundles)
+    return ModelView(
+        record=model,
+        at=at,
+        id=name,
+        bundles=bundles,
+        runs=runs,
+        passes=passes,
+        idle=idle,
+        charts=list(_charts(bundles, runs, name)),
+    )
+
+
+def _passes(bundles: list[BundleView]) -> tuple[list[PassRow], list[str]]:
+    """Returns a row for each pass that changed something, and the names of the others."""
+    places = [
+        {record.name: f"{one.at}.manifest.passes.{number}" for number, record in enumerate(one.record.manifest.passes)}
+        for one in bundles
+    ]
+    every = {record.name: 0 for one in bundles for record in one.record.manifest.passes}
+    for one in bundles:
+        for record in one.record.manifest.passes:
+            every[record.name] += record.sites
+    rows = [PassRow(name, [own.get(name) for own in places]) for name, sites in every.items() if sites]
+    return rows, [name for name, sites in every.items() if not sites]
+
+
+def _fastest(key: str, runs: list[RunView]) -> str | None:
+    timed = [(run.record.timing.median_ms, run.at) for run in runs if run.record.bundle == key and run.record.timing]
+    return min(timed)[1] if timed else None
+
+
+def _rows(found: Answers) -> Iterator[Row]:
+    places = {(pair.first, pair.second): number for number, pair in enumerate(found.pairs)}
+    for row in found.keys:
+        cells = [places.get((row, column), places.get((column, row))) for column in found.keys]
+        yield Row(row, cells)
+
+
+def _charts(bundles: list[BundleView], runs: list[RunView], name: str) -> Iterator[Chart]:
+    timed = [(run.place, run.record) for run in runs if run.record.timing is not None]
+    if timed:
+        yield Chart("Latency of every run", speed.latency(timed, f"{name}-latency"))
+    roofed: dict[tuple[str, int], list[tuple[int, Run]]] = {}
+    for place, run in timed:
+        if run.timing is not None and run.timing.limit is not None and run.timing.rates is not None:
+            roofed.setdefault((run.where, run.timing.threads), []).append((place, run))
+    for number, ((where, threads), some) in enumerate(roofed.items()):
+        title = f"Roofline of {where}, {threads} thread{'s' if threads > 1 else ''}"
+        yield Chart(title, speed.roofline(some, f"{name}-roof-{number}"))
+    for cost, title in (("latency", "median latency, ms"), ("size", "size, MB")):
+        points = [point for one in bundles if (point := _point(one, runs, cost)) is not None]
+        if points:
+            value = _value_of(bundles[0].record)
+            label = value[0] if value is not None else ""
+            yield Chart(f"{label} against {title}", speed.pareto(points, title, label, f"{name}-{cost}"))
+
+
+def _point(one: BundleView, runs: list[RunView], cost: str) -> speed.Point | None:
+    value = _value_of(one.record)
+    if value is None:
+        return None
+    at = one.record.size_bytes / 1e6
+    if cost == "latency":
+        run = next((run.record for run in runs if run.at == one.fastest), None)
+        if run is None or run.timing is None:
+            return None
+        at = run.timing.median_ms
+    return speed.Point(one.record.key, one.place, at, *value[1:])
+
+
+def _value_of(one: Evidence) -> tuple[str, float, float, float] | None:
+    """Returns the figure on labelled images with its bounds; None where there is none."""
+    manifest = one.manifest
+    if manifest.accuracy is not None and one.top1_ci95 is not None:
+        low, high = one.top1_ci95
+        return "top-1, %", 100 * manifest.accuracy.top1, 100 * low, 100 * high
+    if manifest.measured is not None:
+        found = manifest.measured.figures[manifest.measured.measure]
+        return None if found is None else (manifest.measured.measure, found, found, found)
+    return None
