@@ -259,19 +259,27 @@ def run(
 
 @main.command()
 @click.argument("bundle", type=_FOLDER)
-@click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Layers to show; --json has all.")
+@click.argument("other", required=False, type=_FOLDER)
+@click.option("--model", metavar="MODEL", help="Hold it against this model, as it was given to export.")
+@click.option("--weights", type=_FOLDER, metavar="FILE", help="The model's checkpoint.")
+@click.option("--recorded", is_flag=True, help="Show only what the quantizer recorded; runs nothing.")
+@click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Blocks to show; --json has all.")
 @common
-def diagnose(bundle: Path, top: int, *, as_json: bool) -> None:
-    """Show which layers carry the error of a quantized bundle.
+def diagnose(
+    bundle: Path, other: Path | None, top: int, *, recorded: bool, as_json: bool, **model: Any
+) -> int:
+    """Show which blocks of a bundle carry its error, by PyTorch module.
 
-    Layers have the names of their PyTorch modules.
+    Runs every block of the payload on what a reference feeds it. The reference is OTHER, a second bundle of the model;
+    or --model; or the model that the manifest names; or a float bundle beside it. Exits with 1 where a block is wrong.
     """
     from ghostdeploy.bundle.folder import open_bundle
-    from ghostdeploy.deploy.prove.diagnose import diagnose as read
-    from ghostdeploy.terminal import proof_tables
+    from ghostdeploy.terminal import diagnosis_tables, references
 
-    found, outputs = read(bundle), open_bundle(bundle, check_hashes=False).manifest.outputs
-    print_json(found) if as_json else proof_tables.diagnosed(found, top, outputs)
+    found = references.diagnosed(bundle, other, recorded=recorded, **model)
+    outputs = open_bundle(bundle, check_hashes=False).manifest.outputs
+    print_json(found.document()) if as_json else diagnosis_tables.diagnosed(found, top, outputs)
+    return int(found.live is not None and bool(found.live.wrong))
 
 
 @main.command()

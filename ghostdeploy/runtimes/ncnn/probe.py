@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostdeploy.machine import engine_threads
 from ghostdeploy.runtimes.ncnn.costs import WEIGHTS
 from ghostdeploy.runtimes.ncnn.engine import VERSION, Network
 from ghostdeploy.runtimes.probe import Probe, Step
@@ -65,4 +64,4 @@ def open_probe(bundle: Bundle) -> NcnnProbe:
     payload = bundle.manifest.payload
     weights = bundle.read(payload.removesuffix(".param") + ".bin")
     text = bundle.read(payload).decode("utf-8")
-    return NcnnProbe(Network(text, weights, threads=engine_threads(), keep=True))
+    return NcnnProbe(Network(text, weights, threads=1, keep=True))
