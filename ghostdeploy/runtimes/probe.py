@@ -82,7 +82,8 @@ class Probe(ABC):
         Args:
             given: (N, …) by name, channels second; inputs of the payload as its manifest has them. They cut `wanted`
                 off from the inputs.
-            wanted: Names, each written by a step.
+            wanted: Names, each written by a step. One that is given as well is computed all the same: its readers
+                get what was given. So one run computes every block of a payload alone.
 
         Returns:
             The tensors, (N, …), channels second.

@@ -43,6 +43,12 @@ class NcnnProbe(Probe):
 
     def run(self, given: Floats, wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """See `Probe.run`."""
+        cut = {name: self.between(given, name).sources for name in wanted if name in given}
+        alone = {name: self._compute({one: given[one] for one in cut[name]}, [name])[name] for name in cut}
+        rest = [name for name in wanted if name not in given]
+        return alone | (self._compute(given, rest) if rest else {})
+
+    def _compute(self, given: Floats, wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         count = len(next(iter(given.values())))
         rows: list[list[NDArray[Any]]] = [
             self._network.run({name: array[place] for name, array in given.items()}, wanted) for place in range(count)

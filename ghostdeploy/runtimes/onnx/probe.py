@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTIZE, _RESTORE = "QuantizeLinear", "DequantizeLinear"
 _ERRORS_ONLY = 3
+_ALONE = "/alone"
+"""End of the name of a tensor that is given and computed as well."""
 
 
 class OnnxProbe(Probe):
@@ -101,7 +103,7 @@ class OnnxProbe(Probe):
         )
         read = {value.name for value in session.get_inputs()}
         coded = {name: self._encoded(name, array) for name, array in given.items() if name in read}
-        found: list[list[NDArray[Any]]] = [session.run(list(wanted), one) for one in in_pieces(coded, self._batch)]
+        found: list[list[NDArray[Any]]] = [session.run(None, one) for one in in_pieces(coded, self._batch)]
         count = len(next(iter(given.values())))
         columns = zip(wanted, zip(*found, strict=True), strict=True)
         return {name: self._decoded(name, np.concatenate(column)[:count]) for name, column in columns}
@@ -109,23 +111,32 @@ class OnnxProbe(Probe):
     def _cut(self, given: Sequence[str], wanted: Sequence[str]) -> onnx.ModelProto:
         needed, open_ends, known = set[str](), list(wanted), set(given)
         while open_ends:
-            node = self._makers.get(name := open_ends.pop())
-            if node is None or node.output[0] in needed or (name in known and name not in wanted):
+            node = self._makers.get(open_ends.pop())
+            if node is None or node.output[0] in needed:
                 continue
             needed.update(node.output)
-            open_ends += [one for one in node.input if one]
-        nodes = [node for node in self._model.graph.node if node.output[0] in needed]
+            open_ends += [one for one in node.input if one and one not in known]
+        made = {name: f"{name}{_ALONE}" if name in known else name for name in wanted}
+        nodes = [_writing(node, made) for node in self._model.graph.node if node.output[0] in needed]
         read = {name for node in nodes for name in node.input}
         graph = onnx.helper.make_graph(
             nodes,
             "cut",
             [self._types[name] for name in given if name in read],
-            [self._types.get(name) or onnx.helper.make_empty_tensor_value_info(name) for name in wanted],
+            [self._named(name, made[name]) for name in wanted],
             [tensor for name, tensor in self._constants.items() if name in read],
         )
         model = onnx.helper.make_model(graph, opset_imports=self._model.opset_import, functions=self._model.functions)
         model.ir_version = self._model.ir_version
         return model
+
+    def _named(self, name: str, new: str) -> onnx.ValueInfoProto:
+        if name not in self._types:
+            return onnx.helper.make_empty_tensor_value_info(new)
+        found = onnx.ValueInfoProto()
+        found.CopyFrom(self._types[name])
+        found.name = new
+        return found
 
     def _encoded(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
         if name not in self._scales:
@@ -139,6 +150,16 @@ class OnnxProbe(Probe):
             scale, zero = self._scales[name]
             values = (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
         return np.ascontiguousarray(values, np.float32)
+
+
+def _writing(node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
+    """Returns a node with other names for what it writes."""
+    if all(names.get(name, name) == name for name in node.output):
+        return node
+    found = onnx.NodeProto()
+    found.CopyFrom(node)
+    found.output[:] = [names.get(name, name) for name in node.output]
+    return found
 
 
 def open_probe(bundle: Bundle) -> OnnxProbe:

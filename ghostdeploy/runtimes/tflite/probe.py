@@ -21,6 +21,7 @@ from ghostdeploy.streams import hushed
 from ghostdeploy.telemetry import silent
 
 with silent():
+    from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_litert.tools import flatbuffer_utils
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _PADDING = ("PAD", "PADV2")
 _WEIGHT = "/weight"
+_EMPTY = schema.BufferT()
 
 
 class TFLiteProbe(Probe):
@@ -48,6 +50,9 @@ class TFLiteProbe(Probe):
 
     def __init__(self, data: bytes) -> None:
         self._model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+        for buffer in self._model.buffers:
+            if buffer.data is not None:
+                buffer.data = np.array(buffer.data, np.uint8)  # as a list it is written byte by byte
         graph = self._model.subgraphs[0]
         self._places = {_name(graph, index): index for index in range(len(graph.tensors))}
         self._graph_inputs = [int(index) for index in graph.inputs]
@@ -100,20 +105,26 @@ class TFLiteProbe(Probe):
         return [name for name in given if name in found]
 
     def _cut(self, given: Sequence[str], wanted: Sequence[str]) -> bytes:
-        model = copy.copy(self._model)
-        graph = copy.copy(model.subgraphs[0])
-        model.subgraphs, model.signatureDefs = [graph], None
+        model, graph = copy.copy(self._model), copy.copy(self._model.subgraphs[0])
+        model.subgraphs, model.signatureDefs, graph.tensors = [graph], None, list(graph.tensors)
+        known = {self._places[name] for name in given}
+        ends = {self._places[name]: self._places[name] for name in wanted}
+        for place in known & ends.keys():  # computed as well: under another name
+            ends[place] = len(graph.tensors)
+            graph.tensors.append(copy.copy(graph.tensors[place]))
+            graph.tensors[-1].name = bytes(graph.tensors[place].name or b"") + b"/alone"
         graph.inputs = np.array([self._places[name] for name in given], np.int32)
-        graph.outputs = np.array([self._places[name] for name in wanted], np.int32)
-        known = {int(index) for index in graph.inputs}
-        needed = {int(index) for index in graph.outputs}
-        kept = []
+        graph.outputs = np.array([ends[self._places[name]] for name in wanted], np.int32)
+        needed, kept = set(ends), []
         for operator in reversed(graph.operators):
-            made = {int(index) for index in operator.outputs}
-            if made & needed and not made & (known - {int(index) for index in graph.outputs}):
-                kept.insert(0, operator)
-                needed |= {int(index) for index in operator.inputs} - known
+            if needed & (made := {int(index) for index in operator.outputs}):
+                needed = (needed - made) | ({int(index) for index in operator.inputs} - known)
+                kept.insert(0, _writing(operator, ends))
         graph.operators = kept
+        read = {int(index) for operator in kept for index in operator.inputs if index >= 0}
+        buffers = {int(graph.tensors[index].buffer) for index in read}
+        model.buffers = [one if place in buffers else _EMPTY for place, one in enumerate(model.buffers)]
+        model.metadata = None
         return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
     def _encoded(self, name: str, values: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
@@ -127,6 +138,13 @@ class TFLiteProbe(Probe):
         ends = np.iinfo(detail["dtype"])
         codes: NDArray[Any] = np.clip(np.rint(ordered / np.float32(scale)) + zero, ends.min, ends.max)
         return codes.astype(detail["dtype"])
+
+
+def _writing(operator: Any, places: dict[int, int]) -> Any:
+    """Returns an operator with other places for what it writes."""
+    found = copy.copy(operator)
+    found.outputs = np.array([places.get(int(index), int(index)) for index in operator.outputs], np.int32)
+    return found
 
 
 def _decoded(codes: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.float32]:

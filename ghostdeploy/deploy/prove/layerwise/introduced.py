@@ -27,11 +27,13 @@ debuggers compare a_i alone; switching blocks is Zeller, "Yesterday, my program 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from ghostdeploy.deploy.prove.layerwise.records import Block, Finding, Halfway
 from ghostdeploy.deploy.prove.parity import EXACT_DB, NOTHING_DB
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
 ALLOWED = {"fp32": 70.0, "fp16": 40.0, "hybrid": 25.0, "int8": 20.0}
 """By precision, dB."""
-SURELY = {"fp32": 70.0, "fp16": 40.0, "hybrid": 15.0, "int8": 8.0}
+SURELY = {"fp32": 70.0, "fp16": 40.0, "hybrid": 20.0, "int8": 12.0}
 OUTLIER_DB = 8.0
 SHARE = 0.25
 
@@ -81,18 +83,18 @@ class Comparison:
         return [*self.taps, *(tap for tap in self.outputs if tap.tensor not in known)]
 
     def blocks(self) -> list[Block]:
-        """Runs every block alone; in the order of the payload."""
+        """Runs every block alone, all in one run; in the order of the payload."""
         right = dict(self.inputs) | {tap.tensor: tap.wanted for tap in self.taps}
+        alone = self.probe.run(right, [tap.tensor for tap in self.ends])
         found = []
         for tap in self.ends:
             between = self.probe.between(right, tap.tensor)
-            alone = self.probe.run({name: right[name] for name in between.sources}, [tap.tensor])[tap.tensor]
             found.append(
                 Block(
                     layers=tuple(dict.fromkeys(step.module for step in between.steps if step.layer)),
                     readers=tap.readers,
                     arriving_db=decibel(tap.wanted, self.own[tap.tensor]),
-                    introduced_db=decibel(tap.wanted, alone),
+                    introduced_db=decibel(tap.wanted, alone[tap.tensor]),
                 )
             )
         return found
@@ -146,6 +148,7 @@ class Comparison:
                         share=share,
                     )
                 )
+        found = narrowed(found, blocks)
         return sorted(found, key=lambda one: _level(one.introduced_db))
 
     def _share_of(self, place: int) -> float | None:
@@ -154,6 +157,33 @@ class Comparison:
             return None
         after = self.output_error(place + 1) if place < len(self.taps) else 0.0
         return _share(self.output_error(min(place, len(self.taps))) - after, whole)
+
+
+def narrowed(found: Sequence[Finding], blocks: Sequence[Block]) -> list[Finding]:
+    """Leaves out layers that another block exonerates, or that one in several wrong blocks makes needless.
+
+    A layer that is alone in a sound block is right. Of the others, one that is in every wrong block of a group explains
+    all of them.
+    """
+    wrong = {(one.layers, one.readers) for one in found}
+    sound = {block.layers[0] for block in blocks if len(block.layers) == 1 and (block.layers, block.readers) not in wrong}
+    counts = Counter(layer for one in found for layer in one.layers if layer not in sound)
+    result = dict[tuple[str, ...], Finding]()
+    for one in found:
+        suspects = [layer for layer in one.layers if layer in counts] or list(one.layers)
+        most = max((counts[layer] for layer in suspects), default=0)
+        layers = tuple(layer for layer in suspects if counts[layer] == most)
+        known = result.get(layers)
+        if known is None or not layers:
+            result[layers or one.readers] = replace(one, layers=layers)
+        else:
+            shares = [share for share in (known.share, one.share) if share is not None]
+            worst = min(known, one, key=lambda each: _level(each.introduced_db))
+            readers = tuple(dict.fromkeys((*known.readers, *one.readers)))
+            result[layers] = replace(
+                worst, layers=layers, readers=readers, share=min(1.0, sum(shares)) if shares else None
+            )
+    return list(result.values())
 
 
 def noise(wanted: NDArray[Any], got: NDArray[Any]) -> float:
