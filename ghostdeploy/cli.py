@@ -265,9 +265,7 @@ def run(
 @click.option("--recorded", is_flag=True, help="Show only what the quantizer recorded; runs nothing.")
 @click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Blocks to show; --json has all.")
 @common
-def diagnose(
-    bundle: Path, other: Path | None, top: int, *, recorded: bool, as_json: bool, **model: Any
-) -> int:
+def diagnose(bundle: Path, other: Path | None, top: int, *, recorded: bool, as_json: bool, **model: Any) -> int:
     """Show which blocks of a bundle carry its error, by PyTorch module.
 
     Runs every block of the payload on what a reference feeds it. The reference is OTHER, a second bundle of the model;

@@ -1,7 +1,7 @@
 """Faults planted in the payload of a finished bundle: one layer's weights, bias or scale are wrong.
 
-The bundle is a copy, its manifest lists the new hashes: to everything but a diagnosis it looks whole. A fault changes the
-numbers that the file stores, whatever they are: floats, half precision, or integers with scales.
+The bundle is a copy, its manifest lists the new hashes: to everything but a diagnosis it looks whole. A fault changes
+the numbers that the file stores, whatever they are: floats, half precision, or integers with scales.
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ def _live(live: Live, recorded: Diagnosis | None, top: int) -> None:
     )
     if live.left_out:
         count = len(live.left_out)
-        note(f"{count} layers have no counterpart and are part of other blocks: {', '.join(live.left_out)}", style="dim")
+        note(
+            f"{count} layers have no counterpart and are part of other blocks: {', '.join(live.left_out)}", style="dim"
+        )
     if (half := live.halfway) is not None:
         text = f"{half.share:.0%} of the error of the outputs comes from the first {half.blocks_before} of them"
         note(f"{text}, up to {named(half.layers)}", style="dim")

@@ -69,7 +69,11 @@ def read_by_modules(model: Untouched, batch: Batch) -> dict[str, list[NDArray[An
         if given and isinstance(given[0], torch.Tensor):
             found[name].append(np.array(given[0].detach().float().numpy()))
 
-    own = ((name, one) for name, one in model.module.named_modules() if next(one.parameters(recurse=False), None) is not None)
+    own = (
+        (name, one)
+        for name, one in model.module.named_modules()
+        if next(one.parameters(recurse=False), None) is not None
+    )
     handles = [one.register_forward_pre_hook(partial(note, name)) for name, one in own]
     try:
         model.outputs(batch)

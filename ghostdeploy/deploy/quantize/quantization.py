@@ -189,8 +189,9 @@ class Quantization(ABC):
         images = next(iter(self._calibration()))
         sources = {layer.name: layer.source for layer in self.layers}
         tensors = list(dict.fromkeys(sources.values()))
-        both = (self.activations(graph, tensors, images) for graph in (self.floating, self.chosen.floating))
-        return channel_factors(sources, *both, self.channels)
+        plain = self.activations(self.floating, tensors, images)
+        equalized = self.activations(self.chosen.floating, tensors, images)
+        return channel_factors(sources, plain, equalized, self.channels)
 
     def _accept(self, float_units: frozenset[str]) -> None:
         self.quantized = self.write(self._layers_of(float_units))

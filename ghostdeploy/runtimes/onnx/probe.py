@@ -143,7 +143,8 @@ class OnnxProbe(Probe):
             return values
         scale, zero = self._scales[name]
         ends = np.iinfo(zero.dtype)
-        return np.clip(np.rint(values / scale) + zero, ends.min, ends.max).astype(zero.dtype)
+        codes: NDArray[Any] = np.clip(np.rint(values / scale) + zero, ends.min, ends.max).astype(zero.dtype)
+        return codes
 
     def _decoded(self, name: str, values: NDArray[Any]) -> NDArray[np.float32]:
         if name in self._scales:

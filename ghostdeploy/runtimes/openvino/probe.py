@@ -72,7 +72,9 @@ class OpenVINOProbe(Probe):
                 continue
             layer = kind in _WEIGHTED and _key(values[1]) in self._fixed and _key(values[0]) not in self._fixed
             before = tuple(dict.fromkeys(map(self._before_rounding, reads)))
-            yield Step(name=_layer_name(op) if layer else op.get_friendly_name(), reads=before, writes=writes, layer=layer)
+            yield Step(
+                name=_layer_name(op) if layer else op.get_friendly_name(), reads=before, writes=writes, layer=layer
+            )
 
     def _before_rounding(self, name: str) -> str:
         return self._rounded.get(name, name)

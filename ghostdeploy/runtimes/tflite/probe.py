@@ -1,8 +1,9 @@
 """Looking inside a TFLite payload; with the tools of `ai-edge-litert`, which the older tflite-runtime lacks.
 
 A cut is a file of its own: the operators between, the given tensors as inputs, the wanted ones as outputs, all weights
-as they are. Padding belongs to the layer that reads it. LiteRT's own way, `experimental_preserve_all_tensors`, shows nothing of what the XNNPACK delegate computes,
-and takes no tensor inside. Maps have their channels last here; integers go through their scale:
+as they are. Padding belongs to the layer that reads it. LiteRT's own way, `experimental_preserve_all_tensors`, shows
+nothing of what the XNNPACK delegate computes, and takes no tensor inside. Maps have their channels last here; integers
+go through their scale:
 
     x = s·(q − z)        q = clip(round(x/s) + z)
 """
@@ -115,7 +116,7 @@ class TFLiteProbe(Probe):
             graph.tensors[-1].name = bytes(graph.tensors[place].name or b"") + b"/alone"
         graph.inputs = np.array([self._places[name] for name in given], np.int32)
         graph.outputs = np.array([ends[self._places[name]] for name in wanted], np.int32)
-        needed, kept = set(ends), []
+        needed, kept = set(ends), list[Any]()
         for operator in reversed(graph.operators):
             if needed & (made := {int(index) for index in operator.outputs}):
                 needed = (needed - made) | ({int(index) for index in operator.inputs} - known)
@@ -128,10 +129,8 @@ class TFLiteProbe(Probe):
         return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
     def _encoded(self, name: str, values: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
-        if name in self.inputs:  # as the manifest has them
-            ordered = np.ascontiguousarray(values)
-        else:
-            ordered = channels_last(values, nhwc=True)
+        # Inputs are given as the manifest has them.
+        ordered = np.ascontiguousarray(values) if name in self.inputs else channels_last(values, nhwc=True)
         scale, zero = detail["quantization"]
         if not scale or ordered.dtype == detail["dtype"]:
             return ordered.astype(detail["dtype"])

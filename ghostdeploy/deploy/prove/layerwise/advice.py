@@ -37,9 +37,7 @@ def advise(found: Live, manifest: Manifest, recorded: Diagnosis | None) -> tuple
     return "no block is wrong: what the payload computes is the reference's, up to rounding", None
 
 
-def _wrong(
-    worst: Finding, found: Live, manifest: Manifest, recorded: Diagnosis | None
-) -> tuple[str, str | None]:
+def _wrong(worst: Finding, found: Live, manifest: Manifest, recorded: Diagnosis | None) -> tuple[str, str | None]:
     name = named(worst.layers, worst.readers)
     layers = [] if recorded is None else [one for one in recorded.layers if one.module in worst.layers]
     clipped = max((one.clipped for one in layers), default=0.0)

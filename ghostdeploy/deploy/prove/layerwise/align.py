@@ -2,7 +2,7 @@
 
 What a layer reads is a function of the network, not of the rewriting: BatchNorm and activation in front of it have been
 applied, whoever fused them. So tensors are aligned by their *reader*, the PyTorch module that owns its weights. Let X
-(N, C, …) be what that module reads in the reference, and c₁ … c_k the channels of what the layers of its name read here.
+(N, C, …) be what that module reads in the reference, and c₁ … c_k the channels of what layers of its name read here.
 
     Σ cᵢ = C        parts: the consumer split reads a concatenation in parts, in their order
     k = 1, c₁ = r·C    copies: a Ghost module that concatenates inside its depthwise filter reads [X; X]
@@ -78,7 +78,8 @@ def _scaled(whole: NDArray[Any], factors: Sequence[float]) -> NDArray[Any]:
     if channels % len(factors):
         return whole
     f = np.tile(np.asarray(factors, whole.dtype), channels // len(factors))
-    return whole * f.reshape(1, -1, *[1] * (whole.ndim - 2))
+    scaled: NDArray[Any] = whole * f.reshape(1, -1, *[1] * (whole.ndim - 2))
+    return scaled
 
 
 def align(

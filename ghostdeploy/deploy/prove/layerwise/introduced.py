@@ -51,6 +51,10 @@ if TYPE_CHECKING:
 ALLOWED = {"fp32": 70.0, "fp16": 40.0, "hybrid": 25.0, "int8": 20.0}
 """By precision, dB."""
 SURELY = {"fp32": 70.0, "fp16": 40.0, "hybrid": 20.0, "int8": 12.0}
+NO_ERROR_DB = 60.0
+"""SQNR of outputs that nobody would halve the error of."""
+LARGEST = 1e30
+"""Stands for the error of outputs that hold NaN or infinity."""
 OUTLIER_DB = 8.0
 SHARE = 0.25
 
@@ -73,7 +77,7 @@ class Comparison:
     outputs: Sequence[Tap]
     own: Values
     runs: int = 0
-    """Of the network's rear part, for bisection."""
+    """Of the network's rear part."""
     _errors: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -104,27 +108,28 @@ class Comparison:
         if count not in self._errors:
             given = dict(self.inputs) | {tap.tensor: tap.wanted for tap in self.taps[:count]}
             wanted = [tap.tensor for tap in self.outputs if tap.tensor not in given]
-            got = self.probe.run(given, wanted) if wanted else {}
-            self.runs += bool(wanted)
-            self._errors[count] = sum(noise(tap.wanted, got[tap.tensor]) for tap in self.outputs if tap.tensor in got)
+            got = self.own if count == 0 else self.probe.run(given, wanted) if wanted else {}
+            self.runs += bool(wanted) and count > 0
+            found = (noise(tap.wanted, got[tap.tensor]) for tap in self.outputs if tap.tensor in got)
+            self._errors[count] = min(LARGEST, sum(found))
         return self._errors[count]
 
     def halfway(self, blocks: Sequence[Block]) -> Halfway | None:
-        """Finds the block that half of the outputs' error does not pass."""
-        whole, low, high = self.output_error(0), 0, len(blocks)
-        if whole == 0:
+        """Finds the block up to which half of the outputs' error arises; None where there is next to none."""
+        whole = self.output_error(0)
+        if whole <= 10 ** (-NO_ERROR_DB / 10):
             return None
+        self._errors[len(blocks)] = 0.0
+        known = dict(self._errors)  # from the shares of wrong blocks, where there are any
+        high = min(count for count, error in known.items() if error <= whole / 2)
+        low = max(count for count, error in known.items() if error > whole / 2 and count < high)
         while high - low > 1:
             middle = (low + high) // 2
-            if middle < len(blocks) and self.output_error(middle) <= whole / 2:
-                high = middle
-            else:
-                low = middle
-        rest = self.output_error(high) if high <= len(self.taps) else 0.0
+            low, high = (low, middle) if self.output_error(middle) <= whole / 2 else (middle, high)
         return Halfway(
             layers=blocks[high - 1].layers,
             blocks_before=high,
-            share=_share(whole - rest, whole),
+            share=_share(whole - self.output_error(high), whole),
             runs=self.runs,
         )
 
@@ -155,8 +160,8 @@ class Comparison:
         whole = self.output_error(0)
         if whole == 0:
             return None
-        after = self.output_error(place + 1) if place < len(self.taps) else 0.0
-        return _share(self.output_error(min(place, len(self.taps))) - after, whole)
+        after = self.output_error(place + 1) if place + 1 < len(self.ends) else 0.0
+        return _share(self.output_error(place) - after, whole)
 
 
 def narrowed(found: Sequence[Finding], blocks: Sequence[Block]) -> list[Finding]:
@@ -166,7 +171,9 @@ def narrowed(found: Sequence[Finding], blocks: Sequence[Block]) -> list[Finding]
     all of them.
     """
     wrong = {(one.layers, one.readers) for one in found}
-    sound = {block.layers[0] for block in blocks if len(block.layers) == 1 and (block.layers, block.readers) not in wrong}
+    sound = {
+        block.layers[0] for block in blocks if len(block.layers) == 1 and (block.layers, block.readers) not in wrong
+    }
     counts = Counter(layer for one in found for layer in one.layers if layer not in sound)
     result = dict[tuple[str, ...], Finding]()
     for one in found:
@@ -210,5 +217,4 @@ def _level(db: float | None) -> float:
 
 
 def _share(part: float, whole: float) -> float:
-    """Returns a part of the error, of one that is infinite all of it."""
-    return min(1.0, max(0.0, part / whole)) if np.isfinite(whole) and np.isfinite(part) else 1.0
+    return min(1.0, max(0.0, part / whole))

@@ -133,11 +133,13 @@ class Opened:
             for tensor, (name, golden) in self.golden.items()
         ]
         work = Comparison(probe=self.probe, inputs=self.given(count), taps=taps, outputs=outputs, own=own)
-        return self._engine(lambda: self._live(work, reference, count, left_out))
+        found: Live = self._engine(lambda: self._live(work, reference, count, left_out))
+        return found
 
     def _live(self, work: Comparison, reference: Reference, count: int, left_out: list[str]) -> Live:
         precision = min((self.manifest.precision, reference.precision), key=lambda name: ALLOWED[name])
         blocks = work.blocks()
+        wrong = work.wrong(blocks, precision)
         errors = [decibel(tap.wanted, work.own[tap.tensor]) for tap in work.outputs]
         worst = min((one for one in errors if one is not None), default=None)
         found = Live(
@@ -147,7 +149,7 @@ class Opened:
             images=count,
             outputs_db=worst,
             blocks=tuple(sorted(blocks, key=lambda one: (one.introduced_db is None, one.introduced_db))),
-            wrong=tuple(work.wrong(blocks, precision)),
+            wrong=tuple(wrong),
             halfway=work.halfway(blocks),
             left_out=tuple(left_out),
         )
@@ -161,7 +163,8 @@ class Opened:
             raise
         except Exception as error:
             raise BundleError(
-                f"{self.bundle.path} cannot be looked into: {reason(error)}", hint=f"ghostdeploy verify {self.bundle.path}"
+                f"{self.bundle.path} cannot be looked into: {reason(error)}",
+                hint=f"ghostdeploy verify {self.bundle.path}",
             ) from error
 
 
@@ -211,7 +214,7 @@ def _by_tensor(probe: Probe, golden: Arrays) -> dict[str, tuple[str, NDArray[Any
     """Returns name and golden array of each output by its tensor; a file without the names has them in order."""
     known = probe.outputs
     tensors: Iterable[str] = [known[name] for name in golden] if golden.keys() <= known.keys() else known.values()
-    return {tensor: one for tensor, one in zip(tensors, golden.items(), strict=True)}
+    return dict(zip(tensors, golden.items(), strict=True))
 
 
 def _like(golden: NDArray[Any], own: NDArray[Any]) -> NDArray[Any]:
@@ -219,5 +222,3 @@ def _like(golden: NDArray[Any], own: NDArray[Any]) -> NDArray[Any]:
     orders = [golden, np.moveaxis(golden, -1, 1)] if golden.ndim == 4 else [golden]
     same = [one for one in orders if one.shape == own.shape]
     return min(same or [golden.reshape(own.shape)], key=lambda one: noise(one, own))
-
-

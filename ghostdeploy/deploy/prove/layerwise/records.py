@@ -60,7 +60,7 @@ class Live(Record, frozen=True, kw_only=True):
     wrong: tuple[Finding, ...] = ()
     """Blocks that rounding does not explain, worst first; none in a sound bundle."""
     halfway: Halfway | None = None
-    """None where the outputs have no error."""
+    """None where the outputs have next to no error."""
     left_out: tuple[str, ...] = ()
     """PyTorch modules whose inputs cannot be aligned: their layers are part of the blocks around them."""
     advice: str = ""

@@ -101,9 +101,7 @@ class TFLiteQuantization(Quantization):
                     self.notes.append(text)
         return found
 
-    def activations(
-        self, graph: bytes, tensors: Sequence[str], images: Batch
-    ) -> Iterable[tuple[str, NDArray[Any]]]:
+    def activations(self, graph: bytes, tensors: Sequence[str], images: Batch) -> Iterable[tuple[str, NDArray[Any]]]:
         """See `Quantization.activations`."""
         return TFLiteTaps(graph, tensors)(images)
 
