@@ -96,7 +96,9 @@ def _openvino(path: Path, module: str, kind: str) -> None:
 
     core = openvino.Core()
     model = core.read_model(path)
-    layer = next(op for op in model.get_ordered_ops() if op.get_friendly_name() in (module, f"{module}/WithoutBiases"))
+    names = (module, f"{module}/WithoutBiases")
+    ops = (op for op in model.get_ordered_ops() if op.get_type_name() != "Constant")
+    layer = next(op for op in ops if op.get_friendly_name() in names)
     node = layer.input_value(1).get_node()
     if kind == "shifted":
         add = next(iter(layer.output(0).get_target_inputs())).get_node()

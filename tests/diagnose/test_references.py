@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from msgspec.structs import replace
 
 from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.bundle.manifest import PassRecord, encode
 from ghostdeploy.deploy.prove.layerwise.command import float_neighbour
 from tests.bundles import Tiny, make_bundle
 from tests.commands import assert_one_sentence, run
@@ -42,16 +44,14 @@ def test_a_float_bundle_beside_it_is_the_reference(target, beside, capsys):
 
 @pytest.mark.parametrize("target", INSIDE)
 def test_each_layer_of_a_small_network_is_found_by_name(target, beside, tmp_path, capsys):
-    sound = beside("onnx")
+    sound, path = beside("onnx"), beside(target, "int8")
     for layer in ("first", "depthwise", "classifier"):
-        path = plant(beside(target) if target != "onnx" else sound, tmp_path / f"wrong-{layer}", layer, "permuted")
+        wrong = plant(path, tmp_path / f"wrong-{layer}", layer, "permuted")
 
-        answer = run(capsys, "diagnose", path, sound, "--json")
+        answer = run(capsys, "diagnose", wrong, sound, "--json")
 
         assert answer.code == 1
         assert [one["layers"] for one in answer.document["live"]["wrong"]] == [[layer]]
-        if target != "onnx":
-            shutil.rmtree(tmp_path / f"tiny-{target}-fp32")
 
 
 def test_without_a_reference_what_was_recorded_is_told(tiny_bundle, tmp_path, capsys):
@@ -123,9 +123,7 @@ def test_a_damaged_neighbour_is_no_reference(beside):
 
 
 def test_equalized_channels_without_their_factors_are_refused(beside, capsys):
-    from msgspec.structs import replace
 
-    from ghostdeploy.bundle.manifest import PassRecord, encode
 
     sound, path = beside("onnx"), beside("openvino", "int8")
     manifest = open_bundle(path).manifest
