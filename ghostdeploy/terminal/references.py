@@ -6,7 +6,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from ghostdeploy.errors import UsageError
+from ghostdeploy import targets
+from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.wheel import is_device_wheel
 
 if TYPE_CHECKING:
@@ -42,13 +43,21 @@ def diagnosed(
 
 
 def _given(bundle: Bundle, model: str | None, weights: Path | None) -> Reference:
+    if targets.intake_of(model) is not None:
+        raise UsageError(
+            f"--model {model} is no PyTorch model: a file is held against as a float bundle",
+            hint=f"ghostdeploy export {model} -t onnx, and give that bundle behind {bundle.path}",
+        )
     from ghostdeploy.deploy.default_route.intermediates import model_reference
 
     return model_reference(bundle, model, weights)
 
 
 def _known(bundle: Bundle) -> Reference | None:
-    """Returns the model that a manifest names; None where the name is not enough, or nothing here can load it."""
+    """Returns the model that a manifest names; None where the name is not enough, or nothing here can load it.
+
+    An untrained network has other weights each time it is built.
+    """
     if is_device_wheel() or find_spec("torch") is None:
         return None
     from ghostdeploy.deploy.default_route.comparison import name_model
@@ -56,6 +65,6 @@ def _known(bundle: Bundle) -> Reference | None:
 
     try:
         name_model(bundle, None, None)
-    except UsageError:
+        return model_reference(bundle)
+    except (BundleError, UsageError):
         return None
-    return model_reference(bundle)

@@ -8,7 +8,10 @@ from ghostdeploy import targets
 from tests.commands import run
 from tests.conftest import require
 from tests.exported import sample_bundle
+from tests.further import further
 from tests.planted import KINDS, plant
+
+pytestmark = pytest.mark.slow
 
 NAME = "ghostnet_050"
 INSIDE = [row.name for row in targets.TARGETS.values() if row.probe is not None and row.device is None]
@@ -45,7 +48,7 @@ def test_a_sound_bundle_names_no_block(target, precision, exported, capsys):
 
 
 @pytest.mark.parametrize(("target", "precision"), CASES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", further(KINDS, usual=("scaled", "permuted")))
 def test_a_wrong_layer_is_found_by_name(target, precision, kind, exported, tmp_path, capsys):
     path = plant(exported(target, precision), tmp_path / "wrong", CHAIN, kind)
 

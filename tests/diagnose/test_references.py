@@ -115,6 +115,12 @@ def test_another_model_is_refused(beside, capsys):
     assert_one_sentence(answer, 3, "sample:ghostnet_050 is not the model of")
 
 
+def test_an_onnx_file_is_held_against_as_a_bundle(beside, capsys):
+    answer = run(capsys, "diagnose", beside("onnx"), "--model", "net.onnx")
+
+    assert_one_sentence(answer, 2, "net.onnx is no PyTorch model", "ghostdeploy export net.onnx -t onnx")
+
+
 def test_a_damaged_neighbour_is_no_reference(beside):
     damaged, path = beside("onnx"), beside("openvino", "int8")
     (damaged / "model.onnx").write_bytes(b"")
@@ -123,7 +129,6 @@ def test_a_damaged_neighbour_is_no_reference(beside):
 
 
 def test_equalized_channels_without_their_factors_are_refused(beside, capsys):
-
 
     sound, path = beside("onnx"), beside("openvino", "int8")
     manifest = open_bundle(path).manifest
