@@ -16,7 +16,7 @@ from tests.commands import assert_one_sentence, run
 from tests.conftest import require
 from tests.planted import plant
 
-INSIDE = [row.name for row in targets.TARGETS.values() if row.probe is not None and row.device is None]
+INSIDE = [row.name for row in targets.TARGETS.values() if row.probe is not None]
 
 
 @pytest.fixture
