@@ -29,6 +29,7 @@ _FOLDER = GivenPath()
 _ELSEWHERE = {
     **dict.fromkeys(("device-kit", "export", "models", "tune"), "ghostdeploy.making"),
     **dict.fromkeys(("package", "sbom", "sign"), "ghostdeploy.releasing"),
+    **dict.fromkeys(("diagnose", "inspect"), "ghostdeploy.inspecting"),
     "report": "ghostdeploy.reporting",
 }
 """Commands by the module that defines them, imported on use: the others start without their options."""
@@ -287,23 +288,6 @@ def run(
 
 @main.command()
 @click.argument("bundle", type=_FOLDER)
-@click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Layers to show; --json has all.")
-@common
-def diagnose(bundle: Path, top: int, *, as_json: bool) -> None:
-    """Show which layers carry the error of a quantized bundle.
-
-    Layers have the names of their PyTorch modules.
-    """
-    from ghostdeploy.bundle.folder import open_bundle
-    from ghostdeploy.deploy.prove.diagnose import diagnose as read
-    from ghostdeploy.terminal import proof_tables
-
-    found, outputs = read(bundle), open_bundle(bundle, check_hashes=False).manifest.outputs
-    print_json(found) if as_json else proof_tables.diagnosed(found, top, outputs)
-
-
-@main.command()
-@click.argument("bundle", type=_FOLDER)
 @click.option(
     "--timeout", type=float, default=900.0, show_default=True, metavar="SECONDS", help="Time limit of the build."
 )
@@ -320,37 +304,3 @@ def build(bundle: Path, timeout: float, *, as_json: bool) -> int:
         built = finish(bundle, timeout=timeout, listener=bars)
     print_json(built) if as_json else making_tables.built(built)
     return int(built.verdict == "failed")
-
-
-@main.command()
-@click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
-@common
-def inspect(bundles: tuple[Path, ...], *, as_json: bool) -> int:
-    """Show what is inside a bundle, or a receipt.
-
-    Provenance, passes, precision, tolerances and hashes. With --json, one bundle prints one document, several print a
-    list.
-    """
-    from ghostdeploy.terminal import receipt_tables, tables
-
-    several: Several[Any] = Several(arguments=bundles)
-    several.run(_open)
-    if as_json:
-        found = several.entries(lambda _, one: one if isinstance(one, tuple) else tables.bundle_document(one), "path")
-        print_json(found if len(bundles) > 1 else found[0])
-        return several.leave()
-    for _, one in several.results:
-        if isinstance(one, tuple):
-            for receipt in one:
-                receipt_tables.inspected(receipt)
-        else:
-            tables.inspected(one)
-    return several.leave()
-
-
-def _open(path: Path) -> Any:
-    """Returns a bundle, or the receipts of a file."""
-    from ghostdeploy.bundle.folder import open_bundle
-    from ghostdeploy.device.receipt import is_receipt, read
-
-    return read(path) if is_receipt(path) else open_bundle(path)

@@ -191,6 +191,10 @@ class Target:
     """Import string of the worker that makes its INT8 graph."""
     costs: str | None = None
     """Import string of the function (payload, batch) that lists its layers' multiply-accumulates and bytes."""
+    probe: str | None = None
+    """Import string of the function (bundle) that opens a payload to be looked into, a `runtimes.probe.Probe`."""
+    opaque: str | None = None
+    """Why nothing inside its payload can be seen, a clause behind its name; where `probe` is None."""
     default_route: str | None = None
     """Import string of the `DefaultConverter` that exports the untouched module in the vendor's usual way."""
     intake: Intake | None = None
@@ -216,6 +220,11 @@ class Target:
     def runtime_requirement(self) -> str:
         """What pip installs on a device: the runtime alone."""
         return self.distribution or f"ghostdeploy[{self.name}-runtime]"
+
+    @property
+    def why_opaque(self) -> str:
+        """Returns the sentence that says why nothing inside its payload can be seen."""
+        return f"{self.name} {self.opaque or 'shows nothing inside a payload: its row has no probe'}"
 
     @property
     def how(self) -> Literal["executed", "on a simulator"]:

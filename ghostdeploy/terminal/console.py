@@ -12,6 +12,7 @@ import logging
 import sys
 import warnings
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ class CommandGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Returns the names of all commands that are installed."""
-        return sorted({*self.commands, *(() if is_device_wheel() else self._elsewhere)})
+        return sorted({*self.commands, *(name for name, module in self._elsewhere.items() if find_spec(module))})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Returns a command; None where there is none of that name."""

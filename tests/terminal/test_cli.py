@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -174,15 +175,15 @@ def test_no_color_is_honoured(capsys, monkeypatch):
     assert "\x1b[3" not in run(capsys, "doctor").out
 
 
-def test_diagnose_of_a_float_bundle_points_to_verify(tiny_bundle, capsys):
-    answer = run(capsys, "diagnose", tiny_bundle("onnx"))
+def test_what_was_recorded_of_a_float_bundle_is_nothing(tiny_bundle, capsys):
+    answer = run(capsys, "diagnose", tiny_bundle("onnx"), "--recorded")
 
     assert_one_sentence(answer, 2, "is fp32: it has no quantized layers", "ghostdeploy verify")
 
 
 @pytest.mark.parametrize("target", targets.TARGETS)
-def test_diagnose_of_a_quantized_bundle_names_its_layers(target, tiny_bundle, capsys):
-    path = tiny_bundle(target, "int8")
+def test_diagnose_of_a_quantized_bundle_names_its_layers(target, tiny_bundle, tmp_path, capsys):
+    path = shutil.copytree(tiny_bundle(target, "int8"), tmp_path / "alone")
 
     shown, found = run(capsys, "diagnose", path), run(capsys, "diagnose", path, "--json").document
     one = run(capsys, "diagnose", path, "--top", "1").out

@@ -62,6 +62,9 @@ class Diagnosis(Record, frozen=True, kw_only=True):
     """Returned to float, in this order."""
     notes: tuple[str, ...] = ()
     """The choices that were tried, and the result of each."""
+    factors: dict[str, tuple[float, ...]] = {}  # noqa: RUF012 - msgspec copies defaults
+    """By PyTorch module: factor of each channel that it reads, where channels were equalized; see
+    `deploy.fold.passes.equalize_channels`."""
 
 
 def diagnose(path: str | os.PathLike[str]) -> Diagnosis:

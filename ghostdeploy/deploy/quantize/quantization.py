@@ -19,6 +19,7 @@ from ghostdeploy.deploy.prove import measuring
 from ghostdeploy.deploy.prove.diagnose import Diagnosis, LayerNoise, UnitGain
 from ghostdeploy.deploy.prove.fidelity import agreement, worst_db
 from ghostdeploy.deploy.quantize import ranges as rg
+from ghostdeploy.deploy.quantize.channel_factors import channel_factors
 from ghostdeploy.deploy.quantize.choose import CORRECTING, JUDGING, Chosen, Trial, choose, split
 from ghostdeploy.deploy.quantize.fallback import MOST_IN_FLOAT, Gate, affordable, rank, shortest_prefix
 from ghostdeploy.deploy.quantize.pixels import read_batches
@@ -97,6 +98,7 @@ class Quantization(ABC):
         )
         self.notes: list[str] = []
         self.chosen = self._choose()
+        self.factors = self._read_factors()
         self.floating, self.errors = self.chosen.floating, self.chosen.errors
         self.gains: tuple[UnitGain, ...] = ()
         self.float_units: tuple[str, ...] = ()
@@ -124,6 +126,14 @@ class Quantization(ABC):
     @abstractmethod
     def write(self, float_layers: frozenset[str]) -> Any:
         """Returns the quantized graph of the chosen try with the named layers in float."""
+
+    @abstractmethod
+    def activations(self, graph: Any, tensors: Sequence[str], images: Batch) -> Iterable[tuple[str, NDArray[Any]]]:
+        """Yields tensors of a float graph, by name, in pieces."""
+
+    def channels(self, values: NDArray[Any]) -> int:
+        """Returns the axis of a tensor's channels."""
+        return 1
 
     def refine(self, chosen: Chosen, images: Sequence[Batch]) -> Chosen:
         """Returns the chosen try with errors measured on more images than were worth it for every try."""
@@ -171,6 +181,17 @@ class Quantization(ABC):
         )
         self.notes += notes
         return self.refine(chosen, [*judging, *correcting])
+
+    def _read_factors(self) -> dict[str, tuple[float, ...]]:
+        """Returns what equalization did to the channels that layers read."""
+        if not self.chosen.choice.strength:
+            return {}
+        images = next(iter(self._calibration()))
+        sources = {layer.name: layer.source for layer in self.layers}
+        tensors = list(dict.fromkeys(sources.values()))
+        plain = self.activations(self.floating, tensors, images)
+        equalized = self.activations(self.chosen.floating, tensors, images)
+        return channel_factors(sources, plain, equalized, self.channels)
 
     def _accept(self, float_units: frozenset[str]) -> None:
         self.quantized = self.write(self._layers_of(float_units))
@@ -250,6 +271,7 @@ class Quantization(ABC):
             gains=self.gains,
             float_units=self.float_units,
             notes=tuple(self.notes),
+            factors=self.factors,
         )
 
     def _noise(self, layer: LayerFacts) -> LayerNoise:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -13,6 +13,7 @@ from ghostdeploy.convert.graph import file as onnx_file
 from ghostdeploy.convert.graph.index import OnnxGraph
 from ghostdeploy.convert.graph.precision import read_precision
 from ghostdeploy.deploy.quantize import conditioned, writer
+from ghostdeploy.deploy.quantize.activations import Activations, in_groups
 from ghostdeploy.deploy.quantize.blocks import roles, units
 from ghostdeploy.deploy.quantize.choose import QdqTrial
 from ghostdeploy.deploy.quantize.correct_bias import correct_bias
@@ -31,7 +32,9 @@ with silent():
     import onnxruntime
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
@@ -99,6 +102,13 @@ class QdqQuantization(Quantization):
         images = f"{self.spec.fingerprint.sha256} {self.spec.preprocess}"
         kept = KeptHistograms(Path(self.spec.calibration).parent, images)
         return QdqTrial(self.recipe, self.plan, judging, correcting, wanted, self.task, kept)
+
+    def activations(
+        self, graph: onnx.ModelProto, tensors: Sequence[str], images: Batch
+    ) -> Iterable[tuple[str, NDArray[Any]]]:
+        """See `Quantization.activations`."""
+        for group in in_groups(graph, [name for name in tensors if name not in self.graph.inputs]):
+            yield from Activations(graph, group)(images)
 
     def refine(self, chosen: Chosen, images: Sequence[Batch]) -> Chosen:
         """See `Quantization.refine`: biases are corrected by these errors."""

@@ -19,12 +19,14 @@ from ghostdeploy.exporters.tflite.payload import write
 from ghostdeploy.exporters.tflite.quantize import writer
 from ghostdeploy.exporters.tflite.quantize.float_simulation import in_float
 from ghostdeploy.exporters.tflite.quantize.graph import TFLiteGraph
-from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner
+from ghostdeploy.exporters.tflite.quantize.runner import TFLiteRunner, TFLiteTaps
 from ghostdeploy.exporters.tflite.quantize.trial import ERROR_IMAGES, TFLiteTrial, layer_errors
 from ghostdeploy.exporters.tflite.read_back import ports, read_precision
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from ghostdeploy.batches import Batch
     from ghostdeploy.bundle.folder import Arrays
@@ -98,6 +100,14 @@ class TFLiteQuantization(Quantization):
                     text = f"skipped equalization of strength {strength:g}: it changes the outputs by {error:.1e}"
                     self.notes.append(text)
         return found
+
+    def activations(self, graph: bytes, tensors: Sequence[str], images: Batch) -> Iterable[tuple[str, NDArray[Any]]]:
+        """See `Quantization.activations`."""
+        return TFLiteTaps(graph, tensors)(images)
+
+    def channels(self, values: NDArray[Any]) -> int:
+        """See `Quantization.channels`."""
+        return values.ndim - 1
 
     def _with_weights(self, archive: Any, strength: float) -> bytes | None:
         """Returns the file with equalized weights; the layers are those of the PyTorch graph in another order."""
