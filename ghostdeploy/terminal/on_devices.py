@@ -118,7 +118,7 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default=_PYTHON,
         metavar="PATH",
         show_default=True,
-        help="With --on ssh://…: Python of the device.",
+        help="With --on ssh://HOST: Python of the device.",
     )(reaching)
     return click.option(
         "--on",

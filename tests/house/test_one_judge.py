@@ -18,6 +18,10 @@ for room in ("prove", "export", "measure", "tune", "default_route"):
 WORDS = {
     "cli.py": "what `verify --json` says of a bundle that cannot be read",
     "convert/child.py": "how a child process ended",
+    "deploy/report/collect.py": "which of several verdicts is the worst",
+    "deploy/report/page.py": "how many verdicts are which",
+    "reporting.py": "what `report --check` says of a page that differs from its files",
+    "terminal/junit.py": "the text of a failure without a reason",
 }
 """Who else may say "passed" or "failed", and of what."""
 FIGURES = {

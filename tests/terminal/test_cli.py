@@ -16,7 +16,7 @@ NO_GPU = pytest.mark.skipif(bool(gpus()), reason="there is a GPU here")
 COMMANDS = (
     *("models", "doctor", "export", "verify", "eval", "bench", "tune", "run", "diagnose", "build", "inspect"),
     "device-kit",
-    *("package", "sbom", "sign"),
+    *("package", "report", "sbom", "sign"),
 )
 EXPORT_OPTIONS = (
     "--target",
