@@ -201,6 +201,7 @@ ROWS: tuple[Target, ...] = (
             activations="uint8",
             op_types=(*_LAYERS, "Relu", "Add", "Concat", "MaxPool", "Slice", "Flatten", "Reshape"),
         ),
+        int8_time=Int8Time(without_dot_product=0.92),
         environment=("EXECUTORCH", "XNNPACK"),
         rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
         fixed_batch=True,
