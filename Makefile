@@ -92,7 +92,7 @@ docs: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fold/test_fold_property.py tests/models/test_checkpoint.py \
-		tests/prove/test_image_fuzz.py tests/bundle/test_record_fuzz.py -p no:cacheprovider
+		tests/prove/test_image_fuzz.py tests/bundle/test_record_fuzz.py tests/supply/test_hostile.py -p no:cacheprovider
 
 device-wheel app-wheel: %-wheel: | $(BIN)/python
 	GHOSTDEPLOY_WHEEL=$* $(BIN)/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir dist .

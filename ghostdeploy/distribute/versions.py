@@ -16,6 +16,7 @@ from ghostdeploy.bundle import manifest as mf
 from ghostdeploy.bundle.folder import MANIFEST, MAX_MANIFEST
 from ghostdeploy.bundle.placing import place_new
 from ghostdeploy.bundle.staging import workspace
+from ghostdeploy.bundle.workspaces import sweep
 from ghostdeploy.distribute.forms import contents
 from ghostdeploy.errors import BundleError, OutputError, UsageError
 from ghostdeploy.files import read_limited, write_failure
@@ -45,6 +46,7 @@ def add_version(folder: Path, bundle: Bundle) -> tuple[Path, bool]:
     """
     newest = _newest(folder)
     if newest is not None:
+        sweep(folder)
         there = _manifest(newest)
         if there.digest is not None and there.digest == bundle.manifest.digest:
             return newest, False
