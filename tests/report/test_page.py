@@ -178,3 +178,16 @@ def test_a_missing_library_is_named_with_the_pip_command(capsys, monkeypatch, tm
     monkeypatch.setitem(sys.modules, "jinja2", None)
 
     assert_one_sentence(run(capsys, "report", tmp_path), 4, "report needs jinja2", 'pip install "ghostdeploy[report]"')
+
+
+def test_a_single_embedding_decides_nothing():
+    import numpy as np
+
+    from ghostdeploy.tasks.base import TaskInfo
+    from ghostdeploy.tasks.table import task_of
+
+    task = task_of(TaskInfo(name="embed"), (8, 8))
+    vectors = {"embedding": np.eye(4, dtype=np.float32)}
+
+    assert task.agree({"embedding": vectors["embedding"][:1]}, {"embedding": vectors["embedding"][:1]}) == (0, 0)
+    assert task.agree(vectors, vectors).of == 6

@@ -17,7 +17,7 @@ import numpy as np
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.prove.fidelity import EQUAL_DB, worst_db
 from ghostdeploy.deploy.report.collect import from_page
-from ghostdeploy.deploy.report.image_sets import Golden, Labelled, labelled
+from ghostdeploy.deploy.report.image_sets import Golden, Labelled, labelled, spread
 from ghostdeploy.deploy.report.pictures import Answering, encoded
 from ghostdeploy.deploy.report.records import Answer, Answers, Flip, Missing, Model, Pair, Report
 from ghostdeploy.errors import BadInput, GhostDeployError
@@ -113,24 +113,9 @@ def _asked(
         pairs=tuple(asked.pairs()),
         missing=tuple(missing),
         flipped=len(flipped),
-        flips=tuple(asked.flip(index, flipped[index]) for index in _spread(flipped, SHOWN)),
+        flips=tuple(asked.flip(index, flipped[index]) for index in spread(flipped, SHOWN)),
     )
     return msgspec.structs.replace(model, answers=found)
-
-
-def _spread(flipped: dict[int, dict[str, bool]], most: int) -> list[int]:
-    """Returns images in their order, of each model in turn the next one that it answers otherwise."""
-    lanes = {
-        key: [image for image, same in flipped.items() if not same[key]] for key in next(iter(flipped.values()), {})
-    }
-    found: dict[int, None] = {}
-    while len(found) < min(most, len(flipped)):
-        for lane in lanes.values():
-            while lane and lane[0] in found:
-                lane.pop(0)
-            if lane and len(found) < most:
-                found[lane.pop(0)] = None
-    return sorted(found)
 
 
 def _run_all(

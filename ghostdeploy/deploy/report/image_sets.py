@@ -127,3 +127,18 @@ def labelled(bundle: Bundle, path: str | os.PathLike[str]) -> Labelled:
         return Labelled(measuring.images_of(measuring.read(task, Path(path))).sample(MOST), labels, None)
     images = fit_classes(open_images(path, labelled=True), labels).sample(MOST)
     return Labelled(images, labels, images.labels)
+
+
+def spread(flipped: dict[int, dict[str, bool]], most: int) -> list[int]:
+    """Returns images in their order, of each model in turn the next one that it answers otherwise."""
+    lanes = {
+        key: [image for image, same in flipped.items() if not same[key]] for key in next(iter(flipped.values()), {})
+    }
+    found: dict[int, None] = {}
+    while len(found) < min(most, len(flipped)):
+        for lane in lanes.values():
+            while lane and lane[0] in found:
+                lane.pop(0)
+            if lane and len(found) < most:
+                found[lane.pop(0)] = None
+    return sorted(found)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.report import charts
-from ghostdeploy.deploy.report import speed_charts as speed
 from ghostdeploy.deploy.report.blocks import in_order
+from ghostdeploy.deploy.report.charted import Chart, speed_of
 from ghostdeploy.preprocess import described
 
 if TYPE_CHECKING:
@@ -98,14 +98,6 @@ class Row:
     key: str
     cells: list[int | None]
     """Places among the pairs; None on the diagonal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A chart with its title."""
-
-    title: str
-    svg: Markup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +196,7 @@ def _view(model: Model, at: str, name: str) -> ModelView:
         runs=runs,
         passes=passes,
         idle=idle,
-        charts=list(_charts(bundles, runs, name)),
+        charts=list(speed_of(bundles, runs, name)),
     )
 
 
@@ -232,47 +224,3 @@ def _rows(found: Answers) -> Iterator[Row]:
     for row in found.keys:
         cells = [places.get((row, column), places.get((column, row))) for column in found.keys]
         yield Row(row, cells)
-
-
-def _charts(bundles: list[BundleView], runs: list[RunView], name: str) -> Iterator[Chart]:
-    timed = [(run.place, run.record) for run in runs if run.record.timing is not None]
-    if timed:
-        yield Chart("Latency of every run", speed.latency(timed, f"{name}-latency"))
-    roofed: dict[tuple[str, int], list[tuple[int, Run]]] = {}
-    for place, run in timed:
-        if run.timing is not None and run.timing.limit is not None and run.timing.rates is not None:
-            roofed.setdefault((run.where, run.timing.threads), []).append((place, run))
-    for number, ((where, threads), some) in enumerate(roofed.items()):
-        title = f"Roofline of {where}, {threads} thread{'s' if threads > 1 else ''}"
-        yield Chart(title, speed.roofline(some, f"{name}-roof-{number}"))
-    for cost, title in (("latency", "median latency, ms"), ("size", "size, MB")):
-        points = [point for one in bundles if (point := _point(one, runs, cost)) is not None]
-        if points:
-            value = _value_of(bundles[0].record)
-            label = value[0] if value is not None else ""
-            yield Chart(f"{label} against {title}", speed.pareto(points, title, label, f"{name}-{cost}"))
-
-
-def _point(one: BundleView, runs: list[RunView], cost: str) -> speed.Point | None:
-    value = _value_of(one.record)
-    if value is None:
-        return None
-    at = one.record.size_bytes / 1e6
-    if cost == "latency":
-        run = next((run.record for run in runs if run.at == one.fastest), None)
-        if run is None or run.timing is None:
-            return None
-        at = run.timing.median_ms
-    return speed.Point(one.record.key, one.place, at, *value[1:])
-
-
-def _value_of(one: Evidence) -> tuple[str, float, float, float] | None:
-    """Returns the figure on labelled images with its bounds; None where there is none."""
-    manifest = one.manifest
-    if manifest.accuracy is not None and one.top1_ci95 is not None:
-        low, high = one.top1_ci95
-        return "top-1, %", 100 * manifest.accuracy.top1, 100 * low, 100 * high
-    if manifest.measured is not None:
-        found = manifest.measured.figures[manifest.measured.measure]
-        return None if found is None else (manifest.measured.measure, found, found, found)
-    return None

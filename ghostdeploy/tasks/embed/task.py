@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from ghostdeploy.tasks.base import Arrays
 
+_FEWEST = 3
+"""Images whose pairs can be told apart."""
+
 
 class Embed(Task):
     """See `Task`."""
@@ -54,8 +57,10 @@ class Embed(Task):
         return Table((">dimensions", "first values"), [(str(len(found)), f"{first} …" if len(found) > 8 else first)])
 
     def agree(self, got: Arrays, reference: Arrays) -> Agreed:
-        """Counts pairs of images that are decided alike."""
+        """Counts pairs of images that are decided alike; two images are one pair, which has no threshold of its own."""
         (ours,), (wanted,) = self.judged(got).values(), self.judged(reference).values()
+        if len(wanted) < _FEWEST:
+            return Agreed(0, 0)
         if not finite_images([ours]).all():
             return Agreed(0, len(wanted) * (len(wanted) - 1) // 2)
         alike = pairs_alike(ours, wanted)
