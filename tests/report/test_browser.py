@@ -48,11 +48,13 @@ def look(browser, page, tmp_path):
     return json.loads(done.stdout)
 
 
-@pytest.fixture(params=["a broken bundle, labels and latency", "tiny bundles alone", "long names"])
+@pytest.fixture(params=["a broken bundle, labels and latency", "tiny bundles alone", "long names", "two models"])
 def page(request, trained, tiny, tmp_path, capsys):
     path, data = tmp_path / "report.html", None
     if request.param == "tiny bundles alone":
         sources = [tiny]
+    elif request.param == "two models":
+        sources = [tiny, trained[1]]
     elif request.param == "long names":
         out = tmp_path / ("a long name of a folder without any place to break it " * 3).replace(" ", "_")
         sources = [make_bundle(out, "onnx", tiny=Tiny(side=True)), make_bundle(out, "onnx", precision="int8")]
