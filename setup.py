@@ -29,11 +29,22 @@ ROOMS = (("ghostdeploy", "samples"), ("ghostdeploy", "remote"), ("deploy", "repo
 KIND = os.environ.get("GHOSTDEPLOY_WHEEL", "")
 if KIND == "app":
     LEFT_OUT += ["ghostdeploy.deploy", "ghostdeploy.device", "ghostdeploy.terminal"]
-    UNUSED["ghostdeploy"] |= {"__main__", "cli", "inspecting", "layer_costs", "progress", "start_child"}
+    UNUSED["ghostdeploy"] |= {
+        "__main__",
+        "batches",
+        "cli",
+        "inspecting",
+        "layer_costs",
+        "progress",
+        "start_child",
+        "waiting",
+    }
     UNUSED["ghostdeploy.runtimes"] = {"probe"}
     UNUSED["ghostdeploy.tasks"] = {"labelled", "measure"}
     UNUSED |= {f"ghostdeploy.runtimes.{path.name}": {"costs", "probe"} for path in ROOT.glob("ghostdeploy/runtimes/*/")}
+    UNUSED["ghostdeploy.runtimes.executorch"] |= {"contents"}
     UNUSED |= {f"ghostdeploy.tasks.{name}": {"data", "measure"} for name in ("detect", "embed", "landmarks", "segment")}
+    UNUSED["ghostdeploy.tasks.detect"] |= {"average_precision"}
 
 
 class DeviceBuild(build_py):

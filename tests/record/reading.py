@@ -94,9 +94,10 @@ def _ncnn(path: Path) -> list[Any]:
 
 
 def _executorch(path: Path) -> list[Any]:
-    from ghostdeploy.runtimes.executorch import program
+    from ghostdeploy.runtimes.executorch import contents, program
 
-    return [program.read(path.read_bytes())]
+    data = path.read_bytes()
+    return [program.read_names(data), contents.read(data)]
 
 
 def _tflite(path: Path) -> list[Any]:

@@ -13,7 +13,7 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy.errors import BundleError, MissingDependency
-from ghostdeploy.runtimes.executorch import program
+from ghostdeploy.runtimes.executorch import contents, program
 from ghostdeploy.runtimes.executorch.flatbuffer import Table
 from tests.bundles import Tiny
 from tests.conftest import require
@@ -187,7 +187,7 @@ def test_damage_anywhere_is_an_error_of_values_or_none(tiny_bundle):
     for _ in range(300):
         place, size = int(rng.integers(0, len(data))), int(rng.integers(1, 40))
         with contextlib.suppress(ValueError):
-            program.read(data[:place] + rng.bytes(size) + data[place + size :])
+            contents.read(data[:place] + rng.bytes(size) + data[place + size :])
 
 
 def test_absent_fields_have_their_defaults():

@@ -11,7 +11,8 @@ from ghostdeploy.tasks.agreement import Agreement, Difference, merge_agreements,
 from ghostdeploy.tasks.bootstrap import paired_interval
 from ghostdeploy.tasks.detect import record as kinds
 from ghostdeploy.tasks.detect.average_precision import Boxes, Found, Truth, match, merge, precision
-from ghostdeploy.tasks.detect.comparison import boxes_alike, differences, drop_interval
+from ghostdeploy.tasks.detect.comparison import boxes_alike, differences
+from ghostdeploy.tasks.detect.measure import drop_interval
 from ghostdeploy.tasks.detect.suppression import Detections
 
 

@@ -19,6 +19,7 @@ from ghostdeploy.exporters.executorch.graph import share_scales, write_hard_sigm
 from ghostdeploy.exporters.executorch.lowering import NamedPorts, lower
 from ghostdeploy.exporters.executorch.network import OnnxNetwork, tensor_of
 from ghostdeploy.exporters.executorch.read_back import ports, read_precision
+from ghostdeploy.runtimes.executorch import contents
 from ghostdeploy.runtimes.executorch.engine import Network
 from ghostdeploy.streams import hushed
 
@@ -59,7 +60,7 @@ def write(data: bytes, folder: Path) -> Written:
             network.run([np.zeros(shape, kind) for kind, shape in network.inputs])
     except (ValueError, RuntimeError) as error:
         raise RefusedError(f"ExecuTorch cannot load what it lowered: {error}") from error
-    found = Written(precision=read_precision(network.program), ports=ports(network))
+    found = Written(precision=read_precision(contents.read(data)), ports=ports(network))
     network.close()
     (folder / "model.pte").write_bytes(data)
     return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ghostdeploy.runtimes.executorch.program import LAYERS
+from ghostdeploy.runtimes.executorch.contents import LAYERS
 from ghostdeploy.streams import hushed
 from ghostdeploy.telemetry import silent
 

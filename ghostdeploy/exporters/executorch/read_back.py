@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ghostdeploy.bundle.manifest import PrecisionAchieved
+    from ghostdeploy.runtimes.executorch.contents import DelegatedLayer, Program
     from ghostdeploy.runtimes.executorch.engine import Network
-    from ghostdeploy.runtimes.executorch.program import DelegatedLayer, Program
 
 
 def read_precision(program: Program) -> PrecisionAchieved:
@@ -49,7 +49,7 @@ def placement(program: Program) -> str:
 def ports(network: Network) -> Ports:
     """Returns the inputs and outputs of an opened program."""
     return Ports(
-        inputs=_specs(network.program.inputs, network.inputs), outputs=_specs(network.program.outputs, network.outputs)
+        inputs=_specs(network.input_names, network.inputs), outputs=_specs(network.output_names, network.outputs)
     )
 
 

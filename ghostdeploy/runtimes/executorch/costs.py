@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ghostdeploy.layer_costs import FLOAT_BYTES, LayerCost, layer_cost
-from ghostdeploy.runtimes.executorch import program
+from ghostdeploy.runtimes.executorch import contents
 
 if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Bundle
-    from ghostdeploy.runtimes.executorch.program import DelegatedLayer
+    from ghostdeploy.runtimes.executorch.contents import DelegatedLayer
 
 
 def read_costs(bundle: Bundle, batch: int) -> list[LayerCost]:
@@ -19,7 +19,7 @@ def read_costs(bundle: Bundle, batch: int) -> list[LayerCost]:
         bundle: Holds the file.
         batch: Not used: the file has its own batch.
     """
-    return [cost_of(layer) for layer in program.read(bundle.read(bundle.manifest.payload)).layers]
+    return [cost_of(layer) for layer in contents.read(bundle.read(bundle.manifest.payload)).layers]
 
 
 def cost_of(layer: DelegatedLayer) -> LayerCost:

@@ -94,7 +94,8 @@ class Network:
         threads: Threads of one run.
 
     Attributes:
-        program: What is in it.
+        input_names: Of inputs, where the program has them.
+        output_names: Likewise.
         threads: Threads it has.
         inputs: Type and shape of each input.
         outputs: Likewise.
@@ -105,7 +106,7 @@ class Network:
     """
 
     def __init__(self, data: bytes, *, threads: int) -> None:
-        self.program = program.read(data)
+        self.input_names, self.output_names = program.read_names(data)
         self._lock = threading.Lock()
         self.threads = _pool.enter(threads)
         try:

@@ -47,8 +47,8 @@ class ExecuTorchRuntime(Runtime):
             threads=network.threads,
             streams=1,
             precision="float32",
-            inputs=tuple(_specs(network.program.inputs, network.inputs)),
-            outputs=tuple(_specs(network.program.outputs, network.outputs)),
+            inputs=tuple(_specs(network.input_names, network.inputs)),
+            outputs=tuple(_specs(network.output_names, network.outputs)),
         )
 
     def _run(self, inputs: Arrays) -> Sequence[NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""A detector against its float model: boxes found alike, tensors where something is seen, and the drop of its measure.
+"""A detector against its float model: boxes found alike, and tensors where something is seen.
 
 On one image, detections a of one model and b of the other, by score, each a takes the free b of its class with the
 largest IoU ≥ ½. With m pairs
@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy.tasks.agreement import Agreement, Difference, difference, merge_differences
-from ghostdeploy.tasks.bootstrap import paired_interval
 from ghostdeploy.tasks.detect import record as kinds
-from ghostdeploy.tasks.detect.average_precision import precision
 from ghostdeploy.tasks.detect.rows import probabilities, read
 from ghostdeploy.tasks.detect.suppression import overlap
 
@@ -27,14 +25,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ghostdeploy.tasks.detect.average_precision import Matches
     from ghostdeploy.tasks.detect.rows import Arrays, Rows
     from ghostdeploy.tasks.detect.suppression import Detections
 
 LEAST_IOU = 0.5
 LEAST_SCORE = 0.05
-ROUNDS = 200
-"""Draws of the bootstrap: the figure of a large set takes a good part of a second."""
 
 
 def boxes_alike(found: Iterable[Detections], reference: Iterable[Detections]) -> Agreement:
@@ -95,19 +90,3 @@ def _scores(rows: Rows, image: int, points: NDArray[np.int64]) -> NDArray[Any]:
 def _boxes(rows: Rows, image: int, points: NDArray[np.int64]) -> NDArray[Any]:
     boxes: NDArray[Any] = rows.boxes[image][points]
     return boxes
-
-
-def drop_interval(found: Matches, reference: Matches, *, rounds: int = ROUNDS, seed: int = 0) -> tuple[float, float]:
-    """Returns the 95 % interval of the drop of mAP 0.5:0.95, reference minus found, on the same images.
-
-    Args:
-        found: One model's matches.
-        reference: The float model's, of the same images.
-        rounds: Draws.
-        seed: Of the draws.
-    """
-
-    def drop(weights: NDArray[np.int64]) -> float:
-        return precision(reference, weights).mean - precision(found, weights).mean
-
-    return paired_interval(len(reference.wanted), drop, rounds=rounds, seed=seed)

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ghostdeploy.tasks.bootstrap import paired_interval
 from ghostdeploy.tasks.detect.average_precision import Boxes, Found, match, precision
-from ghostdeploy.tasks.detect.comparison import drop_interval
 from ghostdeploy.tasks.detect.heads import detect
 from ghostdeploy.tasks.measure import Drop, Measure
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ghostdeploy.tasks.base import Arrays, Seen
     from ghostdeploy.tasks.detect.average_precision import Matches
     from ghostdeploy.tasks.detect.data import LabelledBoxes
     from ghostdeploy.tasks.detect.suppression import Detections
     from ghostdeploy.tasks.detect.task import Detect
+
+ROUNDS = 200
+"""Draws of the bootstrap: the figure of a large set takes a good part of a second."""
 
 
 class BoxMeasure(Measure):
@@ -62,3 +67,19 @@ class BoxMeasure(Measure):
         """See `Measure.drop`."""
         value = precision(reference.matches).mean - precision(self.matches).mean
         return Drop(value, drop_interval(self.matches, reference.matches))
+
+
+def drop_interval(found: Matches, reference: Matches, *, rounds: int = ROUNDS, seed: int = 0) -> tuple[float, float]:
+    """Returns the 95 % interval of the drop of mAP 0.5:0.95, reference minus found, on the same images.
+
+    Args:
+        found: One model's matches.
+        reference: The float model's, of the same images.
+        rounds: Draws.
+        seed: Of the draws.
+    """
+
+    def drop(weights: NDArray[np.int64]) -> float:
+        return precision(reference, weights).mean - precision(found, weights).mean
+
+    return paired_interval(len(reference.wanted), drop, rounds=rounds, seed=seed)
