@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ghostdeploy.needs import INT8_ON_X86
+from ghostdeploy.needs import INT8_ON_ANY_X86, INT8_ON_X86
 from ghostdeploy.target import Int8Time, Intake, Option, Recipe, Served, Target
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -202,6 +202,7 @@ ROWS: tuple[Target, ...] = (
             op_types=(*_LAYERS, "Relu", "Add", "Concat", "MaxPool", "Slice", "Flatten", "Reshape"),
         ),
         int8_time=Int8Time(without_dot_product=0.92),
+        needs=INT8_ON_ANY_X86,
         environment=("EXECUTORCH", "XNNPACK"),
         rewrites=("SplitConcat", "SplitSlices", "VectorLayers"),
         fixed_batch=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import io
 import tokenize
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,9 +37,12 @@ LEFT_OUT = (
 UNUSED = {
     "ghostdeploy": ("making", "module_copies", "releasing", "reporting", "undisturbed", "wheel_contents"),
     "ghostdeploy.bundle": ("placing", "staging", "workspaces"),
+    "ghostdeploy.deploy.prove.layerwise": ("advice", "align", "command", "introduced", "live"),
+    "ghostdeploy.runtimes": ("probe",),
     "ghostdeploy.terminal": ("export_options", "making_tables", "tune_options", "tune_tables"),
 }
-"""Modules of other rooms that serve the making of bundles only."""
+"""Modules of other rooms that serve the making of bundles, or a diagnosis that runs them."""
+UNUSED |= {f"ghostdeploy.runtimes.{path.name}": ("probe",) for path in Path(__file__).parent.glob("runtimes/*/")}
 KEPT = {"ghostdeploy.samples": ("__init__", "classify_image")}
 """Modules of rooms that are left out otherwise."""
 

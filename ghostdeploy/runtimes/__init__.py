@@ -104,7 +104,7 @@ def _require_features(bundle: Bundle) -> None:
             hint="export another precision of the model for this processor",
         )
     if because := slow_because(need, flags):
-        _log.info("%s saves memory and no time here: %s", visible_line(str(bundle.path)), because)
+        _log.info("%s saves memory and no time here: %s", visible_line(manifest.name), because)
 
 
 def tell_failed(bundle: Bundle) -> None:

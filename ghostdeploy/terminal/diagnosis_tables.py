@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ghostdeploy.deploy.prove.layerwise.advice import named
+from ghostdeploy.deploy.prove.layerwise.records import named
 from ghostdeploy.terminal.layout import note, table
 from ghostdeploy.terminal.proof_tables import diagnosed as recorded_table
 
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.manifest import TensorSpec
     from ghostdeploy.deploy.prove.diagnose import Diagnosis
-    from ghostdeploy.deploy.prove.layerwise.command import Diagnosed
-    from ghostdeploy.deploy.prove.layerwise.records import Block, Live
+    from ghostdeploy.deploy.prove.layerwise.records import Block, Diagnosed, Live
 
 
 def diagnosed(found: Diagnosed, top: int, outputs: Sequence[TensorSpec]) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
 from ghostdeploy.errors import BundleError, UsageError
-from ghostdeploy.wheel import is_device_wheel
+from ghostdeploy.wheel import is_device_wheel, not_on_device
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ghostdeploy.bundle.folder import Bundle
-    from ghostdeploy.deploy.prove.layerwise.command import Diagnosed
     from ghostdeploy.deploy.prove.layerwise.live import Reference
+    from ghostdeploy.deploy.prove.layerwise.records import Diagnosed
 
 
 def diagnosed(
@@ -28,7 +28,7 @@ def diagnosed(
         GhostDeployError: See `look`.
     """
     from ghostdeploy.deploy.prove.diagnose import diagnose
-    from ghostdeploy.deploy.prove.layerwise.command import Diagnosed, look
+    from ghostdeploy.deploy.prove.layerwise.records import Diagnosed
 
     named = model is not None or weights is not None
     if sum((named, other is not None, recorded)) > 1:
@@ -36,8 +36,13 @@ def diagnosed(
             "diagnose takes one reference: a second bundle, or --model and --weights, or --recorded for none",
             hint="leave out all but one of them",
         )
-    if recorded:
-        return Diagnosed(bundle=str(bundle), recorded=diagnose(bundle), live=None, not_live="--recorded")
+    if recorded or (is_device_wheel() and not named and other is None):
+        why = "--recorded" if recorded else "this is the device wheel"
+        return Diagnosed(bundle=str(bundle), recorded=diagnose(bundle), live=None, not_live=why)
+    if is_device_wheel():
+        raise not_on_device("what holds a bundle against another")
+    from ghostdeploy.deploy.prove.layerwise.command import look
+
     given = partial(_given, model=model, weights=weights) if named else None
     return look(bundle, other=other, given=given, known=_known)
 
@@ -58,7 +63,7 @@ def _known(bundle: Bundle) -> Reference | None:
 
     An untrained network has other weights each time it is built.
     """
-    if is_device_wheel() or find_spec("torch") is None:
+    if find_spec("torch") is None:
         return None
     from ghostdeploy.deploy.default_route.comparison import name_model
     from ghostdeploy.deploy.default_route.intermediates import model_reference

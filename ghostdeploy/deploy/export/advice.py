@@ -99,9 +99,7 @@ def recommendation(
     if not words:
         return None
     if not has_int8_dot_product(flags):
-        return (
-            f"this CPU has no INT8 dot-product instructions: {words[0]}, "
-            "INT8 weights in memory-bound layers, float elsewhere"
-        )
+        where = ", INT8 weights in memory-bound layers, float elsewhere" if advised["hybrid"] else ""
+        return f"this CPU has no INT8 dot-product instructions: {', '.join(words)}{where}"
     slow = f", whose INT8 kernels are slower than float{_DEPTHWISE}" if advised["hybrid"] else ""
     return f"this CPU has INT8 dot-product instructions: {', '.join(words)}{slow}"

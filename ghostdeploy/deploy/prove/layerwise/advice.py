@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ghostdeploy.deploy.prove.layerwise.introduced import SURELY
+from ghostdeploy.deploy.prove.layerwise.records import named
 
 if TYPE_CHECKING:
     from ghostdeploy.bundle.manifest import Manifest
@@ -65,10 +66,3 @@ def _wrong(worst: Finding, found: Live, manifest: Manifest, recorded: Diagnosis 
         f"{name} is not what the model computes: export the bundle again, and should it stay, report it",
         "--force",
     )
-
-
-def named(layers: tuple[str, ...], readers: tuple[str, ...] = ()) -> str:
-    """Returns the layers of a block for a sentence."""
-    if not layers:
-        return f"what {' and '.join(readers[:2])} read" if readers else "an operator without weights"
-    return layers[0] if len(layers) == 1 else f"{', '.join(layers[:-1])} or {layers[-1]}"

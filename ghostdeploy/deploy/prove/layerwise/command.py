@@ -9,15 +9,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from ghostdeploy import targets
 from ghostdeploy.bundle.folder import MANIFEST, open_bundle
-from ghostdeploy.bundle.record import Record
 from ghostdeploy.deploy.prove import diagnose
-from ghostdeploy.deploy.prove.diagnose import Diagnosis  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.deploy.prove.layerwise.live import Opened, Reference, require_one_model
-from ghostdeploy.deploy.prove.layerwise.records import Live  # noqa: TC001 - likewise
+from ghostdeploy.deploy.prove.layerwise.records import Diagnosed
 from ghostdeploy.errors import GhostDeployError, UsageError
 
 if TYPE_CHECKING:
@@ -25,24 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ghostdeploy.bundle.folder import Bundle
+    from ghostdeploy.deploy.prove.layerwise.records import Live
 
     Referring = Callable[[Bundle], Reference | None]
-
-
-class Diagnosed(Record, frozen=True, kw_only=True):
-    """What is known of where a bundle's error comes from."""
-
-    bundle: str
-    recorded: Diagnosis | None
-    """What the quantizer measured when the bundle was made; None for bundles that are not quantized."""
-    live: Live | None
-    not_live: str | None = None
-    """Why the payload was not looked into."""
-
-    def document(self) -> dict[str, Any]:
-        """Returns the JSON document: the fields of what was recorded, `live` beside them."""
-        fields = {} if self.recorded is None else msgspec.to_builtins(self.recorded)
-        return {"bundle": self.bundle, **fields, "live": self.live, "not_live": self.not_live}
 
 
 def look(

@@ -1,8 +1,16 @@
-"""The records of a live diagnosis: what `diagnose --json` prints, and a report embeds."""
+"""The records of a live diagnosis: what `diagnose --json` prints, and a report embeds.
+
+The device wheel has them and not what fills them: there `diagnose` tells what was recorded.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from ghostdeploy.bundle.record import Record
+from ghostdeploy.deploy.prove.diagnose import Diagnosis  # noqa: TC001 - msgspec resolves annotations at run time
 
 
 class Block(Record, frozen=True, kw_only=True):
@@ -67,3 +75,26 @@ class Live(Record, frozen=True, kw_only=True):
     """One sentence."""
     flag: str | None = None
     """Option of `ghostdeploy export` that applies it; None where there is nothing to apply."""
+
+
+class Diagnosed(Record, frozen=True, kw_only=True):
+    """What is known of where a bundle's error comes from."""
+
+    bundle: str
+    recorded: Diagnosis | None
+    """What the quantizer measured when the bundle was made; None for bundles that are not quantized."""
+    live: Live | None
+    not_live: str | None = None
+    """Why the payload was not looked into."""
+
+    def document(self) -> dict[str, Any]:
+        """Returns the JSON document: the fields of what was recorded, `live` beside them."""
+        fields = {} if self.recorded is None else msgspec.to_builtins(self.recorded)
+        return {"bundle": self.bundle, **fields, "live": self.live, "not_live": self.not_live}
+
+
+def named(layers: tuple[str, ...], readers: tuple[str, ...] = ()) -> str:
+    """Returns the layers of a block for a sentence."""
+    if not layers:
+        return f"what {' and '.join(readers[:2])} read" if readers else "an operator without weights"
+    return layers[0] if len(layers) == 1 else f"{', '.join(layers[:-1])} or {layers[-1]}"
