@@ -14,8 +14,7 @@ from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle.folder import describe_file, open_bundle
 from ghostdeploy.deploy.export.verdict import agree, gate
 from ghostdeploy.deploy.measure.bench import bench
-from ghostdeploy.deploy.prove import commands as prove
-from ghostdeploy.deploy.prove import parity
+from ghostdeploy.deploy.prove import parity, streaming
 from ghostdeploy.deploy.prove.class_order import fit_classes
 from ghostdeploy.deploy.prove.evaluate import Predictions, best_five, compare
 from ghostdeploy.deploy.prove.fidelity import agreement
@@ -105,8 +104,8 @@ def data(tmp_path):
 
 
 def test_eval_of_an_engine_that_gives_nan_fails_and_counts(path, data, monkeypatch, capsys):
-    real = prove.load
-    monkeypatch.setattr(prove, "load", lambda path, **options: _Nan(real(path, **options)))
+    real = streaming.load
+    monkeypatch.setattr(streaming, "load", lambda path, **options: _Nan(real(path, **options)))
 
     answer = run(capsys, "eval", path, "--data", data, "--json")
     found = answer.document[0]
