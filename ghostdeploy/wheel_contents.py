@@ -36,7 +36,7 @@ LEFT_OUT = (
 """Rooms that make bundles or reach other machines; those that run, prove and measure bundles are taken whole."""
 UNUSED = {
     "ghostdeploy": ("making", "module_copies", "releasing", "reporting", "undisturbed", "wheel_contents"),
-    "ghostdeploy.bundle": ("placing", "staging", "workspaces"),
+    "ghostdeploy.bundle": ("figures", "placing", "staging", "workspaces"),
     "ghostdeploy.deploy.prove.layerwise": ("advice", "align", "command", "introduced", "live"),
     "ghostdeploy.runtimes": ("probe",),
     "ghostdeploy.terminal": ("export_options", "making_tables", "tune_options", "tune_tables"),

@@ -118,8 +118,7 @@ def foreign_in(final: Path) -> list[str] | None:
     """Returns what a bundle's folder holds beside the bundle, sorted paths; None when it is not a bundle, or a link.
 
     The bundle's are the regular files that its manifest lists, at every depth, the folders on the way to them, and its
-    signatures. A
-    manifest that begins as ours and is damaged farther on lists what export writes for any target.
+    signatures. A manifest that begins as ours and is damaged farther on lists what export writes for any target.
     """
     try:
         if not stat.S_ISDIR(os.lstat(final).st_mode):

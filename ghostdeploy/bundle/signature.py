@@ -8,8 +8,8 @@ The first line keeps a signature that was made for something else from counting 
 A key is trusted because the caller names its file, never because a bundle holds it. Releases are compared as numbers,
 so that an older bundle, however validly signed, can be refused: a rollback.
 
-The file is not listed in the manifest, which it signs. It may hold several signatures, of a key and its successor or of
-two people who both have to agree.
+The file is not listed in the manifest, which it signs. It may hold several signatures, as of a key and its successor;
+one right one of a trusted key is enough, whatever the others are.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ghostdeploy.arguments import require_paths
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.record import Record
 from ghostdeploy.errors import BadInput, BundleError, MissingDependency, UsageError
@@ -31,6 +32,7 @@ from ghostdeploy.files import is_there, read_limited
 from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 SIGNATURES = "signatures.json"
 MOST = 16
 """Signatures of a bundle."""
-_MAX_FILE = 64 << 10
+MAX_FILE = 64 << 10
+"""Bytes of the largest `signatures.json`."""
 _MAX_KEY = 16 << 10
 _SCHEMA = 1
 _CONTEXT = b"ghostdeploy signature 1\n"
@@ -80,11 +83,12 @@ class Trust:
     """Whose signatures count, and how old a release may be.
 
     Args:
-        keys: Files of public keys: PEM, or a line of OpenSSH (`ssh-ed25519 …`). A signature by one of them is enough.
+        keys: Files of public keys, or one: PEM, or a line of OpenSSH (`ssh-ed25519 …`). A right signature by one of
+            them is enough.
         at_least: The oldest release that is accepted; None accepts any, and signatures without one.
     """
 
-    keys: Sequence[Path]
+    keys: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
     at_least: str | None = None
 
     def require(self, bundle: Bundle) -> Signature:
@@ -97,18 +101,21 @@ class Trust:
             UsageError: `at_least` is no release, or there is no key.
         """
         oldest = None if self.at_least is None else numbers(self.at_least)
-        if not self.keys:
+        files = require_paths("key", self.keys)
+        if not files:
             raise UsageError("a required signature needs a key to check it", hint="add --key FILE, the public key")
-        keys = {key_id(raw): raw for raw in (public_key(path) for path in self.keys)}
+        keys = {key_id(raw): raw for raw in map(public_key, files)}
         where = visible_line(str(bundle.path))
         found = [one for one in read(bundle.path) if one.key in keys]
         if not found:
             raise BundleError(
                 f"{where} has no signature by {_named(keys)}", hint=f"have it signed with: {_SIGN}, or give another key"
             )
-        for one in found:
-            _check(one, keys[one.key], bundle)
-        newest = max(found, key=lambda one: numbers(one.statement.release or "0"))
+        errors = [_error(one, keys[one.key], bundle) for one in found]
+        right = [one for one, error in zip(found, errors, strict=True) if error is None]
+        if not right:
+            raise next(error for error in errors if error is not None)
+        newest = max(right, key=lambda one: numbers(one.statement.release or "0"))
         if oldest is not None and (newest.statement.release is None or numbers(newest.statement.release) < oldest):
             release = newest.statement.release
             what = "no release" if release is None else f"release {release}"
@@ -158,7 +165,7 @@ def read(folder: Path) -> tuple[Signature, ...]:
         return ()
     hint = f"sign the bundle again: {_SIGN}"
     try:
-        data = read_limited(path, _MAX_FILE)
+        data = read_limited(path, MAX_FILE)
         found = msgspec.json.decode(data, type=Signatures)
     except OSError as error:
         raise BundleError(f"{where} cannot be read: {error.strerror or error}", hint=hint) from error
@@ -224,26 +231,28 @@ def cryptography() -> tuple[Any, Any]:
     return ed25519, serialization
 
 
-def _check(one: Signature, raw: bytes, bundle: Bundle) -> None:
-    where = visible_line(str(bundle.path))
+def _error(one: Signature, raw: bytes, bundle: Bundle) -> BundleError | None:
+    """Returns what is wrong with a signature; None where it is right."""
+    where, digest = visible_line(str(bundle.path)), bundle.manifest.digest
     ed25519, _ = cryptography()
     from cryptography.exceptions import InvalidSignature
 
     try:
         proof = b64decode(one.ed25519, validate=True)
         ed25519.Ed25519PublicKey.from_public_bytes(raw).verify(proof, signed_bytes(one.statement))
-    except (binascii.Error, InvalidSignature, ValueError) as error:
-        raise BundleError(
+    except (binascii.Error, InvalidSignature, ValueError):
+        return BundleError(
             f"{where} has a wrong signature by key {one.key[:12]}…: {SIGNATURES} was altered",
             hint="take the bundle from a trusted place",
-        ) from error
-    if bundle.manifest.digest is None or one.statement.digest != bundle.manifest.digest:
-        found = "no digest" if bundle.manifest.digest is None else f"digest {bundle.manifest.digest[:12]}…"
-        raise BundleError(
-            f"{where} was changed after it was signed: its manifest has {found}, the signature is over "
-            f"{visible_line(one.statement.digest)[:12]}…",
-            hint=f"take it from a trusted place, or have it signed again: {_SIGN}",
         )
+    if digest is not None and one.statement.digest == digest:
+        return None
+    found = "no digest" if digest is None else f"digest {digest[:12]}…"
+    return BundleError(
+        f"{where} was changed after it was signed: its manifest has {found}, the signature is over "
+        f"{visible_line(one.statement.digest)[:12]}…",
+        hint=f"take it from a trusted place, or have it signed again: {_SIGN}",
+    )
 
 
 def _named(keys: dict[str, bytes]) -> str:

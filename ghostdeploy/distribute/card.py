@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
-from ghostdeploy.statistics import wilson
+from ghostdeploy.bundle.figures import figures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ghostdeploy.bundle.folder import Bundle
     from ghostdeploy.bundle.manifest import Manifest
     from ghostdeploy.distribute.forms import Wanted
@@ -21,44 +19,6 @@ _USES = {
     "embed": "Telling by the distance of two embeddings whether two images show the same thing.",
     "segment": "Naming the class of every pixel.",
 }
-
-
-class Figure(NamedTuple):
-    """A figure of a manifest."""
-
-    kind: str
-    """The field's short name, as the Hub has it."""
-    title: str
-    value: float
-    interval: str | None
-    """95 %, in words; None where there is none."""
-    where: str
-
-
-def figures(manifest: Manifest) -> list[Figure]:
-    """Returns what was measured, the figure that decides first."""
-    return [*_figures(manifest)]
-
-
-def _figures(manifest: Manifest) -> Iterator[Figure]:
-    if (found := manifest.accuracy) is not None:
-        where = f"{found.count} labelled images"
-        low, high = wilson(round(found.top1 * found.count), found.count)
-        yield Figure("accuracy", "top-1", found.top1, f"{low:.4f} to {high:.4f}", where)
-        low, high = found.drop_ci95
-        yield Figure("drop", "drop from the float32 model", found.drop, f"{low:.4f} to {high:.4f}", where)
-    if (measured := manifest.measured) is not None:
-        where = f"{measured.count} labelled images"
-        for name, value in measured.figures.items():
-            if value is not None:
-                yield Figure(name, name, value, None, where)
-        interval = None if measured.drop_ci95 is None else "{:.4f} to {:.4f}".format(*measured.drop_ci95)
-        yield Figure("drop", f"drop of {measured.measure} from the float32 model", measured.drop, interval, where)
-    if (agreement := manifest.agreement) is not None and agreement.top1 is not None and agreement.top1_ci95 is not None:
-        interval = "{:.4f} to {:.4f}".format(*agreement.top1_ci95)
-        yield Figure(
-            "agreement", "same class as the float32 model", agreement.top1, interval, f"{agreement.count} images"
-        )
 
 
 def text(bundle: Bundle, wanted: Wanted, name: str) -> str:
@@ -92,7 +52,7 @@ def _licence(wanted: Wanted) -> list[str]:
 
 
 def _table(manifest: Manifest) -> str:
-    rows = [f"| {f.title} | {f.value:.4f} | {f.interval or ''} | {f.where} |" for f in figures(manifest)]
+    rows = [f"| {f.title} | {f.value:.4f} | {f.words or ''} | {f.where} |" for f in figures(manifest)]
     if (parity := manifest.parity) is not None and parity.sqnr_db is not None:
         rows.append(
             f"| SQNR to the float32 model, worst output | {parity.sqnr_db:.1f} dB | | {parity.count} golden images |"

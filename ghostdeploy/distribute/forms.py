@@ -7,23 +7,24 @@ from importlib import import_module
 from pathlib import Path  # noqa: TC003 - msgspec resolves annotations at run time
 from typing import TYPE_CHECKING, Literal
 
+from ghostdeploy import targets
+from ghostdeploy.bundle import signature as sg
 from ghostdeploy.bundle.folder import MANIFEST, MAX_MANIFEST, open_bundle
 from ghostdeploy.bundle.record import Record
-from ghostdeploy.bundle.signature import SIGNATURES
 from ghostdeploy.bundle.staging import require_folder
 from ghostdeploy.errors import GateFailed, UsageError
-from ghostdeploy.files import is_there, read_limited
+from ghostdeploy.files import read_limited
 from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ghostdeploy.bundle.folder import Bundle
+    from ghostdeploy.target import Served
 
 Form = Literal["triton", "ovms", "huggingface", "oci"]
 FORMS: tuple[Form, ...] = ("triton", "ovms", "huggingface", "oci")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_LARGEST_SIGNATURES = 64 << 10
 
 
 class Packaged(Record, frozen=True, kw_only=True):
@@ -84,8 +85,8 @@ def contents(bundle: Bundle) -> dict[str, bytes]:
     """Returns every file of a bundle by its path: those that the manifest lists, hashed; manifest and signatures."""
     files = {record.path: bundle.read(record.path, check_hash=True) for record in bundle.manifest.files}
     files[MANIFEST] = read_limited(bundle.path / MANIFEST, MAX_MANIFEST)
-    if is_there(bundle.path / SIGNATURES):
-        files[SIGNATURES] = read_limited(bundle.path / SIGNATURES, _LARGEST_SIGNATURES)
+    if sg.read(bundle.path):
+        files[sg.SIGNATURES] = read_limited(bundle.path / sg.SIGNATURES, sg.MAX_FILE)
     return files
 
 
@@ -102,3 +103,20 @@ def name_of(bundle: Bundle, wanted: Wanted) -> str:
             hint="give one with --name",
         )
     return name
+
+
+def require_served(bundle: Bundle, form: str, title: str) -> Served:
+    """Returns how a server runs a bundle's target.
+
+    Raises:
+        UsageError: It does not, or with another engine than the one that was proven.
+    """
+    row = targets.find(bundle.manifest.target)
+    for served in row.served:
+        if served.form == form:
+            return served
+    able = [other.name for other in targets.TARGETS.values() if any(one.form == form for one in other.served)]
+    raise UsageError(
+        f"{title} does not run {row.name} bundles with the engine that was proven",
+        hint=f"export to {' or '.join(able)}",
+    )

@@ -10,8 +10,9 @@ import json
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from ghostdeploy.bundle.figures import figures
 from ghostdeploy.bundle.staging import staging
-from ghostdeploy.distribute.card import figures, text
+from ghostdeploy.distribute.card import text
 from ghostdeploy.distribute.forms import Packaged, Wanted, contents, name_of
 
 if TYPE_CHECKING:
@@ -56,16 +57,17 @@ def _head(bundle: Bundle, wanted: Wanted, name: str) -> str:
     }
     if tag is not None:
         fields["pipeline_tag"] = tag
+    measured = figures(manifest)
     results = [
         {
             "type": one.kind,
             "value": one.value,
-            "name": f"{one.title}, 95 % {one.interval}" if one.interval else one.title,
+            "name": f"{one.title}, 95 % {one.words}" if one.words else one.title,
         }
-        for one in figures(manifest)
+        for one in measured
     ]
     if results and tag is not None:
-        data = {"type": "labelled-images", "name": f"{figures(manifest)[0].where}"}
+        data = {"type": "labelled-images", "name": measured[0].where}
         result = {"task": {"type": tag}, "dataset": data, "metrics": results}
         fields["model-index"] = [{"name": name, "results": [result]}]
     return (

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ghostdeploy.distribute.forms import Packaged, Wanted, name_of
-from ghostdeploy.distribute.triton import require_served
+from ghostdeploy.distribute.forms import Packaged, Wanted, name_of, require_served
 from ghostdeploy.distribute.versions import add_version
 from ghostdeploy.errors import UsageError
 from ghostdeploy.files import is_there, read_limited, write_whole

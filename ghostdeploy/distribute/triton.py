@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ghostdeploy import targets
-from ghostdeploy.distribute.forms import Packaged, Wanted, name_of
+from ghostdeploy.distribute.forms import Packaged, Wanted, name_of, require_served
 from ghostdeploy.distribute.versions import add_version
 from ghostdeploy.errors import UsageError
 from ghostdeploy.files import write_whole
@@ -56,23 +55,6 @@ def make(bundle: Bundle, wanted: Wanted) -> Packaged:
         path=str(version),
         new=new,
         note=served.note,
-    )
-
-
-def require_served(bundle: Bundle, form: str, title: str) -> Served:
-    """Returns how a server runs a bundle's target.
-
-    Raises:
-        UsageError: It does not, or with another engine than the one that was proven.
-    """
-    row = targets.find(bundle.manifest.target)
-    for served in row.served:
-        if served.form == form:
-            return served
-    able = [other.name for other in targets.TARGETS.values() if any(one.form == form for one in other.served)]
-    raise UsageError(
-        f"{title} does not run {row.name} bundles with the engine that was proven",
-        hint=f"export to {' or '.join(able)}",
     )
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ghostdeploy import targets
+from ghostdeploy.bundle.figures import figures
 from ghostdeploy.bundle.manifest import SCHEMA
-from ghostdeploy.statistics import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,18 +97,8 @@ def _parameters(manifest: Manifest) -> dict[str, Any]:
 
 def _metrics(manifest: Manifest) -> Iterator[dict[str, Any]]:
     """Yields what was measured, with its interval."""
-    if (found := manifest.accuracy) is not None:
-        where = f"{found.count} labelled images"
-        yield _metric("top-1 accuracy", found.top1, wilson(round(found.top1 * found.count), found.count), where)
-        yield _metric("top-1 accuracy, drop from the float32 model", found.drop, found.drop_ci95, where)
-    if (measured := manifest.measured) is not None:
-        where = f"{measured.count} labelled images"
-        figures = {name: value for name, value in measured.figures.items() if value is not None}
-        yield from (_metric(name, value, None, where) for name, value in figures.items())
-        yield _metric(f"{measured.measure}, drop from the float32 model", measured.drop, measured.drop_ci95, where)
-    if (agreement := manifest.agreement) is not None and agreement.top1 is not None:
-        where = f"{agreement.count} images"
-        yield _metric("top-1 agreement with the float32 model", agreement.top1, agreement.top1_ci95, where)
+    for one in figures(manifest):
+        yield _metric(one.title, one.value, one.ci95, one.where)
     if (parity := manifest.parity) is not None and parity.sqnr_db is not None:
         yield _metric("SQNR to the float32 model in dB, worst output", parity.sqnr_db, None, f"{parity.count} images")
 

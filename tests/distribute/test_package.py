@@ -249,3 +249,9 @@ def test_a_server_that_would_compute_with_another_engine_is_told(tiny_bundle, tm
     with pytest.raises(gd.errors.UsageError, match="does not run onnx bundles with the engine that was proven"):
         package(tiny_bundle("onnx"), "ovms", Wanted(out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_damaged_signatures_are_not_handed_over(bundle, tmp_path, form, capsys):
+    (bundle / "signatures.json").write_text("no signatures", "utf-8")
+    assert_one_sentence(run(capsys, "package", bundle, "--for", form, "-o", tmp_path / "out"), 3, "signatures.json")

@@ -133,7 +133,7 @@ def test_a_signature_under_the_name_of_a_trusted_key_is_wrong(bundle, key, tmp_p
         (b"\xff\xfe", "holds no signatures"),
         (b"[" * 50_000, "holds no signatures"),
         (b'{"schema": 2, "signatures": []}', "schema 2, expected 1"),
-        (b" " * (sg._MAX_FILE + 1), "expected at most"),
+        (b" " * (sg.MAX_FILE + 1), "expected at most"),
         (b'{"schema": 1, "signatures": []}', "no signature by key"),
     ],
 )
@@ -333,3 +333,19 @@ def test_a_signed_bundle_can_be_replaced_and_moves_with_its_signature(bundle, ke
     assert foreign_in(bundle) == []
     moved = bundle.rename(bundle.with_name("moved"))
     assert require(moved, key)
+
+
+def test_a_wrong_signature_does_not_spoil_the_right_one_of_another_key(bundle, key, tmp_path):
+    signing.make_key(tmp_path / "other")
+    signing.sign(bundle, key, release="9.0")
+    signing.sign(bundle, tmp_path / "other", release="1.0")
+    edit(bundle, lambda document: document["signatures"][0]["statement"].update(release="9.9"))
+    assert require(bundle, key, tmp_path / "other").statement.release == "1.0"
+    with pytest.raises(gd.errors.BundleError, match="expected at least 2"):
+        require(bundle, key, tmp_path / "other", at_least="2")
+
+
+def test_one_key_may_be_given_as_text(bundle, key):
+    signing.sign(bundle, key)
+    with gd.load(bundle, trust=gd.Trust(str(public(key)))) as model:
+        assert model.info()["engine"]
