@@ -7,13 +7,16 @@ import stat
 import subprocess
 import threading
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import ghostdeploy as gd
 from ghostdeploy.bundle import signature as sg
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import encode
+from ghostdeploy.bundle.placing import foreign_in
 from ghostdeploy.supply import sign as signing
 from tests.commands import assert_one_sentence, run
 from tests.conftest import require_program
@@ -35,13 +38,7 @@ def public(key):
 
 
 def require(bundle, *keys, at_least=None):
-    return sg.Trust([public(key) for key in keys], at_least).require(gd.Bundle(bundle, opened(bundle).manifest))
-
-
-def opened(bundle):
-    from ghostdeploy.bundle.folder import open_bundle
-
-    return open_bundle(bundle)
+    return sg.Trust([public(key) for key in keys], at_least).require(open_bundle(bundle))
 
 
 def edit(bundle, change):
@@ -61,7 +58,7 @@ def test_a_pair_is_made_signs_and_verifies_from_the_command_line(bundle, tmp_pat
     assert seen.code == 0, seen.err
     signed = seen.document[0]["signature"]
     assert signed["statement"]["release"] == "1.4.0"
-    assert signed["statement"]["digest"] == opened(bundle).manifest.digest
+    assert signed["statement"]["digest"] == open_bundle(bundle).manifest.digest
 
 
 def test_the_signature_is_plain_ed25519_over_the_documented_bytes(bundle, key):
@@ -90,9 +87,7 @@ def test_an_app_requires_a_signature(bundle, key):
 
 def test_a_manifest_that_was_sealed_again_is_not_what_was_signed(bundle, key):
     signing.sign(bundle, key)
-    manifest = opened(bundle).manifest
-    import msgspec
-
+    manifest = open_bundle(bundle).manifest
     (bundle / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, name="other")))
     with pytest.raises(gd.errors.BundleError, match="changed after it was signed"):
         require(bundle, key)
@@ -327,8 +322,6 @@ def test_a_folder_that_cannot_be_written_is_told(bundle, key):
 
 
 def test_a_signed_bundle_can_be_replaced_and_moves_with_its_signature(bundle, key):
-    from ghostdeploy.bundle.placing import foreign_in
-
     signing.sign(bundle, key)
     assert foreign_in(bundle) == []
     moved = bundle.rename(bundle.with_name("moved"))
