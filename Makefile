@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
-INSTALLED := onnx,openvino
+INSTALLED := onnx,openvino,native,ziglang,ray,pyarrow
 JOBS ?= 2
 # Libraries with OpenMP take one core each: with two, every test's threads would wait, spinning, for those of another.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_THREAD_LIMIT=1
@@ -17,7 +17,11 @@ BESIDE := $(VENV)/plugins
 COMMA := ,
 PLUGIN_TESTS := GHOSTDEPLOY_REQUIRE=$(subst $(SPACE),$(COMMA),$(PLUGINS)) $(BESIDE)/bin/python -m pytest $(PLUGINS:%=plugins/%/tests)
 
-.PHONY: help demo test test-all test-plugins setup plugins check bench docs fuzz device-wheel app-wheel clean
+# The model server asks for older packages than converters do: in an environment beside ours, too.
+SERVING := $(VENV)/serve
+SERVING_TESTS := GHOSTDEPLOY_REQUIRE=serve,$(INSTALLED) $(SERVING)/bin/python -m pytest tests/serving
+
+.PHONY: help demo test test-all test-plugins test-serve setup plugins serve check bench docs fuzz device-wheel app-wheel clean
 
 help:
 	@echo "make demo    export, verify, evaluate and run the shipped model"
@@ -26,10 +30,11 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   wrapper overhead, export time by stage, time to the first result, endurance"
 	@echo "make docs    the site in build/docs, warnings as errors; every command and link in it is real, the tutorial runs"
-	@echo "make fuzz    the property tests with many more examples, thousands of damaged files"
+	@echo "make fuzz    property tests, damaged files, killed commands, full disks, threads, networks in C: many of each, an hour or two"
 	@echo "make device-wheel  dist/: the wheel for devices, without exporters, models and samples"
 	@echo "make app-wheel   dist/: the wheel for apps, which load and run bundles"
 	@echo "make setup   everything into .venv"
+	@echo "make serve    the model server into .venv/serve; make test-serve tests it"
 	@echo "make plugins  the targets of plugins/ and their vendors' compilers into .venv/plugins; make test-plugins tests them"
 
 $(BIN)/python:
@@ -60,6 +65,18 @@ plugins: $(BESIDE)/.ready
 test-plugins: plugins
 	$(ONE_THREAD) $(PLUGIN_TESTS)
 
+$(SERVING)/.ready: constraints-serve.txt pyproject.toml $(VENV)/.dev
+	$(PYTHON) -m venv --without-pip --clear $(SERVING)
+	@$(BIN)/python -c "import site; print('import site; site.addsitedir(' + repr(site.getsitepackages()[0]) + ')')" \
+		> $$($(SERVING)/bin/python -c "import site; print(site.getsitepackages()[0])")/ghostdeploy.pth
+	$(SERVING)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints-serve.txt -e ".[serve]"
+	@touch $@
+
+serve: $(SERVING)/.ready
+
+test-serve: serve
+	$(ONE_THREAD) $(SERVING_TESTS)
+
 demo: $(VENV)/.demo
 	@$(BIN)/python -m ghostdeploy.samples.demo
 
@@ -70,12 +87,14 @@ check: $(VENV)/.dev
 	MYPYPATH=$(subst $(SPACE),:,$(PLUGINS:%=plugins/%)) $(BIN)/mypy $(PLUGINS:%=-p ghostdeploy_%)
 	$(BIN)/lint-imports
 
-test: check plugins
+test: check plugins serve
 	$(ONE_THREAD) $(PLUGIN_TESTS) --durations 10
+	$(ONE_THREAD) $(SERVING_TESTS) --durations 10
 	GHOSTDEPLOY_REQUIRE=$(INSTALLED),$(PROGRAMS) $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations 30
 
-test-all: check plugins
+test-all: check plugins serve
 	$(ONE_THREAD) $(PLUGIN_TESTS) -m ""
+	$(ONE_THREAD) $(SERVING_TESTS) -m ""
 	GHOSTDEPLOY_REQUIRE=$(INSTALLED),$(PROGRAMS) $(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m ""
 
 bench: $(VENV)/.dev
@@ -90,9 +109,16 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/house/test_docs.py tests/house/test_tutorial.py
 	@echo build/docs/index.html
 
-fuzz: $(VENV)/.dev
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fold/test_fold_property.py tests/models/test_checkpoint.py \
-		tests/prove/test_image_fuzz.py tests/bundle/test_record_fuzz.py tests/supply/test_hostile.py -p no:cacheprovider
+# Without atheris, which has wheels for a few systems, its tests skip.
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(PIP) -e ".[fuzz]"
+	@touch $@
+
+fuzz: $(VENV)/.fuzz serve
+	HYPOTHESIS_PROFILE=fuzz $(ONE_THREAD) $(BIN)/python -m pytest tests/fold/test_fold_property.py \
+		tests/models/test_checkpoint.py tests/prove/test_image_fuzz.py tests/bundle/test_record_fuzz.py \
+		tests/supply/test_hostile.py tests/robustness tests/conformance/test_threads.py -p no:cacheprovider -rP
+	HYPOTHESIS_PROFILE=fuzz $(SERVING_TESTS)/test_fuzz.py -p no:cacheprovider
 
 device-wheel app-wheel: %-wheel: | $(BIN)/python
 	GHOSTDEPLOY_WHEEL=$* $(BIN)/python -m pip --disable-pip-version-check --quiet wheel --no-deps --wheel-dir dist .

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent
 _contents = runpy.run_path(str(ROOT / "ghostdeploy" / "wheel_contents.py"))
 LEFT_OUT, UNUSED = list(_contents["LEFT_OUT"]), {name: set(found) for name, found in _contents["UNUSED"].items()}
 KEPT, without_remarks = _contents["KEPT"], _contents["without_remarks"]
-ROOMS = (("ghostdeploy", "samples"), ("ghostdeploy", "remote"), ("deploy", "report"))
+ROOMS = (("ghostdeploy", "samples"), ("ghostdeploy", "remote"), ("deploy", "report"), ("native", "kernels"))
 """Whose data files are left out."""
 KIND = os.environ.get("GHOSTDEPLOY_WHEEL", "")
 if KIND == "app":
@@ -33,18 +33,26 @@ if KIND == "app":
         "__main__",
         "batches",
         "cli",
+        "encoded",
         "inspecting",
         "layer_costs",
+        "open_inference",
         "progress",
         "start_child",
         "waiting",
     }
+    UNUSED["ghostdeploy.bundle"] |= {"writing"}
     UNUSED["ghostdeploy.runtimes"] = {"probe"}
-    UNUSED["ghostdeploy.tasks"] = {"labelled", "measure"}
+    UNUSED["ghostdeploy.tasks"] = {"bootstrap", "drawing", "labelled", "measure", "plain"}
     UNUSED |= {f"ghostdeploy.runtimes.{path.name}": {"costs", "probe"} for path in ROOT.glob("ghostdeploy/runtimes/*/")}
     UNUSED["ghostdeploy.runtimes.executorch"] |= {"contents"}
-    UNUSED |= {f"ghostdeploy.tasks.{name}": {"data", "measure"} for name in ("detect", "embed", "landmarks", "segment")}
+    UNUSED |= {
+        f"ghostdeploy.tasks.{name}": {"data", "draw", "measure"} for name in ("detect", "embed", "landmarks", "segment")
+    }
     UNUSED["ghostdeploy.tasks.detect"] |= {"average_precision"}
+    UNUSED["ghostdeploy.tasks.embed"] |= {"verification"}
+    UNUSED["ghostdeploy.tasks.landmarks"] |= {"error"}
+    UNUSED["ghostdeploy.tasks.segment"] |= {"overlap"}
 
 
 class DeviceBuild(build_py):

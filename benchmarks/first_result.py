@@ -59,6 +59,15 @@ RAW = {
         "method = program.load_method('forward')",
         "method.call([torch.from_numpy(x)])[0].numpy()",
     ),
+    "native": (
+        "import ctypes, json, os\nimport numpy as np",
+        "folder = os.path.dirname(sys.argv[1]); plan = json.load(open(sys.argv[1]))\n"
+        "library = ctypes.CDLL(os.path.join(folder, next(iter(plan['libraries'].values()))))\n"
+        "weights = open(os.path.join(folder, 'weights.bin'), 'rb').read(); arena = bytearray(plan['arena_bytes'])\n"
+        "out = np.empty(plan['outputs'][0]['shape'], np.float32); pointer = ctypes.c_void_p",
+        "library.ghost_run(weights, (ctypes.c_char * len(arena)).from_buffer(arena), (pointer * 1)(x.ctypes.data), "
+        "(pointer * 1)(out.ctypes.data))",
+    ),
     "ncnn": (
         "import ncnn",
         "net = ncnn.Net(); net.opt.num_threads = 1; net.opt.use_fp16_storage = False\n"

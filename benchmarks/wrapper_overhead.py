@@ -74,6 +74,25 @@ def raw_tflite(path: Path) -> Callable[[dict[str, Any]], Any]:
     return call
 
 
+def raw_native(path: Path) -> Any:
+    """A compiled network by ctypes, one image at a time."""
+    import ctypes
+
+    plan = json.loads(path.read_bytes())
+    library = ctypes.CDLL(str(path.parent / next(iter(plan["libraries"].values()))))
+    weights, arena = (path.parent / "weights.bin").read_bytes(), ctypes.create_string_buffer(plan["arena_bytes"])
+    shape, pointers = plan["outputs"][0]["shape"], ctypes.c_void_p * 1
+
+    def run(inputs: dict[str, Any]) -> Any:
+        images = next(iter(inputs.values()))
+        out = np.empty((len(images), *shape), np.float32)
+        for image, made in zip(images, out, strict=True):
+            library.ghost_run(weights, arena, pointers(image.ctypes.data), pointers(made.ctypes.data))
+        return out
+
+    return run
+
+
 def raw_ncnn(path: Path) -> Callable[[dict[str, Any]], Any]:
     """Returns the engine's own call, on a network with the same options."""
     import ncnn
@@ -108,7 +127,14 @@ def raw_executorch(path: Path) -> Callable[[dict[str, Any]], Any]:
     return call
 
 
-RAW = {"executorch": raw_executorch, "ncnn": raw_ncnn, "onnx": raw_onnx, "openvino": raw_openvino, "tflite": raw_tflite}
+RAW = {
+    "executorch": raw_executorch,
+    "native": raw_native,
+    "ncnn": raw_ncnn,
+    "onnx": raw_onnx,
+    "openvino": raw_openvino,
+    "tflite": raw_tflite,
+}
 
 
 def measure(path: Path, calls: int) -> dict[str, Any]:

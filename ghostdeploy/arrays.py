@@ -1,4 +1,4 @@
-"""Reading untrusted `.npz` files: never unpickled, and nothing is allocated on their word alone. And writing them.
+"""Reading untrusted `.npz` and `.npy` files, never unpickled, nothing allocated on their word alone; writing them.
 
     file → zip directory → header of each array → memory
 
@@ -30,6 +30,7 @@ ALLOWANCE = 256 << 20
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _NUMBERS = "biufc"
 _TEXT = "SU"
+_LINE = 64
 
 
 def parse_arrays(data: bytes, *, most: int | None = None) -> dict[str, NDArray[np.generic]]:
@@ -63,12 +64,39 @@ def load_arrays(stream: BinaryIO, *, most: int | None = None) -> dict[str, NDArr
             require_honest(archive, stream.seek(0, io.SEEK_END), most=most)
             members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             return {info.filename.removesuffix(".npy"): _array(archive, info) for info in members}
-    except (OSError, ValueError):
-        raise
-    except MemoryError as error:
-        raise ValueError("its arrays are larger than the memory") from error
-    except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds of errors on damage
-        raise ValueError(str(error) or type(error).__name__) from error
+    except Exception as error:
+        raise _told(error) from error
+
+
+def read_array(path: Path) -> NDArray[np.generic]:
+    """Reads an `.npy` file: one array.
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: It is damaged, claims more than it holds, or holds Python objects.
+    """
+    with path.open("rb") as stream:
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        try:
+            _require_whole(stream, size, path.name)
+            stream.seek(0)
+            array: NDArray[np.generic] = np.lib.format.read_array(stream, allow_pickle=False)
+        except Exception as error:
+            raise _told(error) from error
+    return array
+
+
+def _told(error: Exception) -> Exception:
+    """Returns an error of a damaged file as `OSError` or `ValueError`.
+
+    zipfile, zlib and NumPy's header parser raise a dozen kinds.
+    """
+    if isinstance(error, (OSError, ValueError)):
+        return error
+    if isinstance(error, MemoryError):
+        return ValueError("its arrays are larger than the memory")
+    return ValueError(str(error) or type(error).__name__)
 
 
 def write_archive(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
@@ -105,14 +133,18 @@ def require_honest(archive: zipfile.ZipFile, size: int, *, most: int | None = No
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:
     with archive.open(info) as member:
-        shape, dtype, start = _header(member)
-        claimed = math.prod(shape) * dtype.itemsize
-        if claimed != info.file_size - start:
-            what = f"{info.filename!r} declares {dtype} {shape}, {_amount(claimed)}"
-            raise ValueError(f"{what}, and holds {_amount(info.file_size - start)}")
+        _require_whole(member, info.file_size, info.filename)
     with archive.open(info) as member:
         array: NDArray[np.generic] = np.lib.format.read_array(member, allow_pickle=False)
         return array
+
+
+def _require_whole(member: Any, size: int, name: str) -> None:
+    """Refuses an array whose header claims another size than it has."""
+    shape, dtype, start = _header(member)
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed != size - start:
+        raise ValueError(f"{name!r} declares {dtype} {shape}, {_amount(claimed)}, and holds {_amount(size - start)}")
 
 
 def _header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
@@ -131,3 +163,10 @@ def _header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 
 def _amount(size: int) -> str:
     return f"{size} bytes" if size < 10**6 else f"{size / 1e6:.0f} MB"
+
+
+def aligned(size: int) -> NDArray[np.uint8]:
+    """Returns `size` bytes that begin at a cache line of 64; what they hold is left open."""
+    room = np.empty(size + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    return room[start : start + size]

@@ -12,23 +12,27 @@ import click
 
 from ghostdeploy.errors import UsageError
 from ghostdeploy.terminal.console import Bars, CommandGroup, GivenPath, common
+from ghostdeploy.terminal.endpoints import BundleOrEndpoint, endpoint_options
 from ghostdeploy.terminal.junit import Suites, junit_option
 from ghostdeploy.terminal.on_devices import device_options, receipt_option
 from ghostdeploy.terminal.output import print_json
 from ghostdeploy.terminal.several import Several
+from ghostdeploy.terminal.spread_options import merged_from, shard_of, spread_options
 from ghostdeploy.terminal.trust_options import trust_options
 
 if TYPE_CHECKING:
     from ghostdeploy.bundle.signature import Trust
     from ghostdeploy.deploy.prove.commands import Verification
     from ghostdeploy.deploy.prove.evaluate import Evaluation
+    from ghostdeploy.deploy.prove.sharded.spread import Plan
     from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
+    from ghostdeploy.terminal.endpoints import Endpoints
     from ghostdeploy.terminal.on_devices import There
 
 _FOLDER = GivenPath()
 _ELSEWHERE = {
     **dict.fromkeys(("device-kit", "export", "models", "tune"), "ghostdeploy.making"),
-    **dict.fromkeys(("package", "sbom", "sign"), "ghostdeploy.releasing"),
+    **dict.fromkeys(("package", "sbom", "serve", "sign"), "ghostdeploy.releasing"),
     **dict.fromkeys(("diagnose", "inspect"), "ghostdeploy.inspecting"),
     "report": "ghostdeploy.reporting",
 }
@@ -67,7 +71,8 @@ def doctor(there: There | None, *, as_json: bool) -> int:
 
 
 @main.command()
-@click.argument("bundles", nargs=-1, required=True, type=_FOLDER)
+@click.argument("bundles", nargs=-1, required=True, type=BundleOrEndpoint())
+@endpoint_options
 @trust_options
 @junit_option
 @receipt_option
@@ -79,17 +84,23 @@ def verify(
     receipt: Path | None,
     there: There | None,
     trust: Trust | None,
+    endpoints: Endpoints | None,
     *,
     as_json: bool,
 ) -> int:
     """Check hashes and replay the golden vectors; needs no torch.
 
     With --on, on devices. A file among the BUNDLES is a receipt: it is checked against its bundle and its own figures.
+    With http://HOST:PORT/v2/models/NAME, through a server; --bundle is what it serves.
     """
     from ghostdeploy.device.at_home import Home
     from ghostdeploy.device.receipt import is_receipt
     from ghostdeploy.terminal import proof_tables
 
+    if endpoints is not None:
+        if there is not None or receipt is not None:
+            raise UsageError("a server is not a device", hint="leave out --on and --receipt")
+        return endpoints.verify(junit, trust, as_json=as_json, verdict="failed")
     if receipts := [path for path in bundles if is_receipt(path)]:
         if there is not None or receipt is not None or trust is not None:
             hint = "leave out --on, --receipt and --require-signature"
@@ -133,7 +144,7 @@ def _check_receipts(receipts: list[Path], bundles: list[Path], junit: Path | Non
     "--data",
     type=_FOLDER,
     metavar="PATH",
-    help="Labelled images: a folder per class or an .npz; default for sample bundles is the shipped test set.",
+    help="Labelled images: a folder per class, .npz, .tar or .parquet; sample bundles have a test set of their own.",
 )
 @click.option("--reference", type=_FOLDER, metavar="BUNDLE", help="Compare with this bundle, image by image.")
 @click.option(
@@ -144,20 +155,23 @@ def _check_receipts(receipts: list[Path], bundles: list[Path], junit: Path | Non
 @junit_option
 @receipt_option
 @device_options
+@spread_options
 @common
 def evaluate(
     bundles: tuple[Path, ...],
     junit: Path | None,
     receipt: Path | None,
     there: There | None,
+    plan: Plan | None,
     *,
+    merged: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
     """Measure accuracy on labelled images, with intervals.
 
     Top-1 and top-5 of classifiers; mAP, NME, verification accuracy or mIoU by the task of the bundle. With --on, on
-    devices.
+    devices; with --workers, by several processes; with --merge, from records.
     """
     from ghostdeploy.deploy.prove import commands as prove
     from ghostdeploy.device.at_home import Home
@@ -165,10 +179,16 @@ def evaluate(
 
     if there is not None:
         return there.evaluate(bundles, as_json=as_json, **options)
+    if plan is not None and plan.shard is not None:
+        return shard_of(bundles[0], plan, as_json=as_json, **options)
     several: Several[Evaluation | TaskEvaluation] = Several(arguments=bundles)
     with Suites(junit, "eval", several), Home("eval", receipt) as home, Bars() as bars:
-        home.prove(bundles)
-        found = prove.evaluate(bundles, listener=bars, on_error=several.note, **options)
+        if merged:
+            found: list[Any] = [merged_from(bundles, options)]
+            several.arguments = [Path(found[0].bundle)]
+        else:
+            home.prove(bundles)
+            found = prove.evaluate(bundles, listener=bars, on_error=several.note, plan=plan, **options)
         several.results = [(Path(one.bundle), one) for one in found]
     home.write_evaluated(found)
     if as_json:

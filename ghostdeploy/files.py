@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from ghostdeploy.errors import OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _FLAGS = ("O_BINARY", "O_CLOEXEC", "O_NOCTTY", "O_NOFOLLOW", "O_NONBLOCK")
@@ -105,6 +106,9 @@ def write_failure(error: OSError) -> str:
 def write_whole(path: Path, data: bytes, *, what: str) -> None:
     """Writes a file that appears whole, in place of one that was there.
 
+    It is written beside its place, to `.NAME.part`, which one process at a time has. A killed one leaves that file, and
+    the next takes it.
+
     Args:
         path: The file.
         data: Its content.
@@ -115,12 +119,42 @@ def write_whole(path: Path, data: bytes, *, what: str) -> None:
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(data)
-        part.replace(path)
+        with _taken(part) as stream:
+            try:
+                stream.write(data)
+                stream.flush()
+                part.replace(path)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise OutputError(f"{what} {path} cannot be written: {write_failure(error)}") from error
+
+
+@contextmanager
+def _taken(part: Path) -> Iterator[BinaryIO]:
+    """Opens an empty file for this process alone; waits while another living process has it."""
+    flags = os.O_RDWR | os.O_CREAT | sum(getattr(os, name, 0) for name in _FLAGS)
+    while True:
+        descriptor = os.open(part, flags, 0o666)
+        with os.fdopen(descriptor, "wb", closefd=True) as stream:
+            _require_regular(os.fstat(descriptor).st_mode, part)
+            _wait_for(descriptor)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.lstat(part)):  # else another has just put it in its place
+                    stream.truncate(0)
+                    yield stream
+                    return
+
+
+def _wait_for(descriptor: int) -> None:
+    """Waits for the lock of an open file; the kernel drops it with its process, however that dies."""
+    try:
+        import fcntl  # POSIX only
+    except ImportError:
+        return
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def is_relative_name(name: str) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ghostdeploy.terminal.console import GivenPath, common
+from ghostdeploy.terminal.on_devices import There, device_options
 from ghostdeploy.terminal.output import print_json
 from ghostdeploy.terminal.several import Several
 
@@ -20,14 +21,20 @@ if TYPE_CHECKING:
 @click.option("--model", metavar="MODEL", help="Hold it against this model, as it was given to export.")
 @click.option("--weights", type=GivenPath(), metavar="FILE", help="The model's checkpoint.")
 @click.option("--recorded", is_flag=True, help="Show only what the quantizer recorded; runs nothing.")
+@device_options
 @click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Blocks to show; --json has all.")
 @common
-def diagnose(bundle: Path, other: Path | None, top: int, *, recorded: bool, as_json: bool, **model: Any) -> int:
+def diagnose(
+    bundle: Path, other: Path | None, top: int, *, there: There | None, recorded: bool, as_json: bool, **model: Any
+) -> int:
     """Show which blocks of a bundle carry its error, by PyTorch module.
 
     Runs every block of the payload on what a reference feeds it. The reference is OTHER, a second bundle of the model;
-    or --model; or the model that the manifest names; or a float bundle beside it. Exits with 1 where a block is wrong.
+    or --model; or the model that the manifest names; or a float bundle beside it. With --on, it is what that bundle, or
+    OTHER, computes on a device. Exits with 1 where a block is wrong.
     """
+    if there is not None:
+        return there.diagnose(bundle, other, top, recorded=recorded, as_json=as_json, **model)
     from ghostdeploy.bundle.folder import open_bundle
     from ghostdeploy.terminal import diagnosis_tables, references
 

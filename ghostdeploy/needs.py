@@ -8,14 +8,9 @@ the row said at the export. `right` is empty for every target of ours: on emulat
 and float16 arithmetic every bundle of the samples passed (docs/devices.md).
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

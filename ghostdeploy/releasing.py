@@ -1,9 +1,9 @@
-"""The commands of a release: signatures, bills of materials, packages; the device wheel has none of them."""
+"""The commands of a release: signatures, bills of materials, packages, a server; the device wheel has none of them."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,12 +12,14 @@ from ghostdeploy.files import write_whole
 from ghostdeploy.terminal.console import GivenPath, common
 from ghostdeploy.terminal.output import print_json, say
 from ghostdeploy.terminal.several import Several
+from ghostdeploy.terminal.trust_options import trust_options
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ghostdeploy.bundle.signature import Signature
+    from ghostdeploy.bundle.signature import Signature, Trust
     from ghostdeploy.distribute.forms import Form, Packaged
+    from ghostdeploy.serving.server import Listening
 
 
 @click.command()
@@ -128,3 +130,74 @@ def package(
         for note in dict.fromkeys(one.note for _, one in several.results if one.note):
             say(f"note: {note}")
     return several.leave()
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, required=True, type=GivenPath())
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 is a free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="0 is a free one.")
+@click.option("--no-grpc", is_flag=True, help="HTTP alone.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of each engine; default one per core.")
+@click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Images of a request.")
+@click.option("--max-body", type=click.IntRange(1, 2047), default=16, show_default=True, help="MiB of a request.")
+@click.option("--queue", type=click.IntRange(1), default=64, show_default=True, help="Requests under way or waiting.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.01),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="From a request to its answer.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For requests under way at the end.",
+)
+@trust_options
+@common
+def serve(
+    bundles: tuple[Path, ...],
+    threads: int | None,
+    max_body: int,
+    trust: Trust | None,
+    *,
+    no_grpc: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Serve BUNDLES over the Open Inference Protocol v2, REST and gRPC.
+
+    Until SIGTERM or Ctrl-C. Nobody is asked who they are: read SECURITY.md before giving another --host.
+    """
+    from ghostdeploy.serving.request import Limits, Place
+    from ghostdeploy.serving.server import serve as answer
+
+    http, grpc = options["http_port"], None if no_grpc else options["grpc_port"]
+    if http and http == grpc:
+        raise UsageError(f"--http-port and --grpc-port are both {http}", hint="give another --grpc-port, or --no-grpc")
+    answer(
+        bundles,
+        Place(host=options["host"], http_port=http, grpc_port=grpc),
+        Limits(
+            batch=options["max_batch"],
+            body=max_body << 20,
+            queue=options["queue"],
+            seconds=options["timeout"],
+            grace=options["grace"],
+        ),
+        threads=threads,
+        trust=trust,
+        told=print_json if as_json else _listening,
+    )
+
+
+def _listening(found: Listening) -> None:
+    for one in found.models:
+        what = f"{one.target} {one.precision}, {one.task}, {one.engine}"
+        say(f"{one.name} version {one.version}: {what}, digest {(one.digest or 'none')[:12]}")
+    say(f"{found.http}" + (f", gRPC {found.grpc}" if found.grpc else "") + "; SIGTERM or Ctrl-C ends it")

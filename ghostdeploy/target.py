@@ -152,6 +152,8 @@ class Target:
     """Top-level modules the exporter needs (parents' needs are found through the chain)."""
     runtime_packages: tuple[str, ...]
     """Top-level modules the runtime needs; of an alternative `a|b` one is enough."""
+    in_place: tuple[str, ...] = ()
+    """Payload files that its engine computes with where they lie in memory, at a cache line."""
     distribution: str | None = None
     """What pip installs to have the target, where that is not ghostdeploy itself."""
     recipe: Recipe | None = None

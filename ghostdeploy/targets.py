@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ghostdeploy.errors import MissingDependency, UsageError, did_you_mean
+from ghostdeploy.errors import UsageError, did_you_mean
 from ghostdeploy.target import (
     PRECISIONS,
     Option,
@@ -138,39 +138,6 @@ def missing_for_export(target: Target, intake: Target | None = None) -> list[str
 def missing_for_run(target: Target) -> list[str]:
     """Returns the packages that the runtime of `target` needs and that are not installed; imports nothing."""
     return [choice for choice in target.runtime_packages if not any(find_spec(p) for p in choice.split("|"))]
-
-
-def require_export(targets: list[Target], intake: Target | None = None) -> None:
-    """Checks every target's packages at once, before any work.
-
-    Args:
-        targets: The rows.
-        intake: Row whose finished file is the model; None is the PyTorch graph.
-
-    Raises:
-        UsageError: A target cannot be made from such a file.
-        MissingDependency: Names all missing packages and the one pip command that installs them.
-    """
-    for target in targets:
-        if not takes(target, intake):
-            assert intake is not None  # the PyTorch graph is taken by every row
-            able = ", ".join(name for name, row in TARGETS.items() if takes(row, intake))
-            raise UsageError(
-                f"target {target.name} is made from the PyTorch model, MODEL has format {intake.name}",
-                hint=f"give the PyTorch model, or one of -t {able}",
-            )
-    missing = {target.name: missing_for_export(target, intake) for target in targets}
-    lacking = [name for name, packages in missing.items() if packages]
-    if not lacking:
-        return
-    packages = dict.fromkeys(package for name in lacking for package in missing[name])
-    wanted = [TARGETS[name].export_requirement for name in lacking]
-    if intake is not None and intake.intake is not None:
-        wanted = [intake.intake.requirement, *(TARGETS[name].runtime_requirement for name in lacking)]
-    raise MissingDependency(
-        f"export to {', '.join(lacking)} needs {', '.join(packages)}, not installed here",
-        hint=pip_install(*wanted),
-    )
 
 
 def has_device(target: Target) -> bool:

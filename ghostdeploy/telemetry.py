@@ -8,6 +8,7 @@ OpenVINO        `import openvino` reports to Intel through            that packa
 LiteRT          nothing; on Windows, and beside a vendor's kit, it    as above
                 imports OpenVINO
 TensorRT        nothing
+Ray             a cluster reports its usage                           RAY_USAGE_STATS_ENABLED=0 when it starts
 
 Each engine decides once, when it is imported. So every import of one stands in `with silent():`, which changes the
 environment of the process for that long and no longer. What the application imported before, or asks an engine for
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VARIABLES = {"HF_HUB_DISABLE_TELEMETRY": "1", "ORT_DISABLE_TELEMETRY": "1"}
+VARIABLES = {"HF_HUB_DISABLE_TELEMETRY": "1", "ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 """Environment variables that turn telemetry off."""
 REPORTERS = ("openvino_telemetry",)
 """Packages that do nothing but report."""

@@ -31,24 +31,37 @@ LEFT_OUT = (
     "ghostdeploy.distribute",
     "ghostdeploy.remote",
     "ghostdeploy.samples",
+    "ghostdeploy.serving",
     "ghostdeploy.supply",
 )
 """Rooms that make bundles or reach other machines; those that run, prove and measure bundles are taken whole."""
+INSIDE = {"ghostdeploy.runtimes": ("probe",), "ghostdeploy.deploy.prove.layerwise": ("payload",)}
+INSIDE |= {
+    f"ghostdeploy.runtimes.{path.parent.name}": ("probe",) for path in Path(__file__).parent.glob("runtimes/*/probe.py")
+}
+"""Modules that look into a payload: what `diagnose` sends has them, the device wheel has them not."""
 UNUSED = {
     "ghostdeploy": ("making", "module_copies", "releasing", "reporting", "undisturbed", "wheel_contents"),
     "ghostdeploy.bundle": ("figures", "placing", "staging", "workspaces"),
     "ghostdeploy.deploy.prove.layerwise": ("advice", "align", "command", "introduced", "live"),
-    "ghostdeploy.runtimes": ("probe",),
     "ghostdeploy.terminal": ("export_options", "making_tables", "tune_options", "tune_tables"),
 }
 """Modules of other rooms that serve the making of bundles, or a diagnosis that runs them."""
-UNUSED |= {f"ghostdeploy.runtimes.{path.name}": ("probe",) for path in Path(__file__).parent.glob("runtimes/*/")}
+UNUSED |= {name: (*UNUSED.get(name, ()), *modules) for name, modules in INSIDE.items()}
 KEPT = {"ghostdeploy.samples": ("__init__", "classify_image")}
 """Modules of rooms that are left out otherwise."""
 
 
-def is_on_device(package: str, module: str) -> bool:
-    """Returns whether the device wheel has a module of a package."""
+def is_on_device(package: str, module: str, *, inside: bool = False) -> bool:
+    """Returns whether the device wheel has a module of a package.
+
+    Args:
+        package: With dots.
+        module: Its own name.
+        inside: Whether it is to look into payloads.
+    """
+    if inside and module in INSIDE.get(package, ()):
+        return True
     if any(f"{package}.".startswith(f"{name}.") for name in LEFT_OUT):
         return module in KEPT.get(package, ())
     return module not in UNUSED.get(package, ())

@@ -20,8 +20,10 @@ import ghostdeploy as gd
 from ghostdeploy import samples
 from ghostdeploy.arrays import read_arrays
 from ghostdeploy.bundle import folder as bundles
-from ghostdeploy.bundle.folder import describe_file, open_bundle
+from ghostdeploy.bundle import writing
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import encode
+from ghostdeploy.bundle.writing import describe_file
 from ghostdeploy.deploy.prove import judge, parity
 from ghostdeploy.deploy.prove.diagnose import diagnose
 from ghostdeploy.deploy.prove.evaluate import Predictions, compare
@@ -57,7 +59,7 @@ def break_block(sound: Path, floating: Path, out: Path, module: str = MODULE, fa
     with gd.load(out) as wrong, gd.load(floating) as right:
         executed = wrong.infer(inputs)
         logits, wanted = wrong(batch), right(batch)
-    bundles.write_golden(out, inputs, golden, executed, bundle.recorded_images())
+    writing.write_golden(out, inputs, golden, executed, bundle.recorded_images())
     same = int((logits.argmax(axis=1) == wanted.argmax(axis=1)).sum())
     noise = float(np.square(logits.astype(np.float64) - wanted).sum())
     ours, reference = (Predictions.of(one, images["labels"].astype(np.int64)) for one in (logits, wanted))

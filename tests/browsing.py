@@ -19,9 +19,10 @@ EXAMPLES = [*samples.example_images(), *samples.photos()]
 
 
 @contextmanager
-def served(bundle, modules, examples=EXAMPLES):
+def served(bundle, modules, examples=EXAMPLES, beside=None):
     """Serves the page from a thread; gives its address."""
-    site = browser.build_site(open_bundle(bundle, check_hashes=False), modules, examples)
+    second = None if beside is None else open_bundle(beside, check_hashes=False)
+    site = browser.build_site(open_bundle(bundle, check_hashes=False), modules, examples, second)
     with browser.make_server(site, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -24,6 +24,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ghostdeploy import targets
 from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle import writing
 from ghostdeploy.bundle.manifest import SCHEMA, Manifest, ModelInfo, PrecisionAchieved, Quantization, TensorSpec, encode
 from ghostdeploy.bundle.staging import staging
 from ghostdeploy.convert.base import Written
@@ -175,6 +176,7 @@ BY_HAND = PrecisionAchieved(int8_layers=0, float_layers=3, how="written node by 
 
 WRITERS: dict[str, Callable[..., Written]] = {
     "executorch": lambda *given: write_exported(*given, row=targets.find("executorch")),
+    "native": lambda *given: write_exported(*given, row=targets.find("native")),
     "ncnn": lambda *given: write_exported(*given, row=targets.find("ncnn")),
     "onnx": write_onnx,
     "openvino": write_openvino,
@@ -207,7 +209,7 @@ def make_bundle(out: Path, target: str, *, precision: str = "fp32", tiny: Tiny |
         golden = tiny.example(3)
         found = ReferenceEvaluator(model).run(None, golden)
         outputs = dict(zip((o.name for o in tiny.outputs), found, strict=True))
-        bundles.write_labels(folder, list(LABELS))
+        writing.write_labels(folder, list(LABELS))
         write = _write_int8 if precision == "int8" else _write_float
         manifest = write(folder, model, _Golden(golden, outputs), described(name, row, precision, tiny), tiny)
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
@@ -219,7 +221,7 @@ def _write_float(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest
     if written.scheme is not None:
         quantization = Quantization(scheme=written.scheme, tool="tests", calibration=None)
         manifest = msgspec.structs.replace(manifest, quantization=quantization)
-    bundles.write_golden(folder, golden.inputs, golden.outputs)
+    writing.write_golden(folder, golden.inputs, golden.outputs)
     return _complete(folder, manifest, written)
 
 
@@ -229,7 +231,7 @@ def _write_int8(folder: Path, model: onnx.ModelProto, golden: _Golden, manifest:
     made = _INTEGER_WRITERS.get(row.name, _write_qdq if parent is None else _write_compiled)(model, folder, row, tiny)
     simulated = made.simulate(golden.inputs)
     quantized.write_diagnosis(folder / bundles.DIAGNOSIS, quantized.layers_of(model), golden.outputs, simulated)
-    bundles.write_golden(folder, golden.inputs, golden.outputs, simulated if row.simulation is None else None)
+    writing.write_golden(folder, golden.inputs, golden.outputs, simulated if row.simulation is None else None)
     manifest = msgspec.structs.replace(manifest, quantization=quantized.describe(made.tool, made.left_in_float))
     manifest = _complete(folder, manifest, made.written, bundles.DIAGNOSIS)
     (folder / bundles.MANIFEST).write_bytes(encode(manifest))  # the runtime opens nothing that is not listed
@@ -291,7 +293,7 @@ def _graph(model: onnx.ModelProto, target: str, tiny: Tiny) -> Any:
 
 def _complete(folder: Path, manifest: Manifest, written: Written, *more: str) -> Manifest:
     names = (*targets.find(manifest.target).files, *written.files, *more, bundles.GOLDEN, bundles.LABELS)
-    files = tuple(bundles.describe_file(folder, name) for name in names)
+    files = tuple(writing.describe_file(folder, name) for name in names)
     return msgspec.structs.replace(manifest, precision_achieved=written.precision, files=files)
 
 

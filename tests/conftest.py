@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import shutil
 import signal
-from typing import TYPE_CHECKING, NoReturn
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +19,7 @@ from ghostdeploy import isolation, targets
 from ghostdeploy.convert import process
 from ghostdeploy.nvidia.driver import gpus
 from tests.bundles import for_target, make_bundle
+from tests.fuzzing import TALLY
 from tests.shared import shared_folder
 from tests.warm import Parents
 
@@ -94,6 +99,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if (made := TALLY["damaged files"]) and os.environ.get("HYPOTHESIS_PROFILE") == "fuzz":
+        terminalreporter.write_line(f"{made} damaged files were read or refused")
+
+
 def pytest_collection_finish() -> None:
     freeze()
 
@@ -125,6 +135,12 @@ def require_program(name: str) -> str:
     return shutil.which(name) or refuse(name, f"{name} is not installed here")
 
 
+def require_package(name: str) -> None:
+    """Skips the test without a package, or fails it as `require` does; imports nothing."""
+    if find_spec(name) is None:
+        refuse(name, f"{name} is not installed here")
+
+
 def refuse(target: str, reason: str) -> NoReturn:
     """Skips the test for a reason that lies in this machine; fails it when GHOSTDEPLOY_REQUIRE names the target."""
     if target in REQUIRED:
@@ -139,6 +155,21 @@ def conversions(tmp_path_factory):
         pass  # others wait for the lock, not for the run
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GHOSTDEPLOY_CACHE", str(folder))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Kernels in C are compiled once per run for all networks, see `tests.compiling`; CC may name the compiler."""
+    with shared_folder(tmp_path_factory, "compiled") as folder:
+        pass
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    if compiler is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        words = (sys.executable, "-I", "-S", str(Path(__file__).with_name("compiling.py")), str(folder))
+        patch.setenv("CC", f"{shlex.join(words)} {compiler}")
         yield
 
 

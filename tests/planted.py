@@ -15,9 +15,15 @@ import onnx
 from onnx import numpy_helper
 
 from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle import writing
 from ghostdeploy.bundle.manifest import encode
+from ghostdeploy.exporters.native import attestation, source
+from ghostdeploy.exporters.native.steps import STRIP
 from ghostdeploy.exporters.ncnn import weights as ncnn_weights
 from ghostdeploy.exporters.tflite import file as tf
+from ghostdeploy.machine import architecture, cpu_flags
+from ghostdeploy.runtimes.native import program
+from ghostdeploy.runtimes.native.library import Library
 from ghostdeploy.runtimes.ncnn import param
 
 if TYPE_CHECKING:
@@ -43,7 +49,7 @@ def plant(bundle: Path, copy: Path, module: str, kind: str) -> Path:
     shutil.copytree(bundle, copy)
     opened = bundles.open_bundle(copy)
     _PLANTERS[opened.manifest.target](copy / opened.manifest.payload, module, kind)
-    files = tuple(bundles.describe_file(copy, record.path) for record in opened.manifest.files)
+    files = tuple(writing.describe_file(copy, record.path) for record in opened.manifest.files)
     (copy / bundles.MANIFEST).write_bytes(encode(msgspec.structs.replace(opened.manifest, files=files)))
     bundles.open_bundle(copy)
     return copy
@@ -164,5 +170,74 @@ def _ncnn(path: Path, module: str, kind: str) -> None:
     weights.write_bytes(b"".join(array.packed() for array in arrays))
 
 
-_PLANTERS = {"onnx": _onnx, "tensorrt": _onnx, "openvino": _openvino, "tflite": _tflite, "ncnn": _ncnn}
+def _native(path: Path, module: str, kind: str) -> None:
+    plan = program.read(path.read_bytes())
+    level = program.chosen(plan.libraries, architecture(), cpu_flags())
+    file = path.with_name(program.WEIGHTS)
+    library = Library((path.parent / plan.libraries[level]).read_bytes(), file.read_bytes(), plan.identity)
+    table = dict(zip((one.writes for one in plan.steps), attestation.table(library), strict=True))
+    library.close()
+    step = next(one for one in plan.steps if one.name == module and one.bits)
+    told, place = table[step.writes], table[step.scaled_by or step.writes].weights
+    weights = np.frombuffer(bytearray(file.read_bytes()), np.float32)
+    if step.data_bits == 8:
+        maps = {one.name: one for one in plan.maps}
+        change = _native_depthwise if step.kind == "depthwise" else _native_integers
+        change(weights, told, kind, maps[step.reads[0]].zero, maps[step.writes].scale or 1.0)
+    elif kind == "shifted":
+        bias = weights[told.bias :][: told.channels]
+        bias[:] = _shifted(bias)
+    elif told.groups == told.channels:
+        values = weights[place:][: told.kernel_height * told.kernel_width * told.channels]
+        values[:] = _changed(values.reshape(-1, told.channels), kind, 1).ravel()
+    else:
+        inputs = told.in_channels * told.kernel_height * told.kernel_width
+        values = weights[place:][: -(-told.channels // STRIP) * STRIP * inputs]
+        plain = values.reshape(-1, inputs, STRIP).swapaxes(1, 2).reshape(-1, inputs)[: told.channels]
+        values[:] = source.strips(_changed(plain, kind)).ravel()
+    file.write_bytes(weights.tobytes())
+
+
+def _native_depthwise(weights: NDArray[Any], told: attestation.Told, kind: str, _: int, step: float) -> None:
+    """Changes floats that hold integers."""
+    bias, factor = (weights[told.bias + skip :][: told.channels] for skip in (0, _padded(told.channels)))
+    taps = weights[told.weights :][: told.kernel_height * told.kernel_width * told.channels].reshape(-1, told.channels)
+    if kind == "scaled":
+        factor *= 1.5
+    elif kind == "shifted":
+        bias += np.rint(0.7 / (factor * step))
+    else:
+        taps[:] = _changed(taps, kind, 1)
+
+
+def _native_integers(weights: NDArray[Any], told: attestation.Told, kind: str, zero: int, step: float) -> None:
+    """Changes words of four weights; bias, sums of weights and factors lie behind each other."""
+    count = told.channels // told.groups
+    padded, words = (
+        told.groups * _padded(count),
+        -(-told.in_channels // told.groups * told.kernel_height * told.kernel_width // 4),
+    )
+    outputs = (np.arange(told.groups)[:, None] * _padded(count) + np.arange(count)).ravel()
+    whole = weights.view(np.int32)
+    bias, sums = (whole[told.bias + skip * padded :][:padded] for skip in (0, 1))
+    factor = weights[told.bias + 2 * padded :][:padded]
+    if kind == "scaled":
+        factor *= 1.5
+    elif kind == "shifted":
+        bias[outputs] += np.rint(0.7 / (factor[outputs] * step)).astype(np.int32)
+    else:
+        stored = weights[told.weights :][: padded * words].view(np.int8).reshape(-1, words, STRIP, 4)
+        plain = stored.swapaxes(1, 2).reshape(padded, -1).copy()
+        plain[outputs] = _changed(plain[outputs], kind)
+        stored[:] = plain.reshape(-1, STRIP, words, 4).swapaxes(1, 2)
+        bias += zero * (sums - plain.sum(1, dtype=np.int32))
+        sums[:] = plain.sum(1, dtype=np.int32)
+
+
+def _padded(channels: int) -> int:
+    return -(-channels // STRIP) * STRIP
+
+
+_PLANTERS = {"onnx": _onnx, "tensorrt": _onnx, "openvino": _openvino, "tflite": _tflite, "ncnn": _ncnn,
+             "native": _native}  # fmt: skip
 """By target: changes the payload in place."""

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.bundle.digest import digest_of
-from ghostdeploy.bundle.folder import MANIFEST, describe_file
+from ghostdeploy.bundle.folder import MANIFEST
+from ghostdeploy.bundle.writing import describe_file
 
 if TYPE_CHECKING:
     from pathlib import Path

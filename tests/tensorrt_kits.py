@@ -14,6 +14,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from ghostdeploy import targets
 from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle import writing
 from ghostdeploy.bundle.manifest import Manifest, encode
 from ghostdeploy.bundle.staging import staging
 from ghostdeploy.convert.base import ExportJob, Written
@@ -95,8 +96,8 @@ def make_kit(out: Path, precision: str = "fp16", *, tiny: Tiny | None = None, **
     with staging(out, name) as folder:
         golden = tiny.example(3)
         found = ReferenceEvaluator(model).run(None, golden)
-        bundles.write_golden(folder, golden, dict(zip((o.name for o in tiny.outputs), found, strict=True)))
-        bundles.write_labels(folder, [f"class {index}" for index in range(CLASSES)])
+        writing.write_golden(folder, golden, dict(zip((o.name for o in tiny.outputs), found, strict=True)))
+        writing.write_labels(folder, [f"class {index}" for index in range(CLASSES)])
         graph = quantized(model) if precision == "int8" else model
         written = export_kit(graph, folder, precision, dynamic=tiny.batch is None, **settings)
         manifest = _manifest(folder, name, precision, tiny, written)
@@ -110,7 +111,7 @@ def rewrite(path: Path, name: str, data: bytes, *, honest: bool) -> None:
     (path / name).write_bytes(data)
     if honest:
         manifest = msgspec.json.decode((path / bundles.MANIFEST).read_bytes(), type=Manifest)
-        files = tuple(bundles.describe_file(path, record.path) for record in manifest.files)
+        files = tuple(writing.describe_file(path, record.path) for record in manifest.files)
         (path / bundles.MANIFEST).write_bytes(encode(msgspec.structs.replace(manifest, files=files)))
 
 
@@ -121,5 +122,5 @@ def _manifest(folder: Path, name: str, precision: str, tiny: Tiny, written: Writ
         described(name, row, precision, tiny),
         tools=written.tools,
         precision_achieved=written.precision,
-        files=tuple(bundles.describe_file(folder, name) for name in names),
+        files=tuple(writing.describe_file(folder, name) for name in names),
     )

@@ -1,7 +1,5 @@
 """How near an artefact is to the float model on real images, and to the float simulation of its own graph."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from ghostdeploy.bundle.record import How, Record, Verdict

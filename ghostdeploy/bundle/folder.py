@@ -14,21 +14,23 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ghostdeploy import targets
 from ghostdeploy.arguments import require_path
-from ghostdeploy.arrays import parse_arrays, write_archive
+from ghostdeploy.arrays import aligned, parse_arrays
 from ghostdeploy.bundle import manifest as mf
 from ghostdeploy.bundle.whole_numbers import refuse_huge
 from ghostdeploy.errors import BundleError
 from ghostdeploy.files import is_relative_name, is_there, open_regular, read_limited
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
     from typing import BinaryIO
 
-    import numpy as np
     from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
@@ -43,10 +45,11 @@ MAX_GOLDEN = 4 << 30
 """Bytes of the arrays in the largest `golden.npz`."""
 
 _AGAIN = "export the bundle again"
-_BLOCK = 1 << 20
+_BLOCK = 256 << 10
+"""Bytes; it stays in the second cache."""
 _IMAGES = re.compile(r"pixels_\d{1,4}|normalised_levels")
 """Names of original images in `golden.npz`, and of what is kept beside them."""
-_SIMULATED = "simulated."
+SIMULATED = "simulated."
 """Prefix of the outputs of the quantized graph executed in float, in `golden.npz`."""
 
 Arrays = dict[str, "NDArray[np.generic]"]
@@ -69,7 +72,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self._check_hashes = check_hashes
-        self._held: dict[str, bytes] = {}
+        self._held: dict[str, bytes | NDArray[np.uint8]] = {}
 
     def read(self, name: str, *, check_hash: bool = False) -> bytes:
         """Returns the content of a file: the very bytes that were hashed.
@@ -81,6 +84,22 @@ class Bundle:
         Raises:
             BundleError: The manifest does not list it, or it is missing, altered, or no regular file.
         """
+        data = self._content(name, _whole, check_hash=check_hash)
+        return data if isinstance(data, bytes) else data.tobytes()
+
+    def read_aligned(self, name: str) -> NDArray[np.uint8]:
+        """The same at the beginning of a cache line, for who computes with it in place; errors as for `read`."""
+        data = self._content(name, _whole_aligned)
+        assert isinstance(data, np.ndarray), f"{name} is not among the files that its row reads in place"
+        return data
+
+    def _content(
+        self,
+        name: str,
+        whole: Callable[[BinaryIO, mf.FileRecord, Path], bytes | NDArray[np.uint8]],
+        *,
+        check_hash: bool = False,
+    ) -> bytes | NDArray[np.uint8]:
         record = next((record for record in self.manifest.files if record.path == name), None)
         if record is None:
             raise BundleError(f"{self.path / name} is not listed in the manifest, not opened", hint=_AGAIN)
@@ -88,16 +107,19 @@ class Bundle:
         compared = data is not None and self._check_hashes
         if data is None:
             with _opened(self.path, record) as stream:
-                data = _whole(stream, record, self.path)
+                data = whole(stream, record, self.path)
         if not compared and (check_hash or self._check_hashes):
-            _compare(hashlib.sha256(data).hexdigest(), record, self.path)
+            _compare(hashlib.sha256(data if isinstance(data, bytes) else data.data).hexdigest(), record, self.path)
         return data
 
     def hold(self) -> None:
         """Reads the files that a runtime parses into memory and checks all others; `read` gives each away once."""
-        parsed = {*targets.find(self.manifest.target).files, LABELS}
+        row = targets.find(self.manifest.target)
+        parsed = {*row.files, LABELS}
         for record in self.manifest.files:
-            if record.path in parsed:
+            if record.path in row.in_place:
+                self._held[record.path] = self.read_aligned(record.path)
+            elif record.path in parsed:
                 self._held[record.path] = self.read(record.path)
             else:
                 self._check(record)
@@ -150,7 +172,7 @@ class Bundle:
     def simulated(self) -> Arrays | None:
         """Returns the outputs of the quantized graph for the golden inputs, executed in float; None if not recorded."""
         arrays = self._golden_arrays()
-        found = {s.name: arrays[_SIMULATED + s.name] for s in self.manifest.outputs if _SIMULATED + s.name in arrays}
+        found = {s.name: arrays[SIMULATED + s.name] for s in self.manifest.outputs if SIMULATED + s.name in arrays}
         return found if len(found) == len(self.manifest.outputs) else None
 
     def recorded_images(self) -> Arrays:
@@ -211,12 +233,6 @@ def open_bundle(path: str | os.PathLike[str], *, check_hashes: bool = True, hold
     return bundle
 
 
-def describe_file(root: Path, name: str) -> mf.FileRecord:
-    """Returns path, size and SHA-256 of a file of the bundle at `root`."""
-    path = root / name
-    return mf.FileRecord(path=name, bytes=path.stat().st_size, sha256=sha256(path))
-
-
 def sha256(path: Path) -> str:
     """Returns the hexadecimal SHA-256 of a file, read in blocks."""
     with path.open("rb") as stream:
@@ -226,34 +242,13 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_golden(
-    folder: Path, inputs: Arrays, outputs: Arrays, simulated: Arrays | None = None, images: Arrays | None = None
-) -> None:
-    """Writes `golden.npz`: one array per input and output tensor, keyed by its name, in C order for readers elsewhere.
-
-    Args:
-        folder: The bundle.
-        inputs: Golden inputs.
-        outputs: The reference's outputs.
-        simulated: Outputs of the quantized graph executed in float, if any.
-        images: Original images of the first golden inputs, see `deploy.prove.preparation`.
-    """
-    floats = {_SIMULATED + name: array for name, array in (simulated or {}).items()}
-    write_archive(folder / GOLDEN, (images or {}) | inputs | outputs | floats)
-
-
-def write_labels(folder: Path, labels: list[str]) -> None:
-    """Writes `labels.txt`, one class per line."""
-    (folder / LABELS).write_text("".join(f"{' '.join(label.split())}\n" for label in labels), "utf-8")
-
-
 def _opened(root: Path, record: mf.FileRecord) -> BinaryIO:
     """Opens a file of a bundle; its size is as listed."""
     path = root / record.path
     if not is_relative_name(record.path):
         raise BundleError(f"manifest of {root} names {record.path!r}, which is outside the bundle; refused")
     try:
-        _refuse_links(root, PurePosixPath(record.path))
+        _refuse_links(root, record.path)
         stream = open_regular(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         hint = "copy the whole bundle folder, or export it again"
@@ -266,11 +261,13 @@ def _opened(root: Path, record: mf.FileRecord) -> BinaryIO:
     return stream
 
 
-def _refuse_links(root: Path, name: PurePosixPath) -> None:
-    for part in (name, *name.parents[:-1]):
-        if (root / part).is_symlink():
+def _refuse_links(root: Path, name: str) -> None:
+    at = str(root)
+    for part in name.split("/"):
+        at = os.path.join(at, part)  # noqa: PTH118 - called for every file of every load
+        if os.path.islink(at):  # noqa: PTH114
             raise BundleError(
-                f"{root / part} is a link, which leads out of the bundle or may later; refused",
+                f"{at} is a link, which leads out of the bundle or may later; refused",
                 hint=f"copy the bundle with its links resolved: cp -rL {root} COPY",
             )
 
@@ -287,13 +284,25 @@ def _whole(stream: BinaryIO, record: mf.FileRecord, root: Path) -> bytes:
     return data
 
 
+def _whole_aligned(stream: BinaryIO, record: mf.FileRecord, root: Path) -> NDArray[np.uint8]:
+    """The same, into memory at a cache line."""
+    data = aligned(record.bytes)
+    try:
+        found = stream.readinto(data) + len(stream.read(1))  # type: ignore[attr-defined]
+    except OSError as error:
+        raise _unreadable(root / record.path, error) from error
+    if found != record.bytes:
+        raise _changed(record, root)
+    return data
+
+
 def _digest(stream: BinaryIO, record: mf.FileRecord, root: Path) -> str:
     """Returns the SHA-256 of what was opened, read in blocks and never beyond the listed size."""
-    digest, left = hashlib.sha256(), record.bytes
+    digest, left, block = hashlib.sha256(), record.bytes, memoryview(bytearray(min(record.bytes, _BLOCK)))
     try:
-        while left and (block := stream.read(min(left, _BLOCK))):
-            digest.update(block)
-            left -= len(block)
+        while left and (count := stream.readinto(block[:left])):  # type: ignore[attr-defined]
+            digest.update(block[:count])
+            left -= count
         if left or stream.read(1):
             raise _changed(record, root)
     except OSError as error:

@@ -3,25 +3,23 @@
 Where a bundle came from, what was done to it, what was measured, its files. Read without torch or any runtime.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import msgspec
 
 from ghostdeploy.bundle.digest import digest_of, require
-from ghostdeploy.bundle.fidelity import Execution as Execution  # noqa: TC001 - msgspec resolves annotations at run time
-from ghostdeploy.bundle.fidelity import Fidelity as Fidelity  # noqa: TC001 - likewise
-from ghostdeploy.bundle.fidelity import Measured as Measured  # noqa: TC001 - likewise
-from ghostdeploy.bundle.fidelity import Replay as Replay  # noqa: TC001 - likewise
-from ghostdeploy.bundle.placement import Estimate as Estimate  # noqa: TC001 - likewise
-from ghostdeploy.bundle.placement import Placement as Placement  # noqa: TC001 - likewise
+from ghostdeploy.bundle.fidelity import Execution as Execution
+from ghostdeploy.bundle.fidelity import Fidelity as Fidelity
+from ghostdeploy.bundle.fidelity import Measured as Measured
+from ghostdeploy.bundle.fidelity import Replay as Replay
+from ghostdeploy.bundle.placement import Estimate as Estimate
+from ghostdeploy.bundle.placement import Placement as Placement
 from ghostdeploy.bundle.record import How as How
 from ghostdeploy.bundle.record import Record as Record
 from ghostdeploy.bundle.record import Verdict as Verdict
 from ghostdeploy.errors import BundleError
-from ghostdeploy.needs import Needs  # noqa: TC001 - msgspec resolves annotations at run time
-from ghostdeploy.preprocess import Preprocess  # noqa: TC001 - msgspec resolves annotations at run time
+from ghostdeploy.needs import Needs
+from ghostdeploy.preprocess import Preprocess
 from ghostdeploy.tasks.base import TaskInfo
 
 SCHEMA = 1
@@ -305,6 +303,14 @@ class Manifest(Record, frozen=True, kw_only=True):
     files: tuple[FileRecord, ...] = ()
     digest: str | None = None
     """See `bundle.digest`; None in bundles of early versions."""
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` where the payload has no inputs or outputs, or one without a batch."""
+        for kind, tensors in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if not tensors:
+                raise ValueError(f"it has no {kind}, expected one at least")
+            if bare := [one.name for one in tensors if not one.shape]:
+                raise ValueError(f"shape of {bare[0]!r} in {kind} is empty, expected a batch first")
 
 
 class _Header(msgspec.Struct):  # what must be known before the rest may be read

@@ -4,8 +4,6 @@ A prediction is none of our measurements. Each names its source, and there the c
 memory or clock changes it several times over.
 """
 
-from __future__ import annotations
-
 from ghostdeploy.bundle.record import Record
 
 

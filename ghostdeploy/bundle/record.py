@@ -1,7 +1,5 @@
 """The base of all records of a manifest, and the words for a verdict and for what it is about."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import msgspec

@@ -8,7 +8,7 @@
 With `force` the new and the old bundle are exchanged in one step, where the system can; otherwise the old one is moved
 away first. A move to OUT/<name> never replaces anything but a bundle. A workspace that no process has locked was left
 by a killed export: the next one removes it, and restores a bundle that was caught between the two moves. A folder
-without our marker is left alone, whatever its name.
+without our marker is left alone, whatever its name, unless it is empty: so it is for a moment when a workspace begins.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import shutil
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ghostdeploy.bundle.placing import exchange, foreign_in, place_new
-from ghostdeploy.bundle.workspaces import lock, mark, put_back, sweep
+from ghostdeploy.bundle.workspaces import discard, give_up_old, lock, mark, put_back, sweep
 from ghostdeploy.errors import OutputError, UsageError
 from ghostdeploy.files import WRITE_FAILURES, fitting, name_limit, write_failure
 
@@ -51,24 +50,40 @@ def workspace(out: Path, name: str) -> Iterator[Path]:
     if not name or name in {".", ".."} or "/" in name or os.sep in name or "\0" in name:
         raise UsageError(f"a bundle cannot be called {name!r}, expected a plain folder name")
     require_folder(out)
-    folder = out / f".{fitting(name, '', _SHOWN)}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         out.mkdir(parents=True, exist_ok=True)
         sweep(out)
-        folder.mkdir()
     except OSError as error:
         raise _cannot_write(out, error) from error
-    try:
-        with lock(folder) as locked:
-            if locked:  # where nothing can be locked nothing is ever swept
-                mark(folder)
+    with ExitStack() as held:
+        folder = _begin(out, name, held)
+        try:
             yield folder
-    except OSError as error:
-        if error.errno in WRITE_FAILURES:
-            raise _cannot_write(out / name, error) from error
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        except OSError as error:
+            if error.errno in WRITE_FAILURES:
+                raise _cannot_write(out / name, error) from error
+            raise
+
+
+def _begin(out: Path, name: str, held: ExitStack) -> Path:
+    """Returns a new folder, locked and marked; it is removed when `held` ends.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    while True:
+        folder = out / f".{fitting(name, '', _SHOWN)}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            folder.mkdir()
+            held.callback(discard, folder)
+            if held.enter_context(lock(folder)):  # where nothing can be locked nothing is ever swept
+                mark(folder)
+        except FileNotFoundError:  # swept by another export before it was locked
+            held.close()
+        except OSError as error:
+            raise _cannot_write(out, error) from error
+        else:
+            return folder
 
 
 @contextmanager
@@ -174,7 +189,8 @@ def _publish(folder: Path, final: Path, work: Path, *, force: bool) -> None:
         try:
             refuse_existing(final, force=force)
             if force and os.path.lexists(final):
-                shutil.rmtree(old, ignore_errors=True)  # of the round before: a bundle has taken its place since
+                give_up_old(work)  # of the round before: a bundle has taken its place since
+                old.parent.mkdir()
                 if _take_place(folder, final, old):
                     return
                 with suppress(FileNotFoundError):  # another process has moved it away

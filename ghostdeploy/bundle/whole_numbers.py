@@ -19,13 +19,18 @@ def refuse_huge(data: bytes, *, where: str) -> None:
     Raises:
         BundleError: There is one; its key is named.
     """
-    if (key := _key_of_huge(msgspec.json.decode(data), "")) is not None:
+    if (key := _key_of_huge(msgspec.json.decode(data))) is not None:
         raise BundleError(f"{where} has a number beyond 64 bits at {key}", hint="export the bundle again")
 
 
-def _key_of_huge(value: object, key: str) -> str | None:
-    if isinstance(value, dict | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        found = (_key_of_huge(one, f"{key}.{name}".lstrip(".")) for name, one in items)
-        return next((one for one in found if one is not None), None)
-    return key if isinstance(value, int) and abs(value) > _LARGEST else None
+def _key_of_huge(document: object) -> str | None:
+    """Returns the key of the first one; without recursion, as a free field may be nested as deep as JSON is read."""
+    waiting: list[tuple[str, object]] = [("", document)]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, dict | list):
+            items = list(value.items() if isinstance(value, dict) else enumerate(value))
+            waiting += [(f"{key}.{name}".lstrip(".")[:200], one) for name, one in reversed(items)]
+        elif isinstance(value, int) and abs(value) > _LARGEST:
+            return key
+    return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import stat
 from contextlib import contextmanager, suppress
@@ -41,11 +42,34 @@ def sweep(out: Path) -> None:
         named = [out / entry.name for entry in entries if _NAME.fullmatch(entry.name)]
     for folder in named:
         with suppress(OSError):  # a courtesy: what cannot be tidied stays
-            if is_ours(folder):
+            if is_ours(folder) or is_just_begun(folder):
                 with lock(folder) as locked:
                     if locked and is_ours(folder):
                         _bring_back(folder, out)
                         _remove(folder)
+                    elif locked and is_just_begun(folder):
+                        (folder / MARKER).unlink(missing_ok=True)
+                        folder.rmdir()  # nobody's work: it refuses what came since
+
+
+def discard(folder: Path) -> None:
+    """Removes the workspace of this process, the marker last: what a death in between leaves is still ours."""
+    with suppress(OSError):
+        give_up_old(folder)
+        for entry in folder.iterdir():
+            if entry.name != MARKER:
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def give_up_old(folder: Path) -> None:
+    """Takes the name from what was moved out of the way: half removed, it must not be brought back as a bundle.
+
+    Raises:
+        OSError: It could not be renamed.
+    """
+    if (folder / "old").exists():
+        (folder / "old").rename(folder / f"removed-{secrets.token_hex(4)}")
 
 
 def _remove(folder: Path) -> None:
@@ -54,6 +78,7 @@ def _remove(folder: Path) -> None:
     Raises:
         OSError: It could not be removed.
     """
+    give_up_old(folder)
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -81,6 +106,22 @@ def is_ours(folder: Path) -> bool:
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
             return False
         return stream.read(4096) == os.fsencode(_MAGIC + folder.name)
+
+
+def is_just_begun(folder: Path) -> bool:
+    """Returns whether the folder is what an export of this user leaves that is killed before its marker is whole."""
+    here = os.lstat(folder)
+    if (
+        not stat.S_ISDIR(here.st_mode)
+        or here.st_uid != os.geteuid()
+        or {path.name for path in folder.iterdir()} - {MARKER}
+    ):
+        return False
+    try:
+        found = os.lstat(folder / MARKER)
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_size == 0
 
 
 def put_back(work: Path, final: Path) -> None:

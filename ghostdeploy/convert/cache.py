@@ -75,6 +75,11 @@ class Cache:
         """Whether anything is ever kept."""
         return self._folder is not None
 
+    @property
+    def folder(self) -> Path | None:
+        """Where results are kept; None where nothing ever is."""
+        return self._folder
+
     def get(self, key: str) -> bytes | None:
         """Returns a result, None when there is none or it is damaged."""
         with self.find(key) as stream:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -127,15 +128,22 @@ class Converter:
         return self._read(job)
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
+        """Ends the process and those that it started, whatever they are doing."""
         if self._process.poll() is None:
-            self._process.kill()
+            self._kill()
         self._process.wait()
         if self._process.stdin is not None:
             try:
                 self._process.stdin.close()
             except BrokenPipeError:  # it went away with bytes still in the pipe
                 return
+
+    def _kill(self) -> None:
+        if not hasattr(os, "killpg"):
+            self._process.kill()
+            return
+        with suppress(ProcessLookupError, PermissionError):  # it has just ended: macOS says the latter
+            os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session of its own
 
     def _wait(self, end: float, on_progress: Callable[[int, int], None] | None) -> None:
         if on_progress is None:

@@ -16,7 +16,7 @@ from ghostdeploy.bundle.record import Record
 from ghostdeploy.device.records import Device, Reached, State  # noqa: TC001 - msgspec resolves annotations at run time
 from ghostdeploy.errors import GhostDeployError
 
-Command = Literal["verify", "prove", "eval", "bench", "time", "turns", "doctor"]
+Command = Literal["verify", "prove", "eval", "bench", "time", "turns", "diagnose", "doctor"]
 """`prove` is `verify`, `time` is `bench`, with what a receipt wants beside; `turns` is what `tune` measures."""
 SECONDS = 1800.0
 """Time limit of a job where nobody sets another."""
@@ -47,6 +47,8 @@ class Job(Record, frozen=True, kw_only=True):
     batch: int = 1
     rounds: int = 20
     queue: bool = False
+    images: int = 1
+    """Golden images of `diagnose`."""
     entries: tuple[Entry, ...] = ()
 
 
@@ -81,6 +83,15 @@ def failure(error: GhostDeployError) -> Failure:
     return Failure(kind=type(error).__name__, message=error.message, hint=error.hint)
 
 
+class Tensor(Record, frozen=True, kw_only=True):
+    """Numbers from inside a payload."""
+
+    name: str
+    shape: tuple[int, ...]
+    data: bytes
+    """float32, little-endian, in the order of C."""
+
+
 class Event(Record, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that happened; one field is set, with `job` where it belongs to one."""
 
@@ -99,6 +110,8 @@ class Event(Record, frozen=True, kw_only=True, omit_defaults=True):
     states: tuple[State, ...] | None = None
     round: tuple[dict[str, float], dict[str, float]] | None = None
     """Seconds per call, and per queued image, by entry."""
+    tensor: Tensor | None = None
+    """One of those that `diagnose` asked for."""
     dropped: tuple[str, str] | None = None
     """An entry that could not be loaded or died, and why."""
 

@@ -71,6 +71,7 @@ def _do(job: Job, lines: _Lines) -> Any:
         "bench": lambda job, lines: _time(job, lines).bench,
         "time": _time,
         "turns": _take_turns,
+        "diagnose": _look_inside,
         "doctor": _examine,
     }
     return works[job.command](job, lines)
@@ -121,6 +122,22 @@ def _take_turns(job: Job, lines: _Lines) -> int:
         on_start=lambda key: lines.send(Event(started=key)),
     )
     return len(taken)
+
+
+def _look_inside(job: Job, lines: _Lines) -> str:
+    """Sends what the layers of a payload read, one tensor at a time; returns what computed it."""
+    import numpy as np
+
+    from ghostdeploy.bundle.folder import open_bundle
+    from ghostdeploy.deploy.prove.layerwise.payload import Payload
+    from ghostdeploy.device.jobs import Tensor
+
+    payload = Payload(open_bundle(job.bundles[0]))
+    own = payload.own(job.images)
+    for name in payload.wanted:
+        array = np.ascontiguousarray(own.pop(name), "<f4")
+        lines.send(Event(tensor=Tensor(name=name, shape=array.shape, data=array.tobytes())))
+    return payload.probe.engine
 
 
 def _examine(_: Job, __: _Lines) -> Any:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 Form = Literal["triton", "ovms", "huggingface", "oci"]
 FORMS: tuple[Form, ...] = ("triton", "ovms", "huggingface", "oci")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+"""Names of models that every server, hub and registry takes."""
 
 
 class Packaged(Record, frozen=True, kw_only=True):
@@ -97,7 +98,7 @@ def name_of(bundle: Bundle, wanted: Wanted) -> str:
         UsageError: It has other characters.
     """
     name = wanted.name or bundle.path.absolute().name
-    if not _NAME.fullmatch(name):
+    if not MODEL_NAME.fullmatch(name):
         raise UsageError(
             f"{visible_line(name)!r} is no name for a model there, expected letters, digits, dots, _ and -",
             hint="give one with --name",

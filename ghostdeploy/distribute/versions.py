@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from ghostdeploy.bundle.folder import Bundle
 
-_NUMBER = re.compile(r"[1-9]\d{0,17}")
+VERSION = re.compile(r"[1-9]\d{0,17}")
+"""Names of folders that are versions of a model."""
 _TRIES = 100
 
 
@@ -73,7 +74,7 @@ def add_version(folder: Path, bundle: Bundle) -> tuple[Path, bool]:
 
 def _newest(folder: Path) -> Path | None:
     try:
-        found = [path for path in folder.iterdir() if _NUMBER.fullmatch(path.name)]
+        found = [path for path in folder.iterdir() if VERSION.fullmatch(path.name)]
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -10,8 +10,6 @@ Fields that came later are left out of JSON where they have their default, so th
 the byte.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal, TypeVar
 

@@ -28,16 +28,19 @@ _LISTS = {".json", ".csv"}
 class Cargo:
     """Files on their way.
 
+    Args:
+        inside: Whether payloads are looked into there.
+
     Attributes:
         objects: By hash: a file here, or its bytes.
         folders: By relative path there: the hash of its content.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, inside: bool = False) -> None:
         self.objects: dict[str, Path | bytes] = {}
         self.folders: dict[str, str] = {}
         self._names: dict[str, str] = {}
-        _, wheel = device_wheel()
+        _, wheel = device_wheel(inside=inside)
         self._add("device.whl", hashlib.sha256(wheel).hexdigest(), wheel)
 
     def bundle(self, bundle: Bundle, given: str) -> str:

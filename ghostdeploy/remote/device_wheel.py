@@ -20,10 +20,14 @@ _SCRIPT = "[console_scripts]\nghostdeploy = ghostdeploy.__main__:main\n"
 
 
 @cache
-def device_wheel() -> tuple[str, bytes]:
-    """Returns file name and content, from the user's cache where these sources were packed before."""
+def device_wheel(*, inside: bool = False) -> tuple[str, bytes]:
+    """Returns file name and content, from the user's cache where these sources were packed before.
+
+    Args:
+        inside: Add what looks into payloads.
+    """
     own = f"{version('ghostdeploy').partition('+')[0]}+device"
-    name, sources = f"ghostdeploy-{own}-py3-none-any.whl", _sources()
+    name, sources = f"ghostdeploy-{own}-py3-none-any.whl", _sources(inside=inside)
     digest, kept = hashlib.sha256(own.encode() + _metadata(own)), Cache.of_user()
     for path, source in sources.items():
         digest.update(f"{path} {len(source)} ".encode() + source)
@@ -50,12 +54,12 @@ def _packed(own: str, sources: dict[str, bytes]) -> bytes:
     return held.getvalue()
 
 
-def _sources() -> dict[str, bytes]:
+def _sources(*, inside: bool) -> dict[str, bytes]:
     root = Path(ghostdeploy.__file__).parent
     found = {}
     for path in sorted(root.rglob("*.py")):
         name = PurePosixPath(root.name, *path.relative_to(root).parts)
-        if is_on_device(".".join(name.parent.parts), name.stem):
+        if is_on_device(".".join(name.parent.parts), name.stem, inside=inside):
             found[str(name)] = path.read_bytes()
     return found
 

@@ -19,7 +19,7 @@ from ghostdeploy.remote.reach import reach
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ghostdeploy.device.jobs import Event, Job
+    from ghostdeploy.device.jobs import Event, Job, Tensor
     from ghostdeploy.device.records import Device, State
     from ghostdeploy.progress import Listener
     from ghostdeploy.remote.cargo import Cargo
@@ -40,6 +40,7 @@ class Answer:
         results: By job.
         failures: Errors of (job, place in the job or None).
         states: What was seen while it worked.
+        tensors: What was read inside a payload.
         error: Why it gave nothing, or stopped giving.
     """
 
@@ -48,6 +49,7 @@ class Answer:
     results: dict[int, Any] = field(default_factory=dict)
     failures: list[tuple[int, int | None, GhostDeployError]] = field(default_factory=list)
     states: tuple[State, ...] = ()
+    tensors: list[Tensor] = field(default_factory=list)
     error: GhostDeployError | None = None
 
     def result(self, job: int, kind: type[T]) -> T | None:
@@ -62,6 +64,8 @@ class Answer:
             self.results[event.job] = event.result
         if event.failed is not None and event.job is not None:
             self.failures.append((event.job, event.place, located(event.failed.error(), self.where)))
+        if event.tensor is not None:
+            self.tensors.append(event.tensor)
         if event.states is not None:
             self.states = event.states
         if event.warning is not None:

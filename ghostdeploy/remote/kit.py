@@ -81,7 +81,7 @@ def make_kit(
     wanted = dict.fromkeys([*names, *(bundle.manifest.target for bundle in opened)])
     if not wanted:
         raise UsageError("a kit of nothing", hint="name bundles, or targets: -t TARGET")
-    engines = [_engine(name) for name in wanted]
+    engines = [engine for engine in map(_engine, wanted) if engine is not None]
     if is_there(out):
         raise OutputError(f"{out} is there already", hint="name another folder: -o DIR")
     stages = Stages(listener)
@@ -90,7 +90,7 @@ def make_kit(
         with tempfile.TemporaryDirectory(prefix=".kit-", dir=out.parent) as folder:
             made = Path(folder, "kit")
             made.mkdir()
-            with stages.stage(f"fetch {', '.join(dict.fromkeys(engines))} for {architecture}"):
+            with stages.stage(f"fetch {', '.join(dict.fromkeys(engines)) or 'NumPy'} for {architecture}"):
                 _fetch(made / "site", engines)
             with stages.stage("pack the kit"):
                 _fill(made, opened, architecture)
@@ -100,13 +100,16 @@ def make_kit(
     return out
 
 
-def _engine(name: str) -> str:
-    """Returns the distribution of a target's engine.
+def _engine(name: str) -> str | None:
+    """Returns the distribution of a target's engine; None where the bundle is all that runs.
 
     Raises:
         UsageError: It has none for the device.
     """
-    for choice in targets.find(name).runtime_packages:
+    packages = targets.find(name).runtime_packages
+    if not packages:
+        return None
+    for choice in packages:
         for module in choice.split("|"):
             if (found := module.replace("_", "-")) in _ENGINES:
                 return found

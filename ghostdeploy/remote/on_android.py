@@ -12,12 +12,13 @@ from ghostdeploy.deploy.measure.bench import bench
 from ghostdeploy.deploy.prove.commands import evaluate
 from ghostdeploy.device.jobs import Event, failure
 from ghostdeploy.device.proof import Timed
-from ghostdeploy.errors import GhostDeployError, UnsupportedHardware
+from ghostdeploy.errors import GhostDeployError
 from ghostdeploy.remote.phone.connected import connected
 from ghostdeploy.remote.phone.examination import examine
 from ghostdeploy.remote.phone.latency import PhoneTestbed, require_real
 from ghostdeploy.remote.phone.proof import prove
 from ghostdeploy.remote.phone.runtime import load_there
+from ghostdeploy.remote.reach import no_python
 from ghostdeploy.remote.runner import replay
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def run(address: Address, cargo: Cargo, asked: Sequence[Job], took: Callable[[Ev
     """
     other = next((job.command for job in asked if job.command not in _DONE), None)
     if other is not None:
-        raise UnsupportedHardware(
-            f"{address.text} has no Python, which {other} needs there", hint="verify, eval, bench and doctor work there"
-        )
+        raise no_python(address.text, other)
     work = _Work(cargo, took)
     waiting = {number: job for number, job in enumerate(asked) if work.prepare(number, job)}
     if not waiting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ghostdeploy.errors import UsageError
+from ghostdeploy.errors import UnsupportedHardware, UsageError
 
 if TYPE_CHECKING:
     from ghostdeploy.progress import Listener
@@ -32,3 +32,15 @@ def reach(address: Address, *, python: str, listener: Listener) -> Transport:
 
         return Qemu(address, listener)
     raise UsageError(f"{address.text} has no Python", hint="its bundles are proven by ghostdeploy.remote.on_android")
+
+
+def no_python(where: str, what: str) -> UnsupportedHardware:
+    """Returns the error for work that an Android device cannot do.
+
+    Args:
+        where: The device.
+        what: The command.
+    """
+    return UnsupportedHardware(
+        f"{where} has no Python, which {what} needs there", hint="verify, eval, bench and doctor work there"
+    )

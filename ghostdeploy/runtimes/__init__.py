@@ -20,7 +20,7 @@ from ghostdeploy.needs import applying, missing, slow_because
 from ghostdeploy.runtimes.base import Runtime
 from ghostdeploy.runtimes.interface import PROFILES, Interface, Profile, Settings
 from ghostdeploy.runtimes.scores import scored_classes
-from ghostdeploy.tasks.table import find
+from ghostdeploy.tasks.table import tasks
 from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
@@ -133,6 +133,11 @@ def _require_threads(threads: int) -> int:
     return threads
 
 
+def _ranks(task: str) -> bool:
+    row = tasks().get(task)
+    return row is not None and row.ranks
+
+
 def interface_of(bundle: Bundle) -> Interface:
     """Returns what a bundle takes and gives."""
     manifest = bundle.manifest
@@ -144,7 +149,7 @@ def interface_of(bundle: Bundle) -> Interface:
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         preprocess=manifest.preprocess,
-        labels=bundle.labels() if scored_classes(manifest) or not find(manifest.task.name).ranks else [],
+        labels=bundle.labels() if scored_classes(manifest) or not _ranks(manifest.task.name) else [],
         task=manifest.task,
         scores=manifest.scores,
         fingerprint=_fingerprint(bundle),

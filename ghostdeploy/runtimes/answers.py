@@ -84,7 +84,7 @@ class Answers:
     @cached_property
     def task(self) -> Task:
         """What the outputs mean."""
-        return task_of(self._interface.task, self._interface.preprocess.sides)
+        return task_of(self._interface.task, self._interface.preprocess.sides, self._interface.outputs)
 
     @property
     def labels(self) -> list[str]:

@@ -235,7 +235,7 @@ class Runtime(Answers, ABC):
         return "integer" if self._opened.integers else "float"
 
     def close(self) -> None:
-        """Frees the engine after the calls under way and the submitted ones have ended; safe to call twice."""
+        """Frees the engine after the calls under way, the submitted ones and their callbacks; safe to call twice."""
         if self._gate.close():
             self._workers.close()
             self._pieces.close()

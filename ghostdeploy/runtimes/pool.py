@@ -26,6 +26,7 @@ class Pool:
         self._threads = threads
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
+        self._own: set[int] = set()
 
     def submit(self, task: Callable[..., T], *args: Any) -> Future[T]:
         """Starts a task."""
@@ -39,16 +40,23 @@ class Pool:
         """Runs a task on each item; results come in the items' order."""
         return self._made().map(task, items)
 
-    def close(self) -> None:
-        """Lets the threads go; does not wait, so that a task's own callback may call it."""
+    def close(self, *, wait: bool = False) -> None:
+        """Lets the threads go.
+
+        Args:
+            wait: After the tasks taken; a task that calls this waits for none, as it would for itself.
+        """
         if self._executor is not None:
-            self._executor.shutdown(wait=False)
+            self._executor.shutdown(wait=wait and threading.get_ident() not in self._own)
 
     def _made(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._executor is None:
-                self._executor = ThreadPoolExecutor(self._threads, self._name)
+                self._executor = ThreadPoolExecutor(self._threads, self._name, self._join)
             return self._executor
+
+    def _join(self) -> None:
+        self._own.add(threading.get_ident())
 
 
 def _tell(done: Callable[[T | BaseException], None], task: Callable[..., T], args: tuple[Any, ...]) -> None:

@@ -7,8 +7,8 @@ A submission holds its slot until its result is there. `window` is two batches p
 without waiting for Python. What waits outside the window can still be cancelled.
 
 Nothing here can wait for itself. Slots are freed by the threads that bring results, and those never run foreign code:
-callbacks run on one thread that nothing waits for, so a callback may submit to a full queue, call the model, take
-another future's result, or close the runtime.
+callbacks run on one thread that only `close` waits for, and not where a callback calls it. So a callback may submit to
+a full queue, call the model, take another future's result, or close the runtime.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ class Submissions:
         return future
 
     def close(self) -> None:
-        """Lets the thread of the callbacks go; every submission has ended."""
-        self._callbacks.close()
+        """Waits for the callbacks handed over, but not for the one that calls this; every submission has ended."""
+        self._callbacks.close(wait=True)
 
     def _pump(self) -> None:
         """Gives the engine what fits into the window."""

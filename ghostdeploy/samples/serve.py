@@ -1,4 +1,4 @@
-"""POST /classify an image, GET /info, GET /healthz: an HTTP service. It needs `pip install "ghostdeploy[serve]"`.
+"""POST /classify an image, GET /info, GET /healthz: an HTTP service. It needs `pip install "ghostdeploy[http]"`.
 
     python -m ghostdeploy.samples.serve BUNDLE --port 8000
 

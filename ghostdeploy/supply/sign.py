@@ -53,7 +53,11 @@ def make_key(path: Path) -> tuple[Path, str]:
     encoding, kinds = serialization.Encoding.PEM, serialization
     private = key.private_bytes(encoding, kinds.PrivateFormat.PKCS8, kinds.NoEncryption())
     _write_new(path, private, 0o600)
-    _write_new(public, key.public_key().public_bytes(encoding, kinds.PublicFormat.SubjectPublicKeyInfo), 0o644)
+    try:
+        _write_new(public, key.public_key().public_bytes(encoding, kinds.PublicFormat.SubjectPublicKeyInfo), 0o644)
+    except OutputError:
+        path.unlink(missing_ok=True)  # made above, and useless without the public one
+        raise
     return public, sg.key_id(key.public_key().public_bytes_raw())
 
 
@@ -144,8 +148,14 @@ def _private_key(path: Path) -> Any:
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
+    """Writes a file that must not exist yet; one that cannot be written to its end is removed."""
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
-            stream.write(data)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise OutputError(f"{visible_line(str(path))} cannot be written: {write_failure(error)}") from error

@@ -91,6 +91,13 @@ class Task(ABC):
         """Returns why outputs of these types and shapes, (N, …), are not those of this task; None where they are."""
         return None
 
+    def misfit(self, outputs: Arrays) -> str | None:
+        """Returns why the record of a bundle, completed, cannot describe outputs of these types and shapes, (1, …).
+
+        Values mean nothing here: a manifest declares shapes, and is not believed.
+        """
+        return None
+
     def fitted(self, outputs: Arrays, labels: int | None) -> Task:
         """Returns the task with everything filled in that the outputs leave no doubt of.
 

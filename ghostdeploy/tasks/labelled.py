@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,11 +15,11 @@ from ghostdeploy.arguments import require_path
 from ghostdeploy.arrays import read_arrays
 from ghostdeploy.decode import upright_size
 from ghostdeploy.errors import DataError, InputError
-from ghostdeploy.files import is_relative_name, read_limited
+from ghostdeploy.files import is_relative_name, is_there, read_limited
 from ghostdeploy.preprocess import IMAGE_SUFFIXES
+from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
@@ -76,8 +77,28 @@ def read_json(path: Path, kind: type[T], what: str) -> T:
     """
     try:
         return msgspec.json.decode(_content(path), type=kind)
-    except msgspec.DecodeError as error:  # a validation error is one
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # a validation error is a DecodeError
         raise DataError(f"{path} is not {what}: {str(error).replace('`', '')}") from error
+
+
+def read_lines(path: Path, kind: type[T], what: str) -> list[T]:
+    """Reads a file of JSON lines; empty ones do not count.
+
+    Args:
+        path: The file.
+        kind: What each line must hold.
+        what: The same in words.
+
+    Raises:
+        DataError: It is unreadable, too large, or a line is damaged or holds something else.
+    """
+    decoder, found = msgspec.json.Decoder(kind), []
+    for number, line in enumerate(_content(path).splitlines(), 1):
+        try:
+            found += [decoder.decode(line)] if line.strip() else []
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DataError(f"line {number} of {path} is not {what}: {str(error).replace('`', '')}") from error
+    return found
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -149,11 +170,12 @@ def images_named(names: Iterable[str], folders: Sequence[Path], source: Path) ->
         raise DataError(f"{source} names no images")
     if outside := [name for name in every if not is_relative_name(name)]:
         raise DataError(f"{source} names {outside[0]!r}, expected a path inside the folder of the images")
-    folder = next((one for one in folders if (one / every[0]).exists()), folders[0])
+    folder = next((one for one in folders if is_there(one / every[0])), folders[0])
     paths = [folder / name for name in every]
-    if absent := [path for path in paths if not path.is_file()]:
+    if absent := [path for path in paths if not os.path.isfile(path)]:  # noqa: PTH113 - raises of no name
         raise DataError(
-            f"{len(absent)} of {len(paths)} images that {source} names are not in {folder}, such as {absent[0].name}",
+            f"{len(absent)} of {len(paths)} images that {source} names are not in {folder}, such as "
+            f"{visible_line(absent[0].name)}",
             hint="put the images beside the file",
         )
     return paths

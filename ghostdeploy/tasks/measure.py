@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+from ghostdeploy.errors import DataError, UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -41,7 +43,11 @@ class Drop(NamedTuple):
 
 
 class Measure(ABC):
-    """Figures of one model on one set; images are added one by one, in any order.
+    """Figures of one model on one set; images are added one by one, in any order, here or elsewhere.
+
+    What each image gave is kept apart until all are there, and figures are computed in the order of the set: so it does
+    not matter for a single bit which process added which image, or when. `state` gives it as plain data, `absorb` takes
+    that of another process.
 
     Args:
         task: What the outputs mean.
@@ -65,6 +71,43 @@ class Measure(ABC):
     @abstractmethod
     def add(self, index: int, outputs: Arrays, seen: Seen) -> None:
         """Takes the outputs (1, …) for image `index` of the set."""
+
+    def partial(self, index: int) -> Any:
+        """Returns what image `index` gave, as plain data that JSON keeps bit for bit.
+
+        Raises:
+            UsageError: This measure cannot be added up.
+        """
+        raise UsageError(f"task {self.task.info.name} has a measure that cannot be put together from parts")
+
+    def restore(self, index: int, partial: Any) -> None:
+        """Takes what image `index` gave elsewhere.
+
+        Args:
+            index: Of the set.
+            partial: What `partial` returned there; from outside.
+
+        Raises:
+            ValueError: It is something else.
+            UsageError: This measure cannot be added up.
+        """
+        raise UsageError(f"task {self.task.info.name} has a measure that cannot be put together from parts")
+
+    def state(self, images: Iterable[int]) -> dict[int, Any]:
+        """Returns what some images gave, by their index."""
+        return {index: self.partial(index) for index in images}
+
+    def absorb(self, state: Mapping[int, Any]) -> None:
+        """Takes what images gave elsewhere, see `state`.
+
+        Raises:
+            DataError: It is not what this measure gives.
+        """
+        for index, partial in state.items():
+            try:
+                self.restore(index, partial)
+            except ValueError as error:
+                raise DataError(f"what image {index} of {self.data.source} gave is damaged: {error}") from error
 
     @abstractmethod
     def figures(self) -> dict[str, float | None]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import logging
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import numpy as np
 
-from ghostdeploy.errors import UsageError, did_you_mean
+from ghostdeploy.errors import BundleError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ghostdeploy.tasks.base import Task, TaskInfo
 
@@ -24,6 +24,22 @@ _log = logging.getLogger("ghostdeploy")
 
 GROUP = "ghostdeploy.tasks"
 """Of entry points."""
+
+
+class Declared(Protocol):
+    """An output as a manifest declares it."""
+
+    @property
+    def name(self) -> str:
+        """Of the tensor."""
+
+    @property
+    def dtype(self) -> str:
+        """NumPy name."""
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The batch first; None is any size."""
 
 
 class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +54,8 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     """Import string of what reads a labelled set: a path → a `Labelled`; None where there is no measure."""
     measure: str | None = None
     """Import string of its `Measure`."""
+    takes: str = ""
+    """What a labelled set of it is, in words."""
     decodes: bool = False
     """It needs a decode record."""
     ranks: bool = False
@@ -57,6 +75,7 @@ ROWS = (
         task="ghostdeploy.tasks.detect.task:Detect",
         data="ghostdeploy.tasks.detect.data:read_coco",
         measure="ghostdeploy.tasks.detect.measure:BoxMeasure",
+        takes="COCO JSON and its images",
         decodes=True,
     ),
     TaskRow(
@@ -65,6 +84,7 @@ ROWS = (
         task="ghostdeploy.tasks.landmarks.task:FindPoints",
         data="ghostdeploy.tasks.landmarks.data:read_points",
         measure="ghostdeploy.tasks.landmarks.measure:PointMeasure",
+        takes="an .npz with images and points, or a JSON file and its images",
     ),
     TaskRow(
         name="embed",
@@ -72,6 +92,7 @@ ROWS = (
         task="ghostdeploy.tasks.embed.task:Embed",
         data="ghostdeploy.tasks.embed.data:read_pairs",
         measure="ghostdeploy.tasks.embed.measure:PairMeasure",
+        takes="a CSV file of pairs and its images, or an .npz",
     ),
     TaskRow(
         name="segment",
@@ -79,6 +100,7 @@ ROWS = (
         task="ghostdeploy.tasks.segment.task:Segmenter",
         data="ghostdeploy.tasks.segment.data:read_masks",
         measure="ghostdeploy.tasks.segment.measure:MaskMeasure",
+        takes="a folder with images and masks",
     ),
     TaskRow(name="raw", summary="the outputs as they are", task="ghostdeploy.tasks.raw:Raw", ranks=True),
 )
@@ -87,6 +109,8 @@ ROWS = (
 @cache
 def tasks() -> Mapping[str, TaskRow]:
     """Returns all rows by name; a plugin cannot replace one of ours."""
+    from importlib.metadata import entry_points  # costs an app 2 MB, and does nothing for the rows above
+
     found = {row.name: row for row in ROWS}
     for point in entry_points(group=GROUP):
         owner = "a distribution" if point.dist is None else point.dist.name
@@ -113,20 +137,48 @@ def find(name: str) -> TaskRow:
     return row
 
 
-def task_of(info: TaskInfo, size: tuple[int, int]) -> Task:
+def recorded(name: str) -> TaskRow:
+    """Returns the row of a task that a manifest names.
+
+    Raises:
+        BundleError: There is none.
+    """
+    if (row := tasks().get(name)) is None:
+        raise BundleError(
+            f"the manifest names task {name!r}, which is unknown here",
+            hint="install the distribution that brings this task, or export the bundle again",
+        )
+    return row
+
+
+def task_of(info: TaskInfo, size: tuple[int, int], outputs: Sequence[Declared] | None = None) -> Task:
     """Returns the task that a record describes.
 
     Args:
         info: As in the manifest.
         size: Height and width of the network's input.
+        outputs: As the manifest declares them; None where the record is still to be completed.
 
     Raises:
-        UsageError: There is no task of this name, or the record does not fit it.
+        BundleError: The manifest names no task of ours, or its record cannot describe the outputs.
+        UsageError: The same of a record that is still to be completed: it was asked for.
     """
+    row = find(info.name) if outputs is None else recorded(info.name)
     try:
-        found: Task = resolve(find(info.name).task)(info, size)
+        found: Task = resolve(row.task)(info, size)
     except ValueError as error:
-        raise UsageError(f"task {info.name}: {error}") from error
+        refused = UsageError if outputs is None else BundleError
+        raise refused(f"task {info.name}: {error}") from error
+    if outputs is None or any(side is None for one in outputs for side in one.shape[1:]):
+        return found
+    try:
+        sizes = {one.name: [side or 0 for side in one.shape[1:]] for one in outputs}
+        declared = {one.name: np.broadcast_to(np.zeros((), one.dtype), (1, *sizes[one.name])) for one in outputs}
+        misfit = found.misfit(declared)
+    except (TypeError, ValueError) as error:  # no type, no shape
+        misfit = str(error)
+    if misfit is not None:
+        raise BundleError(f"the manifest contradicts itself: {misfit}", hint="export the bundle again")
     return found
 
 

@@ -42,6 +42,11 @@ _verbose: list[bool] = []
 """Not empty if tracebacks of errors are wanted."""
 
 
+def is_verbose() -> bool:
+    """Returns whether `-v` was given."""
+    return bool(_verbose)
+
+
 class GivenPath(click.Path):
     """A path: an empty one, from an unset shell variable, is refused, because it would be the working folder."""
 
@@ -192,13 +197,21 @@ class Bars:
     def __enter__(self) -> Bars:
         """Starts drawing."""
         if self._console.is_terminal:
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import (
+                BarColumn,
+                Progress,
+                TaskProgressColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
 
             columns = (
                 TextColumn("{task.description:<36}", markup=False),
                 BarColumn(30),
                 TaskProgressColumn(),
                 TimeElapsedColumn(),
+                TimeRemainingColumn(elapsed_when_finished=False),
             )
             self._progress = Progress(*columns, console=self._console)
             self._progress.start()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def diagnosed(found: Diagnosed, top: int, outputs: Sequence[TensorSpec]) -> None:
-    """Prints a diagnosis.
+    """Prints a diagnosis; where a block is wrong, nothing comes behind its name and the advice.
 
     Args:
         found: What is known.
@@ -26,6 +26,8 @@ def diagnosed(found: Diagnosed, top: int, outputs: Sequence[TensorSpec]) -> None
     """
     if found.live is not None:
         _live(found.live, found.recorded, top)
+    if found.live is not None and found.live.wrong:  # nothing may push its name off the screen
+        return
     if found.recorded is not None:
         recorded_table(found.recorded, top, outputs)
     if found.not_live is not None:
@@ -47,8 +49,9 @@ def _live(live: Live, recorded: Diagnosis | None, top: int) -> None:
     ]
     title = "–" if recorded is None else f"recorded {recorded.noise}"
     table(("block, by PyTorch modules", ">SQNR introduced", ">arriving", f">{title}", ""), rows)
+    by = "" if live.there is None else f" by {live.there.engine}"
     note(
-        f"{len(live.blocks)} blocks of {live.engine} against {live.reference} on {live.images} images; outputs "
+        f"{len(live.blocks)} blocks of {live.engine} against {live.reference}{by} on {live.images} images; outputs "
         f"{_db(live.outputs_db)}",
         style="dim",
     )

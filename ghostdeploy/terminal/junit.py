@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ghostdeploy.errors import GhostDeployError, OutputError
-from ghostdeploy.files import write_failure
+from ghostdeploy.files import write_whole
 from ghostdeploy.terminal.console import GivenPath
 from ghostdeploy.visible import visible, visible_line
 
@@ -83,13 +83,7 @@ class Suites:
             _mark(case, "error", error.message)
             root.append(_counted(Element("testsuite", name="command"), [case]))
         indent(root)
-        part = file.with_name(f".{file.name}.part")
-        try:
-            part.write_bytes(tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
-            part.replace(file)
-        except OSError as failed:
-            part.unlink(missing_ok=True)
-            raise OutputError(f"the results {file} cannot be written: {write_failure(failed)}") from failed
+        write_whole(file, tostring(root, encoding="utf-8", xml_declaration=True) + b"\n", what="the results")
 
 
 def _each(path: Path, found: Any) -> Iterator[tuple[Path, Any]]:

@@ -73,6 +73,30 @@ class There:
             found = commands.bench(bundles, self.wheres, prove=prove, ways=self._ways, listener=bars, **options)
         return self._show(found, lambda one: proof_tables.benched(one[0]), as_json=as_json, alone=True)
 
+    def diagnose(
+        self, bundle: Path, other: Path | None, top: int, *, recorded: bool, as_json: bool, **model: Any
+    ) -> int:
+        """Does `diagnose`; returns the exit code."""
+        from ghostdeploy.bundle.folder import open_bundle
+        from ghostdeploy.terminal import diagnosis_tables
+
+        if recorded or any(value is not None for value in model.values()):
+            raise UsageError(
+                "diagnose --on holds a bundle against what a device computes, and takes no other reference",
+                hint="leave out --recorded, --model and --weights",
+            )
+        from ghostdeploy.remote import looking_inside
+
+        with Bars() as bars:
+            found = looking_inside.diagnose(bundle, self.wheres, other=other, ways=self._ways, listener=bars)
+        wrong = any(one.live.wrong for each in found for _, one in each.results if one.live is not None)
+        outputs = open_bundle(bundle, check_hashes=False).manifest.outputs
+
+        def table(results: list[Any]) -> None:
+            diagnosis_tables.diagnosed(results[0], top, outputs)
+
+        return max(int(wrong), self._show(found, table, as_json=as_json, alone=True))
+
     def doctor(self, *, as_json: bool) -> int:
         """Does `doctor`; returns the exit code."""
         from ghostdeploy.remote import commands
@@ -192,13 +216,18 @@ def said(device: Device) -> str:
     return ", ".join(word for word in words if word)
 
 
+def _document(result: Any) -> Any:
+    """Returns a result as the same command prints it at home."""
+    return msgspec.to_builtins(result.document() if hasattr(result, "document") else result)
+
+
 def _errors(found: Found[Any]) -> list[GhostDeployError]:
     return [*(error for _, error in found.errors), *([found.error] if found.error is not None else [])]
 
 
 def _documents(found: Found[Any], empty: dict[str, str]) -> list[dict[str, Any]]:
     device = {"where": found.where} if found.device is None else msgspec.to_builtins(found.device)
-    entries = [msgspec.to_builtins(result) for _, result in found.results]
+    entries = [_document(result) for _, result in found.results]
     entries += [
         {"bundle": str(path), **empty, "error": describe(error), "exit_code": error.exit_code}
         for path, error in found.errors

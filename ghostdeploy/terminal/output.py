@@ -68,18 +68,23 @@ def print_json(document: Any) -> None:
     A character that the stream cannot encode is escaped as JSON does; half a surrogate, which stands for a byte of a
     path that is not text, as text.
     """
+    text = json_text(document)
+    try:
+        text.encode(getattr(answers(), "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=2)
+    say_lines(visible_json(text))
+
+
+def json_text(document: Any) -> str:
+    """Returns one JSON document, indented; half a surrogate stands in it as text."""
     import msgspec
 
     try:
         encoded = msgspec.json.encode(document)
     except UnicodeEncodeError:
         encoded = msgspec.json.encode(_without_surrogates(msgspec.to_builtins(document)))
-    text = msgspec.json.format(encoded, indent=2).decode()
-    try:
-        text.encode(getattr(answers(), "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        text = json.dumps(json.loads(text), indent=2)
-    say_lines(visible_json(text))
+    return msgspec.json.format(encoded, indent=2).decode()
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.deploy.prove.evaluate import Evaluation
 from ghostdeploy.deploy.prove.image_folders import counted
 from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
-from ghostdeploy.tasks.table import find, resolve
+from ghostdeploy.tasks.table import resolve, tasks
 from ghostdeploy.terminal.layout import (
     agreement,
     bounds,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ghostdeploy.deploy.measure.bench import Bench
     from ghostdeploy.deploy.prove.commands import Verification
     from ghostdeploy.deploy.prove.diagnose import Diagnosis
+    from ghostdeploy.deploy.prove.served import EndpointVerification
 
 
 def verified(found: Sequence[Verification]) -> None:
@@ -53,7 +54,7 @@ def verified(found: Sequence[Verification]) -> None:
         if v.execution is not None:
             text = f"{v.name}: {gap(v.execution)}"
         note(text, style="dim")
-        if not v.parity.agreement_proves and _names_classes(v.bundle):
+        if not v.parity.agreement_proves and _names_classes(getattr(v, "reference", v.bundle)):
             note(
                 f"{v.name}: the golden outputs never name different classes, so agreement would prove nothing",
                 style="dim",
@@ -63,9 +64,18 @@ def verified(found: Sequence[Verification]) -> None:
             note(f"{v.name}: {because}")
 
 
+def served(found: Sequence[EndpointVerification]) -> None:
+    """Prints how servers were asked, and whether they told which bundle they serve."""
+    for v in found:
+        told = f"serves digest {v.digest[:12]}, that of" if v.digest else "tells no digest; it was held against"
+        how = "binary tensors" if v.binary else "numbers in JSON, as it refuses binary tensors"
+        note(f"{v.bundle} {told} {v.reference}; asked with {how}", style="dim")
+
+
 def _names_classes(bundle: str) -> bool:
     """Tells whether a bundle's task is judged by classes."""
-    return bool(resolve(find(open_bundle(bundle, check_hashes=False).manifest.task.name).task).proof == "agreement")
+    row = tasks().get(open_bundle(bundle, check_hashes=False).manifest.task.name)
+    return row is not None and bool(resolve(row.task).proof == "agreement")
 
 
 def _preprocessing(found: Verification) -> str:

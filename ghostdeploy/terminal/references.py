@@ -27,6 +27,7 @@ def diagnosed(
         UsageError: They contradict each other, or see `look`.
         GhostDeployError: See `look`.
     """
+    from ghostdeploy.bundle.folder import open_bundle
     from ghostdeploy.deploy.prove.diagnose import diagnose
     from ghostdeploy.deploy.prove.layerwise.records import Diagnosed
 
@@ -38,7 +39,8 @@ def diagnosed(
         )
     if recorded or (is_device_wheel() and not named and other is None):
         why = "--recorded" if recorded else "this is the device wheel"
-        return Diagnosed(bundle=str(bundle), recorded=diagnose(bundle), live=None, not_live=why)
+        digest = open_bundle(bundle, check_hashes=False).manifest.digest
+        return Diagnosed(bundle=str(bundle), digest=digest, recorded=diagnose(bundle), live=None, not_live=why)
     if is_device_wheel():
         raise not_on_device("what holds a bundle against another")
     from ghostdeploy.deploy.prove.layerwise.command import look

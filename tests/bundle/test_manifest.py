@@ -157,7 +157,7 @@ def test_every_optional_record_survives_writing_and_reading(data):
     assert [name for name in read.__struct_fields__ if getattr(read, name) is None] == []
 
 
-@pytest.mark.parametrize("target", targets.TARGETS)
+@pytest.mark.parametrize("target", [row.name for row in targets.TARGETS.values() if "int8" in row.precisions])
 def test_the_records_of_a_quantized_bundle_are_read_back(tiny_bundle, target):
     written = (tiny_bundle(target, "int8") / "manifest.json").read_bytes()
 

@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import os
-import random
 import shutil
 import struct
 import sys
@@ -26,8 +24,8 @@ from ghostdeploy.errors import BadInput
 from ghostdeploy.models.checkpoint import read_checkpoint
 from ghostdeploy.models.identify import read_header
 from tests.commands import run
-from tests.fuzzing import mutations
-from tests.signing import sealed
+from tests.fuzzing import documents, mutations
+from tests.robustness.reading import resealed
 
 resource = pytest.importorskip("resource", reason="memory is measured as POSIX systems do")
 
@@ -36,8 +34,6 @@ SECONDS = 10
 """Processor time of one file: far above what any takes, far below a hang."""
 MEMORY = 2 * ALLOWANCE
 """Bytes of growth: what an archive may claim, and one copy."""
-ODD = (None, True, -1, 0, 2**31, 2**63, 2**64, 10**400, -(10**30), 1e308, 0.5, "", "\x1b[2J\u202e", "x" * 5000, [], {})
-"""Values that a field may not expect."""
 
 
 def peak():
@@ -55,44 +51,13 @@ def hold_limits(attempts, attempt):
     assert peak() - before < MEMORY
 
 
-def documents(manifest, count, seed):
-    """Yields manifests that are JSON, each with one to three values replaced, removed, repeated or nested."""
-    draw = random.Random(seed)
-    for _ in range(count):
-        changed = copy.deepcopy(manifest)
-        for _ in range(draw.randint(1, 3)):
-            _change(changed, draw)
-        yield sealed(changed).encode()
-
-
-def _change(document, draw):
-    place = document
-    while True:
-        keys = list(place) if isinstance(place, dict) else range(len(place))
-        if not keys:
-            return
-        key = draw.choice(keys)
-        if not isinstance(place[key], dict | list) or draw.random() < 0.2:
-            break
-        place = place[key]
-    kind = draw.randrange(6)
-    if kind == 0:
-        del place[key]
-    elif kind == 1 and isinstance(place, list):
-        place += [place[key]] * draw.choice((1, 1000))
-    elif kind == 2:
-        place[key] = json.loads("[" * 500 + "]" * 500)
-    else:
-        place[key] = draw.choice(ODD)
-
-
 @pytest.mark.parametrize("kind", ["bytes", "values"])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_damaged_manifest_is_read_or_refused(tiny_bundle, precision, kind, tmp_path, capsys):
     folder = shutil.copytree(tiny_bundle("onnx", precision), tmp_path / "copy")
     data = (folder / "manifest.json").read_bytes()
     count, seed = 500 if MANY else 12, precision == "int8"
-    found = mutations(data, count, seed) if kind == "bytes" else documents(json.loads(data), count, seed)
+    found = mutations(data, count, seed) if kind == "bytes" else documents(json.loads(data), count, seed, resealed)
     codes = []
 
     def attempt(damaged):

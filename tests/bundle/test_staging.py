@@ -147,6 +147,30 @@ def test_an_old_copy_beside_its_successor_is_swept(existing):
     assert read(existing / "net") == "old"
 
 
+def test_a_replaced_bundle_that_was_being_removed_at_the_kill_is_not_brought_back(existing):
+    """Without its manifest it is no bundle any more, and would be taken for something of the user's."""
+    program = (
+        "import os, shutil, sys\nfrom pathlib import Path\n"
+        "from ghostdeploy.bundle import workspaces\nfrom ghostdeploy.bundle.staging import staging\n"
+        "from tests.staged import write\n"
+        "def killed(path, **_):\n"
+        "    next(Path(path).rglob('manifest.json'), Path('/none')).unlink(missing_ok=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "with staging(Path(sys.argv[1]), 'net', force=True) as folder:\n"
+        "    write(folder)\n"
+        "    workspaces.shutil.rmtree = killed\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, existing], check=False)
+    assert done.returncode == -9
+    assert read(existing / "net") == "new"
+
+    with staging(existing, "other") as made:
+        write(made)
+
+    assert names(existing) == ["net", "other"]
+    assert read(existing / "net") == "new"
+
+
 def test_what_a_killed_export_had_moved_and_is_no_bundle_is_put_beside(existing):
     folder = dead(existing, "net", old="a bundle with notes")
     (folder / "old" / "net" / "notes.txt").write_text("years of work")

@@ -8,7 +8,7 @@ import ghostdeploy as gd
 from ghostdeploy import targets
 from ghostdeploy.bundle.folder import open_bundle
 from tests.bundles import for_target
-from tests.conformance.cases import CASES, USUAL, engines
+from tests.conformance.cases import CASES, USUAL, Case, engines
 from tests.conformance.gaps import GAPS
 from tests.conftest import REQUIRED, absence, keep_first, refuse, require
 
@@ -16,7 +16,7 @@ from tests.conftest import REQUIRED, absence, keep_first, refuse, require
 def pytest_collection_modifyitems(items, config):
     keep_first(items, config, _impossible)
     for item in items:
-        case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+        case = _case(item)
         if case and case not in USUAL:
             item.add_marker(pytest.mark.full)
         for gap in GAPS if case else ():
@@ -25,9 +25,15 @@ def pytest_collection_modifyitems(items, config):
                 item.add_marker(pytest.mark.xfail(reason=f"{gap.kind}: {gap.reason}", strict=True))
 
 
+def _case(item):
+    """Returns the case of a promise test; tests of other folders may have parameters of this name."""
+    found = getattr(item, "callspec", None) and item.callspec.params.get("case")
+    return found if isinstance(found, Case) else None
+
+
 def _impossible(item):
     """Returns why the target of a promise test cannot run here, None where it can or where its absence is a failure."""
-    case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+    case = _case(item)
     return absence(case.target, execution=True) if case and case.target not in REQUIRED else None
 
 

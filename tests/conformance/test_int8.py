@@ -8,7 +8,8 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy import targets
-from ghostdeploy.bundle.folder import DIAGNOSIS, GOLDEN, open_bundle, write_golden
+from ghostdeploy.bundle.folder import DIAGNOSIS, GOLDEN, open_bundle
+from ghostdeploy.bundle.writing import write_golden
 from ghostdeploy.deploy.prove.diagnose import diagnose
 from ghostdeploy.deploy.prove.tolerance import EXECUTION_DB
 from tests.commands import run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ghostdeploy.deploy.prove.layerwise.align import align, read_by_layers
-from ghostdeploy.deploy.prove.layerwise.introduced import decibel, narrowed
+from ghostdeploy.deploy.prove.layerwise.introduced import decibel, limits, narrowed
 from ghostdeploy.deploy.prove.layerwise.records import Block, Finding
 from ghostdeploy.deploy.quantize.channel_factors import channel_factors
 from ghostdeploy.runtimes.probe import Probe, Step
@@ -125,3 +125,17 @@ def test_equal_tensors_have_no_error_and_broken_ones_the_worst():
     assert decibel(WHOLE, WHOLE) is None
     assert decibel(WHOLE, WHOLE * np.float32(1.1)) == pytest.approx(20, abs=0.01)
     assert decibel(WHOLE, np.full_like(WHOLE, np.nan)) == -999
+
+
+@pytest.mark.parametrize(
+    ("precisions", "same_bundle", "allowed", "surely"),
+    [
+        (("int8", "fp32"), False, 20.0, 12.0),
+        (("fp32", "fp32"), False, 70.0, 70.0),
+        (("int8", "int8"), True, 40.0, 40.0),
+        (("hybrid", "hybrid"), True, 40.0, 40.0),
+        (("fp32", "fp32"), True, 70.0, 70.0),
+    ],
+)
+def test_one_bundle_on_two_machines_must_be_nearer_than_two_bundles(precisions, same_bundle, allowed, surely):
+    assert limits(precisions, same_bundle=same_bundle) == (allowed, surely)

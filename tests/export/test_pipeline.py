@@ -193,7 +193,8 @@ def test_a_bundle_whose_golden_outputs_are_of_another_model_is_exit_1(single, tm
 
 def spoil_golden(folder):
     """Makes an otherwise sound bundle whose golden outputs another model gave."""
-    from ghostdeploy.bundle.folder import GOLDEN, MANIFEST, describe_file, write_golden
+    from ghostdeploy.bundle.folder import GOLDEN, MANIFEST
+    from ghostdeploy.bundle.writing import describe_file, write_golden
 
     inputs, outputs = open_bundle(folder).golden()
     write_golden(folder, inputs, {name: array * 1.01 for name, array in outputs.items()})

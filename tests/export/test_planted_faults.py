@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle import writing
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import encode
 from ghostdeploy.deploy.prove import commands as prove
@@ -174,8 +175,8 @@ def int8_bundles(tmp_path_factory):
         if kind == "simulation":
             continue
         bundle = open_bundle(path)
-        bundles.write_golden(path, *bundle.golden())
-        files = tuple(bundles.describe_file(path, record.path) for record in bundle.manifest.files)
+        writing.write_golden(path, *bundle.golden())
+        files = tuple(writing.describe_file(path, record.path) for record in bundle.manifest.files)
         manifest = msgspec.structs.replace(bundle.manifest, files=files)
         if kind == "nothing":
             manifest = msgspec.structs.replace(manifest, parity=msgspec.structs.replace(manifest.parity, outputs=()))

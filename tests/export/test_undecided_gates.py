@@ -11,7 +11,8 @@ import pytest
 from onnx import numpy_helper
 
 from ghostdeploy.bundle import folder as bundles
-from ghostdeploy.bundle.folder import describe_file, open_bundle
+from ghostdeploy.bundle.folder import open_bundle
+from ghostdeploy.bundle.writing import describe_file
 from ghostdeploy.deploy.export.verdict import agree, gate
 from ghostdeploy.deploy.measure.bench import bench
 from ghostdeploy.deploy.prove import parity, streaming

@@ -20,18 +20,10 @@ from ghostdeploy.runtimes.ncnn import param
 from tests import quantized
 from tests.bundles import Tiny, network, writer_of
 from tests.conftest import require
+from tests.families import FAMILIES
 from tests.further import further
 
 SIZE = 32
-FAMILIES = (
-    "ghostnet_050",
-    "ghostnetv2_100",
-    "ghostnetv3_050",
-    "repghostnet_050",
-    "g_ghost_regnetx_002",
-    "ghost_resnet50",
-    "ghost_vgg16",
-)
 
 
 @pytest.fixture(autouse=True)

@@ -24,8 +24,8 @@ from tests.conftest import require
 from tests.shared import shared_folder
 
 SIZE = 32
-FLOATS = ("ncnn",)
-"""Targets that know floats alone: neither classes nor masks, see tests/exporters/test_ncnn_export.py."""
+FLOATS = ("native", "ncnn")
+"""Targets that know floats alone: neither classes nor masks, see their own tests."""
 ROWS = [row for row in targets.TARGETS.values() if row.name not in FLOATS]
 PRECISIONS = [(row.name, precision) for row in ROWS for precision in row.precisions]
 

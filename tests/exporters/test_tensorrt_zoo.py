@@ -18,21 +18,13 @@ from ghostdeploy.deploy.quantize.qdq_lint import lint
 from ghostdeploy.deploy.quantize.shared_scales import shared_ranges
 from ghostdeploy.exporters.onnx.exporter import OnnxExporter
 from ghostdeploy.models import create_model
+from tests.families import FAMILIES
 from tests.further import further
 from tests.recipes import FUSED
 from tests.tensorrt_kits import export_kit
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed here")
 
-FAMILIES = (
-    "ghostnet_050",
-    "ghostnetv2_100",
-    "ghostnetv3_050",
-    "repghostnet_050",
-    "g_ghost_regnetx_002",
-    "ghost_resnet50",
-    "ghost_vgg16",
-)
 SIZE = 64
 
 

@@ -6,17 +6,9 @@ import pytest
 
 import ghostdeploy as gd
 from ghostdeploy.exporters.tflite import file as tf
+from tests.families import FAMILIES
 from tests.further import further
 
-FAMILIES = (
-    "ghostnet_050",
-    "ghostnetv2_100",
-    "ghostnetv3_050",
-    "repghostnet_050",
-    "g_ghost_regnetx_002",
-    "ghost_resnet50",
-    "ghost_vgg16",
-)
 CUSTOM = 32  # BuiltinOperator of the schema
 
 

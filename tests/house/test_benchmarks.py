@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ghostdeploy import targets
-from tests.conftest import require
+from tests.conftest import require, require_package
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -48,6 +48,21 @@ def test_the_first_result_is_measured_by_stage_beside_the_engine_alone(path):
     assert all(seconds > 0 for row in (ours, raw) for seconds in (row["import"], row["load"], row["first"]))
 
 
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.full)])
+def test_every_layer_of_a_native_bundle_is_measured(precision, tiny_bundle):
+    require("native")
+    bundle = tiny_bundle("native", precision)
+    command = [sys.executable, BENCHMARKS / "native_layers.py", bundle, "--runs", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    layers, kinds = (part.splitlines()[2:] for part in done.stdout.split("\n\n")[1:])
+
+    steps = json.loads((bundle / "plan.json").read_bytes())["steps"]
+    assert [line.split("|")[1].strip(" `") for line in layers] == [one["name"] for one in steps if one["bits"]]
+    assert sum(int(line.split("|")[2]) for line in kinds) == len(steps)
+
+
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.rglob("*.py")), ids=lambda path: path.stem)
 def test_what_a_benchmark_imports_from_the_package_is_there(path):
     nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
@@ -72,6 +87,13 @@ def test_the_wrapper_is_measured_against_the_engines_own_call(path):
 
     assert found["raw_us"] > 0
     assert found["wrapped_us"] > 0
+
+
+@pytest.mark.slow
+def test_workers_on_ray_give_the_figures_of_one_process(tiny_bundle):
+    require_package("ray")
+
+    assert report("ray_eval.py", tiny_bundle("onnx"), "--count", 64, "--side", 96)["equal"]
 
 
 def test_average_precision_is_measured_beside_pycocotools():

@@ -89,7 +89,7 @@ def test_running_a_bundle_loads_its_engine_and_nothing_else(tiny_bundle, target,
     assert loaded(code, tiny_bundle(target, precision)) == engines
 
 
-@pytest.mark.parametrize("target", [row.name for row in EXECUTED])
+@pytest.mark.parametrize("target", [row.name for row in EXECUTED if row.runtime_packages])
 def test_a_missing_engine_is_named_with_the_pip_command(tiny_bundle, target):
     packages = targets.find(target).runtime_packages[0].split("|")
     code = (

@@ -20,6 +20,7 @@ WORDS = {
     "convert/child.py": "how a child process ended",
     "deploy/report/collect.py": "which of several verdicts is the worst",
     "deploy/report/page.py": "how many verdicts are which",
+    "deploy/report/records.py": "that a live diagnosis with a wrong block fails what its manifest passed",
     "reporting.py": "what `report --check` says of a page that differs from its files",
     "terminal/junit.py": "the text of a failure without a reason",
 }

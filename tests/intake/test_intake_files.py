@@ -11,7 +11,8 @@ from onnx import helper, numpy_helper
 
 from ghostdeploy import samples, targets
 from ghostdeploy.deploy.intake.inputs import read_labels
-from ghostdeploy.errors import DataError
+from ghostdeploy.deploy.plan.requirements import require_export
+from ghostdeploy.errors import DataError, MissingDependency
 from tests.commands import assert_one_sentence, run
 from tests.onnx_files import behind, saved, small, weight
 
@@ -201,8 +202,6 @@ def test_labels_that_do_not_fit_are_refused(capsys, tmp_path):
 def test_missing_packages_are_named_without_torch(monkeypatch):
     monkeypatch.setattr(targets, "find_spec", lambda name: None)
 
-    with pytest.raises(
-        targets.MissingDependency, match="export to openvino needs onnx, onnxsim, onnxruntime"
-    ) as caught:
-        targets.require_export([targets.find("openvino")], targets.intake_of("model.onnx"))
+    with pytest.raises(MissingDependency, match="export to openvino needs onnx, onnxsim, onnxruntime") as caught:
+        require_export([targets.find("openvino")], targets.intake_of("model.onnx"))
     assert caught.value.hint == 'pip install "ghostdeploy[intake,openvino-runtime]"'

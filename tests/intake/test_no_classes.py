@@ -12,6 +12,7 @@ from torch import nn
 
 import ghostdeploy as gd
 from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle import writing
 from ghostdeploy.convert.base import About
 from ghostdeploy.exporters.tflite.metadata import append_labels
 from ghostdeploy.preprocess import Preprocess
@@ -147,10 +148,10 @@ def test_a_bundle_that_counted_the_rows_of_its_map_loads_and_is_no_classifier(ex
     folder.mkdir()
     for file in exported("mask").path.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    bundles.write_labels(folder, list(map(str, range(SIZE))))
+    writing.write_labels(folder, list(map(str, range(SIZE))))
     manifest = json.loads((folder / bundles.MANIFEST).read_text("utf-8"))
     manifest["model"]["num_classes"] = SIZE
-    record = bundles.describe_file(folder, bundles.LABELS)
+    record = writing.describe_file(folder, bundles.LABELS)
     for file in manifest["files"]:
         if file["path"] == bundles.LABELS:
             file |= {"bytes": record.bytes, "sha256": record.sha256}

@@ -14,17 +14,8 @@ from ghostdeploy.models import build, create_model, find, list_models
 from ghostdeploy.models.count import count_macs, count_params
 from ghostdeploy.models.ghostnet_v2 import ghostnet_v2
 from ghostdeploy.models.zoo import ZOO
+from tests.families import FAMILIES
 from tests.published import rounds_to
-
-FAMILY_SAMPLES = [
-    "ghostnet_050",
-    "ghostnetv2_100",
-    "ghostnetv3_050",
-    "repghostnet_050",
-    "g_ghost_regnetx_002",
-    "ghost_resnet50",
-    "ghost_vgg16",
-]
 
 
 def on_meta(entry):
@@ -109,7 +100,7 @@ def test_importing_the_room_imports_no_torch():
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("name", FAMILY_SAMPLES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_any_input_size_and_batch_gives_one_row_of_finite_logits_per_image(name):
     model = create_model(name, num_classes=7)
     assert not model.training

@@ -12,8 +12,9 @@ from torch import nn
 
 import ghostdeploy as gd
 from ghostdeploy import samples
-from ghostdeploy.bundle.folder import GOLDEN, describe_file, open_bundle, write_golden
+from ghostdeploy.bundle.folder import GOLDEN, open_bundle
 from ghostdeploy.bundle.manifest import encode
+from ghostdeploy.bundle.writing import describe_file, write_golden
 from ghostdeploy.deploy.intake.originals import originals_of
 from ghostdeploy.deploy.prove import preparation
 from ghostdeploy.preprocess import Preprocess, prepare

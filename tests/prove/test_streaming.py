@@ -60,7 +60,7 @@ def test_decoding_runs_no_further_ahead_than_it_should():
             self.read.add(place)
             return super().__getitem__(place)
 
-    counting = Counting(pictures(960).images)
+    counting = Counting(pictures(2048).images)
     stream = batches(ImageSet("test", counting, None, None), SPEC, threads=2)
     first = next(stream)
     time.sleep(0.5)

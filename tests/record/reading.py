@@ -59,7 +59,14 @@ def shape(value: Any) -> Any:
 
 def graph_of(path: Path) -> str:
     """Returns the digest of a payload's graph."""
-    read = {".onnx": _onnx, ".xml": _openvino, ".tflite": _tflite, ".param": _ncnn, ".pte": _executorch}[path.suffix]
+    read = {
+        ".onnx": _onnx,
+        ".xml": _openvino,
+        ".tflite": _tflite,
+        ".param": _ncnn,
+        ".pte": _executorch,
+        ".json": _native,
+    }[path.suffix]
     return hashlib.sha256("\n".join(map(str, read(path))).encode()).hexdigest()
 
 
@@ -91,6 +98,12 @@ def _openvino(path: Path) -> list[Any]:
 
 def _ncnn(path: Path) -> list[Any]:
     return path.read_text().splitlines()
+
+
+def _native(path: Path) -> list[Any]:
+    from ghostdeploy.runtimes.native import program
+
+    return [(step.name, step.kind, step.output, step.macs, step.bits) for step in program.read(path.read_bytes()).steps]
 
 
 def _executorch(path: Path) -> list[Any]:

@@ -11,6 +11,7 @@ import pytest
 
 from ghostdeploy.device import receipt
 from ghostdeploy.isolation import INTERPRETER
+from ghostdeploy.remote.emulator import wheels
 from ghostdeploy.remote.kit import make_kit
 from tests.commands import assert_one_sentence, run
 from tests.emulated import require_emulator, run_python
@@ -69,6 +70,17 @@ def test_it_holds_the_engine_of_its_bundles_and_no_other(kit):
 
     assert {"ncnn", "numpy", "PIL", "msgspec"} <= names
     assert not names & {"onnxruntime", "openvino", "ai_edge_litert"}
+
+
+def test_a_target_whose_bundles_are_all_that_runs_gets_no_engine(tmp_path, monkeypatch):
+    listed = []
+    monkeypatch.setattr(wheels, "install", lambda site, lines: listed.extend(lines.read_text().splitlines()))
+
+    make_kit(tmp_path / "kit", ["native"], [])
+
+    names = {line.partition("==")[0] for line in listed if line.strip()}
+    assert {"numpy", "msgspec"} <= names
+    assert not names & {"onnxruntime", "openvino", "ai-edge-litert", "ncnn", "executorch"}
 
 
 def test_what_makes_no_kit(capsys, tiny_bundle, tmp_path):

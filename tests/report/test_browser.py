@@ -14,6 +14,7 @@ from ghostdeploy.deploy.report.make import make_report, write_page
 from tests.bundles import Tiny, make_bundle
 from tests.commands import run
 from tests.conftest import refuse, require_program
+from tests.planted import plant
 from tests.shared import shared_folder
 
 HOME = Path(__file__).parent / "browser"
@@ -48,11 +49,22 @@ def look(browser, page, tmp_path):
     return json.loads(done.stdout)
 
 
-@pytest.fixture(params=["a broken bundle, labels and latency", "tiny bundles alone", "long names", "two models"])
+PAGES = ("a broken bundle, labels and latency", "tiny bundles alone", "live diagnoses", "long names", "two models")
+
+
+@pytest.fixture(params=PAGES)
 def page(request, trained, tiny, tmp_path, capsys):
     path, data = tmp_path / "report.html", None
     if request.param == "tiny bundles alone":
         sources = [tiny]
+    elif request.param == "live diagnoses":
+        float_bundle, sound = (tiny / f"tiny-onnx-{precision}" for precision in ("fp32", "int8"))
+        wrong = plant(sound, tmp_path / "wrong", "depthwise", "permuted")
+        sources = [float_bundle, sound, wrong]
+        for path_of_one in (sound, wrong):
+            file = tmp_path / f"{path_of_one.name}.json"
+            file.write_text(run(capsys, "diagnose", path_of_one, float_bundle, "--json").out, "utf-8")
+            sources.append(file)
     elif request.param == "two models":
         sources = [tiny, trained[1]]
     elif request.param == "long names":

@@ -162,6 +162,15 @@ def test_a_callback_added_late_is_called_at_once():
     assert seen == [(future, threading.current_thread())]
 
 
+def test_close_waits_for_the_callbacks():
+    told = []
+    with Means() as runtime:
+        for number in range(3):
+            runtime.submit(images(1)).add_done_callback(lambda _, n=number: (time.sleep(0.1), told.append(n)))
+
+    assert told == [0, 1, 2]
+
+
 def test_a_callback_may_submit_to_a_full_queue():
     """A chain of 200 through a queue of one, while another thread keeps that queue full."""
     left, end = iter(range(200)), threading.Event()

@@ -18,8 +18,9 @@ import pytest
 import ghostdeploy as gd
 from ghostdeploy import samples
 from ghostdeploy.arrays import read_arrays
-from ghostdeploy.bundle.folder import describe_file, open_bundle
+from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import encode
+from ghostdeploy.bundle.writing import describe_file
 from ghostdeploy.errors import BundleError, DataError, MissingDependency
 from ghostdeploy.preprocess import Preprocess, normalise, to_pixels
 from ghostdeploy.samples import browser

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ghostdeploy.tasks.agreement import Agreement
+from ghostdeploy.tasks.segment import mask as masks
 from ghostdeploy.tasks.segment import overlap
 from ghostdeploy.tasks.segment.record import Segment
 
@@ -52,32 +53,32 @@ def test_logits_are_resized_as_by_pytorch(align, size):
     logits = np.random.default_rng(0).normal(size=(3, 5, 7)).astype(np.float32)
     wanted = torch.nn.functional.interpolate(torch.from_numpy(logits)[None], size, mode="bilinear", align_corners=align)
 
-    np.testing.assert_allclose(overlap.resize(logits, size, Segment(align_corners=align)), wanted[0], atol=1e-5)
+    np.testing.assert_allclose(masks.resize(logits, size, Segment(align_corners=align)), wanted[0], atol=1e-5)
 
 
 def test_logits_are_resized_before_they_are_decided():
     """Between 3 : 0 and −1 : 0 the border is three quarters of the way, not half of it."""
     logits = np.array([[[0.0, 0.0]], [[3.0, -1.0]]])
 
-    assert overlap.mask(logits, (1, 8), Segment(align_corners=True)).tolist() == [[1, 1, 1, 1, 1, 1, 0, 0]]
+    assert masks.mask(logits, (1, 8), Segment(align_corners=True)).tolist() == [[1, 1, 1, 1, 1, 1, 0, 0]]
 
 
 def test_a_single_logit_is_a_class_above_zero():
-    assert overlap.mask(np.array([[[-1.0, 0.0, 0.1]]]), (1, 3), Segment()).tolist() == [[0, 0, 1]]
+    assert masks.mask(np.array([[[-1.0, 0.0, 0.1]]]), (1, 3), Segment()).tolist() == [[0, 0, 1]]
 
 
 def test_a_large_mask_is_decided_in_strips(monkeypatch):
     logits = np.random.default_rng(1).normal(size=(4, 9, 8))
-    whole = overlap.mask(logits, (61, 50), Segment())
-    monkeypatch.setattr(overlap, "_CHUNK", 4 * 50 * 7)
+    whole = masks.mask(logits, (61, 50), Segment())
+    monkeypatch.setattr(masks, "_CHUNK", 4 * 50 * 7)
 
-    np.testing.assert_array_equal(overlap.mask(logits, (61, 50), Segment()), whole)
+    np.testing.assert_array_equal(masks.mask(logits, (61, 50), Segment()), whole)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (256, 2, 2), (1, 2, 4, 4)])
 def test_what_is_no_mask_is_refused(shape):
     with pytest.raises(ValueError, match="expected \\(K, h, w\\) with 1 to 255 classes"):
-        overlap.mask(np.zeros(shape), (4, 4), Segment())
+        masks.mask(np.zeros(shape), (4, 4), Segment())
 
 
 def test_weights_count_images_as_often_as_copies_of_them():

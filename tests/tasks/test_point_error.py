@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ghostdeploy.tasks.agreement import Agreement
-from ghostdeploy.tasks.landmarks import error
+from ghostdeploy.tasks.landmarks import error, points
 from ghostdeploy.tasks.landmarks.record import Landmarks, Normalizer, usual_normalizer
 
 TRUE = np.array([[[0.0, 0], [30, 0], [30, 40], [0, 40]], [[5, 5], [5, 5], [5, 5], [5, 5]]])
@@ -26,7 +26,7 @@ SIZES = np.array([[100, 25], [16, 9]])
     ],
 )
 def test_each_length_is_its_formula(normalizer, length):
-    np.testing.assert_allclose(error.lengths(TRUE, normalizer, SIZES), length)
+    np.testing.assert_allclose(points.lengths(TRUE, normalizer, SIZES), length)
 
 
 def test_the_usual_length_is_of_the_eyes_where_the_points_are_known():
@@ -45,7 +45,7 @@ def test_a_length_without_a_meaning_is_refused(given):
 
 def test_a_length_of_points_that_there_are_not_is_refused():
     with pytest.raises(ValueError, match="names point 72, and there are 4"):
-        error.lengths(TRUE, usual_normalizer(98), SIZES)
+        points.lengths(TRUE, usual_normalizer(98), SIZES)
 
 
 def test_figures_are_means_over_images_that_have_a_length():
@@ -55,7 +55,7 @@ def test_figures_are_means_over_images_that_have_a_length():
     found[0, 0] += [3, 4]
     found[1] += 5
     found[2] += 1
-    errors = error.errors(found, true, error.lengths(true, Normalizer(), np.zeros((3, 2))))
+    errors = error.errors(found, true, points.lengths(true, Normalizer(), np.zeros((3, 2))))
     wide = 5 * math.sqrt(2)
 
     figures = error.point_error(errors)
@@ -91,14 +91,14 @@ def test_the_area_under_the_curve_is_the_integral_of_the_staircase():
 def test_points_are_read_in_their_unit_as_x_and_y(unit, output):
     """On an input of 48 × 64 (height, width), flat and in pairs."""
     for shape in ((1, 2), (1, 1, 2)):
-        found = error.points(np.array(output).reshape(shape), Landmarks(unit=unit), (48, 64))
+        found = points.points(np.array(output).reshape(shape), Landmarks(unit=unit), (48, 64))
         np.testing.assert_allclose(found, [[[32, 12]]])
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (2, 4, 3), (8,)])
 def test_what_is_no_points_is_refused(shape):
     with pytest.raises(ValueError, match="expected \\(N, 2K\\) or \\(N, K, 2\\)"):
-        error.points(np.zeros(shape), Landmarks(), (8, 8))
+        points.points(np.zeros(shape), Landmarks(), (8, 8))
 
 
 def test_parts_of_a_set_have_the_figures_of_the_whole_and_weights_count_copies():

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle import writing
 from ghostdeploy.cli import main
 from ghostdeploy.convert.cache import Cache
 from ghostdeploy.streams import hushed
@@ -53,10 +54,10 @@ def bundle(tmp_path_factory):
     folder = make_bundle(tmp_path_factory.mktemp("named"), "onnx")
     (folder / bundles.LABELS).unlink()
     names = [f"{name} {index}" for index, name in enumerate(("炮", "Füße", "наука", "🚀", "plain") * 2)]
-    bundles.write_labels(folder, names)
+    writing.write_labels(folder, names)
     manifest = json.loads((folder / bundles.MANIFEST).read_text("utf-8"))
     files = [f for f in manifest["files"] if f["path"] != bundles.LABELS]
-    record = bundles.describe_file(folder, bundles.LABELS)
+    record = writing.describe_file(folder, bundles.LABELS)
     files.append({"path": record.path, "bytes": record.bytes, "sha256": record.sha256})
     (folder / bundles.MANIFEST).write_text(sealed(manifest | {"files": files}), "utf-8")
     return folder

@@ -12,7 +12,7 @@ import torch
 from rich.cells import cell_len
 from safetensors.torch import save_file
 
-from ghostdeploy.bundle.folder import write_labels
+from ghostdeploy.bundle.writing import write_labels
 from ghostdeploy.visible import LONGEST, visible, visible_json, visible_line
 from tests.commands import assert_one_sentence, run
 from tests.signing import sealed, sign_again

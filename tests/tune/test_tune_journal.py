@@ -11,6 +11,7 @@ from ghostdeploy.deploy.tune.fingerprint import header_of
 from ghostdeploy.deploy.tune.journal import NAME, Exported, Journal, Picked, Refused, Round
 from ghostdeploy.errors import BadInput, OutputError, UsageError
 from ghostdeploy.models.source import from_module
+from tests.staged import dead
 from tests.tuning import HEADER, Net
 
 EVENTS = (
@@ -35,6 +36,14 @@ def test_another_run_finds_all_that_was_noted(state):
         assert journal.spent == 0.0
         assert journal.refused == {"tflite fp32": "an operator has no lowering"}
         assert journal.rounds == [EVENTS[2]]
+
+
+def test_what_a_killed_run_was_writing_is_removed(state):
+    (state / "all-passes").mkdir()
+    dead(state / "all-passes", "net-onnx-fp32")
+
+    with Journal(state, HEADER):
+        assert list((state / "all-passes").iterdir()) == []
 
 
 @pytest.mark.parametrize("cut", [1, 7, 30])

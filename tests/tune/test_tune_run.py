@@ -21,6 +21,7 @@ from ghostdeploy.models.source import from_module
 from ghostdeploy.progress import Silent
 from tests.conftest import require
 from tests.signing import sign_again
+from tests.staged import dead
 from tests.tuning import ONE, TWO, Net, stage
 
 
@@ -201,8 +202,10 @@ def test_the_winner_is_copied_whole_and_an_earlier_winner_of_the_same_state_is_r
         second = on.plant(tiny_bundle("onnx"), without="SplitConcat", created="2026-02-02T00:00:00+00:00")
         paths = [on.workshop.path(one) for one in (first, second)]
     for path in (*paths, paths[1]):
+        dead(tmp_path, "tiny-onnx-fp32")  # a run that was killed right behind its copy
         report.publish(path, tmp_path, tmp_path / "tiny-tune", replace=False)
 
+        assert sorted(one.name for one in tmp_path.iterdir()) == ["tiny-onnx-fp32", "tiny-tune"]
         copy = open_bundle(tmp_path / "tiny-onnx-fp32")
         assert (copy.path / MANIFEST).read_bytes() == (path / MANIFEST).read_bytes()
 

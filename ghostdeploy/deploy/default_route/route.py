@@ -17,7 +17,7 @@ import torch
 
 from ghostdeploy import samples, targets
 from ghostdeploy.bundle import folder as bundles
-from ghostdeploy.bundle import staging
+from ghostdeploy.bundle import staging, writing
 from ghostdeploy.bundle.manifest import SCHEMA, Manifest, ModelInfo, Precision, encode
 from ghostdeploy.convert.base import ExportJob
 from ghostdeploy.convert.process import Converter
@@ -25,6 +25,7 @@ from ghostdeploy.deploy.default_route.model import Named, Source
 from ghostdeploy.deploy.export.failures import converter_to_blame, keep_log
 from ghostdeploy.deploy.intake.inputs import read_labels
 from ghostdeploy.deploy.intake.pytorch.reference import Reference
+from ghostdeploy.deploy.plan.requirements import require_export
 from ghostdeploy.deploy.prove import judge, parity
 from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.models.count import count_macs, count_params
@@ -121,7 +122,7 @@ class DefaultRoute:
         if row.default_route is None:
             known = ", ".join(name for name, one in targets.TARGETS.items() if one.default_route)
             raise UsageError(f"target {row.name} has no default route", hint=f"there is one for {known}")
-        targets.require_export([row])
+        require_export([row])
         name = name or f"{self.model.name}-{row.name}-default"
         with staging.workspace(out, f"{name}-work") as work, staging.staging(out, name) as folder:
             with keep_log(logs or out, self.model.name):
@@ -166,8 +167,8 @@ class DefaultRoute:
             counts = f"{len(found.inputs)} inputs and {len(found.outputs)} outputs"
             raise BundleError(f"{name} has {counts}, the model has 1 and {len(self.outputs)}")
         golden = {spec.name: array for spec, array in zip(found.outputs, self.outputs.values(), strict=True)}
-        bundles.write_golden(folder, {found.inputs[0].name: self._images}, golden)
-        bundles.write_labels(folder, read_labels(None, self.model.labels, classes_of(self.outputs)))
+        writing.write_golden(folder, {found.inputs[0].name: self._images}, golden)
+        writing.write_labels(folder, read_labels(None, self.model.labels, classes_of(self.outputs)))
         manifest = self._manifest(row, name, found, stored, result, folder)
         (folder / bundles.MANIFEST).write_bytes(encode(manifest))
         with converter_to_blame(row.name, folder, Path(name)), load(folder) as runtime:
@@ -214,5 +215,5 @@ class DefaultRoute:
             accuracy=None,
             verdict="unverified",
             unverified_because="not judged yet",
-            files=tuple(bundles.describe_file(folder, file) for file in (*row.files, bundles.GOLDEN, bundles.LABELS)),
+            files=tuple(writing.describe_file(folder, file) for file in (*row.files, bundles.GOLDEN, bundles.LABELS)),
         )

@@ -17,8 +17,9 @@ import msgspec
 from ghostdeploy import targets
 from ghostdeploy.bundle import folder as bundles
 from ghostdeploy.bundle import staging
-from ghostdeploy.bundle.folder import Bundle, describe_file, open_bundle
+from ghostdeploy.bundle.folder import Bundle, open_bundle
 from ghostdeploy.bundle.manifest import Manifest, Parity, PrecisionAchieved, Record, Verdict, encode
+from ghostdeploy.bundle.writing import describe_file
 from ghostdeploy.convert.base import ExportJob, ExportResult, Finisher
 from ghostdeploy.convert.process import Converter
 from ghostdeploy.deploy.export.failures import converter_to_blame, keep_log

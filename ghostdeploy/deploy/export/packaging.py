@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.bundle import writing
 from ghostdeploy.bundle.manifest import SCHEMA, Manifest, Precision, Quantization, decode, encode
 from ghostdeploy.deploy.export.verdict import decide_verdict
 from ghostdeploy.deploy.fold import half_range
@@ -105,10 +106,10 @@ def package(converted: Converted, folded: Folded, run: ExportRun, folder: Path) 
                 simulated = {name: archive[name] for name in archive.files}
     interface, originals = converted.interface, folded.seen.images.originals
     kept = preparation.recorded(originals, interface.preprocess)
-    bundles.write_golden(folder, interface.golden_inputs, interface.golden_outputs, simulated, kept)
-    bundles.write_labels(folder, folded.seen.labels)
+    writing.write_golden(folder, interface.golden_inputs, interface.golden_outputs, simulated, kept)
+    writing.write_labels(folder, folded.seen.labels)
     names += [bundles.GOLDEN, bundles.LABELS]
-    manifest = _unjudged(converted, folded, run, tuple(bundles.describe_file(folder, name) for name in names))
+    manifest = _unjudged(converted, folded, run, tuple(writing.describe_file(folder, name) for name in names))
     _write(folder, manifest)
     manifest = decide_verdict(bundles.Bundle(folder, manifest), converted, folded.seen, run)
     return bundles.Bundle(folder, _write(folder, manifest))

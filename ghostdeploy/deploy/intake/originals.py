@@ -20,6 +20,7 @@ from PIL import Image
 
 from ghostdeploy import samples
 from ghostdeploy.decode import open_image
+from ghostdeploy.encoded import source_of
 from ghostdeploy.errors import InputError
 from ghostdeploy.preprocess import prepare
 from ghostdeploy.preprocess.geometry import place
@@ -51,10 +52,10 @@ def originals_of(sources: Sequence[Any], spec: Preprocess) -> tuple[NDArray[np.u
     photos = samples.photos()
     chosen = [*sources, *photos][: len(_LONGEST)]
     try:
-        pictures = [open_image(source) for source in chosen]
+        pictures = [open_image(source_of(source)) for source in chosen]
         found = _shaped(pictures, photos[0], spec)
         prepare(found, spec)
-    except InputError:
+    except (InputError, OSError):
         return ()
     return found
 

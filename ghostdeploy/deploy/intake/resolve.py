@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghostdeploy import targets
+from ghostdeploy.deploy.plan.requirements import require_export
 from ghostdeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def resolve_model(
     intake = targets.intake_of(model)
     if intake is not None:
         _refuse_idle_options(config, weights, weights_key, num_classes)
-    targets.require_export(config.rows, intake)
+    require_export(config.rows, intake)
 
     def load() -> ExportedModel:
         if intake is not None:

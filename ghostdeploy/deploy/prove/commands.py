@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from dataclasses import dataclass
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from ghostdeploy import samples, targets
 from ghostdeploy.arguments import require_path, require_paths, require_share
 from ghostdeploy.bundle.folder import open_bundle
 from ghostdeploy.bundle.manifest import Execution, Parity, Record, Replay, Verdict
 from ghostdeploy.bundle.signature import Signature  # noqa: TC001 - msgspec resolves annotations at run time
-from ghostdeploy.deploy.prove import evaluate as ev
-from ghostdeploy.deploy.prove import judge, parity, preparation, replay, task_evaluation
-from ghostdeploy.deploy.prove.class_order import fit_classes
+from ghostdeploy.deploy.prove import classified, judge, measuring, parity, preparation, replay, task_evaluation
 from ghostdeploy.deploy.prove.execution import execution_of
 from ghostdeploy.deploy.prove.images import ImageSet, open_images
-from ghostdeploy.deploy.prove.pixel_range import look
 from ghostdeploy.deploy.prove.preparation import Preparation  # noqa: TC001 - likewise
+from ghostdeploy.deploy.prove.sharded.spread import Spread
 from ghostdeploy.deploy.prove.streaming import load_busy
-from ghostdeploy.deploy.prove.tolerance import MAX_DROP, TOLERANCES
-from ghostdeploy.errors import BundleError, DataError, GhostDeployError, UsageError
+from ghostdeploy.deploy.prove.tolerance import TOLERANCES
+from ghostdeploy.deploy.prove.ways import Ways, same_folder
+from ghostdeploy.errors import BundleError, UsageError
 from ghostdeploy.machine import instruction_set
 from ghostdeploy.progress import Listener, Stages
 from ghostdeploy.runtimes import run_bundle
 from ghostdeploy.runtimes.interface import Settings
-from ghostdeploy.runtimes.scores import scored_classes
-from ghostdeploy.tasks.ranking import require_classes
 from ghostdeploy.tasks.table import task_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     from ghostdeploy.bundle.folder import Arrays, Bundle
     from ghostdeploy.bundle.signature import Trust
-    from ghostdeploy.deploy.prove.evaluate import Evaluation, Predictions
+    from ghostdeploy.deploy.prove.evaluate import Evaluation
+    from ghostdeploy.deploy.prove.sharded.spread import Plan
     from ghostdeploy.deploy.prove.streaming import Opens
     from ghostdeploy.deploy.prove.task_evaluation import TaskEvaluation
+    from ghostdeploy.errors import GhostDeployError
     from ghostdeploy.runtimes import Runtime
-
-_log = logging.getLogger("ghostdeploy")
 
 
 class Verification(Record, frozen=True, kw_only=True):
@@ -174,7 +168,7 @@ def _execution_gap(bundle: Bundle, executed: Arrays, golden: Arrays, isa: str | 
         return None
     recorded, row = bundle.manifest.execution, targets.find(bundle.manifest.target)
     return execution_of(
-        task_of(bundle.manifest.task, bundle.manifest.preprocess.sides),
+        task_of(bundle.manifest.task, bundle.manifest.preprocess.sides, bundle.manifest.outputs),
         executed,
         simulated,
         golden,
@@ -193,6 +187,7 @@ def evaluate(
     listener: Listener | None = None,
     on_error: Callable[[Path, GhostDeployError], None] | None = None,
     opened: Opens = load_busy,
+    plan: Plan | None = None,
 ) -> list[Evaluation] | list[TaskEvaluation]:
     """Measures bundles on labelled images: top-1 and top-5 of classifiers, of others the measure of their task.
 
@@ -206,72 +201,45 @@ def evaluate(
         listener: Receives the progress.
         on_error: Called with each bundle that cannot be evaluated, which is then left out; None raises its error.
         opened: Loads a bundle; the default loads it on this machine.
+        plan: In parts, by workers, or recorded, see `sharded`; None does it here and at once. The figures are the same.
 
     Raises:
-        UsageError: No bundle, or no set was given and a bundle is not of a sample model; `max_drop` is not a share, has
-            no reference, or the reference would be compared with nothing but itself.
+        UsageError: No bundle, or several to record; no set, and a bundle is not of a sample model; `max_drop` is
+            not a share, has no reference, or the reference would be compared with nothing but itself.
         DataError: The set is unusable or does not fit a model's classes.
         BundleError: See `verify`.
     """
     paths = require_paths("bundle", paths)
     require_comparison(paths, reference, max_drop)
     task_evaluation.require_images(paths)
+    stages = Stages(listener)
+    with ExitStack() as left:
+        spread = None if plan is None else left.enter_context(Spread(plan, stages, opened))
+        ways = Ways(stages=stages, opened=opened, on_error=on_error, spread=spread)
+        found = _evaluated(paths, data, reference, max_drop, ways)
+        if spread is not None:
+            spread.finish()
+    return found
+
+
+def _evaluated(
+    paths: Sequence[Path],
+    data: str | os.PathLike[str] | ImageSet | None,
+    reference: str | os.PathLike[str] | None,
+    max_drop: float | None,
+    ways: Ways,
+) -> list[Evaluation] | list[TaskEvaluation]:
+    base = None if reference is None else Path(reference)
     if (task := task_evaluation.measured_task(paths)) is not None:
         missing = UsageError(f"no labelled set to evaluate task {task} on", hint="add --data with its labels")
         if isinstance(data, ImageSet):
             raise missing
-        return task_evaluation.evaluate(
-            paths,
-            task,
-            data=shipped_set(paths, missing) if data is None else data,
-            reference=reference,
-            max_drop=max_drop,
-            stages=Stages(listener),
-            on_error=on_error,
-            opened=opened,
-        )
+        labelled = measuring.read(task, shipped_set(paths, missing) if data is None else Path(data))
+        return task_evaluation.evaluate(paths, task, labelled, base, max_drop, ways)
     missing = UsageError("no images to evaluate on", hint="add --data with a folder per class or an .npz")
     given = shipped_set(paths, missing) if data is None else data
     images = given if isinstance(given, ImageSet) else open_images(given, labelled=True)
-    predict = partial(_predict, images=images, stages=Stages(listener), opened=opened)
-    return _classified(paths, predict, reference, max_drop, on_error)
-
-
-def _classified(
-    paths: Sequence[str | os.PathLike[str]],
-    predict: Callable[[str | os.PathLike[str]], _Predicted],
-    reference: str | os.PathLike[str] | None,
-    max_drop: float | None,
-    on_error: Callable[[Path, GhostDeployError], None] | None,
-) -> list[Evaluation]:
-    base = None if reference is None else predict(reference)
-    limit, found = MAX_DROP if max_drop is None else max_drop, []
-    for path in paths:
-        itself = reference is not None and _same_folder(path, reference)
-        try:
-            ours = base if itself and base is not None else predict(path)
-            comparison = None
-            if base is not None and not itself:
-                ours.require_order_of(base, f"{path} and {reference}")
-                comparison = ev.compare(ours.predictions, base.predictions, str(reference), max_drop=limit)
-        except GhostDeployError as error:
-            if on_error is None:
-                raise
-            on_error(Path(path), error)
-            continue
-        one = ev.evaluation(
-            ours.predictions,
-            ours.images,
-            len(ours.labels),
-            bundle=str(path),
-            comparison=comparison,
-            gated=max_drop is not None,
-            notes=ours.notes,
-        )
-        for note in one.notes:
-            _log.warning("%s", note)
-        found.append(one)
-    return found
+    return classified.evaluate(paths, images, base, max_drop, ways)
 
 
 def require_comparison(
@@ -287,35 +255,20 @@ def require_comparison(
             raise UsageError(f"max drop {max_drop:g} needs a reference", hint="add --reference with the float bundle")
         return
     require_path("reference", reference)
-    if all(_same_folder(path, reference) for path in paths):
+    if all(same_folder(path, reference) for path in paths):
         raise UsageError(
             f"{reference} would be compared with itself", hint="give --reference another bundle, such as the float one"
         )
 
 
-def _same_folder(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    try:
-        return os.path.samefile(one, other)  # noqa: PTH121 - of `pathlib` too long a name raises as well
-    except (OSError, ValueError):  # there is none, which opening it tells
-        return False
+def set_of(paths: Sequence[Path], data: Path | None) -> Path:
+    """Returns where the labelled set of bundles is: where it was said, or among the samples.
 
-
-@dataclass(frozen=True, slots=True)
-class _Predicted:
-    """Results of one bundle on the images."""
-
-    predictions: Predictions
-    images: ImageSet
-    """With the bundle's classes."""
-    labels: list[str]
-    notes: tuple[str, ...]
-    """Of the images' pixels."""
-
-    def require_order_of(self, other: _Predicted, both: str) -> None:
-        """Raises `DataError` unless a class index means the same for `both`, as far as their labels show."""
-        reordered = self.labels != other.labels and sorted(self.labels) == sorted(other.labels)
-        if reordered or not np.array_equal(self.predictions.labels, other.predictions.labels):
-            raise DataError(f"{both} have different class orders", hint="export one of them again")
+    Raises:
+        UsageError: It was not said, and a bundle is not of a sample model.
+    """
+    missing = UsageError("no labelled images to evaluate on", hint="add --data")
+    return shipped_set(paths, missing) if data is None else data
 
 
 def shipped_set(paths: Sequence[str | os.PathLike[str]], missing: UsageError) -> Path:
@@ -334,14 +287,3 @@ def shipped_set(paths: Sequence[str | os.PathLike[str]], missing: UsageError) ->
             f"{' and '.join(map(str, found.values()))} have different sets", hint="evaluate each by itself"
         )
     return next(iter(found), samples.evaluation_set())
-
-
-def _predict(path: str | os.PathLike[str], *, images: ImageSet, stages: Stages, opened: Opens) -> _Predicted:
-    bundle = open_bundle(path, check_hashes=False)
-    manifest, labels = bundle.manifest, bundle.labels()
-    require_classes(labels if scored_classes(manifest) else [], manifest.outputs[0].shape[1:], str(path))
-    fitted = fit_classes(images, labels)
-    notes = look(fitted, manifest.preprocess)
-    with stages.stage(f"evaluate {manifest.name}"), opened(path) as runtime:
-        found = ev.predict(runtime, fitted, manifest.preprocess, len(labels), stages, submit=runtime.submit)
-    return _Predicted(found, fitted, labels, notes)

@@ -14,6 +14,8 @@ from ghostdeploy.errors import BundleError, UsageError
 if TYPE_CHECKING:
     import os
 
+    from ghostdeploy.bundle.manifest import Manifest
+
 
 class LayerNoise(Record, frozen=True, kw_only=True):
     """One weighted layer, quantized alone."""
@@ -67,6 +69,11 @@ class Diagnosis(Record, frozen=True, kw_only=True):
     `deploy.fold.passes.equalize_channels`."""
 
 
+def is_measured(manifest: Manifest) -> bool:
+    """Returns whether a quantizer measured layers: `hybrid` rounds weights alone, and none does."""
+    return manifest.quantization is not None and manifest.precision == "int8"
+
+
 def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
     """Reads the diagnosis of a quantized bundle.
 
@@ -75,10 +82,10 @@ def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
 
     Raises:
         BundleError: Damaged, altered, or without the diagnosis that its precision comes with.
-        UsageError: The bundle is not quantized.
+        UsageError: The bundle is not quantized, or only its weights are.
     """
     bundle = bundles.open_bundle(path)
-    if bundle.manifest.quantization is None:
+    if not is_measured(bundle.manifest):
         raise UsageError(
             f"{path} is {bundle.manifest.precision}: it has no quantized layers to diagnose",
             hint=f"ghostdeploy verify {path}",

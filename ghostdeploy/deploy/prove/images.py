@@ -1,4 +1,10 @@
-"""Image sets: a folder of images, a folder per class, or an `.npz`; one record for everything that reads images.
+"""Image sets: one record for everything that reads images, whatever they are stored in.
+
+    folder of images, folder per class       image_folders
+    folder with a table of labels            image_metadata
+    .npz                                     here, image_arrays
+    .tar, or a folder of them                image_tar
+    .parquet, or a folder of them            image_parquet
 
 Listing checks only names; an image is decoded when it is used, so a set of any size costs no memory. The first one that
 cannot be decoded triggers a check of the whole set, so that one message names all of them.
@@ -20,7 +26,9 @@ import numpy as np
 from ghostdeploy.arguments import require_path
 from ghostdeploy.arrays import read_arrays
 from ghostdeploy.deploy.prove.image_arrays import check_arrays
-from ghostdeploy.deploy.prove.image_folders import counted, list_folder
+from ghostdeploy.deploy.prove.image_folders import counted
+from ghostdeploy.deploy.prove.image_layouts import list_images
+from ghostdeploy.encoded import EncodedImage, name_of, source_of
 from ghostdeploy.errors import DataError, InputError
 from ghostdeploy.machine import usable_cores
 from ghostdeploy.preprocess import IMAGE_SUFFIXES, Preprocess, as_input, to_pixels
@@ -52,7 +60,7 @@ class ImageSet:
     source: str
     """Where they came from, for messages."""
     images: Sequence[Any]
-    """File paths, or uint8 arrays (H, W, 3)."""
+    """File paths, images inside another file (see `encoded`), or uint8 arrays (H, W, 3)."""
     labels: NDArray[np.int64] | None
     """Class index per image."""
     classes: tuple[str, ...] | None
@@ -150,9 +158,21 @@ class ImageSet:
             Undecodable: It cannot be decoded; it is named.
         """
         try:
-            return to_pixels(self.images[index], spec)
+            return to_pixels(source_of(self.images[index]), spec)
         except InputError as error:
-            raise Undecodable(f"image {index} of {self.source}: {error.message}", hint=error.hint) from error
+            raise Undecodable(f"{self._called(index)}: {error.message}", hint=error.hint) from error
+        except OSError as error:  # of a file that holds it
+            raise Undecodable(f"{self._called(index)}: {error.strerror or error}") from error
+
+    def _called(self, index: int) -> str:
+        """Returns an image in words; a path is in the message already."""
+        name = name_of(self.images[index]) if isinstance(self.images[index], EncodedImage) else None
+        return f"image {index} of {self.source}" + (f", {name}" if name else "")
+
+    def part(self, start: int, stop: int) -> ImageSet:
+        """Returns the images from `start` on and before `stop`; what is wrong with them is told of the whole set."""
+        labels = None if self.labels is None else self.labels[start:stop]
+        return replace(self, images=self.images[start:stop], labels=labels, whole=self.whole or self)
 
     def damage(self, spec: Preprocess, *, hint: str = "replace or remove them") -> DataError:
         """Decodes the whole set on all cores; returns the error that names the images that cannot be used.
@@ -187,7 +207,8 @@ def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> Imag
 
     Args:
         path: A folder of images, a folder with one sub-folder per class (see `image_folders`; `class_order` finds the
-            class of each), or an `.npz` with `images` uint8 (N, H, W, C) and, if labelled, `labels` integers (N,).
+            class of each), an `.npz` with `images` uint8 (N, H, W, C) and, if labelled, `labels` integers (N,); or what
+            `image_metadata`, `image_tar` and `image_parquet` read.
         labelled: Labels are needed.
 
     Raises:
@@ -195,14 +216,7 @@ def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> Imag
     """
     root = require_path("the image set", path)
     try:
-        if root.is_dir():
-            found = _from_folder(root, labelled=labelled)
-        elif root.suffix == ".npz":
-            found = _from_npz(root)
-        elif root.exists():
-            raise DataError(f"{root} is neither a folder nor an .npz file")
-        else:
-            raise DataError(f"image set {root} does not exist")
+        found = _from_npz(root) if root.suffix == ".npz" and root.is_file() else _listed(root, labelled=labelled)
     except OSError as error:
         why = "permission denied" if isinstance(error, PermissionError) else error.strerror
         raise DataError(f"{error.filename or root} is not readable: {why}") from error
@@ -213,7 +227,7 @@ def open_images(path: str | os.PathLike[str], *, labelled: bool = False) -> Imag
     if labelled and found.labels is None:
         raise DataError(
             f"{root} has no labels, needed to measure accuracy",
-            hint="give one folder per class, or an .npz with `images` and `labels`",
+            hint="give one folder per class, an .npz with `images` and `labels`, or a tar or Parquet file with labels",
         )
     if found.left_out:
         _log.warning("left out of %s: %s", root, counted(found.left_out))
@@ -237,8 +251,8 @@ def from_arrays(images: NDArray[Any], labels: NDArray[Any] | None = None, *, sou
     return ImageSet(source, list(images), None if labels is None else labels.astype(np.int64), None)
 
 
-def _from_folder(root: Path, *, labelled: bool) -> ImageSet:
-    found = list_folder(root, labelled=labelled)
+def _listed(root: Path, *, labelled: bool) -> ImageSet:
+    found = list_images(root, labelled=labelled)
     labels = None if found.labels is None else np.array(found.labels, np.int64)
     return ImageSet(str(root), found.files, labels, found.classes, found.left_out)
 

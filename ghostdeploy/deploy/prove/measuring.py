@@ -6,10 +6,13 @@ import math
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from ghostdeploy.arguments import require_path
 from ghostdeploy.bundle.fidelity import Measured
 from ghostdeploy.deploy.prove import judge
+from ghostdeploy.deploy.prove.image_layouts import stored_as
 from ghostdeploy.deploy.prove.images import ImageSet
 from ghostdeploy.deploy.prove.streaming import batches
+from ghostdeploy.errors import DataError
 from ghostdeploy.machine import usable_cores
 from ghostdeploy.preprocess import geometry
 from ghostdeploy.tasks import table
@@ -36,10 +39,16 @@ def read(name: str, path: Path) -> Labelled:
     """Reads the labelled set of a task that has a measure.
 
     Raises:
-        DataError: It is damaged, or none.
+        DataError: It is damaged, none, or stored in a way that has no labels of this task.
     """
-    reader = table.find(name).data
+    row = table.find(name)
+    reader = row.data
     assert reader is not None  # the caller asked for a task with a measure
+    if (stored := stored_as(require_path("the labelled set", path))) is not None:
+        raise DataError(
+            f"{path} is {stored}, which has no labels for task {name}",
+            hint=f"give {row.takes or 'its own labelled set'}",
+        )
     found: Labelled = table.resolve(reader)(path)
     return found
 
@@ -70,11 +79,11 @@ def measure(
     Raises:
         DataError: The set does not fit the model, or an image cannot be decoded.
     """
-    found = _empty(task, data, labels)
+    found = empty(task, data, labels)
     index = 0
     with closing(batches(images_of(data), spec, threads=usable_cores())) as given:
         for batch in given:
-            _add(found, index, run(batch), spec, labels)
+            add(found, index, run(batch), spec, labels)
             index += len(batch)
             stages.advance(index, len(data.images))
     return found
@@ -90,19 +99,20 @@ def allowed_drop(name: str, asked: float | None) -> float:
 
 def of_outputs(outputs: Arrays, task: Task, data: Labelled, spec: Preprocess, labels: Sequence[str]) -> Measure:
     """Measures outputs (N, …) for all N images of a labelled set; the arguments are those of `measure`."""
-    found = _empty(task, data, labels)
-    _add(found, 0, outputs, spec, labels)
+    found = empty(task, data, labels)
+    add(found, 0, outputs, spec, labels)
     return found
 
 
-def _empty(task: Task, data: Labelled, labels: Sequence[str]) -> Measure:
+def empty(task: Task, data: Labelled, labels: Sequence[str]) -> Measure:
+    """Returns the measure of a task, of no image yet; the arguments are those of `measure`."""
     row = table.find(task.info.name)
     assert row.measure is not None  # as for `read`
     found: Measure = table.resolve(row.measure)(task, data, len(labels) or None)
     return found
 
 
-def _add(found: Measure, start: int, outputs: Arrays, spec: Preprocess, labels: Sequence[str]) -> None:
+def add(found: Measure, start: int, outputs: Arrays, spec: Preprocess, labels: Sequence[str]) -> None:
     """Adds the outputs for the images from `start` on."""
     for place in range(len(next(iter(outputs.values())))):
         height, width = map(int, found.data.sizes[start + place])

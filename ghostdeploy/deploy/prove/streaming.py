@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 WINDOW = 4
 """Submitted batches without result: enough for an engine to find the next one while one is fetched."""
-_TURNS = 4
-"""Batches that each thread gets at least, where the set is small: the last ones should end together."""
+_TURNS = 64
+"""Batches of a small set: enough for any machine's threads to end together."""
 
 
 def load_busy(path: str | os.PathLike[str]) -> Runtime:
@@ -46,18 +46,28 @@ def load_busy(path: str | os.PathLike[str]) -> Runtime:
     return load(path, profile="throughput")
 
 
-def batches(images: ImageSet, spec: Preprocess, *, threads: int) -> Generator[NDArray[Any]]:
+def batch_size(count: int) -> int:
+    """Returns how many images of a set of `count` are a batch.
+
+    It depends on nothing else: engines round differently in batches of different size, and the figures of a set shall
+    be the same, to the last bit, on any number of cores, in one process or in several.
+    """
+    return max(1, min(BATCH, count // _TURNS))
+
+
+def batches(images: ImageSet, spec: Preprocess, *, threads: int, size: int | None = None) -> Generator[NDArray[Any]]:
     """Yields the model inputs of a set, decoded ahead by threads; a caller that may stop early must close it.
 
     Args:
         images: The set.
         spec: How an image becomes the input.
         threads: That decode.
+        size: Images of a batch; None is `batch_size` of the set.
 
     Raises:
         DataError: An image cannot be decoded; all such images of the set are named.
     """
-    size = max(1, min(BATCH, len(images) // (_TURNS * threads)))
+    size = size or batch_size(len(images))
 
     def prepare(start: int) -> NDArray[Any]:
         places = range(start, min(start + size, len(images)))

@@ -18,6 +18,7 @@ import numpy as np
 from ghostdeploy.bundle.folder import sha256
 from ghostdeploy.bundle.manifest import LeftOut
 from ghostdeploy.deploy.quantize.calibration import COUNT, FEW, FEWEST
+from ghostdeploy.encoded import EncodedImage
 from ghostdeploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -86,8 +87,12 @@ def without(images: ImageSet, left_out: NDArray[np.bool_], reason: str) -> Image
 
 
 def _bytes(image: Any) -> int:
+    if isinstance(image, EncodedImage):
+        return len(image.read())
     return Path(image).stat().st_size if isinstance(image, str | Path) else image.nbytes
 
 
 def _digest(image: Any) -> str:
+    if isinstance(image, EncodedImage):
+        return hashlib.sha256(image.read()).hexdigest()
     return sha256(Path(image)) if isinstance(image, str | Path) else hashlib.sha256(image.tobytes()).hexdigest()

@@ -93,12 +93,13 @@ def _asked(
         reference = PYTORCH
     else:
         reference = min(outputs, key=lambda key: _FLOATS.index(bundles[key].manifest.precision))
+    task = task_of(first.manifest.task, first.manifest.preprocess.sides, first.manifest.outputs)
     asked = _Asked(
-        task=task_of(first.manifest.task, first.manifest.preprocess.sides),
+        task=task,
         given=given,
         outputs=outputs,
         reference=reference,
-        words=Answering(task_of(first.manifest.task, first.manifest.preprocess.sides), first.manifest, first.labels()),
+        words=Answering(task, first.manifest, first.labels()),
     )
     flipped = asked.flipped()
     found = Answers(

@@ -106,7 +106,7 @@ def worst(found: Diagnosis, manifest: Manifest) -> Worst | None:
         stands_out=below >= FAR and len(values) > 1,
         advice=advice,
         flag=flag,
-        command=_command(manifest, flag),
+        command=export_command(manifest, flag),
     )
 
 
@@ -139,8 +139,9 @@ def _advice(noise: LayerNoise, manifest: Manifest) -> tuple[str, str]:
     return "return the layers that cost most to float, until every output is nearer", f"--min-sqnr {required}"
 
 
-def _command(manifest: Manifest, flag: str) -> str:
-    kind = "" if flag == "--hybrid" else "--int8 "
+def export_command(manifest: Manifest, flag: str) -> str:
+    """Returns the command that exports a bundle again, with a flag."""
+    kind = "" if flag == "--hybrid" or manifest.precision == "fp32" else f"--{manifest.precision} "
     again = "" if flag in ("--force", "--hybrid") else " --force"
     return f"ghostdeploy export {shlex.quote(manifest.model.source)} -t {manifest.target} {kind}{flag}{again}"
 

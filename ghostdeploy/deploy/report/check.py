@@ -1,7 +1,7 @@
 """`report FILE.html --check`: the record inside a page against the files it was made from, the page against the record.
 
 record    its digest is its own, its schema ours
-files     every bundle and receipt is read again: each field that differs is named
+files     every bundle, receipt and diagnosis is read again: each field that differs is named
 answers   bundles run again where machine and engines are the same; elsewhere another processor may round otherwise
 page      is what the record gives, where the versions are the same
 """
@@ -58,10 +58,12 @@ def check(page: Path, listener: Listener | None = None) -> CheckedReport:
     skipped: list[str] = []
     if said.tools != tools():
         skipped.append(f"the text of the page: it was made by {_versions(said.tools)}, here is {_versions(tools())}")
-    elif render(said, page.name) != text:
-        differences.append("the page is not what its record gives: text, figures or charts were changed")
+    elif (wrong := _shown_otherwise(said, page, text)) is not None:
+        differences.append(wrong)
     paths = [page.parent / one.path for model in said.models for one in model.bundles]
     paths += dict.fromkeys(page.parent / run.receipt for model in said.models for run in model.runs)
+    held = (one.file for model in said.models for bundle in model.bundles for one in bundle.held)
+    paths += dict.fromkeys(page.parent / file for file in held)
     try:
         found = find(paths)
         again = collect(found, page)
@@ -79,6 +81,15 @@ def check(page: Path, listener: Listener | None = None) -> CheckedReport:
         bundles=sum(len(model.bundles) for model in said.models),
         receipts=len({run.receipt for model in said.models for run in model.runs}),
     )
+
+
+def _shown_otherwise(said: Report, page: Path, text: str) -> str | None:
+    """Returns how a page is not what its record gives; None where it is."""
+    try:
+        shown = render(said, page.name)
+    except Exception as error:  # a record that was made up may hold what templates and charts cannot show
+        return f"the page is not what its record gives: that cannot be shown ({type(error).__name__})"
+    return None if shown == text else "the page is not what its record gives: text, figures or charts were changed"
 
 
 def _answered(said: Report, again: Report, asking: Any, skipped: list[str], page: Path) -> Report:

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 from ghostdeploy.bundle.folder import DIAGNOSIS
 from ghostdeploy.deploy.prove.diagnose import diagnose
 from ghostdeploy.deploy.report.blocks import worst
+from ghostdeploy.deploy.report.held import Held
 from ghostdeploy.deploy.report.records import SCHEMA, Evidence, Model, Report, Run, Timing
 from ghostdeploy.statistics import median_interval, quantile, wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ghostdeploy.bundle.folder import Bundle
     from ghostdeploy.bundle.manifest import Parity, Verdict
-    from ghostdeploy.deploy.report.sources import Proven, Sources
+    from ghostdeploy.deploy.report.sources import Looked, Proven, Sources
     from ghostdeploy.device.receipt import Latency, Receipt
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
@@ -35,7 +36,8 @@ def collect(sources: Sources, page: Path) -> Report:
         sources: Bundles and receipts.
         page: Where the report will be; paths are kept from its folder, so that both can be moved together.
     """
-    evidence = [(bundle, _evidence(bundle, key, page)) for bundle, key in zip(sources.bundles, _keys(), strict=False)]
+    keyed = zip(sources.bundles, _keys(), strict=False)
+    evidence = [(bundle, _evidence(bundle, key, page, sources.looked)) for bundle, key in keyed]
     runs = [_run(one, _key_of(one, evidence), page) for one in sources.proven]
     models = []
     for name, task in dict.fromkeys((b.manifest.model.name, b.manifest.task.name) for b in sources.bundles):
@@ -55,7 +57,7 @@ def collect(sources: Sources, page: Path) -> Report:
         schema=SCHEMA,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         tools=tools(),
-        verdict=_worst([*(one.manifest.verdict for _, one in evidence), *(run.verdict for run in runs)]),
+        verdict=_worst([*(one.verdict for _, one in evidence), *(run.verdict for run in runs)]),
         models=tuple(models),
     )
 
@@ -87,7 +89,7 @@ def _worst(verdicts: list[Verdict]) -> Verdict:
     return next((one for one in order if one in verdicts), "unverified")
 
 
-def _evidence(bundle: Bundle, key: str, page: Path) -> Evidence:
+def _evidence(bundle: Bundle, key: str, page: Path, looked: Sequence[Looked]) -> Evidence:
     manifest = bundle.manifest
     listed = {record.path for record in manifest.files}
     found = diagnose(bundle.path) if manifest.quantization and DIAGNOSIS in listed else None
@@ -101,6 +103,11 @@ def _evidence(bundle: Bundle, key: str, page: Path) -> Evidence:
         worst=None if found is None else worst(found, manifest),
         max_error=None if parity is None else _relative(parity),
         top1_ci95=None if accuracy is None else wilson(round(accuracy.top1 * accuracy.count), accuracy.count),
+        held=tuple(
+            Held(file=from_page(one.file, page), number=one.number, live=one.live)
+            for one in looked
+            if one.digest == manifest.digest
+        ),
     )
 
 

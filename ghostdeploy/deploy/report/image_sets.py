@@ -14,6 +14,7 @@ from ghostdeploy.deploy.prove import measuring
 from ghostdeploy.deploy.prove.class_order import fit_classes
 from ghostdeploy.deploy.prove.images import open_images
 from ghostdeploy.deploy.report.pictures import as_seen
+from ghostdeploy.encoded import name_of, source_of
 from ghostdeploy.errors import UsageError
 from ghostdeploy.tasks import table
 
@@ -97,8 +98,7 @@ class Labelled:
 
     def name(self, index: int) -> str:
         """Returns what an image is called."""
-        one = self.images.images[index]
-        return f"image {index}" if isinstance(one, np.ndarray) else Path(one).name
+        return name_of(self.images.images[index]) or f"image {index}"
 
     def truth(self, index: int) -> str | None:
         """Returns the label of an image."""
@@ -106,7 +106,7 @@ class Labelled:
 
     def original(self, index: int) -> Image.Image:
         """Returns an image before preprocessing."""
-        return open_image(self.images.images[index])
+        return open_image(source_of(self.images.images[index]))
 
     def shown(self, index: int) -> Image.Image:
         """Returns an image to look at."""
@@ -123,7 +123,7 @@ def labelled(bundle: Bundle, path: str | os.PathLike[str]) -> Labelled:
     task, labels = bundle.manifest.task.name, bundle.labels()
     if bundle.manifest.preprocess.ready:
         raise UsageError(f"{bundle.path} takes ready arrays, and labelled sets hold images", hint="leave out --data")
-    if table.find(task).measure is not None:
+    if table.recorded(task).measure is not None:
         return Labelled(measuring.images_of(measuring.read(task, Path(path))).sample(MOST), labels, None)
     images = fit_classes(open_images(path, labelled=True), labels).sample(MOST)
     return Labelled(images, labels, images.labels)

@@ -11,7 +11,7 @@ from ghostdeploy.deploy.report.page import render
 from ghostdeploy.deploy.report.records import sealed
 from ghostdeploy.deploy.report.sources import find
 from ghostdeploy.errors import OutputError, UsageError
-from ghostdeploy.files import write_failure
+from ghostdeploy.files import write_failure, write_whole
 from ghostdeploy.progress import Stages
 
 if TYPE_CHECKING:
@@ -79,13 +79,9 @@ def write_text(text: str, page: Path) -> int:
         OutputError: It cannot be written.
     """
     data = text.encode("utf-8", "backslashreplace")
-    part = page.with_name(f".{page.name}.{os.getpid()}.part")
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(page)
     except OSError as error:
-        if part.parent.is_dir():
-            part.unlink(missing_ok=True)
         raise OutputError(f"the report {page} cannot be written: {write_failure(error)}") from error
+    write_whole(page, data, what="the report")
     return len(data)

@@ -6,12 +6,14 @@ import html
 import re
 from typing import TYPE_CHECKING
 
+from ghostdeploy.deploy.prove.layerwise.records import named
 from ghostdeploy.deploy.report.page import summary
 from ghostdeploy.visible import visible_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ghostdeploy.deploy.prove.layerwise.records import Live
     from ghostdeploy.deploy.report.records import Evidence, Model, Report
 
 _MARKS = {"passed": "✅ passed", "failed": "❌ failed", "unverified": "⚠️ unverified"}
@@ -36,7 +38,7 @@ def _table(model: Model) -> Iterator[str]:
         times = [run.timing.median_ms for run in model.runs if run.bundle == one.key and run.timing]
         cells = [
             _cell(m.name),
-            _MARKS[m.verdict],
+            _MARKS[one.verdict],
             "–" if one.max_error is None else f"{one.max_error:.1e}",
             _measured(one),
             "–" if m.accuracy is None else f"{100 * m.accuracy.drop:+.2f}",
@@ -65,7 +67,11 @@ def _remarks(model: Model) -> Iterator[str]:
         because = m.failed_because or m.unverified_because
         if because:
             found.append(f"- **{_cell(m.name)}** {m.verdict}: {_cell(because)}")
-        if because and worst:
+        broken = [held.live for held in one.held if held.live.wrong]
+        if broken and not because:
+            found.append(f"- **{_cell(m.name)}** failed: a block is not what the reference computes")
+        found += [f"  {line}" for line in map(_broken, broken)]
+        if because and worst and not broken:
             kind = "broken block" if worst.stands_out else "weakest layer"
             off = f"{worst.sqnr_db:.1f} dB, {worst.below_median_db:.1f} below the median layer"
             found.append(f"  {kind} `{worst.module}`: {off}; {worst.advice}: `{worst.command}`")
@@ -76,6 +82,13 @@ def _remarks(model: Model) -> Iterator[str]:
         count = f"{model.answers.flipped} of {model.answers.images}"
         found.append(f"- answers that are not the float model’s: {count} images of {_cell(model.answers.source)}")
     yield from (*found, "") if found else ()
+
+
+def _broken(live: Live) -> str:
+    first = live.wrong[0]
+    level = "no error" if first.introduced_db is None else f"{first.introduced_db:.1f} dB"
+    name = named(first.layers, first.readers)
+    return f"broken block `{name}`: introduces {level}, at least {first.allowed_db:.0f} expected; {_cell(live.advice)}"
 
 
 def _cell(text: str) -> str:

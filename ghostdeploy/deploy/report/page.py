@@ -52,9 +52,7 @@ def render(report: Report, file_name: str) -> str:
     return environment.get_template("page.html").render(
         title=", ".join(model.name for model in report.models),
         summary=summary(report),
-        ranked=sorted(
-            (one for model in found for one in model.bundles), key=lambda one: _URGENCY[one.record.manifest.verdict]
-        ),
+        ranked=sorted((one for model in found for one in model.bundles), key=lambda one: _URGENCY[one.record.verdict]),
         all_classify=all(model.task == "classify" for model in report.models),
         css=Markup((TEMPLATES / "style.css").read_text("utf-8")),
         embedded=Markup(_embedded(report)),
@@ -69,16 +67,13 @@ def _shown(value: object) -> object:
 
 def summary(report: Report) -> str:
     """Returns the verdicts in one sentence."""
-    bundles = [one.manifest.verdict for model in report.models for one in model.bundles]
+    bundles = [one.verdict for model in report.models for one in model.bundles]
     runs = [run.verdict for model in report.models for run in model.runs]
     text = f"{bundles.count('passed')} of {len(bundles)} bundle{'s' if len(bundles) > 1 else ''} passed"
     if runs:
         text += f", {runs.count('passed')} of {len(runs)} receipt{'s' if len(runs) > 1 else ''}"
     failed = [
-        f"{one.key} {one.manifest.name}"
-        for model in report.models
-        for one in model.bundles
-        if one.manifest.verdict == "failed"
+        f"{one.key} {one.manifest.name}" for model in report.models for one in model.bundles if one.verdict == "failed"
     ]
     return f"{text}. Failed: {', '.join(failed)}." if failed else f"{text}."
 

@@ -15,6 +15,7 @@ from ghostdeploy.deploy.measure.roofline import Limit  # noqa: TC001 - likewise
 from ghostdeploy.deploy.prove.diagnose import Diagnosis  # noqa: TC001 - likewise
 from ghostdeploy.deploy.prove.evaluate import Share  # noqa: TC001 - likewise
 from ghostdeploy.deploy.report.blocks import Worst  # noqa: TC001 - likewise
+from ghostdeploy.deploy.report.held import Held  # noqa: TC001 - likewise
 from ghostdeploy.device.receipt import Command  # noqa: TC001 - likewise
 from ghostdeploy.device.records import Reached  # noqa: TC001 - likewise
 from ghostdeploy.errors import BadInput
@@ -41,6 +42,13 @@ class Evidence(Record, frozen=True, kw_only=True):
     """Of the golden outputs, over the largest magnitude of the reference; None where nothing was executed."""
     top1_ci95: tuple[float, float] | None
     """Wilson interval of `manifest.accuracy.top1`."""
+    held: tuple[Held, ...] = ()
+    """Live diagnoses."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of the manifest; failed where a live diagnosis names a wrong block."""
+        return "failed" if any(one.live.wrong for one in self.held) else self.manifest.verdict
 
 
 class Timing(Record, frozen=True, kw_only=True):
@@ -196,6 +204,15 @@ class Model(Record, frozen=True, kw_only=True):
     runs: tuple[Run, ...]
     answers: Answers | None
     no_answers_because: str | None
+
+    def __post_init__(self) -> None:
+        """Refuses a model without bundles.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if not self.bundles:
+            raise ValueError("it has no bundles, expected one at least")
 
 
 class Report(Record, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Which bundles and receipts a report is about: what was named, and what lies in folders that were named."""
+"""Which bundles, receipts and diagnoses a report is about: what was named, and what lies in folders that were named."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ghostdeploy.arguments import require_paths
 from ghostdeploy.bundle import folder as bundles
+from ghostdeploy.deploy.report import held
 from ghostdeploy.device import receipt as receipts
 from ghostdeploy.errors import BundleError
 from ghostdeploy.files import is_there
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ghostdeploy.bundle.folder import Bundle
+    from ghostdeploy.deploy.prove.layerwise.records import Live
     from ghostdeploy.device.receipt import Receipt
 
 _DEPTH = 3
@@ -35,49 +37,86 @@ class Proven:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """One live diagnosis of a file."""
+
+    file: Path
+    number: int
+    digest: str | None
+    live: Live
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """What was found, each once, in the order of the arguments."""
 
     bundles: tuple[Bundle, ...]
     proven: tuple[Proven, ...]
+    looked: tuple[Looked, ...]
+
+
+class _Files:
+    """What was found in files so far."""
+
+    def __init__(self) -> None:
+        self.bundles: dict[Path, Bundle] = {}
+        self.receipts: dict[Path, tuple[Receipt, ...]] = {}
+        self.diagnoses: dict[Path, tuple[held.Document, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self.bundles) + len(self.receipts) + len(self.diagnoses)
+
+    def add(self, path: Path) -> None:
+        """Adds a bundle, a file of receipts, or one of diagnoses."""
+        place = path.resolve()
+        if path.is_dir():
+            self.bundles.setdefault(place, bundles.open_bundle(path))
+        elif held.is_held(path):
+            self.diagnoses.setdefault(place, held.read(path))
+        else:
+            self.receipts.setdefault(place, receipts.read(path))
 
 
 def find(paths: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]) -> Sources:
     """Opens bundles, checks their hashes, and reads receipts.
 
     Args:
-        paths: Bundles, receipts, and folders of them. The bundle of a receipt is looked for among them, else where the
-            receipt says that it was, else beside the receipt.
+        paths: Bundles, receipts, diagnoses, and folders of them. The bundle of a receipt is looked for among them, else
+            where the receipt says that it was, else beside the receipt; likewise that of a diagnosis.
 
     Raises:
-        BundleError: A folder without bundles and receipts, a damaged bundle or receipt, a receipt of another bundle.
+        BundleError: A folder without any, one that is damaged, a receipt or diagnosis of another bundle.
         UsageError: No path.
     """
-    found: dict[Path, Bundle] = {}
-    files: dict[Path, tuple[Receipt, ...]] = {}
+    found = _Files()
     for given in require_paths("bundle, receipt or folder", paths):
         path = Path(given)
-        if receipts.is_receipt(path):
-            files.setdefault(path.resolve(), receipts.read(path))
+        if receipts.is_receipt(path) or held.is_held(path):
+            found.add(path)
         elif is_there(path / bundles.MANIFEST) or not path.is_dir():
-            found.setdefault(path.resolve(), bundles.open_bundle(path))
+            found.bundles.setdefault(path.resolve(), bundles.open_bundle(path))
         else:
-            _take(path, found, files)
-    proven = [Proven(file, number, one) for file, some in files.items() for number, one in enumerate(some)]
+            _take(path, found)
+    proven = [Proven(file, number, one) for file, some in found.receipts.items() for number, one in enumerate(some)]
     for one in proven:
-        _require_bundle(one, found)
-    return Sources(tuple(found.values()), tuple(proven))
+        mark = one.receipt.bundle
+        _require_bundle(one.file, Path(mark.path), mark.digest, mark.name, found.bundles)
+    looked = []
+    for file, documents in found.diagnoses.items():
+        for number, document in enumerate(documents):
+            if document.live is not None:
+                named = Path(document.bundle)
+                _require_bundle(file, named, document.digest, named.name, found.bundles)
+                looked.append(Looked(file, number, document.digest, document.live))
+    return Sources(tuple(found.bundles.values()), tuple(proven), tuple(looked))
 
 
-def _take(folder: Path, found: dict[Path, Bundle], files: dict[Path, tuple[Receipt, ...]]) -> None:
+def _take(folder: Path, found: _Files) -> None:
     """Adds what a folder holds."""
-    before = len(found) + len(files)
+    before = len(found)
     for path in _inside(folder, _DEPTH):
-        if path.is_dir():
-            found.setdefault(path.resolve(), bundles.open_bundle(path))
-        else:
-            files.setdefault(path.resolve(), receipts.read(path))
-    if len(found) + len(files) == before:
+        found.add(path)
+    if len(found) == before:
         raise BundleError(
             f"{folder} holds no bundle and no receipt, expected folders that export wrote",
             hint=f"make one with: ghostdeploy export -t TARGET --out {folder}",
@@ -85,7 +124,7 @@ def _take(folder: Path, found: dict[Path, Bundle], files: dict[Path, tuple[Recei
 
 
 def _inside(folder: Path, depth: int) -> Iterator[Path]:
-    """Yields bundles and receipts below a folder; what is inside a bundle or hidden is none."""
+    """Yields bundles, receipts and diagnoses below a folder; what is inside a bundle or hidden is none."""
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
@@ -98,7 +137,7 @@ def _inside(folder: Path, depth: int) -> Iterator[Path]:
                 yield path
             elif depth > 1:
                 yield from _inside(path, depth - 1)
-        elif path.suffix == ".json" and _looks_like_receipts(path):
+        elif path.suffix == ".json" and (_looks_like_receipts(path) or held.is_held(path)):
             yield path
 
 
@@ -110,25 +149,26 @@ def _looks_like_receipts(path: Path) -> bool:
         return False
 
 
-def _require_bundle(one: Proven, found: dict[Path, Bundle]) -> None:
-    """Finds the bundle of a receipt, and adds it where it was not given.
+def _require_bundle(file: Path, named: Path, digest: str | None, name: str, found: dict[Path, Bundle]) -> None:
+    """Finds the bundle of a receipt or diagnosis, and adds it where it was not given.
 
     Raises:
         BundleError: There is none with its digest.
     """
-    mark = one.receipt.bundle
-    if any(bundle.manifest.digest == mark.digest for bundle in found.values()):
+    if any(bundle.manifest.digest == digest for bundle in found.values()):
         return
-    named = Path(mark.path)
-    for place in (named, one.file.parent / named, one.file.parent / named.name):
+    for place in (named, file.parent / named, file.parent / named.name):
         if is_there(place / bundles.MANIFEST):
             bundle = bundles.open_bundle(place)
-            if bundle.manifest.digest == mark.digest:
+            if bundle.manifest.digest == digest:
                 found.setdefault(place.resolve(), bundle)
                 return
     names = ", ".join(bundle.manifest.name for bundle in found.values()) or "none was found"
-    digest = "without a digest" if mark.digest is None else f"of digest {mark.digest[:12]}…"
+    which = "without a digest" if digest is None else f"of digest {digest[:12]}…"
+    again = f"ghostdeploy verify BUNDLE --receipt {file.name}"
+    if held.is_held(file):
+        again = f"ghostdeploy diagnose BUNDLE --json > {file.name}"
     raise BundleError(
-        f"{one.file} is about a bundle {mark.name} {digest}, which is not among those given: {names}",
-        hint=f"give that bundle too, or prove this one: ghostdeploy verify BUNDLE --receipt {one.file.name}",
+        f"{file} is about a bundle {name} {which}, which is not among those given: {names}",
+        hint=f"give that bundle too, or prove this one: {again}",
     )

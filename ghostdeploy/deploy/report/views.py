@@ -6,9 +6,12 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ghostdeploy import targets
+from ghostdeploy.deploy.prove.layerwise.records import named
 from ghostdeploy.deploy.report import charts
-from ghostdeploy.deploy.report.blocks import in_order
+from ghostdeploy.deploy.report.blocks import export_command, in_order
 from ghostdeploy.deploy.report.charted import Chart, speed_of
+from ghostdeploy.errors import GhostDeployError
 from ghostdeploy.preprocess import described
 
 if TYPE_CHECKING:
@@ -17,7 +20,9 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from ghostdeploy.bundle.manifest import Manifest
+    from ghostdeploy.deploy.prove.layerwise.records import Block, Live
     from ghostdeploy.deploy.report.blocks import Layer
+    from ghostdeploy.deploy.report.held import Held
     from ghostdeploy.deploy.report.records import Answers, Evidence, Model, Report, Run
 
 _SECTIONS = (
@@ -36,6 +41,42 @@ _NOISE = {
 
 
 @dataclass(frozen=True, slots=True)
+class HeldView:
+    """One live diagnosis."""
+
+    record: Held
+    at: str
+    manifest: Manifest
+
+    @property
+    def worst(self) -> str | None:
+        """The first wrong block, by PyTorch names."""
+        wrong = self.record.live.wrong
+        return named(wrong[0].layers, wrong[0].readers) if wrong else None
+
+    @property
+    def blocks(self) -> list[tuple[str, str, bool]]:
+        """Names, place and whether it is wrong, worst first."""
+        live = self.record.live
+        return [
+            (named(one.layers, one.readers), f"{self.at}.live.blocks.{place}", _is_wrong(one, live))
+            for place, one in enumerate(live.blocks)
+        ]
+
+    @property
+    def halfway(self) -> str:
+        """The block up to which half of the outputs' error arises; empty where they have next to none."""
+        half = self.record.live.halfway
+        return "" if half is None else named(half.layers)
+
+    @property
+    def command(self) -> str | None:
+        """What applies the advice."""
+        flag = self.record.live.flag
+        return None if flag is None else export_command(self.manifest, flag)
+
+
+@dataclass(frozen=True, slots=True)
 class BundleView:
     """One bundle."""
 
@@ -48,6 +89,13 @@ class BundleView:
     """Place of its run with the smallest median latency."""
     noise: Markup | None
     ranges: Markup | None
+
+    @property
+    def held(self) -> list[HeldView]:
+        """Its live diagnoses."""
+        return [
+            HeldView(one, f"{self.at}.held.{place}", self.record.manifest) for place, one in enumerate(self.record.held)
+        ]
 
     @property
     def path(self) -> str:
@@ -124,7 +172,7 @@ class ModelView:
     @property
     def failing(self) -> list[RunView]:
         """Receipts that did not pass, of bundles that did."""
-        passed = {one.record.key for one in self.bundles if one.record.manifest.verdict == "passed"}
+        passed = {one.record.key for one in self.bundles if one.record.verdict == "passed"}
         return [run for run in self.runs if run.record.verdict != "passed" and run.record.bundle in passed]
 
     @property
@@ -153,6 +201,11 @@ class ModelView:
     def quantized(self) -> bool:
         """Whether a bundle is quantized."""
         return any(m.quantization for m in self._manifests())
+
+    @property
+    def unheld(self) -> list[BundleView]:
+        """Bundles without a live diagnosis, of targets that show what is inside."""
+        return [one for one in self.bundles if not one.record.held and _shows_inside(one.record.manifest.target)]
 
     @property
     def receipts(self) -> list[str]:
@@ -217,6 +270,22 @@ def _passes(bundles: list[BundleView]) -> tuple[list[PassRow], list[str]]:
 def _fastest(key: str, runs: list[RunView]) -> str | None:
     timed = [(run.record.timing.median_ms, run.at) for run in runs if run.record.bundle == key and run.record.timing]
     return min(timed)[1] if timed else None
+
+
+def _is_wrong(block: Block, live: Live) -> bool:
+    """Returns whether a block is among the wrong ones, whose layers may have been narrowed down."""
+    level = block.introduced_db
+    return level is not None and any(
+        level < one.allowed_db and {*(one.layers or one.readers)} & {*block.layers, *block.readers}
+        for one in live.wrong
+    )
+
+
+def _shows_inside(target: str) -> bool:
+    try:
+        return targets.find(target).probe is not None
+    except GhostDeployError:  # of a distribution that is not installed here
+        return False
 
 
 def _rows(found: Answers) -> Iterator[Row]:

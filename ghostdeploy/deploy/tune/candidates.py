@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ghostdeploy import targets
 from ghostdeploy.deploy.fold.passes import REWRITES
+from ghostdeploy.deploy.plan.requirements import require_export
 from ghostdeploy.errors import MissingDependency, UnsupportedHardware, UsageError
 from ghostdeploy.machine import has_int8_dot_product
 from ghostdeploy.runtimes.interface import Profile  # noqa: TC001 - dataclasses of other modules resolve it
@@ -97,7 +98,7 @@ def choose_rows(names: Sequence[str], intake: Target | None, place: Place) -> tu
         UnsupportedHardware: The place cannot run a requested target.
     """
     asked = [] if "all" in names else [targets.find(name) for name in dict.fromkeys(names)]
-    targets.require_export(asked, intake)
+    require_export(asked, intake)
     left_out = {row.name: why for row in targets.TARGETS.values() if (why := why_not(row, intake, place))}
     for row in asked:
         if row.name in left_out:

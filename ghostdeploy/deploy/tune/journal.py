@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import msgspec
 
 from ghostdeploy.bundle.manifest import Record
+from ghostdeploy.bundle.workspaces import sweep
 from ghostdeploy.deploy.tune.ownership import made_by_tune
 from ghostdeploy.errors import BadInput, OutputError, UsageError
 
@@ -123,6 +124,9 @@ class Journal:
             if restart:
                 self._forget()
             self.events = self._take_over(header)
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    sweep(path)  # what a killed run was writing there: nothing may be exported there again
         except BaseException:
             self._stream.close()
             raise

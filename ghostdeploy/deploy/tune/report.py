@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ghostdeploy.bundle import staging
 from ghostdeploy.bundle.folder import MANIFEST
-from ghostdeploy.errors import OutputError
+from ghostdeploy.bundle.workspaces import sweep
+from ghostdeploy.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from ghostdeploy.deploy.tune.candidates import Candidate
     from ghostdeploy.deploy.tune.results import Row, Tuned
@@ -61,6 +60,7 @@ def publish(bundle: Path, out: Path, state: Path, *, replace: bool) -> None:
         OutputError: The copy cannot be written.
     """
     final = out / bundle.name
+    sweep(out)  # what a killed run left right behind its copy: nothing else may be written here again
     if final.exists() and _manifest(final) == _manifest(bundle):
         return
     with staging.staging(out, bundle.name, force=replace or _is_ours(final, state)) as folder:
@@ -75,13 +75,7 @@ def write_tables(found: Tuned, state: Path) -> None:
     """
     document = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
     for name, data in (("pareto.json", document), ("pareto.md", markdown(found).encode())):
-        try:
-            handle, aside = tempfile.mkstemp(prefix=f".{name}.", dir=state)
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-            Path(aside).replace(state / name)
-        except OSError as error:
-            raise OutputError(f"{state / name} cannot be written: {error.strerror}", hint="free some space") from error
+        write_whole(state / name, data, what="the table")
 
 
 def markdown(found: Tuned) -> str:

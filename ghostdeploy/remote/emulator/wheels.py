@@ -42,10 +42,12 @@ _LINE = re.compile(r"(\S+)==(\S+) --hash=sha256:[0-9a-f]{64}")
 
 
 def has_engine(row: Target) -> bool:
-    """Returns whether what a target's engine needs is among the wheels."""
+    """Returns whether what a target's engine needs is among the wheels; a compiled network has none."""
     known = {name.lower() for name in NAMES}
     choices = (choice.split("|") for choice in row.runtime_packages)
-    return all(any(module.replace("_", "-") in known for module in modules) for modules in choices)
+    return row.runtime_packages != () and all(
+        any(module.replace("_", "-") in known for module in modules) for modules in choices
+    )
 
 
 def install(site: Path, listed: Path = WHEELS) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ghostdeploy.machine import engine_threads
-from ghostdeploy.runtimes.openvino.runtime import read_graph
+from ghostdeploy.runtimes.openvino.runtime import IN_FLOAT, in_float, read_graph
 from ghostdeploy.runtimes.probe import Probe, Step, in_pieces
 from ghostdeploy.telemetry import silent
 
@@ -39,12 +39,14 @@ class OpenVINOProbe(Probe):
     Args:
         core: OpenVINO.
         model: As it was read.
+        precision: Of the bundle: it is computed as its runtime computes it.
     """
 
     engine = f"openvino {openvino.__version__.partition('-')[0]}"
 
-    def __init__(self, core: Any, model: Any) -> None:
+    def __init__(self, core: Any, model: Any, precision: str) -> None:
         self._core, self._model = core, model
+        self._config = _CONFIG | (IN_FLOAT if in_float("CPU", precision) else {})
         self._places: dict[str, tuple[int, int]] = {}
         """Tensor → operator and output, by the order of the operators, which copies keep."""
         self._fixed: set[str] = set()
@@ -82,7 +84,7 @@ class OpenVINOProbe(Probe):
     def run(self, given: Floats, wanted: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """See `Probe.run`."""
         model, read = self._cut(list(given), wanted)
-        compiled = self._core.compile_model(model, "CPU", _CONFIG | {"INFERENCE_NUM_THREADS": engine_threads()})
+        compiled = self._core.compile_model(model, "CPU", self._config | {"INFERENCE_NUM_THREADS": engine_threads()})
         request, count = compiled.create_infer_request(), len(next(iter(given.values())))
         columns: list[list[NDArray[Any]]] = [[] for _ in wanted]
         for piece in in_pieces({name: given[name] for name in read}, self._batch):
@@ -141,4 +143,4 @@ def _layer_name(op: Any) -> str:
 def open_probe(bundle: Bundle) -> OpenVINOProbe:
     """Opens the payload of a bundle."""
     core = openvino.Core()
-    return OpenVINOProbe(core, read_graph(core, bundle))
+    return OpenVINOProbe(core, read_graph(core, bundle), bundle.manifest.precision)

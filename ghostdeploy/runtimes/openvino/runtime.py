@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 
 _HARDWARE = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
 _NO_WORK = {"Const", "Input", "Output"}
+IN_FLOAT = {"LP_TRANSFORMS_MODE": False}
+"""Setting by which an INT8 graph is computed in float32."""
 _VIRTUAL = ("AUTO", "BATCH", "HETERO", "MULTI")
 
 
@@ -98,7 +100,7 @@ class OpenVINORuntime(Runtime):
             threads=int(compiled.get_property("INFERENCE_NUM_THREADS")) if device == "CPU" else 1,
             streams=streams,
             precision=_dtype(compiled.get_property("INFERENCE_PRECISION_HINT")),
-            integers=not _in_float(device, self._interface),
+            integers=not in_float(device, self._interface.precision),
             inputs=tuple(_spec(port, self._interface.inputs) for port in compiled.inputs),
             outputs=tuple(_spec(port, self._interface.outputs) for port in compiled.outputs),
             queues=True,
@@ -203,16 +205,16 @@ def _config(device: str, interface: Interface, settings: Settings) -> dict[str, 
     if device == "CPU":
         config["INFERENCE_NUM_THREADS"] = settings.threads or engine_threads()
         config["ENABLE_CPU_PINNING"] = False
-    if _in_float(device, interface):
-        config["LP_TRANSFORMS_MODE"] = False
+    if in_float(device, interface.precision):
+        config |= IN_FLOAT
     if interface.precision != "fp16" or not device.startswith(("GPU", "NPU")):
         config["INFERENCE_PRECISION_HINT"] = "f32"
     return config
 
 
-def _in_float(device: str, interface: Interface) -> bool:
-    """Whether an INT8 graph is computed in float32."""
-    return device == "CPU" and interface.precision == "int8" and architecture() == "aarch64"
+def in_float(device: str, precision: str) -> bool:
+    """Whether an INT8 graph is computed in float32: see above."""
+    return device == "CPU" and precision == "int8" and architecture() == "aarch64"
 
 
 def _import(core: Any, blob: bytes | None, device: str, config: dict[str, Any]) -> Any | None:

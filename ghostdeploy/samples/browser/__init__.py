@@ -1,7 +1,11 @@
-"""A page that classifies a dropped image in the browser: the ONNX bundle through `onnxruntime-web`.
+"""A page that classifies a dropped image in the browser.
+
+    python -m ghostdeploy.samples.browser BUNDLE                    then open the address that it prints
+    python -m ghostdeploy.samples.browser BUNDLE --beside NATIVE    the same by two engines, compared
+
+A native bundle with a library for `wasm32` runs by itself, by `ghost.js`. An ONNX bundle needs `onnxruntime-web`:
 
     npm ci --prefix FOLDER                           once; FOLDER is this one, or holds copies of its two package files
-    python -m ghostdeploy.samples.browser BUNDLE     then open the address that it prints
 
 Everything is served from here, and the page's security policy allows nothing else; the image never leaves the browser.
 The server serves only what is in its table: the page, the engine, the files that the manifest lists, the examples.
@@ -26,8 +30,10 @@ if TYPE_CHECKING:
     from ghostdeploy.bundle.folder import Bundle
 
 HOME = Path(__file__).parent
-PAGE = ("classify.js", "golden.js", "page.css", "preprocess.js")
+PAGE = ("classify.js", "engines.js", "ghost.js", "golden.js", "page.css", "preprocess.js")
 PACKAGE = "onnxruntime-web"
+LIBRARY = "lib/wasm32.wasm"
+"""Of a native bundle."""
 ENGINE = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 _TYPES = {
     ".css": "text/css",
@@ -56,35 +62,56 @@ class Site:
     texts: dict[str, bytes]
 
 
-def build_site(bundle: Bundle, modules: Path, examples: Sequence[Path]) -> Site:
-    """Returns the table of addresses for a bundle.
+def build_site(bundle: Bundle, modules: Path, examples: Sequence[Path], beside: Bundle | None = None) -> Site:
+    """Returns the table of addresses for a bundle, or for two of one model.
 
     Args:
-        bundle: Opened and checked; its payload must be an ONNX file.
-        modules: The `node_modules` folder that npm filled.
+        bundle: Opened and checked; its payload is an ONNX file, or native with a library for browsers.
+        modules: The `node_modules` folder that npm filled; only ONNX needs it.
         examples: Images that the page offers.
+        beside: A second one, with the same inputs and classes.
 
     Raises:
-        BundleError: The bundle is for another engine.
+        BundleError: A bundle is for another engine, or the second one is of another model.
         DataError: An example is not there.
         MissingDependency: `onnxruntime-web` is not installed, or not in the version that this sample is tested with.
     """
-    if bundle.payload.suffix != ".onnx" or bundle.payload.parent != bundle.path:
-        raise BundleError(
-            f"{bundle.path} has payload {bundle.manifest.payload}, expected an .onnx file for onnxruntime-web",
-            hint="make one with: ghostdeploy export -t onnx",
-        )
+    bundles = {"/bundle": bundle} | ({} if beside is None else {"/beside": beside})
+    for one in bundles.values():
+        _check(one, bundle)
     missing = [str(path) for path in examples if not path.is_file()]
     if missing:
         raise DataError(f"example {missing[0]} does not exist, expected an image file")
-    engine = _engine(modules)
+    engine = _engine(modules) if any(map(_is_onnx, bundles.values())) else []
     files = {"/": HOME / "index.html"} | {f"/{name}": HOME / name for name in PAGE}
     files |= {f"/engine/{path.name}": path for path in engine}
-    listed = (MANIFEST, *(record.path for record in bundle.manifest.files))
-    files |= {f"/bundle/{name}": bundle.path / name for name in listed}
+    for address, one in bundles.items():
+        listed = (MANIFEST, *(record.path for record in one.manifest.files))
+        files |= {f"{address}/{name}": one.path / name for name in listed}
     shown = {f"/examples/{path.name}": path for path in examples}
     addresses = json.dumps([quote(address) for address in shown]).encode()
-    return Site(files | shown, {"/examples.json": addresses})
+    return Site(files | shown, {"/examples.json": addresses, "/bundles.json": json.dumps([*bundles]).encode()})
+
+
+def _is_onnx(bundle: Bundle) -> bool:
+    return bundle.payload.suffix == ".onnx" and bundle.payload.parent == bundle.path
+
+
+def _takes(bundle: Bundle) -> list[object]:
+    """Returns what one image and its answer are to a bundle; the batch may be another."""
+    one = bundle.manifest
+    return [one.model.num_classes, *((port.name, port.dtype, port.shape[1:], port.layout) for port in one.inputs)]
+
+
+def _check(bundle: Bundle, first: Bundle) -> None:
+    here = bundle.manifest
+    if not _is_onnx(bundle) and not any(record.path == LIBRARY for record in here.files):
+        raise BundleError(
+            f"{bundle.path} has payload {here.payload}, expected an .onnx file for onnxruntime-web, or {LIBRARY}",
+            hint="make one with: ghostdeploy export -t onnx, or -t native --arch wasm32",
+        )
+    if _takes(bundle) != _takes(first):
+        raise BundleError(f"{bundle.path} has other inputs or classes than {first.path}, expected the same model")
 
 
 def _engine(modules: Path) -> list[Path]:

@@ -1,85 +1,34 @@
-// Runs the ONNX bundle of this server with onnxruntime-web.
+// Runs the bundles of this server: the first classifies, the other one, where there is one, is held against it.
 //
-//   manifest.json → hashes → session          image → preprocess.js → scores → softmax, where they are logits → bars
+//   manifest.json → hashes → engine          image → preprocess.js → scores → softmax, where they are logits → bars
 //
 // `?selftest` replays the golden vectors on load, `?example=NAME` classifies the example of that name.
 
-import * as ort from "/engine/ort.wasm.bundle.min.mjs";
+import { openEngine } from "/engines.js";
+import { fetched } from "/ghost.js";
 import { judge, readNpz, reference } from "/golden.js";
 import { cropped, decoded, sides, toInput } from "/preprocess.js";
 
-ort.env.wasm.numThreads = 1; // threads need SharedArrayBuffer, and that needs cross-origin isolation
-ort.env.wasm.wasmPaths = { wasm: "/engine/ort-wasm-simd-threaded.wasm" };
-
 const TOP = 5;
+const ROUNDS = 2; // the time is the last one's: browsers compile what was run a while once more, for speed
 
 const $ = (id) => document.getElementById(id);
 
-async function fetched(path) {
-  const response = await fetch(path);
-  if (!response.ok) throw new Error(`${path} cannot be loaded: ${response.status} ${response.statusText}`);
-  return new Uint8Array(await response.arrayBuffer());
-}
-
-// A file of the bundle, after its SHA-256 was compared with the manifest's.
-async function bundleFile(manifest, name) {
-  if (!crypto.subtle) throw new Error("hashes can only be checked on https or on localhost; open the page there");
-  const bytes = await fetched(`/bundle/${name}`);
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  const wanted = manifest.files.find((file) => file.path === name)?.sha256;
-  if (found !== wanted) throw new Error(`${name} was altered: its SHA-256 is ${found.slice(0, 12)}…, not the manifest's`);
-  return bytes;
-}
-
-class Model {
-  static async load() {
-    const text = new TextDecoder();
-    const manifest = JSON.parse(text.decode(await fetched("/bundle/manifest.json")));
-    if (manifest.schema !== 1) throw new Error(`manifest has schema ${manifest.schema}, expected 1`);
-    const labels = text.decode(await bundleFile(manifest, "labels.txt")).split("\n").slice(0, -1);
-    const session = await ort.InferenceSession.create(await bundleFile(manifest, manifest.payload));
-    return new Model(manifest, labels, session);
-  }
-
-  constructor(manifest, labels, session) {
-    Object.assign(this, { manifest, labels, session, output: manifest.outputs[0].name });
-  }
-
-  // The first output for `count` images, row after row. `inputs` has one typed array per input, in C order.
-  async run(inputs, count) {
-    const batch = this.manifest.inputs[0].shape[0] ?? 1; // null is any number
-    const rows = [];
-    for (let start = 0; start < count; start += batch) {
-      const feeds = {};
-      for (const { name, dtype, shape } of this.manifest.inputs) {
-        const tail = shape.slice(1);
-        const size = tail.reduce((product, side) => product * side, 1);
-        const part = new inputs[name].constructor(batch * size);
-        for (let i = 0; i < batch; i++) {
-          const row = Math.min(start + i, count - 1); // behind the end the last image again
-          part.set(inputs[name].subarray(row * size, (row + 1) * size), i * size);
-        }
-        feeds[name] = new ort.Tensor(dtype, part, [batch, ...tail]);
-      }
-      const { data, dims } = (await this.session.run(feeds, [this.output]))[this.output];
-      const size = data.length / dims[0];
-      for (let i = 0; i < Math.min(batch, count - start); i++) rows.push(data.slice(i * size, (i + 1) * size));
-    }
-    return rows;
-  }
-}
-
-async function selftest(model) {
-  const { manifest, output } = model;
-  const arrays = await readNpz(await bundleFile(manifest, "golden.npz"));
+async function selftest(engine) {
+  const { bundle, manifest } = engine;
+  const arrays = await readNpz(await bundle.file("golden.npz"));
   const inputs = Object.fromEntries(manifest.inputs.map(({ name }) => [name, arrays[name].data]));
-  const { shape, data } = reference(arrays, output, manifest.precision);
-  const begin = performance.now();
-  const rows = await model.run(inputs, shape[0]);
-  const milliseconds = (performance.now() - begin) / shape[0];
+  const { shape, data } = reference(arrays, manifest.outputs[0].name, manifest.precision);
+  let rows, milliseconds;
+  for (let round = 0; round < ROUNDS; round++) [rows, milliseconds] = await timed(() => engine.run(inputs, shape[0]));
   const references = rows.map((row, i) => data.subarray(i * row.length, (i + 1) * row.length));
-  return { ...judge(rows, references, manifest.precision), count: rows.length, milliseconds };
+  return { ...judge(rows, references, manifest.precision), count: rows.length, milliseconds: milliseconds / shape[0] };
+}
+
+async function timed(task) {
+  const begin = performance.now();
+  const found = await task();
+  return [found, performance.now() - begin];
 }
 
 function say(state, text) {
@@ -114,22 +63,27 @@ function showClasses(labels, probabilities) {
   $("classes").replaceChildren(...items);
 }
 
-async function classify(model, file) {
-  const { preprocess, inputs } = model.manifest;
+async function classify({ labels, engines }, file) {
+  const { preprocess, inputs, scores } = engines[0].manifest;
   if (inputs.length > 1) throw new Error(`this model takes ${inputs.length} inputs, expected one image`);
-  const times = [performance.now()];
-  const image = await decoded(file);
-  times.push(performance.now());
+  const [image, decode] = await timed(() => decoded(file));
+  const begin = performance.now();
   const crop = cropped(image, preprocess);
   const input = toInput(crop, inputs[0], preprocess);
-  times.push(performance.now());
-  const [logits] = await model.run({ [inputs[0].name]: input }, 1);
-  times.push(performance.now());
+  const prepare = performance.now() - begin;
+  const found = [];
+  for (const engine of engines) {
+    const [[row], milliseconds] = await timed(() => engine.run({ [inputs[0].name]: input }, 1));
+    found.push({ engine, milliseconds, probabilities: scores === "probabilities" ? Array.from(row) : softmax(row) });
+  }
   Object.assign($("seen"), { width: crop.width, height: crop.height });
   $("seen").getContext("2d").putImageData(crop, 0, 0);
-  showClasses(model.labels, model.manifest.scores === "probabilities" ? Array.from(logits) : softmax(logits));
-  const [decode, prepare, infer] = [0, 1, 2].map((i) => (times[i + 1] - times[i]).toFixed(1));
-  $("times").textContent = `decoded in ${decode} ms, prepared in ${prepare} ms, inferred in ${infer} ms`;
+  showClasses(labels, found[0].probabilities);
+  const times = found.map(({ engine, milliseconds }) => `${milliseconds.toFixed(1)} ms by ${engine.name}`);
+  $("times").textContent = `decoded in ${decode.toFixed(1)} ms, prepared in ${prepare.toFixed(1)} ms, inferred in ${times.join(", ")}`;
+  const [first, ...others] = found.map(({ probabilities }) => probabilities);
+  const differences = others.flatMap((other) => other.map((value, i) => Math.abs(value - first[i])));
+  if (differences.length) $("result").dataset.difference = Math.max(...differences);
   $("result").hidden = false;
   $("result").dataset.file = file.name;
 }
@@ -174,15 +128,19 @@ function listen(model) {
   $("check").addEventListener("click", () => attempt("Replaying the golden vectors…", () => showSelftest(model)));
 }
 
-async function showSelftest(model) {
-  const found = await selftest(model);
-  const verdict = found.passed ? "passed" : "failed";
-  const digits = (value) => value.toExponential(1);
-  Object.assign($("selftest").dataset, { verdict, maxAbs: found.maxAbs, largest: found.largest, agreeing: found.agreeing });
-  $("selftest").textContent =
-    `${verdict}: max difference ${digits(found.maxAbs)} of ${found.largest.toFixed(2)}, cosine ${found.cosine.toFixed(7)}, ` +
-    `the same first class for ${found.agreeing} of ${found.count} images, ${found.milliseconds.toFixed(1)} ms per image`;
-  $("selftest").hidden = false;
+async function showSelftest({ engines }) {
+  for (const [place, engine] of engines.entries()) {
+    const found = await selftest(engine);
+    const verdict = found.passed ? "passed" : "failed";
+    const digits = (value) => value.toExponential(1);
+    const shown = $(place ? "selftest-beside" : "selftest");
+    Object.assign(shown.dataset, { verdict, maxAbs: found.maxAbs, largest: found.largest, agreeing: found.agreeing });
+    shown.textContent =
+      `${engine.name} ${verdict}: max difference ${digits(found.maxAbs)} of ${found.largest.toFixed(2)}, ` +
+      `cosine ${found.cosine.toFixed(7)}, the same first class for ${found.agreeing} of ${found.count} images, ` +
+      `${found.milliseconds.toFixed(1)} ms per image`;
+    shown.hidden = false;
+  }
 }
 
 async function showExamples() {
@@ -198,11 +156,15 @@ async function showExamples() {
 }
 
 async function start() {
-  const model = await Model.load();
-  const { manifest } = model;
-  const version = ort.env.versions.web ?? ort.env.versions.common;
+  const text = (bytes) => new TextDecoder().decode(bytes);
+  const engines = [];
+  for (const address of JSON.parse(text(await fetched("/bundles.json")))) engines.push(await openEngine(address));
+  const { manifest, bundle } = engines[0];
+  const labels = text(await bundle.file("labels.txt")).split("\n").slice(0, -1);
+  const model = { engines, labels };
   $("model").textContent = document.title = manifest.name;
-  const facts = [manifest.precision, `${manifest.model.num_classes} classes`, `${[...new Set(sides(manifest.preprocess))].join("×")} px`, `onnxruntime-web ${version}`];
+  const pixels = `${[...new Set(sides(manifest.preprocess))].join("×")} px`;
+  const facts = [manifest.precision, `${manifest.model.num_classes} classes`, pixels, ...engines.map(({ name }) => name)];
   $("facts").replaceChildren(...facts.map((fact) => element("li", "", fact)));
   await showExamples();
   listen(model);

@@ -16,11 +16,12 @@ from ghostdeploy.tasks.detect.heads import detect
 from ghostdeploy.tasks.detect.record import Gfl
 from ghostdeploy.tasks.embed.data import read_pairs
 from ghostdeploy.tasks.embed.verification import Pairs, cosines, verification
-from ghostdeploy.tasks.landmarks import error
+from ghostdeploy.tasks.landmarks import error, points
 from ghostdeploy.tasks.landmarks.data import read_points
 from ghostdeploy.tasks.landmarks.record import Landmarks
 from ghostdeploy.tasks.segment import overlap
 from ghostdeploy.tasks.segment.data import read_masks
+from ghostdeploy.tasks.segment.mask import mask
 from ghostdeploy.tasks.segment.record import Segment
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def _detect(record: SampleRecord, run: Run, most: int | None) -> dict[str, float
 def _landmarks(record: SampleRecord, run: Run, most: int | None) -> dict[str, float]:
     data, decode = read_points(data_path(record.data)), msgspec.convert(record.settings, Landmarks)
     truth = data.points[:most]
-    found = error.points(run(np.stack(data.images[:most])), decode, record.size)
-    errors = error.errors(found, truth, error.lengths(truth, decode.normalizer, data.sizes[:most]))
+    found = points.points(run(np.stack(data.images[:most])), decode, record.size)
+    errors = error.errors(found, truth, points.lengths(truth, decode.normalizer, data.sizes[:most]))
     judged = error.point_error(errors)
     return {"nme": judged.nme, "failure_rate": judged.failure_rate}
 
@@ -87,7 +88,7 @@ def _segment(record: SampleRecord, run: Run, most: int | None) -> dict[str, floa
     logits = run(_read(data.images[:most]))
     parts = []
     for index, one in enumerate(logits):
-        found = overlap.mask(one, record.size, decode)
+        found = mask(one, record.size, decode)
         parts.append(overlap.areas(found, data.mask(index), len(record.labels)))
     judged = overlap.overlap(overlap.merge(parts))
     return {"miou": judged.miou, "pixel_accuracy": judged.pixel_accuracy}

@@ -1,7 +1,6 @@
 """A record is held against what the float model gave for real images; a wrong one is refused with what proves it.
 
-    rows       P = Σ ⌈H/s⌉·⌈W/s⌉ over strides, maps are ⌈H/s⌉ × ⌈W/s⌉; as many as there are priors
-    columns    classes + 4·bins, 5 + classes, …; the model's labels are as many as the classes
+    shapes     see `fit`
     scores     a value outside [0, 1] is no probability, all values inside it are no logits, one value is no score
     boxes      of points with the best scores: none has a negative size, they lie in the input, pixels reach beyond 2
     order      the centre of a row of YOLOv5 is (gx − ½ … gx + 1½, gy − ½ … gy + 1½)·s, of its own cell (gx, gy)
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ghostdeploy.tasks.detect import record as kinds
-from ghostdeploy.tasks.detect.complete import box_columns, columns, groups, points
+from ghostdeploy.tasks.detect.fit import require_fit
 from ghostdeploy.tasks.detect.heads import cells, decode
 from ghostdeploy.tasks.detect.record import WrongRecord
 from ghostdeploy.tasks.detect.rows import probabilities, read, sigmoid
@@ -57,8 +56,7 @@ def check(
     for name in found.outputs:
         if not np.isfinite(outputs[name]).all():
             raise WrongRecord(f"output {name!r} holds values that are not finite")
-    _check_rows(found, outputs, size)
-    _check_columns(found, outputs, labels)
+    require_fit(found, {name: outputs[name].shape for name in found.outputs}, size, labels=labels)
     rows = read(found, outputs)
     _check_scores(found, rows)
     if rows.classes is not None:
@@ -66,46 +64,6 @@ def check(
     _check_boxes(found, rows, size)
     if isinstance(found, kinds.YoloV5) and found.state == "decoded":
         _check_order(found, rows, size)
-
-
-def _check_rows(found: kinds.Record, outputs: Arrays, size: tuple[int, int]) -> None:
-    """Compares the number of points with what strides and size give, or with the priors."""
-    wanted = points(found, size)
-    for names in groups(found):
-        given = [_count(found, outputs[name].shape) for name in names]
-        if wanted is not None and given not in ([sum(wanted)], wanted):
-            strides = "/".join(map(str, getattr(found, "strides", ())))
-            raise WrongRecord(
-                f"{_outputs(names)} {_sum(given)} points, expected {_sum(wanted)}: strides {strides} of "
-                f"{size[0]}×{size[1]} pixels"
-            )
-        priors = len(found.priors) if isinstance(found, kinds.Ssd) and found.state == "raw" else None
-        if priors is not None and sum(given) != priors:
-            raise WrongRecord(f"{_outputs(names)} {_sum(given)} points, expected {priors} as there are priors")
-
-
-def _check_columns(found: kinds.Record, outputs: Arrays, labels: int | None) -> None:
-    """Compares columns with classes and bins, classes with the model's labels."""
-    wide = box_columns(found)
-    extra = wide + isinstance(found, kinds.YoloV5)
-    wanted = {
-        "joint": (found.classes + extra,),
-        "scores-boxes": (found.classes, wide),
-        "boxes-scores": (wide, found.classes),
-    }
-    for names, expected in zip(groups(found), wanted[found.arrangement], strict=False):
-        for name in names:
-            given = columns(found, outputs[name].shape)
-            if given != expected or found.classes < 1:
-                what = f"{extra} and one per class" if found.arrangement == "joint" else f"{expected}"
-                raise WrongRecord(f"output {name!r} has {given} columns per point, expected {what}")
-    if isinstance(found, kinds.End2End):
-        given = sum(int(np.prod(outputs[name].shape[2:])) for name in found.outputs)
-        if given != len(found.columns):
-            raise WrongRecord(f"{_outputs(found.outputs)} {given} columns, expected {', '.join(found.columns)}")
-    classes = found.classes - (isinstance(found, kinds.Ssd) and found.background != "none")
-    if labels is not None and groups(found) and classes != labels:
-        raise WrongRecord(f"{_outputs(found.outputs)} {classes} classes, expected {labels} as the model has labels")
 
 
 def _check_scores(found: kinds.Record, rows: Rows) -> None:
@@ -180,16 +138,3 @@ def _check_order(found: kinds.YoloV5, rows: Rows, size: tuple[int, int]) -> None
             f"row {row} has its centre at {x:.0f}, {y:.0f}, not in cell {grid.x[row]:.0f}, {grid.y[row]:.0f} of stride "
             f"{grid.stride[row]:.0f}: the order of rows is not {found.order}, or the strides are others"
         )
-
-
-def _count(found: kinds.Record, shape: tuple[int, ...]) -> int:
-    """Returns the points of a tensor (N, …)."""
-    return int(np.prod(shape[1:])) // columns(found, shape)
-
-
-def _outputs(names: tuple[str, ...]) -> str:
-    return f"output {names[0]!r} has" if len(names) == 1 else f"outputs {', '.join(names)} have"
-
-
-def _sum(counts: list[int]) -> str:
-    return " + ".join(map(str, counts))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ghostdeploy.tasks.bootstrap import paired_interval
 from ghostdeploy.tasks.detect.average_precision import Boxes, Found, match, precision
 from ghostdeploy.tasks.detect.heads import detect
+from ghostdeploy.tasks.detect.suppression import Detections
 from ghostdeploy.tasks.measure import Drop, Measure
+from ghostdeploy.tasks.plain import array_of, parts_of, plain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from ghostdeploy.tasks.base import Arrays, Seen
     from ghostdeploy.tasks.detect.average_precision import Matches
     from ghostdeploy.tasks.detect.data import LabelledBoxes
-    from ghostdeploy.tasks.detect.suppression import Detections
     from ghostdeploy.tasks.detect.task import Detect
 
 ROUNDS = 200
@@ -44,6 +45,19 @@ class BoxMeasure(Measure):
         height, width = seen.size
         boxes = np.clip(corners, 0.0, [width, height]).reshape(-1, 4)
         self._found[index] = found._replace(boxes=boxes)
+
+    def partial(self, index: int) -> Any:
+        """See `Measure.partial`: boxes, scores and classes."""
+        return {name: plain(array) for name, array in self._found[index]._asdict().items()}
+
+    def restore(self, index: int, partial: Any) -> None:
+        """See `Measure.restore`."""
+        given = dict(zip(Detections._fields, parts_of(partial, Detections._fields), strict=True))
+        scores = array_of(given["scores"], (None,))
+        boxes, classes = array_of(given["boxes"], (len(scores), 4)), array_of(given["classes"], scores.shape)
+        if classes.dtype.kind != "i" or not ((classes >= 0) & (classes < len(self.data.classes))).all():
+            raise ValueError(f"a class is none of the {len(self.data.classes)} of the set")
+        self._found[index] = Detections(boxes, scores, classes)
 
     @cached_property
     def matches(self) -> Matches:

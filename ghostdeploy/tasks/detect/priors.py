@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostdeploy.arrays import read_array, read_arrays
 from ghostdeploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,14 +53,14 @@ def read_priors(path: str) -> tuple[Prior, ...]:
 def _loaded(path: Path) -> NDArray[Any]:
     try:
         with path.open("rb") as stream:
-            found = np.load(stream, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return found
-            if "priors" not in found.files:
-                raise DataError(f"{path} holds {', '.join(found.files) or 'no array'}, expected 'priors'", hint=_HINT)
-            named: NDArray[Any] = found["priors"]
-            return named
+            packed = stream.read(2) == b"PK"
+        if not packed:
+            return read_array(path)
+        found = read_arrays(path)
     except OSError as error:
         raise DataError(f"priors file {path} cannot be read: {error.strerror or error}", hint=_HINT) from error
-    except (ValueError, EOFError, KeyError) as error:
+    except ValueError as error:
         raise DataError(f"priors file {path} is no NumPy array", hint=_HINT) from error
+    if "priors" not in found:
+        raise DataError(f"{path} holds {', '.join(found) or 'no array'}, expected 'priors'", hint=_HINT)
+    return found["priors"]

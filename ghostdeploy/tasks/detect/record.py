@@ -15,7 +15,13 @@ from ghostdeploy.tasks.detect.suppression import Suppression
 
 Scores = Literal["logits", "probabilities"]
 Unit = Literal["pixels", "relative"]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=8192)]
+"""Up to the side of the largest input."""
+Side = Annotated[float, msgspec.Meta(gt=0, le=65536)]
+"""Pixels of an anchor."""
+Share = Annotated[float, msgspec.Meta(ge=-4, le=4)]
+"""Of the input's side; see `priors`."""
+Variance = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 
 
 class WrongRecord(ValueError):
@@ -81,7 +87,7 @@ class YoloV5(Decode, frozen=True, kw_only=True, tag="yolov5"):
     """Anchors with an objectness: YOLOv3 to v7."""
 
     strides: tuple[Positive, ...] = (8, 16, 32)
-    anchors: tuple[tuple[tuple[float, float], ...], ...] = (
+    anchors: tuple[tuple[tuple[Side, Side], ...], ...] = (
         ((10, 13), (16, 30), (33, 23)),
         ((30, 61), (62, 45), (59, 119)),
         ((116, 90), (156, 198), (373, 326)),
@@ -127,9 +133,9 @@ class Ssd(Decode, frozen=True, kw_only=True, tag="ssd"):
     """Priors with a background class: SSD, SSDLite, the TensorFlow detection models."""
 
     arrangement: Literal["joint", "scores-boxes", "boxes-scores"] = "scores-boxes"
-    priors: tuple[tuple[float, float, float, float], ...] = ()
+    priors: tuple[tuple[Share, Share, Share, Share], ...] = ()
     """cx, cy, w, h of each point, float32, relative to the input; on the command line a file, see `priors`."""
-    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+    variances: tuple[Variance, Variance, Variance, Variance] = (0.1, 0.1, 0.2, 0.2)
     """Of x, y, w, h."""
     box_order: Literal["xywh", "yxhw"] = "xywh"
     """Of the four offsets."""
@@ -155,7 +161,17 @@ class End2End(Decode, frozen=True, kw_only=True, tag="end2end"):
     eval: Suppression = Suppression(score=0.001, iou=1.0, max=300)
     predict: Suppression = Suppression(score=0.25, iou=1.0, max=300)
 
+    def __post_init__(self) -> None:
+        """Refuses rows that lack something.
 
+        Raises:
+            ValueError: A column is absent, or there twice.
+        """
+        if sorted(self.columns) != sorted(_ROW):
+            raise ValueError(f"columns are {', '.join(self.columns)}, expected {', '.join(_ROW)} in any order")
+
+
+_ROW = ("x0", "y0", "x1", "y1", "score", "class")
 Record = Boxes | Gfl | YoloV5 | YoloV8 | Ssd | End2End
 KINDS: dict[str, type[Record]] = {
     "boxes": Boxes,

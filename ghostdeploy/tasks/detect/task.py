@@ -12,7 +12,7 @@ from ghostdeploy.tasks.detect import record as kinds
 from ghostdeploy.tasks.detect.check import check
 from ghostdeploy.tasks.detect.comparison import LEAST_SCORE, boxes_alike
 from ghostdeploy.tasks.detect.complete import complete, groups, is_flat
-from ghostdeploy.tasks.detect.draw import draw
+from ghostdeploy.tasks.detect.fit import require_fit
 from ghostdeploy.tasks.detect.heads import detect
 from ghostdeploy.tasks.detect.rows import probabilities, read
 from ghostdeploy.tasks.detect.suppression import Detections
@@ -45,6 +45,14 @@ class Detect(Task):
         record = complete(self.record, {name: array.shape for name, array in outputs.items()}, self.size)
         check(record, outputs, self.size, labels=labels)
         return Detect(TaskInfo(name=self.info.name, decode=msgspec.json.decode(msgspec.json.encode(record))), self.size)
+
+    def misfit(self, outputs: Arrays) -> str | None:
+        """See `Task.misfit`."""
+        try:
+            require_fit(self.record, {name: array.shape for name, array in outputs.items()}, self.size)
+        except kinds.WrongRecord as error:
+            return f"task detect: {error}"
+        return None
 
     def classes(self, outputs: Arrays) -> int | None:
         """See `Task.classes`."""
@@ -104,6 +112,8 @@ class Detect(Task):
 
     def draw(self, image: Image.Image, found: list[tuple[str, float, Box]], labels: Sequence[str]) -> Image.Image:
         """See `Task.draw`."""
+        from ghostdeploy.tasks.detect.draw import draw  # not in the wheel for apps, which predict
+
         names = list(dict.fromkeys([*labels, *(label for label, _, _ in found)]))
         boxes = np.array([box for _, _, box in found], float).reshape(-1, 4)
         scores = np.array([score for _, score, _ in found], float)

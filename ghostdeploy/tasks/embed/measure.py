@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ghostdeploy.tasks.embed.verification import Pairs, cosines, drop_interval, verification
 from ghostdeploy.tasks.measure import Drop, Measure
+from ghostdeploy.tasks.plain import array_of, plain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +34,15 @@ class PairMeasure(Measure):
     def add(self, index: int, outputs: Arrays, seen: Seen) -> None:
         """See `Measure.add`."""
         self._vectors[index] = self.task.predict(outputs, seen)
+
+    def partial(self, index: int) -> Any:
+        """See `Measure.partial`: the vector (D,)."""
+        return plain(self._vectors[index])
+
+    def restore(self, index: int, partial: Any) -> None:
+        """See `Measure.restore`."""
+        known = next(iter(self._vectors.values()), None)
+        self._vectors[index] = array_of(partial, (None if known is None else len(known),))
 
     @cached_property
     def verification(self) -> Verification:

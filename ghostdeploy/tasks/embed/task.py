@@ -8,7 +8,7 @@ import numpy as np
 
 from ghostdeploy.errors import BundleError
 from ghostdeploy.tasks.base import Agreed, Seen, Table, Task, finite_images
-from ghostdeploy.tasks.embed.verification import pairs_alike, unit
+from ghostdeploy.tasks.embed.direction import unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +38,10 @@ class Embed(Task):
         sizes = ", ".join(map(str, array.shape[1:]))
         return f"task embed takes one vector per image, the model's first output {name} has shape (N, {sizes})"
 
+    def misfit(self, outputs: Arrays) -> str | None:
+        """See `Task.misfit`."""
+        return self.refusal(outputs)
+
     def predict(self, outputs: Arrays, seen: Seen) -> NDArray[np.float64]:
         """Returns a vector (D,) of length 1."""
         (array,) = self.judged(outputs).values()
@@ -58,6 +62,8 @@ class Embed(Task):
 
     def agree(self, got: Arrays, reference: Arrays) -> Agreed:
         """Counts pairs of images that are decided alike; two images are one pair, which has no threshold of its own."""
+        from ghostdeploy.tasks.embed.verification import pairs_alike  # not in the wheel for apps, which predict
+
         (ours,), (wanted,) = self.judged(got).values(), self.judged(reference).values()
         if len(wanted) < _FEWEST:
             return Agreed(0, 0)

@@ -23,6 +23,7 @@ import numpy as np
 
 from ghostdeploy.tasks.agreement import Agreement, agreement
 from ghostdeploy.tasks.bootstrap import ROUNDS, paired_interval
+from ghostdeploy.tasks.embed.direction import unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,21 +64,6 @@ class Verification(NamedTuple):
     unmeasured: str | None
     """Why there is no TAR."""
     folds: int
-
-
-def unit(embeddings: NDArray[Any]) -> Float:
-    """Returns vectors (N, D) of length 1.
-
-    Raises:
-        ValueError: One is zero or not finite: it has no direction.
-    """
-    values = np.asarray(embeddings, np.float64).reshape(len(embeddings), -1)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    if not (np.isfinite(length) & (length > 0)).all():
-        index = int(np.flatnonzero(~(np.isfinite(length) & (length > 0)))[0])
-        raise ValueError(f"embedding {index} has length {length[index, 0]:g}, so it has no direction")
-    found: Float = values / length
-    return found
 
 
 def cosines(a: NDArray[Any], b: NDArray[Any]) -> Float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ghostdeploy.errors import DataError
-from ghostdeploy.tasks.landmarks.error import Errors, errors, lengths, point_error, rise_interval
+from ghostdeploy.tasks.landmarks.error import Errors, errors, point_error, rise_interval
+from ghostdeploy.tasks.landmarks.points import lengths
 from ghostdeploy.tasks.measure import Drop, Measure
+from ghostdeploy.tasks.plain import array_of, plain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +47,14 @@ class PointMeasure(Measure):
         found = self.task.predict(outputs, seen)
         self.data.require_points(len(found))
         self._points[index] = found
+
+    def partial(self, index: int) -> Any:
+        """See `Measure.partial`: the points (K, 2)."""
+        return plain(self._points[index])
+
+    def restore(self, index: int, partial: Any) -> None:
+        """See `Measure.restore`."""
+        self._points[index] = array_of(partial, self.data.points.shape[1:])
 
     @cached_property
     def errors(self) -> Errors:

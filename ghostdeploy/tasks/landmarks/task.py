@@ -8,8 +8,7 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.tasks.base import Agreed, Seen, Table, Task, TaskInfo
-from ghostdeploy.tasks.landmarks.draw import draw
-from ghostdeploy.tasks.landmarks.error import lengths, points, points_alike
+from ghostdeploy.tasks.landmarks.points import lengths, points
 from ghostdeploy.tasks.landmarks.record import Landmarks, usual_normalizer
 
 if TYPE_CHECKING:
@@ -50,6 +49,10 @@ class FindPoints(Task):
             return f"task landmarks: {error}"
         return None
 
+    def misfit(self, outputs: Arrays) -> str | None:
+        """See `Task.misfit`."""
+        return self.refusal(outputs)
+
     def predict(self, outputs: Arrays, seen: Seen) -> NDArray[np.float64]:
         """Returns points (K, 2), x and y in pixels of the image."""
         (array,) = self.judged(outputs).values()
@@ -66,6 +69,8 @@ class FindPoints(Task):
 
     def draw(self, image: Image.Image, found: NDArray[np.float64], labels: Sequence[str]) -> Image.Image:
         """See `Task.draw`."""
+        from ghostdeploy.tasks.landmarks.draw import draw  # not in the wheel for apps, which predict
+
         return draw(image, found)
 
     def agree(self, got: Arrays, reference: Arrays) -> Agreed:
@@ -73,5 +78,7 @@ class FindPoints(Task):
         (ours,), (wanted,) = self.judged(got).values(), self.judged(reference).values()
         found, true = (points(array, self.record, self.size) for array in (ours, wanted))
         sizes = np.tile(np.array(self.size), (len(true), 1))
+        from ghostdeploy.tasks.landmarks.error import points_alike  # not in the wheel for apps, which predict
+
         alike = points_alike(found, true, lengths(true, self.record.normalizer, sizes))
         return Agreed(alike.agreed, alike.count)

@@ -22,7 +22,7 @@ from ghostdeploy.decode import MAX_PIXELS
 from ghostdeploy.errors import DataError
 from ghostdeploy.machine import usable_cores
 from ghostdeploy.tasks.labelled import images_in, sizes_of
-from ghostdeploy.tasks.segment.overlap import IGNORED
+from ghostdeploy.tasks.segment.mask import IGNORED
 
 if TYPE_CHECKING:
     import os

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ghostdeploy.tasks.drawing import Labels, colour, scale
-from ghostdeploy.tasks.segment.overlap import IGNORED
+from ghostdeploy.tasks.segment.mask import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ghostdeploy.tasks.measure import Drop, Measure
-from ghostdeploy.tasks.segment.overlap import IGNORED, Areas, areas, drop_interval, merge, overlap
+from ghostdeploy.tasks.plain import array_of, parts_of, plain
+from ghostdeploy.tasks.segment.mask import IGNORED
+from ghostdeploy.tasks.segment.overlap import Areas, areas, drop_interval, merge, overlap
 
 if TYPE_CHECKING:
     from ghostdeploy.tasks.base import Arrays, Seen
@@ -31,6 +33,15 @@ class MaskMeasure(Measure):
         label[found == IGNORED] = IGNORED
         found[found == IGNORED] = 0
         self._areas[index] = areas(found, label, self.classes or 0)
+
+    def partial(self, index: int) -> Any:
+        """See `Measure.partial`: the pixels of each class."""
+        return {name: plain(array) for name, array in self._areas[index]._asdict().items()}
+
+    def restore(self, index: int, partial: Any) -> None:
+        """See `Measure.restore`."""
+        parts = parts_of(partial, Areas._fields)
+        self._areas[index] = Areas(*(array_of(part, (1, self.classes)) for part in parts))
 
     @cached_property
     def areas(self) -> Areas:

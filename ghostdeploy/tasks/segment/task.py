@@ -8,8 +8,7 @@ import msgspec
 import numpy as np
 
 from ghostdeploy.tasks.base import Agreed, Seen, Table, Task, TaskInfo, finite_images
-from ghostdeploy.tasks.segment.draw import draw
-from ghostdeploy.tasks.segment.overlap import IGNORED, decide, mask, places_of
+from ghostdeploy.tasks.segment.mask import IGNORED, decide, mask, places_of
 from ghostdeploy.tasks.segment.record import Segment
 
 if TYPE_CHECKING:
@@ -42,6 +41,10 @@ class Segmenter(Task):
         sizes = ", ".join(map(str, array.shape[1:]))
         return f"task segment takes logits (N, K, h, w), the model's first output {name} has shape (N, {sizes})"
 
+    def misfit(self, outputs: Arrays) -> str | None:
+        """See `Task.misfit`."""
+        return self.refusal(outputs)
+
     def classes(self, outputs: Arrays) -> int | None:
         """See `Task.classes`; one logit tells two classes apart."""
         return max(2, int(next(iter(outputs.values())).shape[1]))
@@ -73,6 +76,8 @@ class Segmenter(Task):
 
     def draw(self, image: Image.Image, found: NDArray[np.uint8], labels: Sequence[str]) -> Image.Image:
         """See `Task.draw`."""
+        from ghostdeploy.tasks.segment.draw import draw  # not in the wheel for apps, which predict
+
         return draw(image, found, labels)
 
     def agree(self, got: Arrays, reference: Arrays) -> Agreed:

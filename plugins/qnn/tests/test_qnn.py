@@ -131,8 +131,9 @@ def test_a_bundle_for_a_chip_that_is_not_known_is_refused(bundle, tmp_path, caps
 
     import msgspec
 
-    from ghostdeploy.bundle.folder import MANIFEST, describe_file
+    from ghostdeploy.bundle.folder import MANIFEST
     from ghostdeploy.bundle.manifest import encode
+    from ghostdeploy.bundle.writing import describe_file
 
     copy = tmp_path / "copy"
     shutil.copytree(bundle.path, copy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -27,6 +27,28 @@ STANDARD = ("", "ai.onnx")
 """Operator domains that every target reads."""
 _HALF = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+
+
+def refuse_no_text(message: Any, path: Path) -> None:
+    """Refuses names that are no UTF-8: protobuf gives them as bytes, which nothing that reads names expects.
+
+    Args:
+        message: The model, or a part of it.
+        path: Of the file.
+
+    Raises:
+        CheckpointError: There is one; its field is named.
+    """
+    for field, value in message.ListFields():
+        if field.message_type is None and field.type != field.TYPE_STRING:
+            continue
+        for one in (value,) if isinstance(value, str | bytes) or hasattr(value, "ListFields") else value:
+            if isinstance(one, bytes):
+                raise CheckpointError(
+                    f"{path} is damaged: {field.full_name} is {one[:40]!r}, expected UTF-8 text", hint="copy it again"
+                )
+            if field.message_type is not None:
+                refuse_no_text(one, path)
 
 
 def refuse_unsupported(model: onnx.ModelProto, path: Path) -> None:

@@ -79,7 +79,7 @@ def refuse_inputs(model: onnx.ModelProto, path: Path) -> None:
     for value in model.graph.input:
         tensor = value.type.tensor_type
         if tensor.elem_type != TensorProto.FLOAT:
-            kind = TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type else "no tensor"
+            kind = _kind(tensor.elem_type)
             other = kind in ("float16", "bfloat16", "double")
             raise CheckpointError(
                 f"input {value.name!r} of {path} is {kind}, expected normalised float32 (N, 3, H, W)",
@@ -96,6 +96,14 @@ def refuse_inputs(model: onnx.ModelProto, path: Path) -> None:
             raise CheckpointError(
                 f"input {value.name!r} of {path} is {text}, expected at most {MAX_SIDE} pixels a side"
             )
+
+
+def _kind(number: int) -> str:
+    """Returns what an input holds, in words."""
+    if not number:
+        return "no tensor"
+    known = TensorProto.DataType.values()
+    return TensorProto.DataType.Name(number).lower() if number in known else f"of an unknown type {number}"
 
 
 def image_input(model: onnx.ModelProto, path: Path) -> ImageInput:

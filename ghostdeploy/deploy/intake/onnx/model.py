@@ -1,6 +1,6 @@
 """Reads an untrusted ONNX file: hash, parse, refuse what cannot be deployed.
 
-Order: bytes → SHA-256 → protobuf → versions → operators → functions → inputs → sizes of tensors → ONNX checker.
+Order: bytes → SHA-256 → protobuf → text → versions → operators → functions → inputs → sizes of tensors → ONNX checker.
 Nothing of the file is executed here. Weights beside the file (external data) are read only from its own folder.
 """
 
@@ -117,6 +117,7 @@ def open_onnx(path: Path) -> OnnxModel:
     data = _read(path)
     digest = hashlib.sha256(data)
     proto = _parse(data, path)
+    checks.refuse_no_text(proto, path)
     opset.refuse_versions(proto, path)
     checks.refuse_unsupported(proto, path)
     proto = functions.inline(proto, path)

@@ -10,7 +10,7 @@ from ghostdeploy.deploy.prove.layerwise.records import named
 if TYPE_CHECKING:
     from ghostdeploy.bundle.manifest import Manifest
     from ghostdeploy.deploy.prove.diagnose import Diagnosis
-    from ghostdeploy.deploy.prove.layerwise.records import Finding, Live
+    from ghostdeploy.deploy.prove.layerwise.records import Finding, Live, There
 
 CLIPPED = 1e-3
 """Share of clipped values from which calibration is to blame: chosen ranges clip a tenth of it."""
@@ -26,6 +26,8 @@ def advise(found: Live, manifest: Manifest, recorded: Diagnosis | None) -> tuple
         manifest: Of the bundle.
         recorded: What the quantizer measured, if anything.
     """
+    if found.there is not None:
+        return _of_device(found, found.there), None
     if found.wrong:
         return _wrong(found.wrong[0], found, manifest, recorded)
     if manifest.precision == "int8" and found.outputs_db is not None:
@@ -36,6 +38,29 @@ def advise(found: Live, manifest: Manifest, recorded: Diagnosis | None) -> tuple
             f"--min-sqnr {found.outputs_db + _STEP_DB:.0f}",
         )
     return "no block is wrong: what the payload computes is the reference's, up to rounding", None
+
+
+def _of_device(found: Live, there: There) -> str:
+    """Returns the sentence for what a device computed: the bytes are the same, so kernels differ, or bundles do."""
+    if not found.wrong:
+        first = next((one for one in found.blocks if one.introduced_db is not None), None)
+        if first is None:
+            return f"no block is wrong: {there.where} computes what is computed here, bit for bit"
+        return (
+            f"no block is wrong: {there.where} computes what is computed here, up to rounding, most of it at "
+            f"{named(first.layers, first.readers)}"
+        )
+    name = named(found.wrong[0].layers, found.wrong[0].readers)
+    if there.same_bundle:
+        return (
+            f"{name} is the same in both places, and {there.engine} on {there.where} computes it otherwise than "
+            f"{found.engine} here: where here is right (leave --on out), another version of the engine, or another "
+            "target, is needed there"
+        )
+    return (
+        f"{name} differs between here and {there.where}: leave --on out to see whether the two bundles differ here as "
+        "well; where they do not, its engine computes it otherwise there"
+    )
 
 
 def _wrong(worst: Finding, found: Live, manifest: Manifest, recorded: Diagnosis | None) -> tuple[str, str | None]:

@@ -44,12 +44,13 @@ def look(
         GhostDeployError: The reference cannot be loaded, or see `Opened`.
     """
     bundle = open_bundle(path)
-    recorded = None if bundle.manifest.quantization is None else diagnose.diagnose(path)
+    recorded = diagnose.diagnose(path) if diagnose.is_measured(bundle.manifest) else None
     if other is not None or given is not None:
         opened = Opened(bundle)
         reference = _of_bundle(bundle, open_bundle(other)) if other is not None else (given or _nothing)(bundle)
         assert reference is not None  # what was named was loaded
-        return Diagnosed(bundle=str(path), recorded=recorded, live=opened.against(reference))
+        held = opened.against(reference)
+        return Diagnosed(bundle=str(path), digest=bundle.manifest.digest, recorded=recorded, live=held)
     try:
         live, why = _unasked(bundle, known or _nothing), None
     except GhostDeployError as error:
@@ -63,7 +64,7 @@ def look(
         )
     if live is None and why is None:
         why = "there is nothing to hold the payload against: give --model MODEL, or a second bundle of the model"
-    return Diagnosed(bundle=str(path), recorded=recorded, live=live, not_live=why)
+    return Diagnosed(bundle=str(path), digest=bundle.manifest.digest, recorded=recorded, live=live, not_live=why)
 
 
 def _unasked(bundle: Bundle, known: Referring) -> Live | None:

@@ -18,7 +18,8 @@ of one block is (E_{i−1} − E_i) / E_0.
 Wrong is a block whose e_i rounding does not explain. ALLOWED has, by precision, what sound blocks keep, with a margin;
 in integers a block may be worse than that and harmless, where its values are small beside the step of their tensor: so
 between SURELY and ALLOWED it must also stand out, by OUTLIER_DB from the middle block, and cost the outputs SHARE of
-their error. The numbers were measured, see docs/diagnosis.md.
+their error. One bundle on two machines rounds alike on both, so there ELSEWHERE counts. The numbers were measured, see
+docs/diagnosis.md.
 
 Limits: the blocks between are as fine as the layers whose inputs align; layers whose results meet before any other
 layer reads them are one block. Source: the layer-wise comparison of AIMET's QuantAnalyzer and of Arm's and NXP's
@@ -30,7 +31,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -39,7 +40,7 @@ from ghostdeploy.deploy.prove.layerwise.records import Block, Finding, Halfway
 from ghostdeploy.deploy.prove.parity import EXACT_DB, NOTHING_DB
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,12 +52,35 @@ if TYPE_CHECKING:
 ALLOWED = {"fp32": 70.0, "fp16": 40.0, "hybrid": 25.0, "int8": 20.0}
 """By precision, dB."""
 SURELY = {"fp32": 70.0, "fp16": 40.0, "hybrid": 20.0, "int8": 12.0}
+ELSEWHERE = 40.0
+"""Of one bundle on two machines, in every precision but fp32: both round alike, kernels differ in ties."""
 NO_ERROR_DB = 60.0
 """SQNR of outputs that nobody would halve the error of."""
 LARGEST = 1e30
 """Stands for the error of outputs that hold NaN or infinity."""
 OUTLIER_DB = 8.0
 SHARE = 0.25
+
+
+class Limits(NamedTuple):
+    """Decibels of a block that rounding explains."""
+
+    allowed: float
+    surely: float
+    """Below, a block is wrong whatever the others are."""
+
+
+def limits(precisions: Iterable[str], *, same_bundle: bool) -> Limits:
+    """Returns the limits of a comparison.
+
+    Args:
+        precisions: Of both sides: the coarser one counts.
+        same_bundle: Whether both are one bundle, on two machines.
+    """
+    coarser = min(precisions, key=lambda name: ALLOWED[name])
+    if same_bundle:
+        return Limits(*[max(ELSEWHERE, ALLOWED[coarser])] * 2)
+    return Limits(ALLOWED[coarser], SURELY[coarser])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,23 +157,23 @@ class Comparison:
             runs=self.runs,
         )
 
-    def wrong(self, blocks: Sequence[Block], precision: str) -> list[Finding]:
+    def wrong(self, blocks: Sequence[Block], limits: Limits) -> list[Finding]:
         """Returns the blocks that rounding does not explain, worst first."""
         levels = [_level(block.introduced_db) for block in blocks]
         outlier = median(levels) - OUTLIER_DB if levels else 0.0
         found = []
         for place, (block, level) in enumerate(zip(blocks, levels, strict=True)):
-            if level >= ALLOWED[precision]:
+            if level >= limits.allowed:
                 continue
             share = self._share_of(place)
-            surely = level < SURELY[precision]
+            surely = level < limits.surely
             if surely or (level < outlier and (share or 0.0) >= SHARE):
                 found.append(
                     Finding(
                         layers=block.layers,
                         readers=block.readers,
                         introduced_db=block.introduced_db,
-                        allowed_db=ALLOWED[precision],
+                        allowed_db=limits.allowed,
                         share=share,
                     )
                 )

@@ -12,6 +12,9 @@ import msgspec
 from ghostdeploy.bundle.record import Record
 from ghostdeploy.deploy.prove.diagnose import Diagnosis  # noqa: TC001 - msgspec resolves annotations at run time
 
+SCHEMA = 1
+"""Of the document, whose first key tells what it is."""
+
 
 class Block(Record, frozen=True, kw_only=True):
     """The layers between tensors whose right values are known, and what comes out of them."""
@@ -52,6 +55,17 @@ class Halfway(Record, frozen=True, kw_only=True):
     runs: int
 
 
+class There(Record, frozen=True, kw_only=True):
+    """The device that computed what a payload is held against."""
+
+    where: str
+    """As the user gave it."""
+    engine: str
+    """What ran there, with its version."""
+    same_bundle: bool
+    """Whether it ran the bundle that ran here."""
+
+
 class Live(Record, frozen=True, kw_only=True):
     """A payload, run by its engine, against a reference."""
 
@@ -75,12 +89,16 @@ class Live(Record, frozen=True, kw_only=True):
     """One sentence."""
     flag: str | None = None
     """Option of `ghostdeploy export` that applies it; None where there is nothing to apply."""
+    there: There | None = None
+    """The device of the reference; None where it was computed here."""
 
 
 class Diagnosed(Record, frozen=True, kw_only=True):
     """What is known of where a bundle's error comes from."""
 
     bundle: str
+    digest: str | None
+    """Of its manifest; None in bundles of early versions."""
     recorded: Diagnosis | None
     """What the quantizer measured when the bundle was made; None for bundles that are not quantized."""
     live: Live | None
@@ -90,7 +108,8 @@ class Diagnosed(Record, frozen=True, kw_only=True):
     def document(self) -> dict[str, Any]:
         """Returns the JSON document: the fields of what was recorded, `live` beside them."""
         fields = {} if self.recorded is None else msgspec.to_builtins(self.recorded)
-        return {"bundle": self.bundle, **fields, "live": self.live, "not_live": self.not_live}
+        first = {"diagnosis": SCHEMA, "bundle": self.bundle, "digest": self.digest}
+        return {**first, **fields, "live": self.live, "not_live": self.not_live}
 
 
 def named(layers: tuple[str, ...], readers: tuple[str, ...] = ()) -> str:

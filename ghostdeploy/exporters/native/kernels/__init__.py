@@ -1,0 +1,1 @@
+"""Sources in C that a network is made of."""

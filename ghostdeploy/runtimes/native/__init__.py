@@ -1,0 +1,1 @@
+"""Networks compiled to C."""
