@@ -199,6 +199,7 @@ ROWS: tuple[Target, ...] = (
         recipe=Recipe(
             name="executorch",
             activations="uint8",
+            quantize_bias=True,
             op_types=(*_LAYERS, "Relu", "Add", "Concat", "MaxPool", "Slice", "Flatten", "Reshape"),
         ),
         int8_time=Int8Time(without_dot_product=0.92),

@@ -72,6 +72,26 @@ def test_every_recipe_quantizes_all_its_layers_and_keeps_the_logits(floating, ba
     assert rounded == (not recipe.bare_outputs)
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", "executorch", "native"])
+def test_a_layer_is_rounded_behind_its_relu_and_nowhere_before_in_gates_too(floating, batches, name):
+    graph = quantized(floating, RECIPES[name], batches)
+    producer = {output: node.op_type for node in graph.graph.node for output in node.output}
+
+    assert "Relu" in {node.op_type for node in floating.graph.node}
+    assert "DequantizeLinear" not in {producer[node.input[0]] for node in graph.graph.node if node.op_type == "Relu"}
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "executorch", "native"])
+def test_biases_are_integers_where_the_engine_rounds_them(floating, batches, name):
+    graph = quantized(floating, RECIPES[name], batches)
+    kinds = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    producer = {output: node for node in graph.graph.node for output in node.output}
+    layers = [node for node in graph.graph.node if node.op_type in {"Conv", "Gemm"} and len(node.input) > 2]
+
+    assert layers
+    assert {kinds[producer[node.input[2]].input[0]] for node in layers} == {onnx.TensorProto.INT32}
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_cpu_recipes_cannot_saturate(floating, batches, name):
     assert sum(count_saturable(quantized(floating, RECIPES[name], batches)).values()) == 0

@@ -10,6 +10,7 @@ output channel with z = 0, made safe for processors that add pairs of products i
 `onnxruntime`  fuses a layer only between Q/DQ pairs on all its inputs and outputs, its bias in INT32 with s = s_x·s_w.
 `openvino`     leaves out a rounding between a layer and the sum or activation it is fused with; Q/DQ only before
                layers computes what the graph specifies.
+`executorch`   rounds biases to INT32 with s = s_x·s_w: a graph whose biases are that computes what XNNPACK does.
 `tensorrt`     needs activations INT8 with z = 0, all 8 bits of the weights, float biases, and Q/DQ before layers.
 
 `litert`       is a different file format: AI Edge Quantizer makes every operator INT8, weights with all 8 bits, because
@@ -17,7 +18,8 @@ output channel with z = 0, made safe for processors that add pairs of products i
 
 In ONNX graphs the multiplication by a squeeze-and-excite gate, its sigmoid, and the sum that merges a G-Ghost stage
 stay float, but for engines that have no float (`quantize_gates`). The small layers inside those branches are INT8 on
-CPUs, where they are a quarter of the file, and float for TensorRT, which has no kernel to gain from.
+CPUs, where they are a quarter of the file, and float for TensorRT, which has no kernel to gain from. A ReLU
+behind one belongs to it, as elsewhere: with a pair on both sides of it XNNPACK's codes are not the simulation's.
 
 Equalization strength, range estimator and bias correction are no part of a recipe: none is best for every network, so
 they are chosen by measurement, see `choose`.

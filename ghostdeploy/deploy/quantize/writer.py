@@ -73,7 +73,9 @@ def plan(model: onnx.ModelProto, recipe: Recipe, *, float_layers: frozenset[str]
     graph = OnnxGraph(model)
     by_rule = set() if recipe.quantize_gates else vector_branches(graph)
     if recipe.int8_gates:
-        by_rule -= {node.name for node in graph.layers()}
+        layers = {node.output[0]: node for node in graph.layers()}
+        by_rule -= {node.name for node in graph.nodes if node.op_type == "Relu" and node.input[0] in layers}
+        by_rule -= {node.name for node in layers.values()}
     by_rule |= behind_layers(graph) | {node.name for node in graph.layers() if node.op_type not in recipe.op_types}
     if not recipe.int8_groups:
         by_rule |= {node.name for node in graph.layers() if attribute(node, "group", 1) > 1}
