@@ -249,9 +249,9 @@ static int shape_of(const ghost_window *w, int in_width, int out_width) {
     return OTHER;
 }
 
-GHOST_INLINE void band(strip s, const rows_of *r, const int channels, const int epilogue) {
+GHOST_INLINE void band(strip s, const rows_of *r, const int first, const int channels, const int epilogue) {
     const int shape = shape_of(s.window, s.in_width, s.out_width);
-    for (s.channel = 0; s.channel < channels; s.channel += GHOST_LANES) {
+    for (s.channel = first; s.channel < channels; s.channel += GHOST_LANES) {
         s.lanes = channels - s.channel < GHOST_LANES ? channels - s.channel : GHOST_LANES;
         switch (shape) {
         case THREE: held(s, r, THREE, epilogue); break;
@@ -271,8 +271,20 @@ void ghost_depthwise_int8(const ghost_byte_rows_of *rows, int in_width, size_t i
                           const ghost_epilogue *after) {
     const strip s = {.r = rows, .weights = weights, .window = window, .after = after, .in_stride = in_stride,
                      .out_stride = out_stride, .weights_stride = weights_stride, .in_width = in_width, .out_width = out_width};
-    band(s, rows, channels, PLAIN);
+    band(s, rows, 0, channels, PLAIN);
 }
+#else
+GHOST_INLINE void bands(const strip *s, int first, int channels) {
+    if (s->r->added) band(*s, s->r, first, channels, WITH_SUM);
+    else if (s->after->activation.kind == GHOST_RELU) band(*s, s->r, first, channels, WITH_RELU);
+    else band(*s, s->r, first, channels, PLAIN);
+}
+
+/* The last channels, at most half a vector of 16: these take half the time where the processor halves vectors, as Zen 4 does. */
+void ghost_depthwise_narrow(const strip *s, int first, int channels);
+
+#if defined(GHOST_NARROW)
+void ghost_depthwise_narrow(const strip *s, int first, int channels) { bands(s, first, channels); }
 #else
 /* Other activations follow on their own, row by row: they need registers, which the weights have. */
 GHOST_INLINE void activate(const rows_of *rows, int width, size_t stride, int channels, ghost_activation how, const int sigmoid) {
@@ -292,11 +304,12 @@ void ghost_depthwise(const ghost_rows_of *rows, int in_width, size_t in_stride, 
                      const float *weights, size_t weights_stride, const ghost_window *window, const ghost_epilogue *after) {
     const strip s = {.r = rows, .weights = weights, .window = window, .after = after, .in_stride = in_stride, .out_stride = out_stride,
                      .weights_stride = weights_stride, .in_width = in_width, .out_width = out_width};
-    const int kind = after->activation.kind;
-    if (rows->added) band(s, rows, channels, WITH_SUM);
-    else if (kind == GHOST_RELU) band(s, rows, channels, WITH_RELU);
-    else band(s, rows, channels, PLAIN);
+    const int kind = after->activation.kind, rest = channels % GHOST_LANES;
+    const int wide = GHOST_LANES == 16 && rest <= GHOST_LANES / 2 ? channels - rest : channels;
+    if (wide) bands(&s, 0, wide);
+    if (wide < channels) ghost_depthwise_narrow(&s, wide, channels);
     if (kind == GHOST_SIGMOID) activate(rows, out_width, out_stride, channels, after->activation, 1);
     else if (kind > GHOST_RELU || (rows->added && kind)) activate(rows, out_width, out_stride, channels, after->activation, 0);
 }
+#endif
 #endif

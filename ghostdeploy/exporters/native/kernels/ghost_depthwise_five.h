@@ -9,7 +9,7 @@
 
 /* Written out: sums in an array leave the registers when a compiler unrolls late. */
 #define USE(o, j) SUMS(o) += value * w##j
-#define COLUMN_OF(column) const gv value = line[column]
+#define COLUMN_OF(column) gv value = line[column]; GHOST_HELD(value)
 #define ROW_1()                                                                                                             \
     { COLUMN_OF(0); USE(0, 0); }                                                                                            \
     { COLUMN_OF(1); USE(0, 1); USE(1, 0); }                                                                                 \

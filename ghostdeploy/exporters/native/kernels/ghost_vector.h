@@ -1,6 +1,6 @@
 /* Vectors of float by the extensions of GCC and Clang: one source for AVX-512, AVX2, NEON, WebAssembly and plain C.
 
-   GHOST_LANES  floats of a vector: what one register of the machine holds
+   GHOST_LANES  floats of a vector: what one register of the machine holds, or half of that with GHOST_NARROW
    A load or store needs no alignment beyond that of float. The compiler contracts a * b + c to one instruction where the
    machine has it. */
 #ifndef GHOST_VECTOR_H
@@ -18,7 +18,7 @@ void *memset(void *to, int value, size_t size);
 #include <immintrin.h> /* which takes as long to read as a small kernel to compile */
 #endif
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(GHOST_NARROW)
 #define GHOST_LANES 16
 #elif defined(__AVX__)
 #define GHOST_LANES 8
@@ -35,7 +35,16 @@ void *memset(void *to, int value, size_t size);
 #define GHOST_APART(value) (void)(value)
 #endif
 
+/* Keeps a value in its register. With AVX-512 a second load of 64 bytes costs as much as the multiply-add that reads it. */
+#if GHOST_LANES == 16
+#define GHOST_HELD(value) __asm__("" : "+v"(value))
+#else
+#define GHOST_HELD(value) (void)(value)
+#endif
+
 typedef float gv __attribute__((vector_size(4 * GHOST_LANES)));
+typedef float gv_half __attribute__((vector_size(2 * GHOST_LANES)));
+typedef float gv_half_any __attribute__((vector_size(2 * GHOST_LANES), aligned(4), may_alias));
 typedef int32_t gv_bits __attribute__((vector_size(4 * GHOST_LANES)));
 typedef float gv_any __attribute__((vector_size(4 * GHOST_LANES), aligned(4), may_alias));
 
@@ -45,22 +54,42 @@ GHOST_INLINE gv gv_load(const float *from) { return *(const gv_any *)from; }
 
 GHOST_INLINE void gv_store(float *to, gv value) { *(gv_any *)to = value; }
 
+GHOST_INLINE gv_half gv_load_half(const float *from) { return *(const gv_half_any *)from; }
+
 GHOST_INLINE gv gv_all(float value) { return value - (gv){0}; }
 
 #if GHOST_LANES == 8
-typedef float gv_half __attribute__((vector_size(16)));
-typedef float gv_half_any __attribute__((vector_size(16), aligned(4), may_alias));
 #define GV_LOW(value) __builtin_shufflevector(value, value, 0, 1, 2, 3)
 #define GV_HIGH(value) __builtin_shufflevector(value, value, 4, 5, 6, 7)
 #endif
 
-/* Stores the first half of the lanes. */
-GHOST_INLINE void gv_store_half(float *to, gv value) {
+/* Half a vector, and anything. */
+GHOST_INLINE gv gv_of_half(gv_half half) {
 #if GHOST_LANES == 16
-    _mm512_mask_storeu_ps(to, 0xff, value);
+    return _mm512_castps256_ps512((__m256)half);
+#else
+    gv found = {0};
+    __builtin_memcpy(&found, &half, sizeof half);
+    return found;
+#endif
+}
+
+/* Counts of lanes that one store writes: half of them, and with AVX-512 any. */
+#if GHOST_LANES == 16
+#define GV_STORES_AT_ONCE(count) 1
+#else
+#define GV_STORES_AT_ONCE(count) ((count) == GHOST_LANES || (count) == GHOST_LANES / 2)
+#endif
+
+/* Stores `count` lanes, one of these counts, but not all. */
+GHOST_INLINE void gv_store_part(float *to, gv value, int count) {
+#if GHOST_LANES == 16
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), value);
 #elif GHOST_LANES == 8
+    (void)count;
     *(gv_half_any *)to = GV_LOW(value);
 #else
+    (void)count;
     to[0] = value[0];
     to[1] = value[1];
 #endif
@@ -114,9 +143,9 @@ GHOST_INLINE gv gv_min(gv value, gv most) {
 }
 
 GHOST_INLINE gv gv_relu(gv value) {
-#if defined(__AVX512F__)
+#if GHOST_LANES == 16
     return _mm512_max_ps((gv){0}, value); /* of two operands with a NaN it returns the second */
-#elif defined(__AVX__)
+#elif GHOST_LANES == 8
     return __builtin_ia32_maxps256((gv){0}, value);
 #else
     return (gv)((gv_bits)value & ~(value < (gv){0}));
