@@ -120,7 +120,8 @@ def settle(steps: Iterable[Step]) -> None:
         found = step.integers
         if found is None or step.kind != "DEPTHWISE":
             continue
-        most = np.abs(found.bias) + 255 * np.abs(found.codes.reshape(len(found.bias), -1).astype(np.int64)).sum(1)
+        # Σ q · w and z · Σ w are added in turn, each below 255 · Σ |w|.
+        most = np.abs(found.bias) + 2 * 255 * np.abs(found.codes.reshape(len(found.bias), -1).astype(np.int64)).sum(1)
         if step.writes.grid is None or step.activation not in _BEHIND or most.max() >= _EXACT:
             step.kind = "DENSE"
 

@@ -26,11 +26,19 @@
 #if defined(GHOST_OF_BYTES)
 typedef uint8_t item;
 typedef ghost_byte_rows_of rows_of;
-#define LOAD(from) (gv_float(gv_load_bytes(from)) - (float)s->r->zero)
+#define OF_BYTES 1
+#define NARROW ghost_depthwise_narrow_int8
+#define RAW(from) gv_float(gv_load_bytes(from))
+#define ZERO(s) ((float)(s)->r->zero)
+#define LOAD(from) (RAW(from) - ZERO(s))
 #else
 typedef float item;
 typedef ghost_rows_of rows_of;
-#define LOAD(from) gv_load(from)
+#define OF_BYTES 0
+#define NARROW ghost_depthwise_narrow
+#define RAW(from) gv_load(from)
+#define ZERO(s) 0.0f
+#define LOAD(from) RAW(from)
 #endif
 
 typedef struct {
@@ -106,15 +114,17 @@ GHOST_INLINE void at_edge(const strip *s, int x, const int height) {
     finish(&t, sum[0], RARE);
 }
 
-/* A whole row of 3 × 3, padded by 1: columns outside the map count nothing. */
-GHOST_INLINE void three(const strip *s, const gv *w, const gv bias, const int stride, const int epilogue) {
+/* A whole row of 3 × 3, padded by 1: columns outside the map count nothing. Bytes keep their zero point, and `bias` takes off
+   that of nine; `first` is the bias with the column outside on the left, `right` what the one on the right is too much. */
+GHOST_INLINE void three(const strip *s, const gv *w, const gv bias, const gv first, const gv right, const int stride,
+                        const int epilogue) {
     const size_t step = s->in_stride;
     const item *top = s->rows[0] + s->channel, *middle = s->rows[1] + s->channel, *low = s->rows[2] + s->channel;
     const int inner = stride == 1 ? s->in_width - 1 : s->in_width / 2;
     target t = target_of(s);
     size_t at = 0;
-    gv left = bias, p, q, r;
-#define COLUMN() p = LOAD(top + at), q = LOAD(middle + at), r = LOAD(low + at), at += step
+    gv left = first, p, q, r;
+#define COLUMN() p = RAW(top + at), q = RAW(middle + at), r = RAW(low + at), at += step
 #define TIMES(j) (p * w[j] + q * w[3 + j] + r * w[6 + j])
     if (stride == 1) {
         COLUMN();
@@ -126,7 +136,7 @@ GHOST_INLINE void three(const strip *s, const gv *w, const gv bias, const int st
             now = left + TIMES(1);
             left = bias + TIMES(0);
         }
-        finish(&t, now, epilogue);
+        finish(&t, OF_BYTES ? now + right : now, epilogue);
     } else {
         for (int x = 0; x < inner; x++) {
             COLUMN();
@@ -137,7 +147,8 @@ GHOST_INLINE void three(const strip *s, const gv *w, const gv bias, const int st
         }
         if (inner < s->out_width) {
             COLUMN();
-            finish(&t, left + TIMES(1), epilogue);
+            const gv now = left + TIMES(1);
+            finish(&t, OF_BYTES ? now + right : now, epilogue);
         }
     }
 }
@@ -175,7 +186,12 @@ enum { THREE, THREE_BY_TWO, WIDE, TALL, FIVE, FIVE_BY_TWO, OTHER };
 GHOST_INLINE void held(strip s, const rows_of *r, const int shape, const int epilogue) {
     gv w[9];
     for (int i = 0; i < (shape < WIDE ? 9 : 5); i++) w[i] = gv_load(s.weights + i * s.weights_stride + s.channel);
-    const gv bias = gv_load(s.after->bias + s.channel);
+    gv bias = gv_load(s.after->bias + s.channel), first = bias, right = {0};
+    if (OF_BYTES && shape < WIDE) {
+        right = (w[2] + w[5] + w[8]) * ZERO(&s);
+        first = bias - right - (w[1] + w[4] + w[7]) * ZERO(&s);
+        bias = first - (w[0] + w[3] + w[6]) * ZERO(&s);
+    }
     ghost_epilogue after = *s.after;
     s.after = &after;
     for (int y = 0; y < r->count; y++) {
@@ -184,7 +200,7 @@ GHOST_INLINE void held(strip s, const rows_of *r, const int shape, const int epi
         after.added = r->added ? r->added[y] : 0;
         if (shape == WIDE) wide(&s, w, bias, epilogue);
         else if (shape == TALL) tall(&s, w, bias, epilogue);
-        else three(&s, w, bias, shape == THREE ? 1 : 2, epilogue);
+        else three(&s, w, bias, first, right, shape == THREE ? 1 : 2, epilogue);
     }
 }
 
@@ -265,26 +281,34 @@ GHOST_INLINE void band(strip s, const rows_of *r, const int first, const int cha
     }
 }
 
-#if defined(GHOST_OF_BYTES)
+GHOST_INLINE void bands(const strip *s, int first, int channels) {
+    if (OF_BYTES) band(*s, s->r, first, channels, PLAIN);
+    else if (s->r->added) band(*s, s->r, first, channels, WITH_SUM);
+    else if (s->after->activation.kind == GHOST_RELU) band(*s, s->r, first, channels, WITH_RELU);
+    else band(*s, s->r, first, channels, PLAIN);
+}
+
+/* The last channels, at most half a vector of 16, by vectors of 8: where the processor computes 16 in two halves, as Zen 4
+   does, these take half the time. */
+void NARROW(const strip *s, int first, int channels);
+
+#if defined(GHOST_NARROW)
+void NARROW(const strip *s, int first, int channels) { bands(s, first, channels); }
+#else
+static void all_channels(const strip *s, int channels) {
+    const int rest = channels % GHOST_LANES, wide = GHOST_LANES == 16 && rest <= GHOST_LANES / 2 ? channels - rest : channels;
+    if (wide) bands(s, 0, wide);
+    if (wide < channels) NARROW(s, wide, channels);
+}
+
+#if OF_BYTES
 void ghost_depthwise_int8(const ghost_byte_rows_of *rows, int in_width, size_t in_stride, int out_width, size_t out_stride,
                           int channels, const float *weights, size_t weights_stride, const ghost_window *window,
                           const ghost_epilogue *after) {
     const strip s = {.r = rows, .weights = weights, .window = window, .after = after, .in_stride = in_stride,
                      .out_stride = out_stride, .weights_stride = weights_stride, .in_width = in_width, .out_width = out_width};
-    band(s, rows, 0, channels, PLAIN);
+    all_channels(&s, channels);
 }
-#else
-GHOST_INLINE void bands(const strip *s, int first, int channels) {
-    if (s->r->added) band(*s, s->r, first, channels, WITH_SUM);
-    else if (s->after->activation.kind == GHOST_RELU) band(*s, s->r, first, channels, WITH_RELU);
-    else band(*s, s->r, first, channels, PLAIN);
-}
-
-/* The last channels, at most half a vector of 16: these take half the time where the processor halves vectors, as Zen 4 does. */
-void ghost_depthwise_narrow(const strip *s, int first, int channels);
-
-#if defined(GHOST_NARROW)
-void ghost_depthwise_narrow(const strip *s, int first, int channels) { bands(s, first, channels); }
 #else
 /* Other activations follow on their own, row by row: they need registers, which the weights have. */
 GHOST_INLINE void activate(const rows_of *rows, int width, size_t stride, int channels, ghost_activation how, const int sigmoid) {
@@ -304,10 +328,8 @@ void ghost_depthwise(const ghost_rows_of *rows, int in_width, size_t in_stride, 
                      const float *weights, size_t weights_stride, const ghost_window *window, const ghost_epilogue *after) {
     const strip s = {.r = rows, .weights = weights, .window = window, .after = after, .in_stride = in_stride, .out_stride = out_stride,
                      .weights_stride = weights_stride, .in_width = in_width, .out_width = out_width};
-    const int kind = after->activation.kind, rest = channels % GHOST_LANES;
-    const int wide = GHOST_LANES == 16 && rest <= GHOST_LANES / 2 ? channels - rest : channels;
-    if (wide) bands(&s, 0, wide);
-    if (wide < channels) ghost_depthwise_narrow(&s, wide, channels);
+    const int kind = after->activation.kind;
+    all_channels(&s, channels);
     if (kind == GHOST_SIGMOID) activate(rows, out_width, out_stride, channels, after->activation, 1);
     else if (kind > GHOST_RELU || (rows->added && kind)) activate(rows, out_width, out_stride, channels, after->activation, 0);
 }
