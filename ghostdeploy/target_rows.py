@@ -233,7 +233,7 @@ ROWS: tuple[Target, ...] = (
             op_types=("Conv", "Gemm", "MatMul", "Relu", "Add", "Concat", "MaxPool", "Slice", "Flatten", "Reshape"),
             bare_outputs=("Gemm", "MatMul"),
         ),
-        int8_time=Int8Time(without_dot_product=0.85),
+        int8_time=Int8Time(without_dot_product=0.85, with_dot_product=0.55),
         needs=INT8_ON_ANY_X86,
         rewrites=("VectorLayers",),
         environment=("CC",),

@@ -49,7 +49,7 @@ void ghost_vector_int8(const float *in, float *out, int inputs, int outputs, con
         gv sum[FOUR][PARTS] = {{{0}}};
         for (int k = 0; k < inputs; k += FOUR, weights += FOUR * GHOST_STRIP) {
             gv_bits words[PARTS];
-            __builtin_prefetch(weights + AHEAD, 0, 2);
+            __builtin_prefetch(weights + AHEAD, 0, 3);
             for (int v = 0; v < PARTS; v++) words[v] = (gv_bits)gv_load((const float *)weights + v * GHOST_LANES);
             const int count = inputs - k < FOUR ? inputs - k : FOUR; /* words are whole, inputs may end */
             if (count == FOUR) {
