@@ -72,7 +72,7 @@ def plan(model: onnx.ModelProto, recipe: Recipe, *, float_layers: frozenset[str]
     """
     graph = OnnxGraph(model)
     by_rule = set() if recipe.quantize_gates else vector_branches(graph)
-    if recipe.int8_gates:
+    if recipe.int8_gates:  # engines make one operator of a layer and its ReLU; XNNPACK leaves out a pair between them
         layers = {node.output[0]: node for node in graph.layers()}
         by_rule -= {node.name for node in graph.nodes if node.op_type == "Relu" and node.input[0] in layers}
         by_rule -= {node.name for node in layers.values()}
