@@ -92,8 +92,11 @@ def _grouped(steps: list[Step], outputs: set[Map]) -> Iterator[list[Step]]:
 
 
 def _split(group: list[Step], steps: list[Step], outputs: set[Map]) -> Iterator[list[Step]]:
-    """Yields the parts of a group, none of which reads what it makes for others."""
-    others = {one.root for step in steps if step not in group for one in step.all_reads} | outputs
+    """Yields the parts of a group, none of which reads what it makes in a map that others touch.
+
+    Threads would make the rows at the borders of their shares twice, in one place.
+    """
+    others = {one.root for step in steps if step not in group for one in (*step.all_reads, *step.all_writes)} | outputs
     written: set[Map] = set()
     for place, step in enumerate(group):
         if any(one.root in written & others for one in step.all_reads):
